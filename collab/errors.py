@@ -1,0 +1,135 @@
+"""Every exception that collab raises.
+
+    CollabError
+    ├── ConfigurationError          an option that is unknown, malformed or contradicts another
+    ├── DecodeError                 bytes from a peer that do not follow their encoding
+    │   └── UpdateError             a Yjs update on which clients would throw
+    ├── ProtocolError               a well-formed message that the peer may not send now
+    ├── LimitExceeded               a bound that protects the others was passed
+    ├── DocumentError
+    │   ├── InvalidDocumentName
+    │   ├── DocumentNotFound
+    │   ├── DocumentExists
+    │   └── DocumentDeleted         a tombstone stands in the document's place
+    ├── StoreError
+    │   ├── StoreUnavailable        retryable: nothing is wrong with what was asked
+    │   ├── StoreRefused            this row will never be taken
+    │   └── SchemaError             the database is not on the schema of this release
+    └── SandboxError
+        ├── SandboxTimeout
+        └── SandboxCrashed
+
+``retryable`` says whether the same call may succeed later. ``public`` is the text that may
+travel to a client: it names what to do and never shows internals; ``str(error)`` is for the
+operator's log.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CollabError(Exception):
+    """The root: catch this to catch everything that collab raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+    public: ClassVar[str] = "internal error"
+
+
+class ConfigurationError(CollabError):
+    """An option that is unknown, malformed or contradicts another."""
+
+    public = "the server is misconfigured"
+
+
+class DecodeError(CollabError):
+    """Bytes from a peer that do not follow their encoding."""
+
+    public = "malformed message"
+
+
+class UpdateError(DecodeError):
+    """A Yjs update on which clients would throw; it is never relayed nor stored."""
+
+    public = "malformed update"
+
+
+class ProtocolError(CollabError):
+    """A well-formed message that the peer may not send in the state it is in."""
+
+    public = "unexpected message"
+
+
+class LimitExceeded(CollabError):
+    """A bound that protects the other clients was passed."""
+
+    public = "limit exceeded"
+
+
+class DocumentError(CollabError):
+    """Something about one document, by its name."""
+
+    public = "the document cannot be used"
+
+
+class InvalidDocumentName(DocumentError):
+    """A document name that is empty, longer than 512 bytes or not UTF-8."""
+
+    public = "a document name is 1 to 512 bytes of UTF-8"
+
+
+class DocumentNotFound(DocumentError):
+    """No document of that name is stored."""
+
+    public = "no such document"
+
+
+class DocumentExists(DocumentError):
+    """A document of that name is stored already."""
+
+    public = "the document exists already"
+
+
+class DocumentDeleted(DocumentError):
+    """The document was deleted; its name is free only when somebody creates it anew on purpose."""
+
+    public = "the document was deleted"
+
+
+class StoreError(CollabError):
+    """The store did not do what it was asked."""
+
+    public = "the store failed"
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached or cannot write now; ask again later."""
+
+    retryable = True
+    public = "the store is not available, try again later"
+
+
+class StoreRefused(StoreError):
+    """The store will never take this row (too large, say); the document cannot go on."""
+
+    public = "the store refuses this document"
+
+
+class SchemaError(StoreError):
+    """The database is not on the schema that this release needs."""
+
+    public = "the database schema is not current"
+
+
+class SandboxError(CollabError):
+    """A job in a sandbox process did not give a result."""
+
+    public = "the document could not be processed"
+
+
+class SandboxTimeout(SandboxError):
+    """The job took longer than its limit; its process was killed."""
+
+
+class SandboxCrashed(SandboxError):
+    """The job's process died."""
