@@ -1,0 +1,304 @@
+"""The real server as a process of its own, for tests that kill it.
+
+Strategy: the process is started the way a user starts it (``python -m collab serve``) and is
+ready when it prints the line that the outside relies on, ``collab listening on http://HOST:PORT``;
+nothing here imports the server. Two threads collect what it prints, so that a failed assertion can
+show it and a full pipe can never stop the server. The process leads its own process group: what it
+starts (sandbox processes) is ended with it, however the test ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+from urllib.parse import quote
+
+READY = re.compile(r"^collab listening on (http://(\S+):(\d+))\s*$")
+
+# Generous: a machine with two busy cores starts Python, SQLAlchemy and the migrations in some seconds.
+START_SECONDS = 60.0
+
+_ENVIRONMENT_PREFIX = "COLLAB_"
+
+
+class ServerFailed(AssertionError):
+    """The server did not start, or ended otherwise than the test asked; shows what it printed."""
+
+
+class ServerProcess:
+    """Run ``collab serve`` in a child process; use as a context manager, or call :meth:`start` and :meth:`close`.
+
+    ``options`` are further command line options (``"--idle-seconds", "1"``); ``database_url`` defaults to the
+    SQLite file in ``data_dir``. ``port`` 0 takes a free one, which :meth:`restart` keeps. ``wrapper`` is put before
+    the command, for namespaces and limits. All methods are blocking and short; the ``a...`` twins run them in a
+    thread, for tests whose own clients share the event loop.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *options: str,
+        database_url: str | None = None,
+        port: int = 0,
+        environment: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
+    ) -> None:
+        self.data_dir = data_dir
+        self.database_url = database_url
+        self.options = list(options)
+        self.port = port
+        self.host = "127.0.0.1"
+        self.starts = 0
+        self._environment = dict(environment or {})
+        self._wrapper = list(wrapper)
+        self._process: subprocess.Popen[str] | None = None
+        self._readers: list[threading.Thread] = []
+        self._grown = threading.Condition()
+        self._stdout: list[str] = []
+        self._stderr: list[str] = []
+        self._groups: list[int] = []
+
+    # -- what a test asks ---------------------------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The HTTP address, without a slash at its end."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def ws_url(self) -> str:
+        """The address that y-websocket takes as its server URL; the document name follows behind a slash."""
+        return f"ws://{self.host}:{self.port}/ws"
+
+    def document_url(self, name: str) -> str:
+        """Give the WebSocket address of a document; slashes stay, the rest is percent-encoded as clients do."""
+        return f"{self.ws_url}/{quote(name, safe='/')}"
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def stdout(self) -> str:
+        """Everything printed to standard output since the first start."""
+        with self._grown:
+            return "".join(self._stdout)
+
+    @property
+    def stderr(self) -> str:
+        """Everything printed to standard error (the log) since the first start."""
+        with self._grown:
+            return "".join(self._stderr)
+
+    @property
+    def log_lines(self) -> list[str]:
+        return self.stderr.splitlines()
+
+    def wait_for_log(self, accept: Callable[[str], bool], timeout: float = 20.0) -> str:
+        """Wait until the log holds a line that ``accept`` takes, and give it."""
+        seen = 0
+        deadline = time.monotonic() + timeout
+        with self._grown:
+            while True:
+                lines = "".join(self._stderr).splitlines()
+                for line in lines[seen:]:
+                    if accept(line):
+                        return line
+                seen = max(0, len(lines) - 1)
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._grown.wait(left):
+                    raise ServerFailed(f"no such log line within {timeout} s; the log:\n{''.join(self._stderr)}")
+
+    # -- its life -----------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start the process and return once it accepts connections."""
+        if self.running:
+            raise AssertionError("the server runs already")
+        command = [
+            *self._wrapper,
+            sys.executable,
+            "-m",
+            "collab",
+            "serve",
+            "--port",
+            str(self.port),
+            "--data-dir",
+            str(self.data_dir),
+        ]
+        if self.database_url is not None:
+            command += ["--database-url", self.database_url]
+        command += self.options
+        # Options of the developer's own environment must not reach the server under test.
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(_ENVIRONMENT_PREFIX)}
+        environment["PYTHONUNBUFFERED"] = "1"
+        environment.update(self._environment)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            start_new_session=True,
+        )
+        self._process = process
+        self._groups.append(process.pid)
+        self.starts += 1
+        assert process.stdout is not None and process.stderr is not None
+        with self._grown:
+            first = len(self._stdout)
+        self._readers = [self._collect(process.stdout, self._stdout), self._collect(process.stderr, self._stderr)]
+        deadline = time.monotonic() + START_SECONDS
+        with self._grown:
+            while True:
+                for line in self._stdout[first:]:
+                    if match := READY.match(line):
+                        self.host, self.port = match[2], int(match[3])
+                        return self
+                if process.poll() is not None:
+                    reason = f"ended with {process.returncode} before it was ready"
+                    break
+                if time.monotonic() > deadline:
+                    reason = f"was not ready within {START_SECONDS} s"
+                    break
+                self._grown.wait(0.2)
+        self.kill()
+        raise ServerFailed(f"the server {reason}: {' '.join(command)}\n{self.report()}")
+
+    def kill(self) -> None:
+        """End the process with SIGKILL, as a crash would, and reap it; no error when it has ended already."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._reap(30.0)
+
+    def terminate(self, timeout: float = 30.0, *, by: int = signal.SIGTERM) -> int:
+        """Ask the process to stop and return its exit code; raises :class:`ServerFailed` when it does not obey."""
+        process = self._running()
+        process.send_signal(by)
+        try:
+            return self._reap(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ServerFailed(f"the server did not stop within {timeout} s\n{self.report()}") from None
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Wait until the process has ended by itself and return its exit code."""
+        return self._reap(timeout)
+
+    def restart(self) -> Self:
+        """Start again on the same port, after :meth:`kill` or :meth:`terminate`; ends a running one by SIGKILL."""
+        self.kill()
+        return self.start()
+
+    def close(self) -> None:
+        """End the process and everything that any of its lives has started."""
+        self.kill()
+        for group in self._groups:
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue
+        self._groups.clear()
+
+    def report(self, lines: int = 60) -> str:
+        """Give the end of what the server printed, for an assertion's message."""
+        return (
+            "--- stdout\n"
+            + "\n".join(self.stdout.splitlines()[-10:])
+            + "\n--- stderr\n"
+            + "\n".join(self.log_lines[-lines:])
+        )
+
+    async def astart(self) -> Self:
+        await asyncio.to_thread(self.start)
+        return self
+
+    async def akill(self) -> None:
+        await asyncio.to_thread(self.kill)
+
+    async def aterminate(self, seconds: float = 30.0, *, by: int = signal.SIGTERM) -> int:
+        return await asyncio.to_thread(lambda: self.terminate(seconds, by=by))
+
+    async def arestart(self) -> Self:
+        await asyncio.to_thread(self.restart)
+        return self
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and isinstance(error, Exception):
+            error.add_note(self.report())
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.astart()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    # -- inside -------------------------------------------------------------------------------------------------
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            raise AssertionError("the server was not started")
+        return self._process
+
+    def _reap(self, timeout: float) -> int:
+        code = self._running().wait(timeout)
+        for reader in self._readers:
+            # Orphaned children may hold the pipes open for a moment; the process itself is gone.
+            reader.join(1.0)
+        return code
+
+    def _collect(self, stream: IO[str], into: list[str]) -> threading.Thread:
+        def read() -> None:
+            with stream:
+                for line in stream:
+                    with self._grown:
+                        into.append(line)
+                        self._grown.notify_all()
+            with self._grown:
+                self._grown.notify_all()
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        return thread
+
+
+def collab_command(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m collab ARGUMENTS`` to its end and return what it printed and its exit code."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(_ENVIRONMENT_PREFIX)}
+    return subprocess.run(
+        [sys.executable, "-m", "collab", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
+        timeout=timeout,
+        check=False,
+    )
