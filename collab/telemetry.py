@@ -1,0 +1,261 @@
+"""What the server says about itself: named loggers, bounded log lines, one address per connection.
+
+Strategy: the standard library's logging, so that whoever mounts the application routes our
+records as any other. Nothing here configures anything on import; ``configure`` is called by
+the command line alone. Three rules hold for every line:
+
+* INFO is for the life of things (started, opened, drained), WARNING for what an operator may
+  want to act on, DEBUG for messages on the wire, marked ``<`` received and ``>`` sent.
+* What a peer can cause as often as it likes goes through ``RateLimited``: a flood of bad
+  messages costs a bounded number of lines and one count of those not shown.
+* Never a token, a password or the content of a document, at no level. ``OneLineFormatter``
+  takes passwords out of URLs once more at the end, because drivers put theirs into errors,
+  and escapes control characters, because peers choose the names of documents.
+
+=======================  ==============================================================
+``collab``               start, stop, configuration
+``collab.connection``    one client's socket, through ``ConnectionLog``
+``collab.room``          rooms of this node: opened, unloaded, refused
+``collab.journal``       group commit, retries, rows that the store refuses
+``collab.store``         schema, snapshots, pruning
+``collab.compaction``    snapshots made of tails
+``collab.sandbox``       worker processes: started, timed out, crashed
+=======================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any, TextIO
+
+ROOT = "collab"
+
+LEVELS = ("debug", "info", "warning", "error")
+"""The log levels that may be asked for, from most to least talkative."""
+
+_MAX_KINDS = 1_000
+"""How many kinds one ``RateLimited`` tells apart. Kinds are constants in our code, a handful each;
+the bound holds memory if one is ever made from what a peer sent."""
+
+_SHOWN_NAME = 80
+"""Characters of a document name in a log line: the name may have 512 bytes, the line should stay one line."""
+
+# Greedy up to the last "@" of the word: a password with an unescaped "@" is masked whole, and
+# taking too much is the safe side.
+_URL_PASSWORD = re.compile(r"(\w://[^:/?#\s@]*):[^\s]*@")
+_KEYWORD_PASSWORD = re.compile(r"(?i)\b(password|passwd|pwd|token|access_token)=[^\s&'\";,)]+")
+
+
+def get_logger(name: str = "") -> logging.Logger:
+    """Give the logger ``collab`` or, with a name, ``collab.<name>``; see the module's table for the names."""
+    return logging.getLogger(f"{ROOT}.{name}" if name else ROOT)
+
+
+def mask_secrets(text: str) -> str:
+    """Replace passwords in URLs (``scheme://user:password@host``) and ``password=...`` pairs by ``***``."""
+    text = _URL_PASSWORD.sub(r"\1:***@", text)
+    return _KEYWORD_PASSWORD.sub(r"\1=***", text)
+
+
+def escape_controls(text: str) -> str:
+    """Write control characters and line separators as escapes, so that no text of a peer forges a log line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class OneLineFormatter(logging.Formatter):
+    """Format a record as one line: UTC time, level, logger, message; a traceback follows on lines of its own."""
+
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        """Make the formatter; it has no options."""
+        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        self.converter = time.gmtime
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Escape the message of ``record``, which leaves it one line."""
+        record.message = escape_controls(record.message)
+        return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format ``record``; the lines of a traceback are indented, so that no text in it passes for a line of ours."""
+        head, *traceback = super().format(record).splitlines()
+        # Masked last: another handler may have cached its own text of the traceback in the record.
+        return mask_secrets("\n".join([head, *("    " + escape_controls(line) for line in traceback)]))
+
+
+def configure(level: str = "info", stream: TextIO | None = None) -> None:
+    """Send every record of this process to ``stream`` (default: standard error) and ``collab``'s from ``level`` up.
+
+    Other libraries are shown from WARNING up. Calling it again replaces what it did before.
+    ``level`` is one of ``LEVELS``; ``ValueError`` for any other.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"log level {level!r} is none of {', '.join(LEVELS)}")
+    root = logging.getLogger()
+    for old in [h for h in root.handlers if isinstance(h.formatter, OneLineFormatter)]:
+        root.removeHandler(old)
+    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    handler.setFormatter(OneLineFormatter())
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    get_logger().setLevel(level.upper())
+
+
+class RateLimited:
+    """Log each kind of event at a bounded rate and count what was not shown.
+
+    A token bucket for each kind: ``burst`` lines at once, then ``per_second`` lines a second.
+    The next line of that kind that is shown ends with the number left out before it; call
+    ``flush`` now and then (at the end at the latest), so that a flood that has ended is
+    counted too.
+
+    ``kind`` is a short constant, one for each place or case. It must not be made from what a
+    peer sent: more than ``_MAX_KINDS`` of them push out the least recently used.
+    """
+
+    __slots__ = ("_buckets", "_burst", "_clock", "_logger", "_per_second")
+
+    def __init__(
+        self,
+        logger: logging.Logger | logging.LoggerAdapter[Any],
+        per_second: float = 1.0,
+        burst: int = 5,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Bound the lines to ``logger``: ``per_second`` for each kind in the long run, ``burst`` at once."""
+        if per_second <= 0 or burst < 1:
+            raise ValueError("per_second must be positive and burst at least 1")
+        self._logger = logger
+        self._per_second = per_second
+        self._burst = float(burst)
+        self._clock = clock
+        # kind -> [tokens, time of the last refill, lines not shown, level of the last line not shown]
+        self._buckets: OrderedDict[str, list[float]] = OrderedDict()
+
+    def log(
+        self,
+        level: int,
+        kind: str,
+        message: str,
+        *args: object,
+        to: logging.Logger | logging.LoggerAdapter[Any] | None = None,
+        exc_info: BaseException | None = None,
+    ) -> bool:
+        """Log ``message % args`` if the bucket of ``kind`` allows it; tell whether it was shown.
+
+        ``to`` shows the line through another logger (a connection's own adapter) on this one's
+        budget. A line below the logger's level costs nothing and is not counted.
+        """
+        logger = self._logger if to is None else to
+        if not logger.isEnabledFor(level):
+            return False
+        now = self._clock()
+        bucket = self._buckets.get(kind)
+        if bucket is None:
+            bucket = self._buckets[kind] = [self._burst, now, 0, level]
+            if len(self._buckets) > _MAX_KINDS:
+                old_kind, old = self._buckets.popitem(last=False)
+                self._report(old_kind, old)
+        else:
+            self._buckets.move_to_end(kind)
+            bucket[0] = min(self._burst, bucket[0] + (now - bucket[1]) * self._per_second)
+            bucket[1] = now
+        if bucket[0] < 1.0:
+            bucket[2] += 1
+            bucket[3] = level
+            return False
+        bucket[0] -= 1.0
+        suppressed, bucket[2] = int(bucket[2]), 0
+        if suppressed:
+            message, args = message + " (%d more like it not shown)", (*args, suppressed)
+        logger.log(level, message, *args, exc_info=exc_info)
+        return True
+
+    def debug(self, kind: str, message: str, *args: object, **options: Any) -> bool:
+        """Log at DEBUG; see ``log``."""
+        return self.log(logging.DEBUG, kind, message, *args, **options)
+
+    def info(self, kind: str, message: str, *args: object, **options: Any) -> bool:
+        """Log at INFO; see ``log``."""
+        return self.log(logging.INFO, kind, message, *args, **options)
+
+    def warning(self, kind: str, message: str, *args: object, **options: Any) -> bool:
+        """Log at WARNING; see ``log``."""
+        return self.log(logging.WARNING, kind, message, *args, **options)
+
+    def error(self, kind: str, message: str, *args: object, **options: Any) -> bool:
+        """Log at ERROR; see ``log``."""
+        return self.log(logging.ERROR, kind, message, *args, **options)
+
+    def suppressed(self, kind: str) -> int:
+        """Count the lines of ``kind`` that were left out since the last one shown."""
+        bucket = self._buckets.get(kind)
+        return int(bucket[2]) if bucket is not None else 0
+
+    def flush(self) -> None:
+        """Log one line for each kind of which lines were left out, and start to count anew."""
+        for kind, bucket in self._buckets.items():
+            self._report(kind, bucket)
+
+    def _report(self, kind: str, bucket: list[float]) -> None:
+        suppressed, bucket[2] = int(bucket[2]), 0
+        if suppressed:
+            self._logger.log(int(bucket[3]), "%s: %d more like it not shown", kind, suppressed)
+
+
+class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
+    """Put the connection and its document before each line: ``[17 127.0.0.1 'notes/a'] ...``.
+
+    The same values travel as attributes of the record (``connection``, ``peer``,
+    ``document_name``) for handlers that write JSON.
+    """
+
+    def __init__(
+        self,
+        connection: int | str,
+        peer: str = "",
+        document_name: str | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        """Name the connection by a number of this process, its peer's address and the document it is for."""
+        extra: dict[str, object] = {"connection": connection, "peer": peer, "document_name": document_name}
+        super().__init__(logger if logger is not None else get_logger("connection"), extra)
+        parts = [str(connection)]
+        if peer:
+            parts.append(peer)
+        if document_name is not None:
+            parts.append(shown_name(document_name))
+        # Connections are many and most never log: what is built once here is not built per line,
+        # and "%" must survive the formatting that follows.
+        self._prefix = "[" + " ".join(parts).replace("%", "%%") + "] "
+        # Without arguments logging does not format, so "%%" would stay doubled.
+        self._plain = "[" + " ".join(parts) + "] "
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log ``msg % args`` behind the connection's address, as ``logging.Logger.log``."""
+        if self.isEnabledFor(level):
+            text, options = self.process(msg, kwargs)
+            self.logger.log(level, (self._prefix if args else self._plain) + text, *args, **options)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
+        """Merge the connection's values into the record's attributes; the line's own values win."""
+        extra: Mapping[str, object] = self.extra or {}
+        kwargs["extra"] = {**extra, **(kwargs.get("extra") or {})}
+        return str(msg), kwargs
+
+
+def shown_name(document_name: str) -> str:
+    """Write a document name for a log or error line: quoted, control characters escaped, cut if long."""
+    if len(document_name) > _SHOWN_NAME:
+        document_name = document_name[: _SHOWN_NAME - 1] + "…"
+    return repr(document_name)
