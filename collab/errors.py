@@ -6,6 +6,9 @@
     │   └── UpdateError             a Yjs update on which clients would throw
     ├── ProtocolError               a well-formed message that the peer may not send now
     ├── LimitExceeded               a bound that protects the others was passed
+    │   ├── DocumentTooLarge
+    │   └── PeerTooSlow             retryable: a client that takes nothing for too long
+    ├── ServerStopping              retryable: this node is going down, another will come
     ├── DocumentError
     │   ├── InvalidDocumentName
     │   ├── DocumentNotFound
@@ -64,6 +67,26 @@ class LimitExceeded(CollabError):
     """A bound that protects the other clients was passed."""
 
     public = "limit exceeded"
+
+
+class DocumentTooLarge(LimitExceeded):
+    """The document would grow past what this server holds for one document."""
+
+    public = "the document is too large"
+
+
+class PeerTooSlow(LimitExceeded):
+    """A client has taken nothing of what waits for it, or answered nothing, for too long."""
+
+    retryable = True
+    public = "too slow, come back"
+
+
+class ServerStopping(CollabError):
+    """This server is going down; come back, and another will be there."""
+
+    retryable = True
+    public = "the server restarts, come back"
 
 
 class DocumentError(CollabError):

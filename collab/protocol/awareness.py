@@ -1,0 +1,106 @@
+"""The awareness update of y-protocols: who is here, and what each of them shows of itself.
+
+Strategy: an update is a list of entries (client, clock, state as JSON text); the text stays
+undecoded bytes, because whoever relays it needs it exact and most of what arrives is stale (a
+y-websocket client re-sends every awareness update that it receives). The clock rules stand here as
+one function, so that a server and a test ask the same one.
+
+Wire form (y-protocols ``awareness.js``)::
+
+    varuint(count) count * [ varuint(client) varuint(clock) varstring(JSON state, or "null") ]
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import NamedTuple, NoReturn
+
+from collab.errors import DecodeError
+from collab.protocol.lib0 import encode_var_uint, read_var_bytes, read_var_uint
+
+NULL = b"null"
+
+# Sent to silent peers: every client accepts it without a word, and it feeds the 30 s watchdog of
+# y-websocket, which does not see WebSocket pings.
+EMPTY_AWARENESS_UPDATE = b"\x00"
+
+
+class Entry(NamedTuple):
+    """One client's state: ``state`` is JSON text in UTF-8, ``b"null"`` says that it left."""
+
+    client: int
+    clock: int
+    state: bytes
+
+
+class AwarenessUpdate(NamedTuple):
+    """Tell others awareness states; ``payload`` is the wire form above, still to be decoded."""
+
+    payload: bytes
+
+
+class QueryAwareness(NamedTuple):
+    """Ask the receiver for all awareness states that it knows."""
+
+
+def decode_awareness(payload: bytes) -> list[Entry]:
+    """Split an awareness update into its entries, without looking into their states.
+
+    Raises:
+        DecodeError: a count or length that does not fit, or bytes behind the last entry.
+    """
+    count, pos = read_var_uint(payload, 0)
+    # An entry has at least one byte for each of its fields and four for its shortest state, "null"
+    # (or one for a digit): a count beyond that is a lie, refused before anything is built for it.
+    if count * 3 > len(payload) - pos:
+        raise DecodeError(f"awareness update: {count} entries declared in {len(payload)} bytes")
+    entries = []
+    for _ in range(count):
+        client, pos = read_var_uint(payload, pos)
+        clock, pos = read_var_uint(payload, pos)
+        state, pos = read_var_bytes(payload, pos)
+        entries.append(Entry(client, clock, state))
+    if pos != len(payload):
+        raise DecodeError(f"awareness update: {len(payload) - pos} bytes behind its end")
+    return entries
+
+
+def encode_awareness(entries: Iterable[Entry]) -> bytes:
+    """Encode entries as one awareness update, in the order given."""
+    parts = [b""]
+    for client, clock, state in entries:
+        parts += (encode_var_uint(client), encode_var_uint(clock), encode_var_uint(len(state)), state)
+    parts[0] = encode_var_uint((len(parts) - 1) // 4)
+    return b"".join(parts)
+
+
+def is_newer(known_clock: int, state_known: bool, entry: Entry) -> bool:
+    """Tell whether an entry replaces what is known of its client.
+
+    ``known_clock`` is 0 for a client never heard of, so its first state at clock 0 counts as old:
+    y-protocols itself ignores it. At an equal clock only ``null`` counts, and only while a state
+    is known: ``disconnect()`` of y-websocket says goodbye that way.
+    """
+    return entry.clock > known_clock or (entry.clock == known_clock and state_known and entry.state == NULL)
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not JSON")
+
+
+# Integers of any length are fine in JavaScript, where they become floats; Python's int() refuses
+# more than 4,300 digits and needs quadratic time for them, so they are not converted at all.
+_decoder = json.JSONDecoder(parse_constant=_no_constant, parse_int=len, parse_float=len)
+
+
+def check_state(state: bytes) -> None:
+    """Refuse a state that ``JSON.parse`` in a client would throw on.
+
+    Raises:
+        DecodeError: not UTF-8, not JSON (NaN and Infinity are not), or nested too deep to read.
+    """
+    try:
+        _decoder.decode(state.decode())
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"awareness state: not JSON ({type(error).__name__})") from None
