@@ -149,8 +149,16 @@ class Room:
             DocumentTooLarge: the document has no room for what the update adds.
             UpdateError: the update is malformed.
         """
-        if self.document.size + len(update) > self._max_document_bytes and not self.document.knows(update):
-            raise DocumentTooLarge(f"document of {self.document.size} bytes, update of {len(update)} bytes")
+        if self.would_pass_bound(update) and not self.document.knows(update):
+            raise self.too_large(update)
+
+    def would_pass_bound(self, update: bytes) -> bool:
+        """Tell whether the document would be too large if all of the update were new."""
+        return self.document.size + len(update) > self._max_document_bytes
+
+    def too_large(self, update: bytes) -> DocumentTooLarge:
+        """Return the error for an update that the document has no room for."""
+        return DocumentTooLarge(f"document of {self.document.size} bytes, update of {len(update)} bytes")
 
     def taken(self, session: Session, taken: Taken, *, answer: bool) -> Sequence[Effect]:
         """Go on after an update of ``session`` was taken by the document.

@@ -1,0 +1,380 @@
+"""All rooms that live on this node.
+
+Strategy: a room is opened once however many ask for it at the same time, ends its turns in one sweep
+with all others, and leaves memory when nobody has been there for a while. The hub owns every task
+that runs beside the connections, and the one way down: ``drain``.
+
+When a turn ends: the first edit after quiet goes at the end of the loop's own turn, so it is never
+delayed; edits that follow within the room's window travel together when it is over. The window grows
+with the number of members, because sending is the cost (about 5 us a frame and socket) and latency
+is what small rooms want: a quarter of the full window at five members, all of it from twenty on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from collab.engine.document import Document
+from collab.engine.room import Room
+from collab.errors import CollabError, DocumentDeleted, PeerTooSlow, SandboxError, ServerStopping, StoreUnavailable
+from collab.hub.compaction import Compactor, CompactionPolicy
+from collab.hub.live import LiveRoom, in_slices
+from collab.hub.member import Member
+from collab.hub.tasks import Tasks
+from collab.protocol.session import State
+from collab.sandbox.pool import Sandbox
+from collab.storage.journal import Journal
+from collab.storage.store import Store
+from collab.telemetry import get_logger, shown_name
+
+_log = get_logger("room")
+
+# Members at which a room's window is the full one.
+_FULL_WINDOW_MEMBERS = 20
+
+# Seconds between looks at members that lag. A drained outbox is idle for half of it on average.
+_LAG_SWEEP = 0.05
+
+# Seconds between sweeps for idle rooms and unanswered questions.
+_SWEEP = 1.0
+
+# Seconds after which the clocks of awareness states that have left are forgotten.
+_FORGET = 60.0
+
+# Log rows that one portion of pruning removes, and seconds between looks for more to remove.
+_PRUNE_ROWS = 500
+_PRUNE_PAUSE = 300.0
+
+DAY = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class HubOptions:
+    """What a hub is told by the settings; times in seconds, sizes in bytes."""
+
+    batch_window: float
+    history: float
+    max_document_bytes: int
+    max_awareness_bytes: int
+    max_awareness_ids: int
+    slow_seconds: float
+    sync_timeout: float
+    idle_seconds: float
+    compaction: CompactionPolicy
+
+
+class Hub:
+    """The rooms of this node.
+
+    Args:
+        store: the log; open while the hub runs.
+        journal: its writer; started and closed by the hub.
+        sandbox: where compaction runs.
+        clock: wall-clock time in Unix seconds, for the rows.
+    """
+
+    def __init__(
+        self, store: Store, journal: Journal, sandbox: Sandbox, options: HubOptions, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.store = store
+        self.journal = journal
+        self.clock = clock
+        self.tasks = Tasks()
+        self.stopping = False
+        self.drained = False
+        self.rooms: dict[str, LiveRoom] = {}
+        self.slow_seconds = options.slow_seconds
+        self._options = options
+        self._compactor = Compactor(store, sandbox, options.compaction, clock)
+        self._opening: dict[str, asyncio.Task[LiveRoom]] = {}
+        self._idle: dict[LiveRoom, None] = {}
+        self._dirty: list[LiveRoom] = []
+        self._turn_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
+        self._lagging: dict[LiveRoom, None] = {}
+        self._lag_timer: asyncio.TimerHandle | None = None
+        self._large: deque[tuple[LiveRoom, Member, bytes]] = deque()
+        self._large_waits: dict[Member, int] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop on which everything here runs."""
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        return self._loop
+
+    def now(self) -> float:
+        """Return the loop's time in seconds, for intervals."""
+        return self.loop.time()
+
+    async def start(self) -> None:
+        """Start the journal and the background work."""
+        await self.journal.start()
+        self.tasks.spawn(self._sweep_forever(), "sweep")
+        self.tasks.spawn(self._prune_forever(), "prune")
+
+    # Opening
+
+    async def open(self, name: str) -> LiveRoom:
+        """Return the live room of a document, loading the document if it is not in memory.
+
+        A document that does not exist yet is opened empty, and stored with its first edit.
+
+        Raises:
+            StoreUnavailable, DocumentDeleted, ServerStopping.
+        """
+        if self.stopping:
+            raise ServerStopping("the server is stopping")
+        live = self.rooms.get(name)
+        if live is not None:
+            return live
+        task = self._opening.get(name)
+        if task is None:
+            task = self._opening[name] = self.tasks.spawn(
+                self._load(name), f"opening {shown_name(name)}", awaited=True
+            )
+            task.add_done_callback(lambda _: self._opening.pop(name, None))
+        # Shielded: others may wait for the same document when this one's client goes away.
+        return await asyncio.shield(task)
+
+    async def _load(self, name: str) -> LiveRoom:
+        started = self.now()
+        loaded = await self.store.load(name)
+        snapshot = None if loaded is None else loaded.snapshot
+        rows = [] if loaded is None else loaded.rows
+        document = await in_slices(
+            Document.load(
+                None if snapshot is None else snapshot.data,
+                None if snapshot is None else snapshot.index,
+                [row.data for row in rows],
+            )
+        )
+        room = Room(
+            document,
+            max_document_bytes=self._options.max_document_bytes,
+            max_awareness_bytes=self._options.max_awareness_bytes,
+            max_awareness_ids=self._options.max_awareness_ids,
+        )
+        live = LiveRoom(self, name, room)
+        if loaded is not None:
+            live.document_id = loaded.document.id
+            live.gc = loaded.document.gc
+            live.seq = loaded.document.head_seq if rows == [] else rows[-1].seq
+            live.tail_rows = len(rows)
+            live.tail_bytes = sum(len(row.data) for row in rows)
+            live.snapshot_bytes = 0 if snapshot is None else len(snapshot.data)
+        live.idle_since = self.now()
+        self.rooms[name] = live
+        self._idle[live] = None
+        _log.debug(
+            "opened %s: %d bytes, %d rows behind its snapshot, %.0f ms",
+            shown_name(name), document.size, len(rows), (self.now() - started) * 1000,
+        )
+        return live
+
+    def evict(self, live: LiveRoom, error: CollabError) -> None:
+        """End a room whose document is gone or cannot go on; the next open reads the store again."""
+        _log.log(
+            logging.INFO if isinstance(error, DocumentDeleted) else logging.ERROR,
+            "closed %s to its clients: %s", shown_name(live.name), error,
+        )
+        live.end_all(error)
+        self._forget_room(live)
+
+    def _forget_room(self, live: LiveRoom) -> None:
+        if self.rooms.get(live.name) is live:
+            del self.rooms[live.name]
+        self._idle.pop(live, None)
+        self._lagging.pop(live, None)
+
+    # Turns
+
+    def touch(self, live: LiveRoom) -> None:
+        """Let the room's turn end soon: it has something for its members."""
+        if live.dirty:
+            return
+        live.dirty = True
+        self._dirty.append(live)
+        if not self._turn_scheduled:
+            self._turn_scheduled = True
+            self.loop.call_soon(self._end_turns)
+
+    def _window(self, live: LiveRoom) -> float:
+        return self._options.batch_window * min(1.0, len(live.room.sessions) / _FULL_WINDOW_MEMBERS)
+
+    def _end_turns(self) -> None:
+        """End the turn of every touched room whose window is over; the rest wait for one timer."""
+        self._turn_scheduled = False
+        now = self.now()
+        dirty, self._dirty = self._dirty, []
+        next_due = float("inf")
+        for live in dirty:
+            due = live.flushed_at + self._window(live)
+            if due <= now or self.stopping:
+                live.end_turn(now)
+            else:
+                self._dirty.append(live)
+                next_due = min(next_due, due)
+        if self._dirty and (self._timer is None or self._timer_due > next_due):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_due = next_due
+            self._timer = self.loop.call_at(next_due, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._end_turns()
+
+    # Slow members and large frames
+
+    def watch_lagging(self, live: LiveRoom) -> None:
+        """Look after a room in which a member has begun to lag."""
+        self._lagging[live] = None
+        if self._lag_timer is None:
+            self._lag_timer = self.loop.call_later(_LAG_SWEEP, self._look_at_lagging)
+
+    def _look_at_lagging(self) -> None:
+        self._lag_timer = None
+        now = self.now()
+        for live in list(self._lagging):
+            live.catch_up_lagging(now)
+            if not live.lagging:
+                self._lagging.pop(live, None)
+        if self._lagging and self._lag_timer is None:
+            self._lag_timer = self.loop.call_later(_LAG_SWEEP, self._look_at_lagging)
+
+    def write_large(self, live: LiveRoom, member: Member, frame: bytes) -> None:
+        """Write a frame of megabytes when those before it are out: one in each turn of the loop."""
+        self._large.append((live, member, frame))
+        self._large_waits[member] = self._large_waits.get(member, 0) + 1
+        if len(self._large) == 1:
+            self.loop.call_soon(self._write_next_large)
+
+    def waits_for_large(self, member: Member) -> bool:
+        """Tell whether a large frame for this member is still to be written."""
+        return member in self._large_waits
+
+    def _write_next_large(self) -> None:
+        _, member, frame = self._large.popleft()
+        left = self._large_waits.pop(member) - 1
+        if left:
+            self._large_waits[member] = left
+        if member.state is not State.CLOSED:
+            member.outbox.write(frame)
+        if self._large:
+            self.loop.call_soon(self._write_next_large)
+
+    # Background work
+
+    def idle(self, live: LiveRoom) -> None:
+        """Note that a room has no members; it leaves memory after a while."""
+        self._idle[live] = None
+
+    async def _sweep_forever(self) -> None:
+        forgotten = self.now()
+        asked: dict[Member, tuple[int, float]] = {}
+        while True:
+            await asyncio.sleep(_SWEEP)
+            now = self.now()
+            for live in list(self._idle):
+                if live.occupied:
+                    self._idle.pop(live, None)
+                elif now - live.idle_since >= self._options.idle_seconds and not live.uncommitted and not live.dirty:
+                    self._idle.pop(live, None)
+                    self.tasks.spawn(self._unload(live), f"unloading {shown_name(live.name)}")
+            forget = now - forgotten >= _FORGET
+            if forget:
+                forgotten = now
+            asked = await self._sweep_rooms(now, asked, forget)
+
+    async def _sweep_rooms(
+        self, now: float, asked: dict[Member, tuple[int, float]], forget: bool
+    ) -> dict[Member, tuple[int, float]]:
+        """End members that leave a SyncStep1 unanswered; free what is kept for storms of joins.
+
+        ``asked`` holds how many answers each silent member had given when it was first seen, and when.
+        """
+        still: dict[Member, tuple[int, float]] = {}
+        started = self.now()
+        for live in list(self.rooms.values()):
+            live.drop_frames()
+            if forget:
+                live.room.awareness.forget()
+            for member in list(live.members):
+                if member.unanswered and member.state is State.LIVE:
+                    answered, since = asked.get(member, (-1, now))
+                    if answered != member.answered:
+                        answered, since = member.answered, now
+                    if now - since >= self._options.sync_timeout:
+                        live.end(member, PeerTooSlow(f"SyncStep1 unanswered for {now - since:.0f} s"))
+                    else:
+                        still[member] = (answered, since)
+            if self.now() - started > 0.002:
+                await asyncio.sleep(0)
+                started = self.now()
+        return still
+
+    async def _unload(self, live: LiveRoom) -> None:
+        """Drop an idle room, with a snapshot first when its tail is worth one."""
+        if self._compactor.worth_it_when_idle(live):
+            await self._compact(live)
+        if live.occupied or live.uncommitted or live.dirty or live.ended is not None:
+            if not live.occupied and live.ended is None:
+                self._idle[live] = None
+            return
+        self._forget_room(live)
+        _log.debug("unloaded %s", shown_name(live.name))
+
+    def consider_compaction(self, live: LiveRoom) -> None:
+        """Make a snapshot of a room whose tail has grown long in proportion to its last one."""
+        if not live.compacting and live.ended is None and not self.stopping and self._compactor.due(live):
+            live.compacting = True
+            self.tasks.spawn(self._compact(live), f"compacting {shown_name(live.name)}")
+
+    async def _compact(self, live: LiveRoom) -> None:
+        live.compacting = True
+        try:
+            live.end_turn(self.now())
+            await self._compactor.compact(live)
+        except (StoreUnavailable, SandboxError) as error:
+            _log.warning("no snapshot of %s for now: %s", shown_name(live.name), error)
+        finally:
+            live.compacting = False
+
+    async def _prune_forever(self) -> None:
+        """Remove what the history settings no longer want, in portions that hold no lock for long."""
+        while True:
+            try:
+                rows = await self.store.prune(before=self.clock() - self._options.history, limit=_PRUNE_ROWS)
+            except StoreUnavailable:
+                rows = 0
+            await asyncio.sleep(0.05 if rows else _PRUNE_PAUSE)
+
+    # The way down
+
+    async def drain(self, timeout: float) -> list[str]:
+        """Stop: take nothing more, store everything, then send the clients away.
+
+        Returns:
+            The names of documents of which something could not be stored within ``timeout``
+            seconds.
+        """
+        self.stopping = True
+        self._end_turns()
+        unsaved = await self.journal.close(timeout)
+        self.drained = True
+        for live in list(self.rooms.values()):
+            live.end_all(ServerStopping("the server is stopping"))
+        self.rooms.clear()
+        for timer in (self._timer, self._lag_timer):
+            if timer is not None:
+                timer.cancel()
+        await self.tasks.close()
+        return unsaved

@@ -1,0 +1,254 @@
+"""The room's rules with bytes in and effects out; updates are made by a real CRDT."""
+
+from __future__ import annotations
+
+import pytest
+from pycrdt import Doc, Text
+
+from collab.engine.document import Document
+from collab.engine.room import Probe, Room, Send
+from collab.errors import DecodeError, DocumentTooLarge, UpdateError
+from collab.protocol.awareness import AwarenessUpdate, Entry, QueryAwareness, encode_awareness
+from collab.protocol.session import Session, State
+from collab.protocol.sync import EMPTY_STATE_VECTOR, EMPTY_UPDATE, SyncStep1, SyncStep2, SyncUpdate
+
+
+def make_room(max_document_bytes: int = 1 << 20) -> Room:
+    return Room(Document(), max_document_bytes=max_document_bytes, max_awareness_bytes=1_000, max_awareness_ids=3)
+
+
+def joined(room: Room, *, answered: bool = True, acknowledges: bool = False) -> Session:
+    session = Session(acknowledges=acknowledges)
+    room.join(session)
+    if answered:
+        room.receive(session, SyncStep2(EMPTY_UPDATE))
+        room.end_turn()
+    return session
+
+
+class Author:
+    """A CRDT that types into one text and gives each change as an update."""
+
+    def __init__(self, client: int) -> None:
+        self.doc: Doc[Text] = Doc(client_id=client)
+        self.text = self.doc.get("t", type=Text)
+        self.updates: list[bytes] = []
+        self._subscription = self.doc.observe(lambda event: self.updates.append(event.update))
+
+    def type(self, text: str) -> bytes:
+        self.text += text
+        return self.updates[-1]
+
+    def read(self, update: bytes) -> str:
+        self.doc.apply_update(update)
+        return str(self.text)
+
+
+def content(update: bytes) -> str:
+    doc: Doc[Text] = Doc()
+    text = doc.get("t", type=Text)
+    doc.apply_update(update)
+    return str(text)
+
+
+def test_a_joining_client_is_asked_for_what_the_room_lacks() -> None:
+    room = make_room()
+    session = Session()
+    (effect,) = room.join(session)
+    assert effect == Send(session, SyncStep1(EMPTY_STATE_VECTOR))
+    assert type(effect) is Send and type(effect.message) is SyncStep1
+    assert session.state is State.LIVE
+    assert session.unanswered == 1
+
+
+def test_step_1_is_answered_to_its_sender_alone_with_only_what_it_lacks() -> None:
+    room, a = make_room(), Author(1)
+    session = joined(room)
+    first = a.type("a")
+    room.receive(session, SyncUpdate(first))
+    state_vector = a.doc.get_state()
+    room.receive(session, SyncUpdate(a.type("b")))
+    (effect,) = room.receive(session, SyncStep1(EMPTY_STATE_VECTOR))
+    assert isinstance(effect, Send) and type(effect.message) is SyncStep2
+    assert content(effect.message.update) == "ab", "the tail belongs inside step 2, broadcast or not"
+    (effect,) = room.receive(session, SyncStep1(state_vector))
+    assert isinstance(effect, Send) and type(effect.message) is SyncStep2
+    other: Doc[Text] = Doc()
+    text = other.get("t", type=Text)
+    other.apply_update(first)
+    other.apply_update(effect.message.update)
+    assert str(text) == "ab"
+    assert len(effect.message.update) < len(a.doc.get_update())
+
+
+def test_one_update_travels_as_the_very_bytes_that_came() -> None:
+    room, a = make_room(), Author(1)
+    session = joined(room)
+    update = a.type("hello")
+    assert room.receive(session, SyncUpdate(update)) == ()
+    assert room.pending
+    end = room.end_turn()
+    assert end.delta is update
+    assert [row.data for row in end.rows] == [update]
+    assert not room.pending
+
+
+def test_the_updates_of_a_turn_travel_as_one_delta() -> None:
+    room, a, b = make_room(), Author(1), Author(2)
+    session, other = joined(room), joined(room)
+    for letter in "abc":
+        room.receive(session, SyncUpdate(a.type(letter)))
+    room.receive(other, SyncUpdate(b.type("x")))
+    end = room.end_turn()
+    assert end.delta is not None
+    assert sorted(content(end.delta)) == ["a", "b", "c", "x"]
+    assert room.end_turn().delta is None
+
+
+def test_rows_are_cut_where_the_author_changes() -> None:
+    room, a, b = make_room(), Author(1), Author(2)
+    ann, bob = Session("ann"), Session("bob")
+    room.join(ann)
+    room.join(bob)
+    room.receive(ann, SyncUpdate(a.type("1")))
+    room.receive(ann, SyncUpdate(a.type("2")))
+    room.receive(bob, SyncUpdate(b.type("3")))
+    room.receive(ann, SyncUpdate(a.type("4")))
+    assert [row.author for row in room.end_turn().rows] == ["ann", "bob", "ann"]
+
+
+def test_what_says_nothing_new_is_neither_relayed_nor_stored() -> None:
+    room, a = make_room(), Author(1)
+    session = joined(room)
+    update = a.type("a")
+    room.receive(session, SyncUpdate(update))
+    room.end_turn()
+    room.receive(session, SyncUpdate(update))
+    room.receive(session, SyncStep2(a.doc.get_update()))
+    room.receive(session, SyncUpdate(EMPTY_UPDATE))
+    end = room.end_turn()
+    assert end.delta is None
+    assert end.rows == ()
+
+
+def test_acknowledgements_are_one_an_update_in_order_and_only_for_who_understands_them() -> None:
+    room, a, b = make_room(), Author(1), Author(2)
+    speaks, silent = joined(room, acknowledges=True), joined(room)
+    update = a.type("a")
+    room.receive(speaks, SyncUpdate(update))
+    room.receive(silent, SyncUpdate(b.type("x")))
+    room.receive(speaks, SyncUpdate(a.type("b")))
+    room.receive(speaks, SyncUpdate(update))
+    assert room.end_turn().acknowledge == [speaks, speaks, speaks]
+
+
+def asked(effects: object) -> bool:
+    return [type(e.message) if isinstance(e, Send) else e for e in effects] == [SyncStep1]  # type: ignore[attr-defined]
+
+
+def test_an_update_with_a_gap_is_asked_for_once() -> None:
+    room, a = make_room(), Author(1)
+    session = joined(room)
+    a.type("lost")
+    later = [a.type("b"), a.type("c")]
+    assert asked(room.receive(session, SyncUpdate(later[0])))
+    assert room.receive(session, SyncUpdate(later[1])) == (), "its answer to the open question holds this one too"
+    assert room.end_turn().delta is None, "never relayed before it is whole"
+    room.receive(session, SyncStep2(a.doc.get_update()))
+    end = room.end_turn()
+    assert end.delta is not None
+    assert content(end.delta) == "lostbc"
+
+
+def test_nothing_is_asked_while_the_first_question_is_open() -> None:
+    room, a = make_room(), Author(1)
+    session = joined(room, answered=False)
+    a.type("offline")
+    assert room.receive(session, SyncUpdate(a.type("x"))) == ()
+    room.receive(session, SyncStep2(a.doc.get_update()))
+    delta = room.end_turn().delta
+    assert delta is not None and content(delta) == "offlinex"
+
+
+def test_an_answer_that_is_not_whole_is_asked_for_again_only_when_the_room_passes_the_gap() -> None:
+    room, a, b = make_room(), Author(1), Author(2)
+    author, holder = joined(room), joined(room, answered=False)
+    missing = a.type("first")
+    b.read(missing)
+    pending = b.type("second")  # its origin is in what the room lacks
+    assert room.receive(holder, SyncStep2(pending)) == (), "asking at once would never end"
+    assert room.end_turn().effects == ()
+    room.receive(author, SyncUpdate(missing))
+    end = room.end_turn()
+    assert asked(end.effects)
+    assert end.effects[0].session is holder
+    room.receive(holder, SyncStep2(b.doc.get_update()))
+    delta = room.end_turn().delta
+    assert delta is not None
+    assert room.end_turn().effects == ()
+
+
+def test_a_malformed_update_is_refused_and_changes_nothing() -> None:
+    room, a = make_room(), Author(1)
+    session = joined(room)
+    update = a.type("abc")
+    for bad in (update[:-1], update + b"\x00", b"\x01\x00\x05\x00\x00", b"\xff" * 20, b""):
+        with pytest.raises(UpdateError):
+            room.receive(session, SyncUpdate(bad))
+        with pytest.raises(UpdateError):
+            room.receive(session, SyncStep2(bad))
+    assert not room.pending
+    assert room.document.encode() == EMPTY_UPDATE
+
+
+@pytest.mark.parametrize("vector", [b"", b"\x01", b"\x02\x01\x01", b"\xff\xff\xff\xff\x0f", b"\x00\x00"])
+def test_a_malformed_state_vector_is_refused(vector: bytes) -> None:
+    room = make_room()
+    with pytest.raises(DecodeError):
+        room.receive(joined(room), SyncStep1(vector))
+
+
+def test_a_lying_state_vector_gets_the_little_that_is_above_it() -> None:
+    room, a = make_room(), Author(1)
+    session = joined(room)
+    room.receive(session, SyncUpdate(a.type("abc")))
+    (effect,) = room.receive(session, SyncStep1(b"\x02\x01\xff\x7f\x63\x05"))
+    assert effect == Send(session, SyncStep2(EMPTY_UPDATE))
+
+
+def test_a_document_grows_up_to_its_bound_and_its_clients_can_still_resync() -> None:
+    room, a = make_room(max_document_bytes=200), Author(1)
+    session = joined(room)
+    update = a.type("x" * 100)
+    room.receive(session, SyncUpdate(update))
+    with pytest.raises(DocumentTooLarge):
+        room.receive(session, SyncUpdate(a.type("y" * 100)))
+    room.receive(session, SyncStep2(update))
+    delta = room.end_turn().delta
+    assert delta is not None and content(delta) == "x" * 100
+
+
+def awareness(client: int, clock: int, state: str) -> AwarenessUpdate:
+    return AwarenessUpdate(encode_awareness([Entry(client, clock, state.encode())]))
+
+
+def test_a_new_arrival_gets_all_awareness_states_and_its_leaving_is_told_at_once() -> None:
+    room = make_room()
+    first = joined(room)
+    room.receive(first, awareness(7, 1, "{}"))
+    told = room.end_turn().awareness
+    assert told == awareness(7, 1, "{}").payload
+    second = Session()
+    effects = room.join(second)
+    assert effects[-1] == Send(second, AwarenessUpdate(told))
+    assert room.receive(second, QueryAwareness()) == (Send(second, AwarenessUpdate(told)),)
+    room.leave(first)
+    assert room.pending
+    assert room.end_turn().awareness == awareness(7, 1, "null").payload
+
+
+def test_a_claim_on_another_live_clients_state_has_its_owner_probed() -> None:
+    room = make_room()
+    owner, claimant = joined(room), joined(room)
+    room.receive(owner, awareness(7, 1, "{}"))
+    assert room.receive(claimant, awareness(7, 2, '"x"')) == [Probe(owner)]
