@@ -88,6 +88,7 @@ class PostgresServer:
         # Short on purpose: a unix socket's path may have 107 bytes, pytest's directories are longer.
         self.directory = directory or Path(tempfile.mkdtemp(prefix="collab-pg-", dir="/tmp"))
         self.pid: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._bin = find_binaries()
         self._environment = {**os.environ, "LC_ALL": "C"}
 
@@ -127,7 +128,6 @@ class PostgresServer:
                 )
                 if answer.returncode == 0:
                     self.pid = process.pid
-                    # The zombie is collected here, or by init when another worker stops the server.
                     self._process = process
                     return
                 if time.monotonic() > deadline:
@@ -164,7 +164,10 @@ class PostgresServer:
                 time.sleep(0.01)
         except psutil.NoSuchProcess:
             pass
-        self.pid = None
+        if self._process is not None:
+            # While its zombie exists, a new server believes the old one's lock file.
+            self._process.wait()
+        self.pid = self._process = None
 
     def close(self) -> None:
         """Stop the server and remove its files."""
