@@ -1,0 +1,101 @@
+# Everything a clone needs, from Python 3.11+ and make alone. `make help` lists the targets.
+#
+# What is installed or built leaves a stamp and is not done again until its inputs change.
+# Nothing is installed outside of this directory, but for Chromium: see .ci/chromium.
+
+VENV ?= .venv
+WORKERS ?= 2
+ARGS ?=
+
+# Whatever the locale of the caller: the C locale exists everywhere, and Python reads and writes UTF-8.
+export LC_ALL := C
+export PYTHONUTF8 := 1
+# The Node that .ci/node may put there is found by npm's own scripts too.
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+WEB_SOURCES := $(shell find web_demo \( -name node_modules -o -name dist \) -prune -o -type f -print 2>/dev/null)
+LOCKS := $(shell find web_demo tests -name node_modules -prune -o -name package-lock.json -print 2>/dev/null)
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format bench setup web wheel clean node chromium
+
+help: ## list the targets
+	@sed -n 's/^\([a-z][a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@echo '  Add options with ARGS: make run ARGS="--port 4321", make test ARGS="-k journal", make test WORKERS=4'
+
+run: $(VENV)/.run web_demo/dist/index.html ## set up, build the page, serve on http://127.0.0.1:1234 with ./data
+	@exec $(BIN)/collab serve $(ARGS)
+
+test: setup ## set up and run every test
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+lint: $(VENV)/.dev ## check style, types, layers and lock files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict collab
+	$(BIN)/lint-imports
+	@# A lock file that names a host installs from that host alone, whatever mirror its user has.
+	@if grep -nE '://|^-| @ ' constraints.txt || grep -n '"resolved": ' $(LOCKS) /dev/null; then \
+		echo 'lint: these lines name a host or an option; lock files hold versions and hashes only' >&2; exit 1; fi
+
+format: $(VENV)/.dev ## bring the Python code into its format
+	$(BIN)/ruff check --fix --select I .
+	$(BIN)/ruff format .
+
+setup: $(VENV)/.dev web_demo/dist/index.html chromium ## set up all that the tests need
+	@$(BIN)/python -c 'from tests.support.node import installed_packages; installed_packages()'
+
+bench: $(VENV)/.dev web_demo/dist/index.html node ## measure this server beside the Node servers, write docs/benchmarks.md
+	@$(BIN)/collab bench peers $(ARGS)
+
+web: web_demo/dist/index.html ## build the page
+
+wheel: $(VENV)/.dev web_demo/dist/index.html ## build sdist and wheel into dist/
+	$(BIN)/python -m hatchling build
+
+clean: ## remove what make has built or installed; ./data stays
+	rm -rf $(VENV) build dist web_demo/dist web_demo/node_modules tests/node/node_modules tests/peers/*/node_modules
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find collab tests migrations -name __pycache__ -prune -exec rm -rf {} +
+
+# The server alone; `make test` and `make lint` add the rest.
+$(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
+	@echo 'make: installing the server into $(VENV)'
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	@echo 'make: installing the server and the tools of its tests into $(VENV)'
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.run
+
+# python3 first, so that the caller's choice counts; then by name, newest first.
+$(BIN)/python:
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			echo "make: creating $(VENV) with $$("$$python" --version)"; \
+			"$$python" -m venv $(VENV) && exit 0; \
+			echo 'make: that Python cannot create a virtual environment (Debian, Ubuntu: apt install python3-venv)' >&2; \
+			rm -rf $(VENV); exit 1; \
+		fi; \
+	done; echo 'make: Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python3' >&2; exit 1
+
+node: $(BIN)/python
+	@.ci/node $(VENV)
+
+chromium:
+	@.ci/chromium
+
+web_demo/node_modules/.installed: web_demo/package-lock.json web_demo/package.json | node
+	@echo 'make: installing the npm packages of the page'
+	@cd web_demo && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+# Vite removes the old dist first, so a build that fails leaves none behind.
+web_demo/dist/index.html: $(WEB_SOURCES) web_demo/node_modules/.installed | node
+	@echo 'make: building the page'
+	@cd web_demo && npm run --silent build -- --logLevel warn
+	@touch $@
