@@ -243,6 +243,7 @@ def shared_server() -> Iterator[PostgresServer]:
 
 def _migrate(url: str) -> None:
     from collab.storage.migrate import upgrade
+
     from collab.storage.urls import parse_database_url
 
     upgrade(parse_database_url(url))
