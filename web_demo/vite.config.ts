@@ -1,0 +1,45 @@
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { constants, gzip } from 'node:zlib'
+import { defineConfig, type Plugin } from 'vite'
+
+const COMPRESSED = /\.(js|css|html|svg|json|md)$/
+
+/** Write a `.gz` beside every text file, so that the server never compresses at run time. */
+function precompress(): Plugin {
+  let out = 'dist'
+  return {
+    name: 'precompress',
+    apply: 'build',
+    configResolved(config) {
+      out = config.build.outDir
+    },
+    async closeBundle() {
+      for (const entry of await readdir(out, { recursive: true })) {
+        if (!COMPRESSED.test(entry)) continue
+        const path = join(out, entry)
+        const plain = await readFile(path)
+        const packed = await promisify(gzip)(plain, { level: constants.Z_BEST_COMPRESSION })
+        if (packed.length < plain.length) await writeFile(`${path}.gz`, packed)
+      }
+    },
+  }
+}
+
+export default defineConfig({
+  // Relative, so that the build works at any path behind a proxy.
+  base: './',
+  // Two copies of yjs in one page break its `instanceof` checks.
+  resolve: { dedupe: ['yjs', 'lib0', 'y-protocols', '@codemirror/state', '@codemirror/view'] },
+  build: {
+    target: 'es2022',
+    // Inlined assets would be data: URLs, which the Content-Security-Policy refuses for fonts.
+    assetsInlineLimit: 0,
+    modulePreload: { polyfill: false },
+    license: { fileName: 'licenses.md' },
+  },
+  plugins: [precompress()],
+  // `npm run dev` beside a running `collab serve`.
+  server: { proxy: { '/ws': { target: process.env['COLLAB_URL'] ?? 'http://127.0.0.1:1234', ws: true } } },
+})
