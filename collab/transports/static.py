@@ -52,8 +52,6 @@ REVALIDATE = "no-cache"
 FOR_EVER = "public, max-age=31536000, immutable"
 
 NOT_BUILT = "No page has been built. This builds it: make web\nClients connect to /ws/{name} all the same.\n"
-    "There is no page yet. Build it with: make web\nThe server itself is running; clients connect to /ws/{name}.\n"
-)
 NOT_FOUND = "404: not found\n"
 
 # Named here and not guessed: the tables of the operating system differ, and nosniff makes a wrong one fatal.
