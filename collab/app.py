@@ -17,7 +17,6 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from collab.errors import CollabError
 from collab.hub.compaction import CompactionPolicy
 from collab.hub.hub import DAY, Hub, HubOptions
 from collab.sandbox.pool import Sandbox
@@ -55,7 +54,7 @@ def create_app(settings: Settings) -> web.Application:
         gather=settings.gather_ms / 1000,
         clock=time.monotonic,
     )
-    sandbox = Sandbox(settings.sandbox_workers, settings.sandbox_seconds, settings.sandbox_memory_bytes)
+    sandbox = Sandbox(settings.sandbox_processes, settings.sandbox_seconds, settings.sandbox_memory_bytes)
     hub = Hub(
         store,
         journal,

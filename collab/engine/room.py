@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from collab.engine.awareness import AwarenessStates
-from collab.engine.document import Document, Row, Taken
+from collab.engine.document import NEW, Document, Row, Taken
 from collab.errors import DocumentTooLarge
 from collab.protocol.awareness import AwarenessUpdate, encode_awareness
 from collab.protocol.session import Event, Session
@@ -68,6 +68,8 @@ class TurnEnd(NamedTuple):
 class Room:
     """A document live on this node, with its participants.
 
+    ``pending`` says whether ``end_turn`` has anything to give.
+
     Args:
         document: the document, already loaded.
         max_document_bytes: the encoded size past which updates with anything new are refused.
@@ -75,7 +77,7 @@ class Room:
         max_awareness_ids: how many client IDs one session may own.
     """
 
-    __slots__ = ("_acknowledge", "_blocked", "_max_document_bytes", "_touched", "awareness", "document", "sessions")
+    __slots__ = ("_acknowledge", "_blocked", "_max_document_bytes", "awareness", "document", "pending", "sessions")
 
     def __init__(
         self, document: Document, *, max_document_bytes: int, max_awareness_bytes: int, max_awareness_ids: int
@@ -86,12 +88,7 @@ class Room:
         self._max_document_bytes = max_document_bytes
         self._acknowledge: list[Session] = []
         self._blocked: dict[Session, None] = {}
-        self._touched = False
-
-    @property
-    def pending(self) -> bool:
-        """Whether ``end_turn`` has anything to give."""
-        return self._touched or bool(self._acknowledge) or self.awareness.changed
+        self.pending = False
 
     def join(self, session: Session) -> list[Effect]:
         """Add a session; it is asked for what the room lacks and told who is here.
@@ -113,6 +110,8 @@ class Room:
         self.sessions.pop(session, None)
         self._blocked.pop(session, None)
         self.awareness.leave(session)
+        if self.awareness.changed:
+            self.pending = True
 
     def receive(self, session: Session, message: Message) -> Sequence[Effect]:
         """Take one message of a session.
@@ -126,8 +125,15 @@ class Room:
             LimitExceeded: it would pass a bound; nothing of it was taken.
         """
         if type(message) is SyncUpdate:
-            self.check_size(message.update)
-            return self.taken(session, self.document.take(message.update, session.author), answer=False)
+            update = message[0]
+            document = self.document
+            if document.size + len(update) > self._max_document_bytes:
+                self.check_size(update)
+            taken = document.take(update, session.author)
+            if taken is NEW and not session.acknowledges:  # the usual case
+                self.pending = True
+                return ()
+            return self.taken(session, taken, answer=False)
         if type(message) is SyncStep2:
             self.check_size(message.update)
             return self.taken(session, self.document.take(message.update, session.author), answer=True)
@@ -135,6 +141,8 @@ class Room:
             return (Send(session, SyncStep2(self.document.step2(message.state_vector))),)
         if type(message) is AwarenessUpdate:
             back, contested = self.awareness.apply(session, message.payload)
+            if self.awareness.changed:
+                self.pending = True
             effects: list[Effect] = [Probe(owner) for owner in contested]
             if back:
                 effects.append(Send(session, AwarenessUpdate(encode_awareness(back))))
@@ -170,9 +178,10 @@ class Room:
             answer: whether the update came in a SyncStep2.
         """
         if taken.new:
-            self._touched = True
+            self.pending = True
         if session.acknowledges and (answer or taken.missing is None):
             self._acknowledge.append(session)
+            self.pending = True
         if answer:
             # An answer to a question that the server never put is not counted.
             session.answered = min(session.answered + 1, session.asked)
@@ -189,19 +198,15 @@ class Room:
 
     def end_turn(self) -> TurnEnd:
         """Give what the turn has gathered, and begin the next one."""
+        self.pending = False
+        acknowledge = self._acknowledge
+        if acknowledge:
+            self._acknowledge = []
+        awareness = self.awareness.flush() if self.awareness.changed else None
         turn = self.document.flush()
-        self._touched = False
-        acknowledge, self._acknowledge = self._acknowledge, []
-        effects: Sequence[Effect] = ()
-        if turn is not None and self._blocked:
-            effects = self._ask_unblocked()
-        return TurnEnd(
-            None if turn is None else turn.delta,
-            () if turn is None else turn.rows,
-            acknowledge,
-            self.awareness.flush(),
-            effects,
-        )
+        if turn is None:
+            return TurnEnd(None, (), acknowledge, awareness, ())
+        return TurnEnd(turn.delta, turn.rows, acknowledge, awareness, self._ask_unblocked() if self._blocked else ())
 
     def _ask_unblocked(self) -> list[Effect]:
         effects: list[Effect] = []

@@ -86,5 +86,9 @@ class Compactor:
         document.rebase(collected.data, collected.index, state_vector)
         _log.info(
             "snapshot of %s at %d: %d bytes from %d, %.0f ms",
-            shown_name(live.name), seq, len(collected.data), len(data), (time.perf_counter() - started) * 1000,
+            shown_name(live.name),
+            seq,
+            len(collected.data),
+            len(data),
+            (time.perf_counter() - started) * 1000,
         )

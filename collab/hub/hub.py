@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from collab.engine.document import Document
 from collab.engine.room import Room
 from collab.errors import CollabError, DocumentDeleted, PeerTooSlow, SandboxError, ServerStopping, StoreUnavailable
-from collab.hub.compaction import Compactor, CompactionPolicy
+from collab.hub.compaction import CompactionPolicy, Compactor
 from collab.hub.live import LiveRoom, in_slices
 from collab.hub.member import Member
 from collab.hub.tasks import Tasks
@@ -79,7 +79,12 @@ class Hub:
     """
 
     def __init__(
-        self, store: Store, journal: Journal, sandbox: Sandbox, options: HubOptions, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        journal: Journal,
+        sandbox: Sandbox,
+        options: HubOptions,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.store = store
         self.journal = journal
@@ -137,9 +142,7 @@ class Hub:
             return live
         task = self._opening.get(name)
         if task is None:
-            task = self._opening[name] = self.tasks.spawn(
-                self._load(name), f"opening {shown_name(name)}", awaited=True
-            )
+            task = self._opening[name] = self.tasks.spawn(self._load(name), f"opening {shown_name(name)}", awaited=True)
             task.add_done_callback(lambda _: self._opening.pop(name, None))
         # Shielded: others may wait for the same document when this one's client goes away.
         return await asyncio.shield(task)
@@ -175,7 +178,10 @@ class Hub:
         self._idle[live] = None
         _log.debug(
             "opened %s: %d bytes, %d rows behind its snapshot, %.0f ms",
-            shown_name(name), document.size, len(rows), (self.now() - started) * 1000,
+            shown_name(name),
+            document.size,
+            len(rows),
+            (self.now() - started) * 1000,
         )
         return live
 
@@ -183,7 +189,9 @@ class Hub:
         """End a room whose document is gone or cannot go on; the next open reads the store again."""
         _log.log(
             logging.INFO if isinstance(error, DocumentDeleted) else logging.ERROR,
-            "closed %s to its clients: %s", shown_name(live.name), error,
+            "closed %s to its clients: %s",
+            shown_name(live.name),
+            error,
         )
         live.end_all(error)
         self._forget_room(live)
@@ -359,16 +367,16 @@ class Hub:
 
     # The way down
 
-    async def drain(self, timeout: float) -> list[str]:
+    async def drain(self, seconds: float) -> list[str]:
         """Stop: take nothing more, store everything, then send the clients away.
 
         Returns:
-            The names of documents of which something could not be stored within ``timeout``
-            seconds.
+            The names of documents of which something could not be stored within
+            ``seconds``.
         """
         self.stopping = True
         self._end_turns()
-        unsaved = await self.journal.close(timeout)
+        unsaved = await self.journal.close(seconds)
         self.drained = True
         for live in list(self.rooms.values()):
             live.end_all(ServerStopping("the server is stopping"))

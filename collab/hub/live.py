@@ -19,10 +19,10 @@ from collab.engine.room import Effect, Room, Send, TurnEnd
 from collab.errors import CollabError, DocumentDeleted, PeerTooSlow, StoreRefused, StoreUnavailable
 from collab.hub.member import Encoder, Member
 from collab.protocol.awareness import AwarenessUpdate
-from collab.protocol.session import Event, State
+from collab.protocol.session import Event, Session, State
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
-from collab.protocol.wire import Message
 from collab.protocol.update import decode_state_vector
+from collab.protocol.wire import Message
 from collab.storage.store import Append, AppendOutcome, LogRow, NewRow
 from collab.telemetry import get_logger, shown_name
 
@@ -56,6 +56,12 @@ async def in_slices(work: Generator[None, None, Result]) -> Result:
             result: Result = end.value
             return result
         await asyncio.sleep(0)
+
+
+def _acknowledge(sessions: Iterable[Session], *, saved: bool) -> None:
+    for member in sessions:
+        assert isinstance(member, Member)
+        member.acknowledge(saved)
 
 
 def _backlog_full() -> StoreUnavailable:
@@ -169,17 +175,20 @@ class LiveRoom:
         Raises:
             StoreUnavailable: the journal's backlog is full and the message holds something new.
         """
-        kind = type(message)
-        if kind is SyncStep1:
-            self._answer(member, message[0])
+        room = self.room
+        if isinstance(message, SyncStep1):
+            self._answer(member, message.state_vector)
             return
-        if self._hub.journal.full and (kind is SyncUpdate or kind is SyncStep2):
-            if not self.room.document.knows(message[0]):
-                raise _backlog_full()
-        effects = self.room.receive(member, message)
+        if (
+            self._hub.journal.full
+            and isinstance(message, (SyncUpdate, SyncStep2))
+            and not room.document.knows(message.update)
+        ):
+            raise _backlog_full()
+        effects = room.receive(member, message)
         if effects:
             self.perform(effects)
-        if not self.dirty and self.room.pending:
+        if room.pending and not self.dirty:
             self._hub.touch(self)
 
     async def receive_in_slices(self, member: Member, message: SyncUpdate | SyncStep2) -> None:
@@ -319,20 +328,17 @@ class LiveRoom:
         entry = Append(self.name, self.document_id, rows)
         self._hub.journal.append(entry, partial(self._committed, rows, end.acknowledge))
 
-    def _committed(self, rows: tuple[NewRow, ...], acknowledge: list[Member], outcome: AppendOutcome) -> None:
+    def _committed(self, rows: tuple[NewRow, ...], acknowledge: list[Session], outcome: AppendOutcome) -> None:
         """Go on after the journal has committed one turn's rows, or was refused them for good."""
         self.uncommitted -= 1
         if isinstance(outcome, (DocumentDeleted, StoreRefused)):
-            for member in acknowledge:
-                member.acknowledge(False)
+            _acknowledge(acknowledge, saved=False)
             self._settle(None)
             if self.ended is None:
                 self._hub.evict(self, outcome)
             return
         if _journal_log.isEnabledFor(10):
-            _journal_log.debug(
-                "committed %s %d..%d", shown_name(self.name), outcome.first_seq, outcome.last_seq
-            )
+            _journal_log.debug("committed %s %d..%d", shown_name(self.name), outcome.first_seq, outcome.last_seq)
         self.document_id = outcome.document_id
         self.tail_rows += len(rows)
         self.tail_bytes += sum(len(row.data) for row in rows)
@@ -342,20 +348,17 @@ class LiveRoom:
         else:
             self._settle(None)
             self._read_foreign()
-        for member in acknowledge:
-            member.acknowledge(True)
+        _acknowledge(acknowledge, saved=True)
         self._hub.consider_compaction(self)
 
-    def _acknowledge_when_settled(self, acknowledge: list[Member]) -> None:
+    def _acknowledge_when_settled(self, acknowledge: list[Session]) -> None:
         """Acknowledge updates that held nothing new, once everything taken before them is durable."""
         if not self.uncommitted:
-            for member in acknowledge:
-                member.acknowledge(True)
+            _acknowledge(acknowledge, saved=True)
             return
 
         def settled(future: asyncio.Future[int | None]) -> None:
-            for member in acknowledge:
-                member.acknowledge(self.ended is None)
+            _acknowledge(acknowledge, saved=self.ended is None)
 
         self.settled().add_done_callback(settled)
 

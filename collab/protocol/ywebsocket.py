@@ -21,7 +21,7 @@ from collab.errors import (
 )
 from collab.protocol.awareness import EMPTY_AWARENESS_UPDATE, AwarenessUpdate, QueryAwareness
 from collab.protocol.lib0 import encode_var_uint, read_var_bytes, read_var_uint
-from collab.protocol.sync import SyncMessage, decode_sync, encode_sync
+from collab.protocol.sync import decode_sync, encode_sync
 from collab.protocol.wire import CloseCode, Message
 
 SYNC, AWARENESS, AUTH, QUERY_AWARENESS = 0, 1, 2, 3
@@ -88,8 +88,8 @@ def encode(message: Message) -> bytes:
     Never put two messages into one frame: clients 3.x ignore all but the first, and 4.0 answers
     the second with a truncated frame.
     """
-    if isinstance(message, SyncMessage):
-        return b"\x00" + encode_sync(message)
     if isinstance(message, AwarenessUpdate):
         return b"\x01%b%b" % (encode_var_uint(len(message.payload)), message.payload)
-    return b"\x03"
+    if isinstance(message, QueryAwareness):
+        return b"\x03"
+    return b"\x00" + encode_sync(message)

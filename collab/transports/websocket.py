@@ -9,11 +9,13 @@ socket. Heartbeats are one sweep over all sockets instead of timers for each.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
+from aiohttp._websocket.models import WSMessageTextBytes
 
 from collab.errors import CollabError, InvalidDocumentName
 from collab.hub.hub import Hub
@@ -25,6 +27,7 @@ from collab.protocol.session import State
 from collab.protocol.sync import SyncStep2, SyncUpdate
 from collab.protocol.wire import CloseCode, Message
 from collab.telemetry import ConnectionLog, RateLimited, get_logger
+from collab.transports.eager import EagerWebSocketResponse
 from collab.transports.frames import PING, binary_frame, pong_frame
 
 _log = get_logger("connection")
@@ -77,6 +80,7 @@ class Connection:
 
     __slots__ = (
         "_buffered",
+        "_budget",
         "_number",
         "_sockets",
         "_transport",
@@ -85,7 +89,9 @@ class Connection:
         "closing",
         "heard",
         "heard_at",
+        "live",
         "mark",
+        "member",
         "name",
         "peer",
         "pinged",
@@ -105,10 +111,44 @@ class Connection:
         self.name: str | None = None
         self.mark = sockets.options.outbox_bytes
         self.closing = False
+        self.live: LiveRoom | None = None
+        self.member: Member | None = None
+        self._budget = 0
         self.heard = True
         self.heard_at = 0.0
         self.pinged = False
         self.quiet = False
+
+    # Reading
+
+    def expect(self, budget: int) -> None:
+        """Let the next ``budget`` small messages be taken as they are parsed; 0 leaves them to the pump."""
+        self._budget = budget
+
+    def take(self, message: WSMessage | WSMessageTextBytes) -> bool:
+        """Take a small message at once, if the pump waits for one; called while the socket is read.
+
+        False leaves the message to the pump: it is no data, it is large, the budget is used up, or
+        it is wrong in some way, which the pump will find again (nothing of it was taken) and can say.
+        """
+        if self._budget <= 0 or message.type is not WSMsgType.BINARY:
+            return False
+        live, member, data = self.live, self.member, message.data
+        if live is None or member is None or len(data) > SLICED or self._sockets.stopping:
+            return False
+        if member.state is State.CLOSED:
+            return False
+        try:
+            decoded = ywebsocket.decode(data)
+            if decoded is None:
+                return False
+            live.receive(member, decoded)
+        except Exception:
+            self._budget = 0
+            return False
+        self._budget -= 1
+        self.heard = True
+        return True
 
     # As the outbox of a member
 
@@ -213,7 +253,14 @@ class WebSockets:
         self._hub = hub
         self._limited = RateLimited(_log)
         self._connections: dict[Connection, None] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._numbers = itertools.count(1)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server drains: nothing more is taken from the sockets."""
+        return self._hub.stopping
 
     def start(self) -> None:
         """Start the sweep; call it on the loop."""
@@ -221,9 +268,9 @@ class WebSockets:
 
     async def close(self) -> None:
         """Wait for the sockets that are closing, cut the rest, end the sweep."""
-        deadline = asyncio.get_running_loop().time() + _CLOSE_SECONDS
-        while any(c.closing for c in self._connections) and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await self._empty.wait()
         for connection in list(self._connections):
             connection.abort()
         await self.tasks.close()
@@ -231,7 +278,7 @@ class WebSockets:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one socket from its handshake to its end."""
-        ws = web.WebSocketResponse(
+        ws = EagerWebSocketResponse(
             max_msg_size=self.options.max_message_bytes, autoping=False, compress=False, timeout=_CLOSE_SECONDS
         )
         await ws.prepare(request)
@@ -240,6 +287,7 @@ class WebSockets:
             return ws
         connection = Connection(self, ws, transport, next(self._numbers), request.remote or "")
         self._connections[connection] = None
+        self._empty.clear()
         live: LiveRoom | None = None
         member = Member(_ENCODER, connection)
         try:
@@ -249,6 +297,8 @@ class WebSockets:
                 raise live.ended
             if not connection.closing:
                 live.join(member)
+                connection.live, connection.member = live, member
+                ws.take = connection.take
                 await self._pump(ws, connection, live, member)
         except CollabError as error:
             self._limited.info(type(error).__name__, "refused: %s", error, to=connection.log())
@@ -263,6 +313,8 @@ class WebSockets:
                 live.leave(member)
             connection.closing = True
             del self._connections[connection]
+            if not self._connections:
+                self._empty.set()
         return ws
 
     async def _pump(self, ws: web.WebSocketResponse, connection: Connection, live: LiveRoom, member: Member) -> None:
@@ -277,7 +329,9 @@ class WebSockets:
         hub = self._hub
         count, burst = 0, 0.0
         while True:
+            connection.expect(_BUDGET_MESSAGES)
             message = await receive()
+            connection.expect(0)
             kind = message.type
             connection.heard = True
             if kind is WSMsgType.BINARY:

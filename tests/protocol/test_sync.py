@@ -8,7 +8,9 @@ from collab.errors import DecodeError
 from collab.protocol.sync import SyncMessage, SyncStep1, SyncStep2, SyncUpdate, decode_sync, encode_sync
 
 messages = st.one_of(
-    st.binary(max_size=300).map(SyncStep1), st.binary(max_size=300).map(SyncStep2), st.binary(max_size=300).map(SyncUpdate)
+    st.binary(max_size=300).map(SyncStep1),
+    st.binary(max_size=300).map(SyncStep2),
+    st.binary(max_size=300).map(SyncUpdate),
 )
 
 
