@@ -32,6 +32,7 @@ CONFIG_ENV = "COLLAB_CONFIG"
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
 
 _KUBERNETES = (
     "Kubernetes sets it for a service named collab: put enableServiceLinks: false into the pod, or rename the service"
@@ -132,7 +133,7 @@ class Settings(BaseModel):
     max_message_bytes: int = Field(
         16 * MIB,
         ge=1 * KIB,
-        le=1024 * MIB,
+        le=1 * GIB,
         description="Largest message of a client; a larger one closes it with 1009.",
     )
     max_document_bytes: int = Field(
@@ -190,7 +191,7 @@ class Settings(BaseModel):
         description="Seconds after which one job in such a process is given up and its process killed.",
     )
     sandbox_memory_bytes: int = Field(
-        2048 * MIB,
+        2 * GIB,
         ge=256 * MIB,
         description="Address space that such a process may take; a job that needs more fails, and nothing else.",
     )
@@ -277,7 +278,8 @@ def _shown(name: str, default: object) -> str:
     if isinstance(default, float):
         return f"{default:g}"
     if isinstance(default, int) and name.endswith("_bytes"):
-        return f"{default} ({default // MIB} MiB)" if default >= MIB else f"{default} ({default // KIB} KiB)"
+        size, unit = next((size, unit) for size, unit in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")) if default >= size)
+        return f"{default} ({default // size} {unit})"
     return str(default)
 
 
