@@ -330,15 +330,26 @@ const commands = {
   // A document that got all updates as their authors made them.
   truth (id, full) {
     const doc = declare(new Y.Doc())
-    for (const update of sessions.get(id).truth) Y.applyUpdate(doc, update)
+    // In one transaction: after each remote one yjs deletes formats that are redundant at that moment,
+    // and a document in which they only were so in between would differ from all others.
+    doc.transact(() => { for (const update of sessions.get(id).truth) Y.applyUpdate(doc, update) }, REMOTE)
     const seen = view(doc)
     if (!full) delete seen.content
     return seen
   },
-  // A fresh document that gets these updates one by one.
+  // A fresh document that gets these updates one by one: are they all whole?
+  steps (updates) {
+    const doc = declare(new Y.Doc())
+    for (const [at, update] of updates.entries()) {
+      Y.applyUpdate(doc, bytes(update))
+      if (doc.store.pendingStructs !== null || doc.store.pendingDs !== null) return { pending: at }
+    }
+    return { vector: hex(Y.encodeStateVector(doc)) }
+  },
+  // A fresh document that gets these updates in one transaction.
   reader (updates, gc, full, all) {
     const doc = declare(new Y.Doc({ gc }))
-    for (const update of updates) Y.applyUpdate(doc, bytes(update))
+    doc.transact(() => { for (const update of updates) Y.applyUpdate(doc, bytes(update)) }, REMOTE)
     const seen = view(doc)
     if (all) seen.dump = dump(doc)
     if (!full) delete seen.content

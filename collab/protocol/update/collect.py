@@ -311,7 +311,7 @@ class _Joiner:
             else:
                 head = data[begin + 1 : content]
                 flags = info & _FLAGS
-                follows = bool(info & 128) and head.startswith(self._own + encode_var_uint(clock - 1))
+                follows = clock > 0 and info & 128 > 0 and head.startswith(self._own + encode_var_uint(clock - 1))
             if gone:
                 part = b""
                 piece_kind = DELETED
