@@ -1,0 +1,326 @@
+"""The command line as its users meet it: what is printed where, and the exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from pycrdt import Array, Doc, Map, Text
+
+from collab.cli import run
+from collab.settings import options
+from collab.telemetry import get_logger
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Run each test in an empty directory, without the developer's options, and put the loggers back."""
+    for option in options():
+        monkeypatch.delenv(option.env, raising=False)
+    monkeypatch.delenv("COLLAB_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    loggers = [logging.getLogger(), get_logger()]
+    before = [(logger.level, list(logger.handlers)) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+
+
+class Terminal:
+    """Run commands and keep what they wrote."""
+
+    def __init__(self, capture: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capture = capture
+        self._monkeypatch = monkeypatch
+        self.out = b""
+        self.err = ""
+
+    def __call__(self, *arguments: str, stdin: bytes = b"") -> int:
+        self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        self._capture.readouterr()
+        code = run(list(arguments))
+        sys.stdout.flush()
+        captured = self._capture.readouterr()
+        self.out, self.err = captured.out, captured.err.decode()
+        return code
+
+    @property
+    def complaint(self) -> str:
+        """The one line on standard error that an error is allowed."""
+        assert self.out == b""
+        assert self.err.startswith("collab: ") and self.err.count("\n") == 1, self.err
+        return self.err.strip()
+
+
+@pytest.fixture
+def collab(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    return Terminal(capfdbinary, monkeypatch)
+
+
+def update_of(text: str = "hello", client: int = 7) -> bytes:
+    document: Doc[Text] = Doc(client_id=client)
+    document["content"] = Text(text)
+    return document.get_update()
+
+
+def text_of(update: bytes) -> str:
+    document: Doc[Text] = Doc()
+    document.apply_update(update)
+    return str(document.get("content", type=Text))
+
+
+# --- the command line itself
+
+
+def test_version_is_that_of_the_package(collab: Terminal) -> None:
+    assert collab("version") == 0
+    assert collab.out.decode().strip() == version("collab")
+
+
+def test_python_dash_m_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "collab", "version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == version("collab")
+
+
+def test_serve_has_a_flag_for_every_option(collab: Terminal) -> None:
+    assert collab("serve", "--help") == 0
+    written = " ".join(collab.out.decode().split())
+    for option in options():
+        assert re.search(rf"{option.flag}\b", written), option.flag
+        assert f"[{option.env}" in written, option.env
+    assert "--config" in written
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("serve", "--prot", "1"), "--port"),
+        (("bogus",), "No such command 'bogus'"),
+        (("documents", "show"), "NAME"),
+        (("serve", "--port", "http"), "--port: must be a valid integer, not 'http'"),
+        (("serve", "--host", "0.0.0.0"), "is not a loopback address"),
+        (("serve", "--config", "none.toml"), "cannot read the configuration file none.toml"),
+        (
+            ("migrate", "--database-url", "mysql://u:hunter2@h/d"),
+            "the database URL begins with sqlite:/// or postgresql://",
+        ),
+        (("documents", "list"), "there is no database data/collab.db; collab serve and collab migrate make one"),
+    ],
+)
+def test_what_is_asked_for_in_a_wrong_way_is_one_line_and_exit_2(
+    collab: Terminal, arguments: tuple[str, ...], expected: str
+) -> None:
+    assert collab(*arguments) == 2
+    assert expected in collab.complaint
+    assert "hunter2" not in collab.err
+
+
+def test_options_come_from_the_environment_and_the_file_too(
+    collab: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLLAB_DATA_DIR", str(tmp_path / "by-environment"))
+    assert collab("migrate") == 0
+    assert (tmp_path / "by-environment" / "collab.db").is_file()
+    monkeypatch.delenv("COLLAB_DATA_DIR")
+    (tmp_path / "c.toml").write_text('data_dir = "by-file"')
+    assert collab("migrate", "--config", "c.toml") == 0
+    assert (tmp_path / "by-file" / "collab.db").is_file()
+    monkeypatch.setenv("COLLAB_DATADIR", "x")
+    assert collab("migrate") == 2
+    assert "did you mean COLLAB_DATA_DIR?" in collab.complaint
+
+
+def test_serve_says_when_its_port_is_taken(collab: Terminal) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert collab("serve", "--port", str(taken.getsockname()[1]), "--log-level", "error") == 1
+    assert "cannot listen on 127.0.0.1 port" in collab.complaint
+
+
+def test_serve_on_postgresql_says_what_to_run_when_the_schema_is_not_current(
+    collab: Terminal, empty_postgres_url: str
+) -> None:
+    assert collab("serve", "--port", "0", "--database-url", empty_postgres_url, "--log-level", "error") == 1
+    assert "collab migrate" in collab.complaint
+
+
+@pytest.mark.parametrize("command", [("migrate",), ("documents", "list")])
+def test_a_database_that_does_not_answer_is_one_line_without_its_password(
+    collab: Terminal, command: tuple[str, ...]
+) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"postgresql://user:hunter2@127.0.0.1:{unused.getsockname()[1]}/db"
+        assert collab(*command, "--database-url", url, "--log-level", "error") == 1
+    assert "hunter2" not in collab.complaint
+
+
+def test_bench_is_delegated_with_its_options(collab: Terminal) -> None:
+    assert collab("bench", "--help") == 0
+    assert "collab bench" in collab.out.decode()
+    assert collab("bench", "--nonsense") == 2
+    assert "nonsense" in collab.complaint
+
+
+# --- documents
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_the_life_of_a_document(
+    collab: Terminal, backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if backend == "postgresql":
+        monkeypatch.setenv("COLLAB_DATABASE_URL", request.getfixturevalue("postgres_url"))
+    update = update_of("grüße")
+    Path("in.bin").write_bytes(update)
+    assert collab("documents", "import", "notes/ä b", "in.bin") == 0, collab.err
+
+    assert collab("documents", "list") == 0
+    lines = collab.out.decode().splitlines()
+    assert len(lines) == 2 and lines[1].endswith("  notes/ä b")
+    assert collab("documents", "list", "--json", "--prefix", "notes/") == 0
+    assert json.loads(collab.out)["head_seq"] == 1
+    assert collab("documents", "list", "--json", "--prefix", "other/") == 0
+    assert collab.out == b""
+
+    assert collab("documents", "show", "notes/ä b") == 0
+    shown = collab.out.decode()
+    assert "notes/ä b" in shown and f"{len(update)} bytes as one update" in shown and "1 rows ever" in shown
+
+    assert collab("documents", "export", "notes/ä b", "out.bin") == 0, collab.err
+    assert text_of(Path("out.bin").read_bytes()) == "grüße"
+    assert collab("documents", "export", "notes/ä b", "-") == 0
+    assert collab.out == Path("out.bin").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".bin") == ["in.bin", "out.bin"]
+    assert Path("out.bin").stat().st_mode == Path("in.bin").stat().st_mode
+
+    assert collab("documents", "delete", "notes/ä b") == 0
+    for command in (("show", "notes/ä b"), ("export", "notes/ä b", "-"), ("delete", "notes/ä b")):
+        assert collab("documents", *command) == 1, command
+        assert "notes/ä b" in collab.complaint
+    assert collab("documents", "list", "--json") == 0
+    assert collab.out == b""
+
+    assert collab("documents", "import", "notes/ä b", "-", stdin=update_of("again")) == 0, collab.err
+    assert collab("documents", "export", "notes/ä b", "-") == 0
+    assert text_of(collab.out) == "again"
+
+
+def test_show_json_has_the_content(collab: Terminal) -> None:
+    document: Doc[object] = Doc(client_id=9)
+    document["content"] = Text("hello")
+    document["state"] = Map({"done": True, "tags": Array(["a", 1.0])})
+    assert collab("documents", "import", "d", "-", stdin=document.get_update()) == 0, collab.err
+    assert collab("documents", "show", "d", "--json") == 0, collab.err
+    shown = json.loads(collab.out)
+    assert (shown["name"], shown["head_seq"], shown["gc"]) == ("d", 1, True)
+    content = json.dumps(shown["content"])
+    for part in ("hello", "done", "tags"):
+        assert part in content
+
+
+def test_import_keeps_deleted_content_when_asked(collab: Terminal) -> None:
+    assert collab("documents", "import", "d", "-", "--no-gc", stdin=update_of()) == 0
+    assert collab("documents", "show", "d") == 0
+    assert "gc=off" in collab.out.decode()
+
+
+def test_an_empty_document_can_be_imported_and_exported(collab: Terminal) -> None:
+    empty: Doc[Text] = Doc()
+    assert collab("documents", "import", "d", "-", stdin=empty.get_update()) == 0, collab.err
+    assert collab("documents", "export", "d", "-") == 0
+    assert collab.out == b"\x00\x00"
+
+
+def test_import_takes_no_name_that_is_in_use(collab: Terminal) -> None:
+    assert collab("documents", "import", "d", "-", stdin=update_of("first")) == 0
+    assert collab("documents", "import", "d", "-", stdin=update_of("second")) == 1
+    assert "'d'" in collab.complaint
+    assert collab("documents", "export", "d", "-") == 0
+    assert text_of(collab.out) == "first"
+
+
+def not_whole() -> bytes:
+    document: Doc[Text] = Doc(client_id=7)
+    document["content"] = text = Text("first")
+    before = document.get_state()
+    text += " second"
+    return document.get_update(before)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", "standard input is not a Yjs v1 update"),
+        (b"not an update", "standard input is not a Yjs v1 update"),
+        (update_of()[:-1], "standard input is not a Yjs v1 update"),
+        (update_of() + b"\x00", "standard input is not a Yjs v1 update"),
+        (not_whole(), "standard input is not a whole document: it builds on clock 0 of client 7"),
+    ],
+)
+def test_import_refuses_what_is_malformed_or_not_whole_and_writes_nothing(
+    collab: Terminal, data: bytes, expected: str
+) -> None:
+    assert collab("documents", "import", "d", "-", stdin=data) == 1
+    assert expected in collab.complaint
+    assert not Path("data").exists()
+
+
+def test_import_refuses_what_is_too_large(collab: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLLAB_MAX_DOCUMENT_BYTES", "1024")
+    assert collab("documents", "import", "d", "-", stdin=update_of("x" * 2_000)) == 1
+    assert "--max-document-bytes allows 1024" in collab.complaint
+
+
+@pytest.mark.parametrize("name", ["", "x" * 513, "ä" * 257, "a\0b", "\udcff"])
+def test_a_name_that_no_client_can_ask_for_is_refused(collab: Terminal, name: str) -> None:
+    assert collab("documents", "import", name, "-", stdin=update_of()) == 1
+    assert "document name" in collab.complaint
+
+
+def test_a_name_of_512_bytes_and_control_characters_is_shown_on_one_line(collab: Terminal) -> None:
+    name = "a\n\x1b[31m" + "x" * (512 - 7)
+    assert collab("documents", "import", name, "-", stdin=update_of()) == 0, collab.err
+    assert collab("documents", "list") == 0
+    assert collab.out.count(b"\n") == 2
+    assert b"\x1b" not in collab.out
+    assert collab("documents", "export", name, "-") == 0
+
+
+def test_the_list_goes_beyond_a_page(collab: Terminal) -> None:
+    for number in range(3):
+        assert collab("documents", "import", f"d{number}", "-", stdin=update_of()) == 0
+    assert collab("documents", "list", "--json") == 0
+    assert [json.loads(line)["name"] for line in collab.out.splitlines()] == ["d0", "d1", "d2"]
+
+
+def test_files_that_cannot_be_read_or_written_are_one_line(collab: Terminal) -> None:
+    assert collab("documents", "import", "d", "none.bin") == 1
+    assert "cannot read none.bin: No such file or directory" in collab.complaint
+    assert collab("documents", "import", "d", "-", stdin=update_of()) == 0
+    assert collab("documents", "export", "d", "none/out.bin") == 1
+    assert "cannot write none/out.bin: No such file or directory" in collab.complaint
+    assert collab("documents", "show", "other") == 1
+    assert "other" in collab.complaint
+
+
+def test_a_reader_that_leaves_is_no_error_worth_a_traceback(collab: Terminal) -> None:
+    for number in range(3):
+        assert collab("documents", "import", f"{number}" * 500, "-", stdin=update_of()) == 0
+    command = [sys.executable, "-m", "collab", "documents", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as listing:
+        assert listing.stdout is not None and listing.stderr is not None
+        listing.stdout.close()
+        assert listing.stderr.read() == b""
+        assert listing.wait(timeout=60) == 1
