@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import io
 import json
 import os
 import sys
@@ -59,6 +60,9 @@ app.add_typer(documents, name="documents")
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line with ``arguments`` (default: the process's) and exit; see the module for the codes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A document's name may hold what the terminal's encoding does not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(arguments))
 
 
@@ -66,6 +70,8 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; what went wrong is one line on standard error."""
     try:
         result = typer.main.get_command(app).main(arguments, prog_name="collab", standalone_mode=False)
+        # Here and not at the interpreter's exit, where a reader that has gone cannot be told from a defect.
+        sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except ConfigurationError as error:
         return _fail(str(error), 2)
@@ -422,7 +428,7 @@ def _write_file(file: str, data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         return
-    path = Path(file)
+    path = Path(os.path.realpath(file))  # a link stays, what it points to is replaced
     try:
         if path.exists() and not path.is_file():
             path.write_bytes(data)  # a device or a pipe
