@@ -18,8 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -174,11 +173,10 @@ def serve(settings: Settings) -> int:
 @with_settings(*_DATABASE)
 def migrate(settings: Settings) -> None:
     """Bring the database to the newest schema. Safe while others do the same."""
-    from collab.storage import migrate as migrations
+    from collab.storage.migrate import upgrade
 
     url = _url(settings)
-    _run(migrations.upgrade(url))
-    print(f"{url} is on the newest schema")
+    print(f"{url} {'was brought to' if upgrade(url) else 'is on'} the newest schema")
 
 
 @app.command()
@@ -333,31 +331,26 @@ def _url(settings: Settings) -> DatabaseUrl:
 
 def _with_store(settings: Settings, work: Callable[[Store], Awaitable[None]], *, create: bool = False) -> None:
     """Run ``work`` on the open store; with ``create`` a SQLite file is made and migrated first, as by ``serve``."""
-
-    async def inside() -> None:
-        async with _open_store(settings, create) as store:
-            await work(store)
-
-    _run(inside())
-
-
-@asynccontextmanager
-async def _open_store(settings: Settings, create: bool) -> AsyncIterator[Store]:
-    from collab.storage import migrate as migrations
+    from collab.storage.migrate import upgrade
     from collab.storage.sql import open_store
 
     url = _url(settings)
-    if create:
-        await migrations.prepare(url, upgrade=False)
-    elif url.path is not None and not url.path.exists():
-        # SQLite would make an empty file out of a misspelt name.
-        raise ConfigurationError(f"there is no database {url.path}; collab serve and collab migrate make one")
-    store = open_store(url)
-    try:
-        await store.open()
-        yield store
-    finally:
-        await store.close()
+    if url.path is not None:
+        if create:
+            upgrade(url)
+        elif not url.path.exists():
+            # SQLite would make an empty file out of a misspelt name.
+            raise ConfigurationError(f"there is no database {url.path}; collab serve and collab migrate make one")
+
+    async def inside() -> None:
+        store = open_store(url)
+        try:
+            await store.open()
+            await work(store)
+        finally:
+            await store.close()
+
+    _run(inside())
 
 
 async def _read(store: Store, name: str) -> bytes:
