@@ -129,7 +129,7 @@ class Journal:
         if self._waker is not None and (self._timer is None or self._is_large()):
             self._plan()
 
-    async def close(self, timeout: float) -> list[str]:
+    async def close(self, timeout: float) -> list[str]:  # noqa: ASYNC109 - the wait must name what is left
         """Write what is left, for at most ``timeout`` seconds; give the names of documents with unsaved rows, sorted.
 
         A batch that is under way at the deadline counts as unsaved, though it may yet be committed.
@@ -300,4 +300,7 @@ class Journal:
         else:
             _LOG.warning("the store takes writes again; %d bytes of edits are waiting", self.backlog)
         if self._on_state is not None:
-            self._on_state(error)
+            try:
+                self._on_state(error)
+            except Exception:  # whoever listens must not end the writer
+                _LOG.exception("a listener of the journal's state failed")

@@ -1,0 +1,141 @@
+"""What a batch means for the tables: which rows go to which document, and which numbers came of it.
+
+Strategy: pure functions around the one fact a database must supply, the head of each document right after
+the batch. From the heads follow all numbers, so a transaction needs to report (and a writer's row needs to
+remember, for the repeat after an ambiguous COMMIT) nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from collab.errors import DocumentDeleted, InvalidDocumentName, StoreRefused
+from collab.storage.store import MAX_ROW_BYTES, Append, Appended, AppendOutcome, NewRow
+
+LARGE_BATCH_BYTES = 64 * 1024 * 1024
+"""From here on documents are written one by one: both databases hold one statement's data several times."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """A batch by documents: ``documents`` gives the positions of each document's entries, by id, ids ascending."""
+
+    batch: Sequence[Append]
+    documents: dict[int, list[int]] = field(default_factory=dict)
+    refused: dict[int, StoreRefused] = field(default_factory=dict)
+    size: int = 0
+
+    def rows(self, document_id: int) -> list[NewRow]:
+        """Give the rows of one document in order."""
+        return [row for position in self.documents[document_id] for row in self.batch[position].rows]
+
+
+def encode_name(name: str) -> bytes:
+    """Give the name as it is stored, its UTF-8; ``InvalidDocumentName`` if it has none."""
+    try:
+        return name.encode()
+    except UnicodeEncodeError:
+        raise InvalidDocumentName("a document name with a lone surrogate cannot be stored") from None
+
+
+def encode_author(author: str | None) -> bytes | None:
+    """Give the author as stored: UTF-8, lone surrogates kept, since a token's JSON may hold them."""
+    return None if author is None else author.encode("utf-8", "surrogatepass")
+
+
+def decode_author(author: bytes | None) -> str | None:
+    """Reverse :func:`encode_author`."""
+    return None if author is None else author.decode("utf-8", "surrogatepass")
+
+
+def unknown_names(batch: Sequence[Append]) -> dict[bytes, float]:
+    """Give the names of entries without an id, with the time of their first row.
+
+    They are ordered by name, so that no two writers create documents in opposite orders and wait for each other.
+    """
+    names: dict[bytes, float] = {}
+    for entry in batch:
+        if entry.document_id is None:
+            try:
+                names.setdefault(encode_name(entry.name), entry.rows[0].at)
+            except InvalidDocumentName:
+                continue  # ``make_plan`` refuses it
+    return dict(sorted(names.items()))
+
+
+def make_plan(batch: Sequence[Append], ids: Mapping[bytes, int]) -> Plan:
+    """Sort a batch by documents; ``ids`` has the living documents that :func:`unknown_names` were found to be.
+
+    Documents with more than ``MAX_ROW_BYTES`` are refused whole.
+    """
+    plan = Plan(batch)
+    documents: dict[int, list[int]] = {}
+    sizes: dict[int, int] = {}
+    for position, entry in enumerate(batch):
+        document_id = entry.document_id
+        if document_id is None:
+            try:
+                found = ids.get(encode_name(entry.name))
+            except InvalidDocumentName as error:
+                plan.refused[position] = StoreRefused(str(error))
+                continue
+            if found is None:
+                continue
+            document_id = found
+        positions = documents.get(document_id)
+        if positions is None:
+            documents[document_id] = [position]
+            sizes[document_id] = 0
+        else:
+            positions.append(position)
+        for row in entry.rows:
+            sizes[document_id] += len(row.data)
+    for document_id in sorted(documents):
+        if sizes[document_id] > MAX_ROW_BYTES:
+            text = f"{sizes[document_id]} bytes at once are more than the store takes ({MAX_ROW_BYTES})"
+            refuse(plan, documents[document_id], StoreRefused(text))
+        else:
+            plan.documents[document_id] = documents[document_id]
+            plan.size += sizes[document_id]
+    return plan
+
+
+def refuse(plan: Plan, positions: Sequence[int], error: StoreRefused) -> None:
+    """Give the entries at ``positions`` the outcome ``error``."""
+    for position in positions:
+        plan.refused[position] = error
+
+
+def outcomes(plan: Plan, heads: Mapping[int, int]) -> list[AppendOutcome]:
+    """Give each entry its numbers; a document that has no head was deleted."""
+    batch = plan.batch
+    results: list[AppendOutcome | None] = [plan.refused.get(position) for position in range(len(batch))]
+    for document_id, positions in plan.documents.items():
+        head = heads.get(document_id)
+        if head is None:
+            continue
+        for position in reversed(positions):
+            if results[position] is None:
+                count = len(batch[position].rows)
+                results[position] = Appended(document_id, head - count + 1, head)
+                head -= count
+    return [
+        DocumentDeleted(f"document {batch[position].name!r} is deleted") if result is None else result
+        for position, result in enumerate(results)
+    ]
+
+
+def encode_heads(heads: Mapping[int, int]) -> str:
+    """Encode heads as a writer's row keeps them: ``document:last_seq`` with commas between."""
+    return ",".join([f"{document_id}:{head}" for document_id, head in heads.items()])
+
+
+def decode_heads(text: str | None) -> dict[int, int]:
+    """Reverse :func:`encode_heads`."""
+    heads = {}
+    if text:
+        for pair in text.split(","):
+            document_id, _, head = pair.partition(":")
+            heads[int(document_id)] = int(head)
+    return heads

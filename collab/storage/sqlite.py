@@ -1,0 +1,316 @@
+"""SQLite: one thread that writes, a few that read, one file in WAL mode.
+
+Strategy: SQLite has one writer at a time, so ours is a thread, and every writing call of the store goes
+through it in order; no two of our own calls ever wait for each other's lock. Another process (the command
+line beside a running server) is waited for by the busy time-out. ``synchronous=FULL`` makes COMMIT return
+after the log of the WAL is synced: that is the promise of the port.
+
+The append gives SQLite a whole batch in six statements whatever its size, the rows as one JSON array of
+numbers and one blob that they point into. That is not only less work for each row: Python's ``sqlite3`` releases
+the interpreter's lock in every step and must win it back from the busy event loop, which may take
+milliseconds each time; with a statement a row a batch of 500 documents would wait a thousand times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from collab.errors import CollabError, StoreError, StoreRefused, StoreUnavailable
+from collab.storage.backend import Mode, Result
+from collab.storage.batch import (
+    LARGE_BATCH_BYTES,
+    Plan,
+    decode_heads,
+    encode_author,
+    encode_heads,
+    make_plan,
+    outcomes,
+    refuse,
+    unknown_names,
+)
+from collab.storage.store import Append, AppendOutcome, NewRow
+from collab.storage.urls import DatabaseUrl
+
+BUSY_SECONDS = 5.0
+"""How long to wait for another process's transaction; the command line's longest, an import, is shorter."""
+
+READERS = 2
+"""Threads that read. Loading is memory-bound under the interpreter's lock; two let a small load pass a large one."""
+
+# Values no database of ours will ever take: only these end a document. All else (disk full, read-only, locked,
+# damaged ...) is the operator's to repair, and the rows wait for it.
+_REFUSED = frozenset({sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
+
+_HEADS = """
+SELECT group_concat(id || ':' || head_seq) FROM documents
+WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
+"""
+_ADVANCE = """
+UPDATE documents SET head_seq = j.head, updated_at = max(updated_at, j.at)
+FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS head,
+             json_extract(value, '$[2]') / 1000000.0 AS at FROM json_each(?)) AS j
+WHERE documents.id = j.id
+"""
+# [document, seq, microseconds, begin and length of the author, begin and length of the data], counted from 1.
+_INSERT = """
+INSERT INTO log (document_id, seq, at, author, data)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') / 1000000.0,
+       substr(?2, json_extract(value, '$[3]'), json_extract(value, '$[4]')),
+       substr(?2, json_extract(value, '$[5]'), json_extract(value, '$[6]'))
+FROM json_each(?1)
+"""
+_INSERT_ONE = "INSERT INTO log (document_id, seq, at, author, data) VALUES (?, ?, ?, ?, ?)"
+_CREATE = """
+INSERT INTO documents (name, head_seq, gc, created_at, updated_at) VALUES (?, 0, 1, ?, ?)
+ON CONFLICT (name) DO NOTHING
+"""
+_FIND = "SELECT id FROM documents WHERE name = ? AND deleted_at IS NULL"
+_REMEMBER = "INSERT OR REPLACE INTO writers (id, batch, heads, at) VALUES (?, ?, ?, ?)"
+_RECALL = "SELECT batch, heads FROM writers WHERE id = ?"
+
+
+def configure(connection: sqlite3.Connection) -> None:
+    """Put a connection into the state that the promise needs."""
+    connection.isolation_level = None  # BEGIN and COMMIT are ours, not Python's guess
+    connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+
+
+def make_engine(url: DatabaseUrl) -> Engine:
+    """Make an engine whose transactions are explicit; with the option ``write`` they take the lock at their BEGIN."""
+    engine = create_engine(f"sqlite+pysqlite:///{url.path}", hide_parameters=True)
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, _record: object) -> None:
+        configure(connection)
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        # A reading transaction that writes later fails at once when another has written: so lock first.
+        write = connection.get_execution_options().get("write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def translate(error: BaseException) -> StoreError:
+    """Give the error of the port for one of SQLite's, without the statement and its values."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig
+    code = getattr(error, "sqlite_errorcode", None)
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    text = f"SQLite: {error} ({name})" if isinstance(error, sqlite3.Error) else f"SQLite: {name}"
+    refused = isinstance(error, OverflowError | sqlite3.DataError | MemoryError) or (
+        code is not None and code & 0xFF in _REFUSED
+    )
+    result = StoreRefused(text) if refused else StoreUnavailable(text)
+    result.__cause__ = error
+    return result
+
+
+class SqliteBackend:
+    """The :class:`~collab.storage.backend.Backend` on a SQLite file."""
+
+    def __init__(self, url: DatabaseUrl, writer: str) -> None:
+        assert url.path is not None
+        self._path = url.path
+        self._writer_id = writer
+        self._engine = make_engine(url)
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="collab-sqlite-write")
+        self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="collab-sqlite-read")
+        self._raw: sqlite3.Connection | None = None  # the writing thread's own
+
+    async def run(self, function: Callable[[Connection], Result], mode: Mode) -> Result:
+        """See :class:`~collab.storage.backend.Backend`."""
+
+        def transact() -> Result:
+            try:
+                with self._engine.connect().execution_options(write=mode == "write") as connection, connection.begin():
+                    return function(connection)
+            except CollabError:
+                raise
+            except (SQLAlchemyError, sqlite3.Error, OverflowError, OSError) as error:
+                raise translate(error) from error
+
+        executor = self._writing if mode == "write" else self._reading
+        return await asyncio.get_running_loop().run_in_executor(executor, transact)
+
+    async def append(self, batch: Sequence[Append], number: int, repeat: bool) -> list[AppendOutcome]:
+        """See :class:`~collab.storage.backend.Backend`."""
+        return await asyncio.get_running_loop().run_in_executor(self._writing, self._append, batch, number, repeat)
+
+    async def close(self) -> None:
+        """See :class:`~collab.storage.backend.Backend`. Waits for what is being written."""
+
+        def close() -> None:
+            self._forget()
+            self._engine.dispose()
+
+        if self._raw is not None:
+            await asyncio.get_running_loop().run_in_executor(self._writing, close)
+        await asyncio.to_thread(self._reading.shutdown)
+        await asyncio.to_thread(self._writing.shutdown)
+        self._engine.dispose()
+
+    # In the writing thread.
+
+    def _append(self, batch: Sequence[Append], number: int, repeat: bool) -> list[AppendOutcome]:
+        try:
+            raw = self._connection()
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+                if repeat:
+                    known = self._recall(raw, batch, number)
+                    if known is not None:
+                        raw.execute("ROLLBACK")
+                        return known
+                plan, heads = self._write(raw, batch)
+                raw.execute(_REMEMBER, (self._writer_id, number, encode_heads(heads), time.time()))
+                raw.execute("COMMIT")
+            except BaseException:
+                # Whatever state a failed COMMIT leaves: closing rolls back what is not committed, and the
+                # repeat asks the file itself.
+                self._forget()
+                raise
+        except CollabError:
+            raise
+        except (sqlite3.Error, OverflowError, MemoryError, OSError) as error:
+            translated = translate(error)
+            # What one document causes was met in its savepoint. A refusal of the transaction itself is not about
+            # any row, so it must not cost one.
+            raise StoreUnavailable(str(translated)) from error
+        return outcomes(plan, heads)
+
+    def _connection(self) -> sqlite3.Connection:
+        if self._raw is None:
+            raw = sqlite3.connect(self._path, check_same_thread=False)
+            try:
+                configure(raw)
+            except BaseException:
+                raw.close()
+                raise
+            self._raw = raw
+        return self._raw
+
+    def _forget(self) -> None:
+        if self._raw is not None:
+            self._raw.close()
+            self._raw = None
+
+    def _recall(self, raw: sqlite3.Connection, batch: Sequence[Append], number: int) -> list[AppendOutcome] | None:
+        """Give the outcomes of an attempt that had committed; None if it had not."""
+        row = raw.execute(_RECALL, (self._writer_id,)).fetchone()
+        if row is None or row[0] != number:
+            return None
+        heads = decode_heads(row[1])
+        plan = make_plan(batch, self._find(raw, unknown_names(batch)))
+        for document_id, positions in plan.documents.items():
+            if document_id not in heads:
+                living = raw.execute(
+                    "SELECT 1 FROM documents WHERE id = ? AND deleted_at IS NULL", (document_id,)
+                ).fetchone()
+                if living:
+                    refuse(plan, positions, StoreRefused("SQLite refused a row of this document"))
+        return outcomes(plan, heads)
+
+    def _find(self, raw: sqlite3.Connection, names: Iterable[bytes]) -> dict[bytes, int]:
+        ids = {}
+        for name in names:
+            row = raw.execute(_FIND, (name,)).fetchone()
+            if row is not None:
+                ids[name] = row[0]
+        return ids
+
+    def _write(self, raw: sqlite3.Connection, batch: Sequence[Append]) -> tuple[Plan, dict[int, int]]:
+        names = unknown_names(batch)
+        if names:
+            raw.executemany(_CREATE, [(name, at, at) for name, at in names.items()])
+        plan = make_plan(batch, self._find(raw, names))
+        heads = decode_heads(raw.execute(_HEADS, (json.dumps(list(plan.documents)),)).fetchone()[0])
+        if plan.size < LARGE_BATCH_BYTES:
+            raw.execute("SAVEPOINT batch")
+            try:
+                self._write_together(raw, plan, heads)
+            except (sqlite3.Error, OverflowError) as error:
+                if not isinstance(translate(error), StoreRefused):
+                    raise
+                raw.execute("ROLLBACK TO batch")
+            else:
+                return plan, _advanced(plan, heads)
+        return plan, self._write_apart(raw, plan, heads)
+
+    def _write_together(self, raw: sqlite3.Connection, plan: Plan, heads: dict[int, int]) -> None:
+        parts: list[bytes] = []
+        rows: list[tuple[int | None, ...]] = []
+        new_heads: list[tuple[int, int, int]] = []
+        end = 1
+        for document_id, positions in plan.documents.items():
+            seq = heads.get(document_id)
+            if seq is None:
+                continue
+            newest = 0
+            for position in positions:
+                for data, at, author in plan.batch[position].rows:
+                    seq += 1
+                    microseconds = round(at * 1e6)
+                    if microseconds > newest:
+                        newest = microseconds
+                    begin = end
+                    end += len(data)
+                    parts.append(data)
+                    if author is None:
+                        rows.append((document_id, seq, microseconds, None, None, begin, end - begin))
+                    else:
+                        encoded = author.encode("utf-8", "surrogatepass")
+                        parts.append(encoded)
+                        rows.append((document_id, seq, microseconds, end, len(encoded), begin, end - begin))
+                        end += len(encoded)
+            new_heads.append((document_id, seq, newest))
+        if rows:
+            raw.execute(_ADVANCE, (json.dumps(new_heads),))
+            raw.execute(_INSERT, (json.dumps(rows), b"".join(parts)))
+
+    def _write_apart(self, raw: sqlite3.Connection, plan: Plan, heads: dict[int, int]) -> dict[int, int]:
+        """Write each document in a savepoint of its own, so that the one that is refused costs no other."""
+        written: dict[int, int] = {}
+        for document_id, head in heads.items():
+            rows = plan.rows(document_id)
+            raw.execute("SAVEPOINT document")
+            try:
+                raw.executemany(_INSERT_ONE, _values(document_id, head, rows))
+                newest = max(row.at for row in rows)
+                raw.execute(_ADVANCE, (json.dumps([(document_id, head + len(rows), round(newest * 1e6))]),))
+                written[document_id] = head + len(rows)
+            except (sqlite3.Error, OverflowError) as error:
+                refusal = translate(error)
+                if not isinstance(refusal, StoreRefused):
+                    raise
+                raw.execute("ROLLBACK TO document")
+                refuse(plan, plan.documents[document_id], refusal)
+            raw.execute("RELEASE document")
+        return written
+
+
+def _advanced(plan: Plan, heads: dict[int, int]) -> dict[int, int]:
+    batch = plan.batch
+    return {
+        document_id: head + sum([len(batch[position].rows) for position in plan.documents[document_id]])
+        for document_id, head in heads.items()
+    }
+
+
+def _values(document_id: int, head: int, rows: Sequence[NewRow]) -> list[tuple[Any, ...]]:
+    return [
+        (document_id, seq, round(row.at * 1e6) / 1e6, encode_author(row.author), row.data)
+        for seq, row in enumerate(rows, head + 1)
+    ]
