@@ -1,0 +1,136 @@
+"""A real Chromium, and windows in it that are judged when the test is over."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, async_playwright
+
+from collab.transports.static import find_web_root
+from tests.browser.window import Window
+from tests.support.server import ServerProcess
+
+# Debian's names first; `playwright install` would download a browser of its own.
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
+INSTALL_CHROMIUM = "apt-get update && apt-get install -y --no-install-recommends chromium"
+
+# The browser's own calls home would count as requests to another origin, and /dev/shm is small in containers.
+ARGUMENTS = (
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--no-first-run",
+)
+
+_numbers = itertools.count(1)
+
+
+class OpenWindow(Protocol):
+    """Open the page of ``server`` in a new window, wait until it is connected unless told otherwise."""
+
+    def __call__(
+        self,
+        server: str,
+        document: str | None = ...,
+        *,
+        name: str | None = ...,
+        connected: bool = ...,
+        **context: Any,
+    ) -> Awaitable[Window]: ...
+
+
+def chromium() -> str:
+    """Find the browser; a missing one is a failure that names the line to run."""
+    for name in CHROMIUM:
+        if path := shutil.which(name):
+            return path
+    pytest.fail(f"no Chromium on PATH; install it: {INSTALL_CHROMIUM}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def page_is_built() -> None:
+    if find_web_root() is None:
+        pytest.fail("the page is not built; build it: make web", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def shared_server(page_is_built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server for the tests that never stop it."""
+    with ServerProcess(tmp_path_factory.mktemp("browser")) as server:
+        yield server
+
+
+@pytest.fixture
+def own_server(page_is_built: None, tmp_path: Path) -> Iterator[ServerProcess]:
+    """A server that the test may stop and start."""
+    with ServerProcess(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def document() -> str:
+    """A document name that no other test uses, with all that an address must carry."""
+    return f"browser/{next(_numbers)} ä%2f?#"
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
+        yield browser
+        await browser.close()
+
+
+@pytest_asyncio.fixture
+async def open_window(browser: Browser) -> AsyncIterator[OpenWindow]:
+    windows: list[Window] = []
+
+    async def open_window(
+        server: str,
+        document: str | None = None,
+        *,
+        name: str | None = None,
+        connected: bool = True,
+        **context: Any,
+    ) -> Window:
+        own = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context})
+        if name is not None:
+            # Once, so that a later choice on the page outlives a reload.
+            keep = f"localStorage.setItem('collab:name', {json.dumps(name)})"
+            await own.add_init_script(f"if (localStorage.getItem('collab:name') === null) {keep}")
+        window = Window(own, await own.new_page(), server, document)
+        windows.append(window)
+        await window.open()
+        if connected:
+            await window.until_connected()
+        return window
+
+    yield open_window
+    for window in windows:
+        window.check()
+
+
+@pytest.fixture
+def two_windows(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> Callable[[], Awaitable[tuple[Window, Window]]]:
+    """Open one document in two windows, Ada's and Grace's."""
+
+    async def give() -> tuple[Window, Window]:
+        ada = await open_window(shared_server.url, document, name="Ada")
+        grace = await open_window(shared_server.url, document, name="Grace")
+        await ada.until_others("Grace")
+        await grace.until_others("Ada")
+        return ada, grace
+
+    return give

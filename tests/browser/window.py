@@ -1,0 +1,217 @@
+"""One window on the page, seen as its user sees it, and the cable it hangs on.
+
+Strategy: each window is a browser context of its own, so that no two share storage or a
+BroadcastChannel and everything between them goes through the server. What a window must never do (log
+an error, throw, ask another origin for anything) is collected while it lives and judged at its end.
+Facts are polled with ``evaluate`` through the debugger protocol: ``wait_for_function`` evals in the page,
+which the Content-Security-Policy refuses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+from playwright.async_api import BrowserContext, ConsoleMessage, Page, expect
+
+# Both cores may be busy with the other tests; a fact that does not come within this time does not come.
+PATIENCE = 30.0
+
+# Chromium itself logs these when a server goes away or refuses; no page can prevent it.
+CONNECTION_LOST = re.compile(r"WebSocket connection to 'ws://127\.0\.0\.1:\d+/\S*' failed")
+
+# The text without what is drawn into it: the carets of others and their names.
+_READ_TEXT = """() => {
+    const lines = document.querySelectorAll('.cm-content > .cm-line')
+    return [...lines].map((line) => {
+        const copy = line.cloneNode(true)
+        for (const drawn of copy.querySelectorAll('.caret, .cm-widgetBuffer, .cm-placeholder')) drawn.remove()
+        return copy.textContent
+    }).join('\\n')
+}"""
+
+
+async def until(fact: Callable[[], Awaitable[Any]], what: str, seconds: float = PATIENCE) -> None:
+    """Ask for a fact until it is true; fail naming ``what`` after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not await fact():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come within {seconds} s")
+        await asyncio.sleep(0.05)
+
+
+class Window:
+    """A page in a context of its own, and what it has done wrong."""
+
+    def __init__(self, context: BrowserContext, page: Page, url: str, document: str | None) -> None:
+        self.context = context
+        self.page = page
+        self.url = url
+        self.document = document
+        self.errors: list[str] = []
+        self.foreign: list[str] = []
+        page.on("console", self._on_console)
+        page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+        page.on("request", lambda request: self._on_request(request.url))
+        page.on("websocket", lambda socket: self._on_request(socket.url))
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.errors.append(f"{message.type}: {message.text}")
+
+    def _on_request(self, url: str) -> None:
+        if urlsplit(url).netloc != urlsplit(self.url).netloc:
+            self.foreign.append(url)
+
+    async def open(self) -> Self:
+        """Load the page; with no ``document`` the page invents a name."""
+        query = "" if self.document is None else f"?doc={quote(self.document, safe='')}"
+        response = await self.page.goto(f"{self.url}/{query}")
+        assert response is not None and response.ok, f"{self.url} answered {response}"
+        return self
+
+    # -- what the user reads ------------------------------------------------------------------------------------
+
+    async def text(self) -> str:
+        text: str = await self.page.evaluate(_READ_TEXT)
+        return text
+
+    async def status(self) -> str:
+        return await self.page.locator("#status .words").inner_text()
+
+    async def others(self) -> list[str]:
+        """The names of the others in the list, as shown."""
+        return await self.page.locator("#list .person:not(.self) .name").all_inner_texts()
+
+    async def carets(self) -> list[str]:
+        """The names at the carets of the others in the text."""
+        return await self.page.locator(".caret .caret-name").all_text_contents()
+
+    # -- what the user waits for --------------------------------------------------------------------------------
+
+    async def until_status(self, words: str) -> Self:
+        await expect(self.page.locator("#status .words")).to_have_text(words, timeout=PATIENCE * 1000)
+        return self
+
+    async def until_connected(self) -> Self:
+        return await self.until_status("Connected")
+
+    async def until_offline(self) -> Self:
+        return await self.until_status("Offline, your changes are kept in this tab")
+
+    async def until_text(self, accept: Callable[[str], object], what: str) -> str:
+        seen = ""
+
+        async def fact() -> bool:
+            nonlocal seen
+            seen = await self.text()
+            return bool(accept(seen))
+
+        try:
+            await until(fact, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the window shows: {seen!r}") from None
+        return seen
+
+    async def until_others(self, *names: str) -> None:
+        async def fact() -> bool:
+            return await self.others() == sorted(names)
+
+        await until(fact, f"the list of others {names}")
+
+    async def until_carets(self, *names: str) -> None:
+        async def fact() -> bool:
+            return sorted(await self.carets()) == sorted(names)
+
+        await until(fact, f"the carets of {names}")
+
+    # -- what the user does -------------------------------------------------------------------------------------
+
+    async def go_to_end(self) -> None:
+        await self.page.locator("#editor").focus()
+        await self.page.keyboard.press("Control+End")
+
+    async def type(self, text: str, delay: float = 0.0) -> None:
+        """Type into the focused text, one key at a time, ``delay`` milliseconds apart."""
+        await self.page.keyboard.type(text, delay=delay)
+
+    async def rename(self, name: str) -> None:
+        await self.page.locator("#name").fill(name)
+        await self.page.locator("#name").press("Enter")
+
+    def forgive(self, *patterns: re.Pattern[str]) -> None:
+        """Drop the errors that the test has provoked; the others still fail it."""
+        self.errors = [error for error in self.errors if not any(pattern.search(error) for pattern in patterns)]
+
+    def check(self) -> None:
+        """Fail if the page logged an error, threw, or asked another origin for anything."""
+        assert self.errors == [], "the page logged errors"
+        assert self.foreign == [], "the page asked another origin"
+
+
+class Cable:
+    """A TCP connection to the server that can be pulled out, for one window alone."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def plug_in(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def pull_out(self) -> None:
+        """Cut what is connected and refuse what comes."""
+        assert self._server is not None
+        self._server.close()
+        self._server = None
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def __aenter__(self) -> Self:
+        await self.plug_in()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._server is not None:
+            await self.pull_out()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        upstream: asyncio.StreamWriter | None = None
+        try:
+            source, upstream = await asyncio.open_connection("127.0.0.1", self._target)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_copy(reader, upstream))
+                group.create_task(_copy(source, writer))
+        except* OSError:
+            pass
+        finally:
+            writer.transport.abort()
+            if upstream is not None:
+                upstream.transport.abort()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.write_eof()
