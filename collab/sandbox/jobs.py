@@ -12,7 +12,8 @@ import math
 import os
 import resource
 import signal
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from collab.errors import SandboxError, UpdateError
 from collab.protocol.update import collect as collecting
@@ -20,6 +21,8 @@ from collab.sandbox.roots import RootType, find_roots
 
 # A chain of 33,000 nested types overflows 8 MB when the library frees it (pycrdt.md C1).
 STACK_BYTES = 512 << 20
+
+_Result = TypeVar("_Result")
 
 
 def prepare_process(memory_bytes: int) -> None:
@@ -42,6 +45,23 @@ def _limit(which: int, wanted: int) -> None:
     resource.setrlimit(which, (wanted, hard))
 
 
+def limited(seconds: float, job: Callable[..., _Result], *arguments: Any) -> _Result:
+    """Run a job in this process, which dies of SIGALRM if that takes longer than ``seconds``.
+
+    The server kills what takes too long; this is for a process whose server was killed itself.
+    Raises what the job raises, and RuntimeError for what cannot travel to the server (a panic).
+    """
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return job(*arguments)
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from None
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
 def ready() -> int:
     """Return this process's id: an empty job."""
     return os.getpid()
@@ -58,9 +78,10 @@ def content(data: bytes) -> dict[str, Any]:
     A text is a string, or a list of Quill's ``{"insert", "attributes"}`` when it has formats or embeds; XML is
     its source; numbers that are no JSON are None, as ``JSON.stringify`` writes them; bytes are
     ``{"base64": ...}``, subdocuments ``{"guid": ...}``. Roots in which nothing live was found are left out.
-    Raises UpdateError when ``data`` is no update, SandboxError when the library cannot read it
-    (an XmlHook, a split surrogate pair).
+    Raises UpdateError when ``data`` is no update, SandboxError when the library cannot read it (an XmlHook, say).
     """
+    # Collected, a surrogate pair that a delete has halved is two U+FFFD, where yrs would lose a clock.
+    data = collecting.collect(data).data
     roots = find_roots(data)
 
     import pycrdt

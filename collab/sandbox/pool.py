@@ -90,9 +90,12 @@ class Sandbox:
         keep = False
         try:
             # Starting the process and pebble's threads blocks for some milliseconds.
-            future = await asyncio.to_thread(pool.schedule, job, args=arguments, timeout=self._seconds)
+            limit = self._seconds + GRACE_SECONDS
+            future = await asyncio.to_thread(
+                pool.schedule, jobs.limited, args=(limit, job, *arguments), timeout=self._seconds
+            )
             # Pebble measures the job from its start in the process; this is for what never starts.
-            async with asyncio.timeout(self._seconds + GRACE_SECONDS):
+            async with asyncio.timeout(limit):
                 result: _Result = await asyncio.wrap_future(future)
             keep = True
             return result
@@ -108,7 +111,6 @@ class Sandbox:
                 raise SandboxError("the sandbox was closed") from None
             raise
         except BaseException as error:
-            # pyo3's PanicException is no Exception, and cannot be imported without pycrdt.
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             if self._closed:

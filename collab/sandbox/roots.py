@@ -14,7 +14,7 @@ from bisect import bisect_right
 from enum import Enum
 from typing import Final
 
-from collab.errors import UpdateError
+from collab.errors import SandboxError
 from collab.protocol.lib0 import read_var_string, read_var_uint
 from collab.protocol.update.reader import DELETED, EMBED, FORMAT, GC, SKIP, STRING, TYPE, read_update
 from collab.protocol.update.structs import walk
@@ -32,7 +32,8 @@ class RootType(Enum):
 
 # Type references on the wire (yjs ``typeRefs``): array, map, text, then XML element, fragment, hook, text.
 _TEXTS: Final = (2, 6)
-_XML: Final = (3, 4, 5, 6)
+_XML: Final = (3, 4, 6)
+_HOOK: Final = 5
 
 # A struct's parent: the name of a root, the id of the struct that holds the nested type, None if it is gone.
 _Parent = str | tuple[int, int] | None
@@ -43,7 +44,8 @@ _Entry = tuple[_Parent, bool, bool, int, int]
 def find_roots(data: bytes) -> dict[str, RootType]:
     """Return the roots of a document in ``data``, a v1 update, and what to read each as.
 
-    Raises UpdateError when it is no update, or holds text in a type that is no text.
+    Raises UpdateError when it is no update, SandboxError when the library must not read it: text in a type that is no
+    text (C7), an XmlHook (yrs takes its name for something else).
     """
     update = read_update(data)
     clocks: dict[int, list[int]] = {}
@@ -71,6 +73,8 @@ def find_roots(data: bytes) -> dict[str, RootType]:
                     place = (client, clock)
                 keyed = bool(struct.info & 32)
             reference = read_var_uint(data, struct.content)[0] if struct.kind == TYPE else -1
+            if reference == _HOOK:
+                raise SandboxError("the document holds an XmlHook, which pycrdt cannot read")
             starts.append(struct.clock)
             found.append((place, inherits, keyed, struct.kind, reference))
 
@@ -112,7 +116,7 @@ def find_roots(data: bytes) -> dict[str, RootType]:
                 holder = at(place)
                 above = entries[holder[0]][holder[1]] if holder is not None else None
                 if above is not None and above[3] == TYPE and above[4] not in _TEXTS:
-                    raise UpdateError("a nested type that is no text holds text")
+                    raise SandboxError("a nested type that is no text holds text")
     return {name: _decide(seen) for name, seen in kinds.items()}
 
 

@@ -36,10 +36,12 @@ def eat() -> int:
 
 def panic() -> None:
     """Make the library panic (pycrdt.md C2: an empty struct list of a client that the document knows)."""
+    from typing import Any
+
     import pycrdt
 
-    document = pycrdt.Doc()
-    document.apply_update(bytes.fromhex("01010500040101740161" "00"))
+    document: pycrdt.Doc[Any] = pycrdt.Doc()
+    document.apply_update(bytes.fromhex("0101050004010174016100"))
     document.apply_update(bytes.fromhex("0100050000"))
 
 

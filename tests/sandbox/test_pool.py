@@ -1,0 +1,172 @@
+"""The sandbox: whatever a job does to its process, the next one is served."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from collab.errors import SandboxCrashed, SandboxError, SandboxTimeout, UpdateError
+from collab.sandbox import jobs
+from collab.sandbox.pool import MAX_WAITING, Sandbox
+from tests.sandbox import hostile
+
+MEMORY = 1 << 30
+# A text "t" of client 5: "ab", and the same with "b" deleted.
+AB = bytes.fromhex("010105000401017402616200")
+AB_DELETED = bytes.fromhex("010105000401017402616201050101" "01")
+
+
+@contextlib.asynccontextmanager
+async def sandbox(workers: int = 1, seconds: float = 30.0) -> AsyncIterator[Sandbox]:
+    box = Sandbox(workers, seconds, MEMORY)
+    try:
+        yield box
+    finally:
+        await box.close()
+
+
+async def gone(pid: int) -> None:
+    """Wait until a process is no more."""
+    while True:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        await asyncio.sleep(0.02)
+
+
+async def test_a_process_starts_with_the_first_job_and_stays() -> None:
+    async with sandbox() as box:
+        first = await box.run(jobs.ready)
+        assert first != os.getpid()
+        assert await box.run(jobs.ready) == first
+
+
+@pytest.mark.parametrize("job", [hostile.hang, hostile.spin_holding_the_lock])
+async def test_a_job_that_hangs_is_killed_and_the_next_one_served(job: Callable[[], None]) -> None:
+    async with sandbox(seconds=1.0) as box:
+        first = await box.run(jobs.ready)
+        with pytest.raises(SandboxTimeout, match="longer than 1 seconds"):
+            await box.run(job)
+        await gone(first)
+        assert (await box.collect(AB, True)).data == AB
+
+
+@pytest.mark.parametrize(
+    ("job", "cause"),
+    [
+        (hostile.crash, "signal 11"),
+        (hostile.leave, "exit code 3"),
+        (hostile.eat, "MemoryError"),
+        (hostile.panic, "PanicException"),
+        (hostile.unpicklable, "exit code 1"),
+    ],
+)
+async def test_a_job_that_crashes_costs_that_job(job: Callable[[], Any], cause: str) -> None:
+    async with sandbox() as box:
+        first = await box.run(jobs.ready)
+        with pytest.raises(SandboxCrashed, match=cause):
+            await box.run(job)
+        await gone(first)
+        assert (await box.collect(AB, True)).data == AB
+
+
+async def test_a_refused_document_keeps_the_process() -> None:
+    async with sandbox() as box:
+        first = await box.run(jobs.ready)
+        with pytest.raises(UpdateError):
+            await box.collect(b"\x01\x00\x05\x00\x00", True)
+        assert await box.run(jobs.ready) == first
+
+
+async def test_a_process_whose_server_is_gone_ends_by_itself() -> None:
+    async with sandbox() as box:
+        with pytest.raises(SandboxCrashed, match="signal 14"):
+            await box.run(jobs.limited, 0.2, hostile.spin_holding_the_lock)
+
+
+async def test_jobs_run_side_by_side_and_a_hanging_one_holds_up_nobody() -> None:
+    async with sandbox(workers=2, seconds=3.0) as box:
+        hanging = asyncio.create_task(box.run(hostile.hang))
+        for _ in range(10):
+            assert (await box.collect(AB, True)).data == AB
+        assert not hanging.done()
+        with pytest.raises(SandboxTimeout):
+            await hanging
+
+
+async def test_the_loop_turns_while_processes_start_and_work() -> None:
+    longest = 0.0
+
+    async def tick() -> None:
+        nonlocal longest
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            longest = max(longest, loop.time() - before)
+
+    ticking = asyncio.create_task(tick())
+    async with sandbox(seconds=1.0) as box:
+        with pytest.raises(SandboxTimeout):
+            await box.run(hostile.spin_holding_the_lock)
+    ticking.cancel()
+    # The job takes its second; a loop that waited for it would show that second.
+    assert longest < 0.5
+
+
+async def test_too_many_waiting_jobs_are_refused() -> None:
+    async with sandbox(seconds=1.0) as box:
+        running = [asyncio.create_task(box.run(hostile.hang)) for _ in range(MAX_WAITING + 1)]
+        await asyncio.sleep(0)
+        with pytest.raises(SandboxError, match="wait for the sandbox"):
+            await box.run(jobs.ready)
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        assert (await box.collect(AB, True)).data == AB
+
+
+async def test_a_cancelled_job_leaves_the_sandbox_serving() -> None:
+    async with sandbox() as box:
+        await box.run(jobs.ready)
+        task = asyncio.create_task(box.run(hostile.hang))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await box.collect(AB, True)).data == AB
+
+
+async def test_closing_ends_processes_and_running_jobs() -> None:
+    box = Sandbox(2, 30.0, MEMORY)
+    first = await box.run(jobs.ready)
+    task = asyncio.create_task(box.run(hostile.hang))
+    await asyncio.sleep(0.05)
+    await box.close()
+    with pytest.raises(SandboxError, match="closed"):
+        await task
+    await gone(first)
+    with pytest.raises(SandboxError, match="closed"):
+        await box.run(jobs.ready)
+
+
+async def test_a_sandbox_that_was_never_used_closes() -> None:
+    await Sandbox(1, 1.0, MEMORY).close()
+
+
+async def test_a_process_has_its_limits_and_loads_the_library_only_for_content() -> None:
+    async with sandbox() as box:
+        limits = await box.run(hostile.limits)
+        assert limits["RLIMIT_AS"][0] == MEMORY
+        assert limits["RLIMIT_STACK"][0] == jobs.STACK_BYTES
+        assert limits["RLIMIT_CORE"][0] == 0
+        assert (await box.collect(AB_DELETED, True)).data != AB_DELETED
+        loaded = await box.run(hostile.modules)
+        assert not [name for name in loaded if name.startswith("pycrdt")]
+        assert await box.content(AB) == {"t": "ab"}
