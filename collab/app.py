@@ -85,7 +85,8 @@ def create_app(settings: Settings) -> web.Application:
     app[UNSAVED] = []
 
     async def run(app: web.Application) -> AsyncIterator[None]:
-        await migrate.prepare(url, upgrade=settings.migrate)
+        if url.backend == "sqlite" or settings.migrate:
+            await asyncio.to_thread(migrate.upgrade, url)
         await store.open()
         await hub.start()
         sockets.start()

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from collab.engine.document import Document
 from collab.engine.room import Room
-from collab.errors import CollabError, DocumentDeleted, PeerTooSlow, SandboxError, ServerStopping, StoreUnavailable
+from collab.errors import CollabError, DocumentDeleted, PeerTooSlow, ServerStopping, StoreUnavailable
 from collab.hub.compaction import CompactionPolicy, Compactor
 from collab.hub.live import LiveRoom, in_slices
 from collab.hub.member import Member
@@ -49,6 +49,9 @@ _FORGET = 60.0
 # Log rows that one portion of pruning removes, and seconds between looks for more to remove.
 _PRUNE_ROWS = 500
 _PRUNE_PAUSE = 300.0
+
+# Seconds before a compaction that has failed is tried again; the log is complete without it.
+_COMPACTION_PAUSE = 60.0
 
 DAY = 86_400.0
 
@@ -331,7 +334,7 @@ class Hub:
 
     async def _unload(self, live: LiveRoom) -> None:
         """Drop an idle room, with a snapshot first when its tail is worth one."""
-        if self._compactor.worth_it_when_idle(live):
+        if self._compactor.worth_it_when_idle(live) and self.now() >= live.compact_after:
             await self._compact(live)
         if live.occupied or live.uncommitted or live.dirty or live.ended is not None:
             if not live.occupied and live.ended is None:
@@ -342,7 +345,13 @@ class Hub:
 
     def consider_compaction(self, live: LiveRoom) -> None:
         """Make a snapshot of a room whose tail has grown long in proportion to its last one."""
-        if not live.compacting and live.ended is None and not self.stopping and self._compactor.due(live):
+        if (
+            not live.compacting
+            and live.ended is None
+            and not self.stopping
+            and self._compactor.due(live)
+            and self.now() >= live.compact_after
+        ):
             live.compacting = True
             self.tasks.spawn(self._compact(live), f"compacting {shown_name(live.name)}")
 
@@ -351,7 +360,8 @@ class Hub:
         try:
             live.end_turn(self.now())
             await self._compactor.compact(live)
-        except (StoreUnavailable, SandboxError) as error:
+        except CollabError as error:
+            live.compact_after = self.now() + _COMPACTION_PAUSE
             _log.warning("no snapshot of %s for now: %s", shown_name(live.name), error)
         finally:
             live.compacting = False

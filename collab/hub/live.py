@@ -92,6 +92,7 @@ class LiveRoom:
         "_lagging",
         "_reading",
         "_settled",
+        "compact_after",
         "compacting",
         "dirty",
         "document_id",
@@ -123,6 +124,7 @@ class LiveRoom:
         self.flushed_at = 0.0
         self.dirty = False
         self.compacting = False
+        self.compact_after = 0.0
         self.idle_since = 0.0
         self._groups: dict[Encoder, dict[Member, None]] = {}
         self._lagging: dict[Member, None] = {}
