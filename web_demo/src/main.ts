@@ -22,7 +22,7 @@ const presence = new Presence(awareness)
 const text = connection.doc.getText('codemirror')
 const editor = createEditor(byId('text', HTMLElement), text, awareness, `Text of ${name}`)
 
-showPeople(presence)
+showPeople(presence, connection)
 showStatus(connection, () => text.toString())
 copyOnClick(byId('share', HTMLButtonElement), () => shareUrl(name))
 connection.onStatus(({ state }) => {

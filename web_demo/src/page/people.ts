@@ -1,4 +1,5 @@
 /** The list of who is here, the row of faces for narrow screens, and the spoken comings and goings. */
+import type { Connection } from '../connect'
 import type { Person, Presence } from '../presence'
 import { byId } from './dom'
 
@@ -75,7 +76,13 @@ function announcement(before: Map<number, string>, people: Person[]): string {
   return [...came, ...went].join(' ')
 }
 
-export function showPeople(presence: Presence): void {
+/** The heading of the list; without a connection nobody can know who else is there. */
+function heading(connected: boolean, number: number): string {
+  if (!connected) return 'Others show once connected'
+  return number === 1 ? 'Just you' : `${number} people here`
+}
+
+export function showPeople(presence: Presence, connection: Connection): void {
   const details = byId('people', HTMLDetailsElement)
   const list = byId('list', HTMLUListElement)
   const faces = byId('faces', HTMLElement)
@@ -93,6 +100,14 @@ export function showPeople(presence: Presence): void {
   beside.addEventListener('change', follow)
   follow()
 
+  const describe = (): void => {
+    const connected = connection.status.state === 'connected'
+    const number = presence.people().length
+    count.textContent = heading(connected, number)
+    alone.hidden = !connected || number > 1
+  }
+  connection.onStatus(describe)
+
   let before: Map<number, string> | undefined
   presence.onChange((people) => {
     const me = people.find((person) => person.self)
@@ -101,8 +116,7 @@ export function showPeople(presence: Presence): void {
     list.replaceChildren(own.row, ...others.map(otherRow))
     faces.replaceChildren(...people.slice(0, FACES).map(face))
     if (people.length > FACES) faces.append(`+${people.length - FACES}`)
-    count.textContent = people.length === 1 ? 'Just you' : `${people.length} people here`
-    alone.hidden = others.length > 0
+    describe()
     if (before) spoken.textContent = announcement(before, others)
     before = new Map(others.map((person) => [person.clientID, person.name]))
   })
