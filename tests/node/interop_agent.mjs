@@ -10,8 +10,20 @@ import { loadStack, WebSocket } from './lib/stacks.mjs'
 
 const { Y, awareness: awarenessProtocol, providers } = await loadStack(process.argv[2])
 
+const base64 = (bytes) => Buffer.from(bytes).toString('base64')
+const bytes = (text) => new Uint8Array(Buffer.from(text, 'base64'))
+
 /** @type {Map<string, any>} */
 const clients = new Map()
+
+const updatesOf = (doc, work) => {
+  const updates = []
+  const collect = (update, origin) => { if (origin !== 'provider') updates.push(base64(update)) }
+  doc.on('update', collect)
+  work()
+  doc.off('update', collect)
+  return updates
+}
 
 const client = (key) => {
   if (!clients.has(key)) throw new Error(`no client ${key}`)
@@ -67,9 +79,22 @@ const ops = {
     return doc.clientID
   },
 
+  // Answers with the updates that the edit made, one for each transaction, as a provider would send them.
   edit ({ key, edit, args = {} }) {
-    edits[edit](Y, client(key).doc, args)
+    const { doc } = client(key)
+    return updatesOf(doc, () => edits[edit](Y, doc, args))
   },
+
+  // What a provider does with what it is sent, for a test that is the provider itself. The answer is not
+  // always empty: where formats met, Yjs cleans up behind the update and sends that as an edit of its own.
+  apply ({ key, update }) {
+    const { doc } = client(key)
+    return updatesOf(doc, () => Y.applyUpdate(doc, bytes(update), 'provider'))
+  },
+
+  vector: ({ key }) => base64(Y.encodeStateVector(client(key).doc)),
+
+  diff: ({ key, vector }) => base64(Y.encodeStateAsUpdate(client(key).doc, bytes(vector))),
 
   state: ({ key }) => state(client(key)),
 
@@ -108,12 +133,12 @@ const ops = {
     provider.ws?.terminate()
   },
 
-  encode: ({ key }) => Buffer.from(Y.encodeStateAsUpdate(client(key).doc)).toString('base64'),
+  encode: ({ key }) => base64(Y.encodeStateAsUpdate(client(key).doc)),
 
   // What one yjs shows that is given all these updates at once.
   together ({ updates }) {
     const doc = new Y.Doc()
-    for (const update of updates) Y.applyUpdate(doc, Buffer.from(update, 'base64'))
+    for (const update of updates) Y.applyUpdate(doc, bytes(update))
     return show(Y, doc)
   },
 

@@ -241,6 +241,18 @@ class RawClient:
         await self.send(step1())
         await self.expect_sync(STEP2, after=seen)
 
+    async def barrier_or_close(self) -> None:
+        """Wait until the server has handled everything sent so far, or has closed the socket over it."""
+        seen = len(self.frames)
+        await self.send(step1())
+        await self.until(
+            lambda: (
+                self.close_code is not None
+                or any(frame.type == SYNC and frame.kind == STEP2 for frame in map(parse, self.frames[seen:]))
+            ),
+            "an answer or the close",
+        )
+
     async def __aenter__(self) -> Self:
         return await self.connect()
 
