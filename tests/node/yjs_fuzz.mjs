@@ -351,7 +351,7 @@ const commands = {
     const doc = declare(new Y.Doc({ gc }))
     doc.transact(() => { for (const update of updates) Y.applyUpdate(doc, bytes(update)) }, REMOTE)
     const seen = view(doc)
-    if (all) seen.dump = dump(doc)
+    if (all) { seen.dump = dump(doc); seen.size = Y.encodeStateAsUpdate(doc).length }
     if (!full) delete seen.content
     return seen
   },

@@ -1,0 +1,258 @@
+"""Collection on bytes: byte by byte on small updates, and by real yjs on random documents."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from collab.engine.document import Document
+from collab.errors import UpdateError
+from collab.protocol.lib0 import encode_var_string, encode_var_uint
+from collab.protocol.update.collect import collect
+from collab.protocol.update.index import encode_index
+from collab.protocol.update.reader import read_update
+from tests.support.node import NodeScript
+
+CLIENT = 5
+ROOT = b"\x01" + encode_var_string("t")
+
+
+def identity(client: int, clock: int) -> bytes:
+    return encode_var_uint(client) + encode_var_uint(clock)
+
+
+def item(content: bytes, kind: int, origin: int | None = None, right: int | None = None, key: bytes = b"") -> bytes:
+    """Encode an item of the client; without origins its parent is the root "t"."""
+    info = kind | (0 if origin is None else 128) | (0 if right is None else 64) | (32 if key else 0)
+    head = bytes((info,))
+    if origin is not None:
+        head += identity(CLIENT, origin)
+    if right is not None:
+        head += identity(CLIENT, right)
+    if origin is None and right is None:
+        head += ROOT
+        if key:
+            head += encode_var_string(key.decode())
+    return head + content
+
+
+def text(string: str, origin: int | None = None, right: int | None = None, key: bytes = b"") -> bytes:
+    return item(encode_var_string(string), 4, origin, right, key)
+
+
+def gone(length: int, origin: int | None = None, right: int | None = None, key: bytes = b"") -> bytes:
+    return item(encode_var_uint(length), 1, origin, right, key)
+
+
+def values(*ones: bytes, origin: int | None = None, key: bytes = b"") -> bytes:
+    return item(encode_var_uint(len(ones)) + b"".join(ones), 8, origin, None, key)
+
+
+def update(structs: list[bytes], *ranges: tuple[int, int], clock: int = 0) -> bytes:
+    """Encode an update of the client: its structs, and what of them is deleted as (clock, length)."""
+    deletes = b"\0"
+    if ranges:
+        deletes = b"\1" + encode_var_uint(CLIENT) + encode_var_uint(len(ranges))
+        deletes += b"".join(encode_var_uint(start) + encode_var_uint(length) for start, length in ranges)
+    return b"\1" + encode_var_uint(len(structs)) + identity(CLIENT, clock) + b"".join(structs) + deletes
+
+
+ONE, TWO, THREE = b"\x7d\x01", b"\x7d\x02", b"\x77\x03\xc3\xbcx"
+GC = b"\0"
+
+
+@pytest.mark.parametrize(
+    ("structs", "ranges", "expected"),
+    [
+        pytest.param([text("a"), text("b", 0), text("ü", 1)], (), [text("abü")], id="typing"),
+        pytest.param([text("a", right=None), text("b")], (), [text("a"), text("b")], id="no origin"),
+        pytest.param([text("ab"), text("c", 0)], (), [text("ab"), text("c", 0)], id="origin inside"),
+        pytest.param(
+            [text("ab"), text("c", 0, 1), text("d", 2, 1)], (), [text("ab"), text("cd", 0, 1)], id="equal right origins"
+        ),
+        pytest.param(
+            [text("ab"), text("c", 0, 1), text("d", 2)], (), [text("ab"), text("c", 0, 1), text("d", 2)],
+            id="right origin and none",
+        ),
+        pytest.param([text("abc")], ((0, 3),), [gone(3)], id="deleted"),
+        pytest.param([text("a"), text("b", 0)], ((0, 1),), [gone(1), text("b", 0)], id="deleted beside live"),
+        pytest.param([text("a"), text("b", 0), gone(1, 1)], ((0, 3),), [gone(3)], id="deleted runs"),
+        pytest.param(
+            [text("abcde")], ((1, 1), (3, 1)),
+            [text("a"), gone(1, 0), text("c", 1), gone(1, 2), text("e", 3)], id="holes",
+        ),
+        pytest.param([text("ab"), text("cd", 1)], ((1, 2),), [text("a"), gone(2, 0), text("d", 2)], id="hole over two"),
+        pytest.param([text("a😀b")], ((2, 1),), [text("a\ufffd"), gone(1, 1), text("b", 2)], id="low half deleted"),
+        pytest.param([text("a😀b")], ((1, 1),), [text("a"), gone(1, 0), text("\ufffdb", 1)], id="high half deleted"),
+        pytest.param([text("😀😀")], ((1, 2),), [text("\ufffd"), gone(2, 0), text("\ufffd", 2)], id="two halves"),
+        pytest.param([values(ONE), values(TWO, THREE, origin=0)], (), [values(ONE, TWO, THREE)], id="values"),
+        pytest.param(
+            [values(ONE, TWO, THREE)], ((1, 1),), [values(ONE), gone(1, 0), values(THREE, origin=1)], id="value deleted"
+        ),
+        pytest.param(
+            [item(b"\2" + encode_var_string("1") + encode_var_string("undefined"), 2)], ((0, 1),),
+            [gone(1), item(b"\1" + encode_var_string("undefined"), 2, 0)], id="old JSON",
+        ),
+        pytest.param(
+            [values(ONE, key=b"k"), item(b"\1" + TWO, 8 | 32, 0)], (),
+            [values(ONE, key=b"k"), item(b"\1" + TWO, 8 | 32, 0)], id="values of a key are never one",
+        ),
+        pytest.param(
+            [values(ONE, key=b"k"), item(b"\1" + TWO, 8 | 32, 0), item(b"\1" + THREE, 8 | 32, 1)], ((0, 2),),
+            [gone(2, key=b"k"), item(b"\1" + THREE, 8 | 32, 1)], id="former values of a key",
+        ),
+        pytest.param([GC + b"\2", GC + b"\3", text("a", 4)], ((0, 5),), [GC + b"\5", text("a", 4)], id="GC"),
+        pytest.param([item(b"\1", 7), text("a", 0)], ((0, 1),), [gone(1), text("a", 0)], id="deleted type"),
+        pytest.param(
+            [item(encode_var_string("b") + encode_var_string("true"), 6), text("a", 0)], ((0, 1),),
+            [gone(1), text("a", 0)], id="deleted format",
+        ),
+        pytest.param(
+            [item(encode_var_string("{}"), 5), item(encode_var_string("{}"), 5, 0)], (),
+            [item(encode_var_string("{}"), 5), item(encode_var_string("{}"), 5, 0)], id="embeds are never one",
+        ),
+        pytest.param(
+            [text("a"), b"\x0a\2", text("b", 0)], (), [text("a"), b"\x0a\2", text("b", 0)], id="a gap is kept"
+        ),
+    ],
+)  # fmt: skip
+def test_bytes(structs: list[bytes], ranges: tuple[tuple[int, int], ...], expected: list[bytes]) -> None:
+    assert collect(update(structs, *ranges)).data == update(expected, *ranges)
+
+
+@pytest.mark.parametrize("client", [1, 127, 128, 300, 1 << 31, (1 << 53) - 1])
+def test_client_ids_of_all_sizes(client: int) -> None:
+    own = encode_var_uint(client)
+    data = b"\1\2" + own + b"\0" + text("a") + b"\x84" + own + b"\0" + encode_var_string("b") + b"\0"
+    assert collect(data).data == b"\1\1" + own + b"\0" + text("ab") + b"\0"
+
+
+def test_an_origin_of_another_client_does_not_join() -> None:
+    other = b"\x84" + identity(CLIENT + 1, 0) + encode_var_string("b")
+    data = b"\2\1" + identity(CLIENT + 1, 0) + text("x") + b"\2" + identity(CLIENT, 0) + text("a") + other + b"\0"
+    assert collect(data).data == data
+
+
+def test_a_section_that_begins_later_keeps_its_clocks() -> None:
+    assert collect(update([text("c", 1), text("d", 2)], clock=2)).data == update([text("cd", 1)], clock=2)
+
+
+def test_with_gc_off_deleted_content_is_kept_and_runs_are_joined_on_either_side() -> None:
+    structs = [text("a"), text("b", 0), text("c", 1), text("d", 2)]
+    assert collect(update(structs, (1, 2)), gc=False).data == update([text("a"), text("bc", 0), text("d", 2)], (1, 2))
+    assert collect(update([text("abc")], (1, 1)), gc=False).data == update([text("abc")], (1, 1))
+
+
+def test_deletes_in_any_order_and_overlapping() -> None:
+    data = update([text("abcdef")], (4, 1), (1, 2), (2, 1))
+    structs = [text("a"), gone(2, 0), text("d", 2), gone(1, 3), text("f", 4)]
+    assert collect(data).data == update(structs, (4, 1), (1, 2), (2, 1))
+
+
+def test_an_empty_document() -> None:
+    assert collect(b"\0\0").data == b"\0\0"
+
+
+@pytest.mark.parametrize("cut", range(len(update([text("abc"), values(ONE, TWO, origin=2)], (0, 1)))))
+def test_every_truncation_is_refused(cut: int) -> None:
+    with pytest.raises(UpdateError):
+        collect(update([text("abc"), values(ONE, TWO, origin=2)], (0, 1))[:cut])
+
+
+def load(script: NodeScript, *documents: list[bytes], gc: bool = True) -> list[Any]:
+    """Return what yjs makes of each list of updates."""
+    return list(script.call([["reader", [data.hex() for data in one], gc, True, True] for one in documents]))
+
+
+def seen(view: dict[str, Any]) -> tuple[str, str, str]:
+    return view["content"], view["vector"], view["deletes"]
+
+
+def make_document(script: NodeScript, seed: int, split: bool) -> tuple[Document, int]:
+    """Let some clients edit and exchange in Node; return the document and the number of clients."""
+    choose = random.Random(seed)
+    count = choose.randint(2, 4)
+    script.call([["open", seed, seed, split]] + [["client", seed, choose.random() < 0.5, None] for _ in range(count)])
+    script.call([["connect", seed, client] for client in range(count)])
+    for _ in range(choose.randint(5, 25)):
+        one, other = choose.sample(range(count), 2)
+        script.call([["edit", seed, one, choose.randint(1, 8)], ["side", seed, one, other, False]])
+    document = Document()
+    for copy in script.call([["copy", seed, client] for client in range(count)]):
+        assert document.take(bytes.fromhex(copy)).missing is None
+    document.flush()
+    return document, count
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_yjs_sees_the_same_document_and_later_edits_meet_it(split: bool) -> None:
+    """Content, vector and delete set are equal, also after concurrent edits of those who never saw the collection."""
+    shrunk = 0
+    with NodeScript("yjs_fuzz.mjs") as script:
+        for seed in range(1, 151):
+            document, count = make_document(script, seed, split)
+            raw = document.encode()
+            collected = collect(raw)
+            shrunk += len(collected.data) < len(raw)
+            assert collect(collected.data).data == collected.data
+            assert collected.index == encode_index(collected.data) != b""
+            before, after = load(script, [raw], [collected.data])
+            assert seen(before) == seen(after), f"seed {seed}"
+            assert bytes.fromhex(after["vector"]) == document.state_vector()
+
+            # The old clients go on; a new one begins with the collected document and edits too.
+            [joiner] = script.call([["client", seed, True, collected.data.hex()]])
+            script.call([["connect", seed, joiner]])
+            results = script.call([["edit", seed, client, 6] for client in range(count + 1)])
+            later = [bytes.fromhex(data) for frames in results for _, data in frames]
+            # Whoever lacks something of another client gets it from the document.
+            everything = [[2, data.hex()] for data in (raw, *later)]
+            results = script.call([["receive", seed, client, everything] for client in range(count + 1)])
+            cleaned = [bytes.fromhex(data) for frames in results for _, data in frames]
+            of_raw, of_collected = load(script, [raw, *later, *cleaned], [collected.data, *later, *cleaned])
+            assert seen(of_raw) == seen(of_collected), f"seed {seed}"
+            assert not of_collected["pending"]
+            if not split:
+                others = script.call([["receive", seed, c, [[2, d.hex()] for d in cleaned]] for c in range(count + 1)])
+                views = script.call([["view", seed, client, True] for client in range(count + 1)])
+                if not any(others):
+                    assert {view["content"] for view in views} == {of_collected["content"]}, f"seed {seed}"
+                assert {view["vector"] for view in views} == {of_collected["vector"]}, f"seed {seed}"
+            # And what a server makes of the same: collecting again after the edits changes nothing.
+            document.rebase(collected.data, collected.index, document.state_vector())
+            for data in (*later, *cleaned):
+                document.take(data)
+            again, first = load(script, [collect(document.encode()).data], [document.encode()])
+            assert seen(again) == seen(first), f"seed {seed}"
+            script.call([["close", seed]])
+    assert shrunk > 100
+
+
+def test_with_gc_off_yjs_finds_every_deleted_unit() -> None:
+    with NodeScript("yjs_fuzz.mjs") as script:
+        for seed in range(1, 101):
+            document, _ = make_document(script, seed, False)
+            raw = document.encode()
+            before, after = load(script, [raw], [collect(raw, gc=False).data], gc=False)
+            assert before["dump"] == after["dump"], f"seed {seed}"
+            assert seen(before) == seen(after), f"seed {seed}"
+            script.call([["close", seed]])
+
+
+def test_a_hundred_thousand_edits_shrink_to_what_yjs_would_store() -> None:
+    with NodeScript("yjs_fuzz.mjs") as script:
+        [typed] = script.call([["typing", 7, 100_000, 0.85]])
+        document = Document()
+        for data in typed["updates"]:
+            document.take(bytes.fromhex(data))
+            document.flush()
+        raw = document.encode()
+        assert len(raw) > 1_000_000
+        collected = collect(raw)
+        before, after = load(script, [raw], [collected.data])
+        assert seen(before) == seen(after)
+        # yjs joins only what lies side by side in the list, so it cannot be smaller.
+        assert len(collected.data) <= before["size"]
+        assert sum(section.count for section in read_update(collected.data).sections) < 40_000
