@@ -76,6 +76,13 @@ GC = b"\0"
             [text("ab"), text("c", 0, 1), text("d", 2)], (), [text("ab"), text("c", 0, 1), text("d", 2)],
             id="right origin and none",
         ),
+        pytest.param(
+            [text("ab"), text("c", 0, 1), text("de", 2)], ((4, 1),),
+            [text("ab"), text("c", 0, 1), text("d", 2), gone(1, 3)], id="right origin and none, deleted in part",
+        ),
+        pytest.param(
+            [text("ab"), text("cd", 1)], ((3, 1),), [text("abc"), gone(1, 2)], id="the live part is joined",
+        ),
         pytest.param([text("abc")], ((0, 3),), [gone(3)], id="deleted"),
         pytest.param([text("a"), text("b", 0)], ((0, 1),), [gone(1), text("b", 0)], id="deleted beside live"),
         pytest.param([text("a"), text("b", 0), gone(1, 1)], ((0, 3),), [gone(3)], id="deleted runs"),
@@ -175,10 +182,11 @@ def make_document(script: NodeScript, seed: int, split: bool) -> tuple[Document,
     choose = random.Random(seed)
     count = choose.randint(2, 4)
     script.call([["open", seed, seed, split]] + [["client", seed, choose.random() < 0.5, None] for _ in range(count)])
-    script.call([["connect", seed, client] for client in range(count)])
+    commands: list[list[Any]] = [["connect", seed, client] for client in range(count)]
     for _ in range(choose.randint(5, 25)):
         one, other = choose.sample(range(count), 2)
-        script.call([["edit", seed, one, choose.randint(1, 8)], ["side", seed, one, other, False]])
+        commands += [["edit", seed, one, choose.randint(1, 8)], ["side", seed, one, other, False]]
+    script.call(commands)
     document = Document()
     for copy in script.call([["copy", seed, client] for client in range(count)]):
         assert document.take(bytes.fromhex(copy)).missing is None
@@ -191,7 +199,7 @@ def test_yjs_sees_the_same_document_and_later_edits_meet_it(split: bool) -> None
     """Content, vector and delete set are equal, also after concurrent edits of those who never saw the collection."""
     shrunk = 0
     with NodeScript("yjs_fuzz.mjs") as script:
-        for seed in range(1, 151):
+        for seed in range(1, 81):
             document, count = make_document(script, seed, split)
             raw = document.encode()
             collected = collect(raw)
@@ -227,12 +235,12 @@ def test_yjs_sees_the_same_document_and_later_edits_meet_it(split: bool) -> None
             again, first = load(script, [collect(document.encode()).data], [document.encode()])
             assert seen(again) == seen(first), f"seed {seed}"
             script.call([["close", seed]])
-    assert shrunk > 100
+    assert shrunk > 60
 
 
 def test_with_gc_off_yjs_finds_every_deleted_unit() -> None:
     with NodeScript("yjs_fuzz.mjs") as script:
-        for seed in range(1, 101):
+        for seed in range(1, 61):
             document, _ = make_document(script, seed, False)
             raw = document.encode()
             before, after = load(script, [raw], [collect(raw, gc=False).data], gc=False)
