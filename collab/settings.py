@@ -88,7 +88,7 @@ class Settings(BaseModel):
         ),
     )
     gather_ms: float = Field(
-        4.0,
+        10.0,
         ge=0,
         le=1_000,
         description="Milliseconds for which the journal, under load, gathers edits of all documents for one commit.",

@@ -84,7 +84,7 @@ class Compactor:
         live.tail_bytes -= nbytes
         live.snapshot_bytes = len(collected.data)
         document.rebase(collected.data, collected.index, state_vector)
-        _log.info(
+        _log.debug(
             "snapshot of %s at %d: %d bytes from %d, %.0f ms",
             shown_name(live.name),
             seq,
