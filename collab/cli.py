@@ -164,9 +164,8 @@ def serve(settings: Settings) -> int:
         return _run(serve_until_stopped(settings))
     except OSError as error:
         # Of all that reaches the system on the way up, only the socket is not wrapped by a layer of ours.
-        raise CollabError(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}"
-        ) from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise CollabError(f"cannot listen on {settings.host} port {settings.port}: {reason}") from error
 
 
 @app.command()
