@@ -88,6 +88,8 @@ class Server:
                 self.flush()
                 connection.outgoing.append([STEP2, self.document.step2(data).hex()])
                 continue
+            known = self.document.knows(data)
+            version = self.document.version
             taken = run(self.document.take_in_slices(data, str(client))) if sliced else self.document.take(
                 data, str(client)
             )
@@ -109,9 +111,10 @@ class Server:
                         self.flush()
                         self.met["asked when it was passed"] += 1
                         self._ask(other)
-            elif taken.missing is None:
-                self.met["nothing new"] += 1
-                assert self.document.knows(data)
+            else:
+                self.met["nothing new"] += known
+                assert self.document.version == version
+            assert known is (not taken.new and taken.missing is None), "what is known is not new, all else is"
 
     def flush(self) -> None:
         turn = self.document.flush()
@@ -368,3 +371,55 @@ def test_random_sessions_lose_nothing_and_end(part: int) -> None:
 
 def test_sessions_that_split_surrogate_pairs_give_joiners_what_yjs_gives() -> None:
     play(seeds(0, 5), split=True)
+
+
+def test_edits_between_the_slices_of_a_large_update() -> None:
+    """The slow reading of a first sync meets the same and other edits that were taken meanwhile."""
+    between = 0
+    with NodeScript("yjs_fuzz.mjs") as script:
+        for seed in range(1, 13):
+            choose = random.Random(seed)
+            script.call([["open", seed, seed, False]] + [["client", seed, True, None] for _ in range(3)])
+            commands: Commands = [["connect", seed, client] for client in range(3)]
+            for _ in range(100):
+                one, other = choose.sample(range(3), 2)
+                commands += [["edit", seed, one, 12], ["side", seed, one, other, False]]
+            results = script.call(commands)
+            edits = [bytes.fromhex(data) for frames in results[3:] for kind, data in frames if kind == UPDATE]
+            [copy] = script.call([["copy", seed, 0]])
+            document = Document()
+            log: list[bytes] = []
+            slices = document.take_in_slices(bytes.fromhex(copy))
+            position = 0
+            while True:
+                try:
+                    next(slices)
+                except StopIteration:
+                    break
+                for _ in range(choose.randint(0, 30)):
+                    if position < len(edits):
+                        assert document.take(edits[position]).missing is None
+                        position += 1
+                        between += 1
+                turn = document.flush() if choose.random() < 0.5 else None
+                log += [row.data for row in turn.rows] if turn else []
+            for data in edits[position:]:
+                assert document.take(data).missing is None
+            turn = document.flush()
+            log += [row.data for row in turn.rows] if turn else []
+            vector = document.state_vector()
+            reopened = run(Document.load(None, None, log))
+            assert reopened.step2(vector) == document.step2(vector)
+            of_edits, of_document, of_log, steps = script.call(
+                [
+                    ["reader", [data.hex() for data in edits], True, False, False],
+                    ["reader", [document.encode().hex()], True, False, False],
+                    ["reader", [data.hex() for data in log], True, False, False],
+                    ["steps", [data.hex() for data in log]],
+                ]
+            )
+            assert of_document == of_log, f"seed {seed}"
+            assert steps == {"vector": vector.hex()}, f"seed {seed}"
+            assert (of_document["digest"], of_document["vector"]) == (of_edits["digest"], of_edits["vector"])
+            script.call([["close", seed]])
+    assert between > 100
