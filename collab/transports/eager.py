@@ -7,7 +7,7 @@ costs more than all that the server does with the message. So the queue first of
 so the order is kept.
 
 This leans on three private names of aiohttp (``_post_start``, ``_reader``, ``_parser``), which is why
-aiohttp is pinned to one version; ``tests/transports/test_eager.py`` shows what a new one changes.
+aiohttp is pinned to one version; ``tests/transports/test_websocket.py`` shows what a new one changes.
 """
 
 from __future__ import annotations
@@ -46,6 +46,12 @@ class EagerWebSocketResponse(web.WebSocketResponse):
     def __init__(self, *, timeout: float, max_msg_size: int, autoping: bool, compress: bool) -> None:
         super().__init__(timeout=timeout, max_msg_size=max_msg_size, autoping=autoping, compress=compress)
         self.take: Callable[[WSMessage | WSMessageTextBytes], bool] | None = None
+
+    @property
+    def queued(self) -> bool:
+        """Whether messages that were not taken wait to be received."""
+        queue = self._reader
+        return isinstance(queue, _EagerQueue) and bool(queue._buffer)
 
     def _post_start(self, request: web.BaseRequest, protocol: str | None, writer: WebSocketWriter) -> None:
         # As the method that it replaces, with our queue; there is no heartbeat to start.

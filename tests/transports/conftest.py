@@ -1,0 +1,63 @@
+"""The whole application on a free port of this process's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from collab.app import create_app
+from collab.settings import Settings
+from tests.support.wsclient import RawClient
+
+Serve = Callable[..., Awaitable["Served"]]
+
+
+class Served:
+    """A running application."""
+
+    def __init__(self, server: TestServer, prefix: str = "") -> None:
+        self.server = server
+        self.app = server.app
+        self.url = f"http://127.0.0.1:{server.port}{prefix}"
+
+    def ws(self, path: str) -> str:
+        return f"{self.url.replace('http', 'ws')}/ws/{path}"
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    servers: list[TestServer] = []
+
+    async def start(prefix: str = "", **options: Any) -> Served:
+        app = create_app(Settings(**{"data_dir": tmp_path, **options}))
+        root = app
+        if prefix:
+            root = web.Application()
+            root.add_subapp(prefix, app)
+        server = TestServer(root, host="127.0.0.1")
+        await server.start_server()
+        servers.append(server)
+        return Served(server, prefix)
+
+    yield start
+    for server in servers:
+        await server.close()
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Callable[[str], Awaitable[RawClient]]]:
+    clients: list[RawClient] = []
+
+    async def open_client(url: str) -> RawClient:
+        client = await RawClient(url).connect()
+        clients.append(client)
+        return client
+
+    yield open_client
+    for client in clients:
+        await client.close()
