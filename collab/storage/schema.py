@@ -1,7 +1,8 @@
 """The tables, for SQLite and PostgreSQL alike.
 
-Strategy: the log is the primary key's own order (``document_id, seq``), so that a tail is one range; on
-SQLite it is a WITHOUT ROWID table, which writes one page a document and commit instead of two. Names and
+Strategy: rows of the log lie in the order in which they came, and the primary key (``document_id, seq``) is an
+index beside them. On SQLite the opposite (WITHOUT ROWID, the rows of a document together) costs half as much
+CPU again for each append, because every document's rows are then another page to write. Names and
 authors are the bytes of their UTF-8: they compare alike on every database, whatever its collation, and may
 hold U+0000, which PostgreSQL's text cannot. Nothing refers to a document by a foreign key: deleting
 content is :mod:`~collab.storage.sql`'s pruning in small portions, and a key would cost a look-up a row.
@@ -65,7 +66,6 @@ log = Table(
     Column("author", LargeBinary, nullable=True),
     Column("data", LargeBinary, nullable=False),
     PrimaryKeyConstraint("document_id", "seq"),
-    sqlite_with_rowid=False,
 )
 
 snapshots = Table(

@@ -5,10 +5,10 @@ through it in order; no two of our own calls ever wait for each other's lock. An
 line beside a running server) is waited for by the busy time-out. ``synchronous=FULL`` makes COMMIT return
 after the log of the WAL is synced: that is the promise of the port.
 
-The append gives SQLite a whole batch in six statements whatever its size, the rows as one JSON array of
-numbers and one blob that they point into. That is not only less work for each row: Python's ``sqlite3`` releases
-the interpreter's lock in every step and must win it back from the busy event loop, which may take
-milliseconds each time; with a statement a row a batch of 500 documents would wait a thousand times.
+The append gives SQLite many rows in one statement. Not for SQLite's sake: Python's ``sqlite3`` releases the
+interpreter's lock in every step of a statement and must win it back from the event loop, which may take
+milliseconds each time while the loop is busy; with a statement a row, a batch of 500 documents would wait
+a thousand times.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from collab.storage.batch import (
     refuse,
     unknown_names,
 )
-from collab.storage.store import Append, AppendOutcome, NewRow
+from collab.storage.store import Append, AppendOutcome
 from collab.storage.urls import DatabaseUrl
 
 BUSY_SECONDS = 5.0
@@ -45,6 +45,10 @@ BUSY_SECONDS = 5.0
 
 READERS = 2
 """Threads that read. Loading is memory-bound under the interpreter's lock; two let a small load pass a large one."""
+
+WRITER_CACHE_KIB = 32 * 1024
+"""SQLite's page cache of the appending connection. Each document has its own page at the end of its part of the
+index; the default of 2 MB holds those of 500 documents only just."""
 
 # Values no database of ours will ever take: only these end a document. All else (disk full, read-only, locked,
 # damaged ...) is the operator's to repair, and the rows wait for it.
@@ -54,21 +58,20 @@ _HEADS = """
 SELECT group_concat(id || ':' || head_seq) FROM documents
 WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
 """
-_ADVANCE = """
-UPDATE documents SET head_seq = j.head, updated_at = max(updated_at, j.at)
-FROM (SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS head,
-             json_extract(value, '$[2]') / 1000000.0 AS at FROM json_each(?)) AS j
-WHERE documents.id = j.id
+_CHUNKS = (64, 16, 4, 1)
+"""Rows of one statement: few sizes, so that Python keeps all of them prepared; 320 variables at most."""
+
+_ADVANCE = {
+    size: f"""
+UPDATE documents SET head_seq = j.column2, updated_at = max(updated_at, j.column3)
+FROM (VALUES {", ".join(["(?, ?, ?)"] * size)}) AS j WHERE documents.id = j.column1
 """
-# [document, seq, microseconds, begin and length of the author, begin and length of the data], counted from 1.
-_INSERT = """
-INSERT INTO log (document_id, seq, at, author, data)
-SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]') / 1000000.0,
-       substr(?2, json_extract(value, '$[3]'), json_extract(value, '$[4]')),
-       substr(?2, json_extract(value, '$[5]'), json_extract(value, '$[6]'))
-FROM json_each(?1)
-"""
-_INSERT_ONE = "INSERT INTO log (document_id, seq, at, author, data) VALUES (?, ?, ?, ?, ?)"
+    for size in _CHUNKS
+}
+_INSERT = {
+    size: f"INSERT INTO log (document_id, seq, at, author, data) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * size)}"
+    for size in _CHUNKS
+}
 _CREATE = """
 INSERT INTO documents (name, head_seq, gc, created_at, updated_at) VALUES (?, 0, 1, ?, ?)
 ON CONFLICT (name) DO NOTHING
@@ -196,6 +199,7 @@ class SqliteBackend:
             raw = sqlite3.connect(self._path, check_same_thread=False)
             try:
                 configure(raw)
+                raw.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
             except BaseException:
                 raw.close()
                 raise
@@ -250,47 +254,34 @@ class SqliteBackend:
         return plan, self._write_apart(raw, plan, heads)
 
     def _write_together(self, raw: sqlite3.Connection, plan: Plan, heads: dict[int, int]) -> None:
-        parts: list[bytes] = []
-        rows: list[tuple[int | None, ...]] = []
-        new_heads: list[tuple[int, int, int]] = []
-        end = 1
+        rows: list[Any] = []
+        advances: list[Any] = []
+        batch = plan.batch
         for document_id, positions in plan.documents.items():
             seq = heads.get(document_id)
             if seq is None:
                 continue
-            newest = 0
+            newest = 0.0
             for position in positions:
-                for data, at, author in plan.batch[position].rows:
+                for data, at, author in batch[position].rows:
                     seq += 1
-                    microseconds = round(at * 1e6)
-                    if microseconds > newest:
-                        newest = microseconds
-                    begin = end
-                    end += len(data)
-                    parts.append(data)
-                    if author is None:
-                        rows.append((document_id, seq, microseconds, None, None, begin, end - begin))
-                    else:
-                        encoded = author.encode("utf-8", "surrogatepass")
-                        parts.append(encoded)
-                        rows.append((document_id, seq, microseconds, end, len(encoded), begin, end - begin))
-                        end += len(encoded)
-            new_heads.append((document_id, seq, newest))
-        if rows:
-            raw.execute(_ADVANCE, (json.dumps(new_heads),))
-            raw.execute(_INSERT, (json.dumps(rows), b"".join(parts)))
+                    at = round(at * 1e6) / 1e6
+                    if at > newest:
+                        newest = at
+                    rows += (document_id, seq, at, None if author is None else encode_author(author), data)
+            advances += (document_id, seq, newest)
+        _execute_many(raw, _ADVANCE, advances, 3)
+        _execute_many(raw, _INSERT, rows, 5)
 
     def _write_apart(self, raw: sqlite3.Connection, plan: Plan, heads: dict[int, int]) -> dict[int, int]:
         """Write each document in a savepoint of its own, so that the one that is refused costs no other."""
         written: dict[int, int] = {}
         for document_id, head in heads.items():
-            rows = plan.rows(document_id)
+            alone = Plan(plan.batch, {document_id: plan.documents[document_id]})
             raw.execute("SAVEPOINT document")
             try:
-                raw.executemany(_INSERT_ONE, _values(document_id, head, rows))
-                newest = max(row.at for row in rows)
-                raw.execute(_ADVANCE, (json.dumps([(document_id, head + len(rows), round(newest * 1e6))]),))
-                written[document_id] = head + len(rows)
+                self._write_together(raw, alone, {document_id: head})
+                written |= _advanced(alone, {document_id: head})
             except (sqlite3.Error, OverflowError) as error:
                 refusal = translate(error)
                 if not isinstance(refusal, StoreRefused):
@@ -301,16 +292,20 @@ class SqliteBackend:
         return written
 
 
+def _execute_many(raw: sqlite3.Connection, statements: dict[int, str], values: list[Any], width: int) -> None:
+    """Run a statement for groups of ``width`` values, as many groups at once as there is a statement for."""
+    begin, left = 0, len(values) // width
+    for size in _CHUNKS:
+        while left >= size:
+            end = begin + size * width
+            raw.execute(statements[size], values[begin:end])
+            begin, left = end, left - size
+
+
 def _advanced(plan: Plan, heads: dict[int, int]) -> dict[int, int]:
+    """Give the heads after the rows of ``plan``, from those before."""
     batch = plan.batch
     return {
         document_id: head + sum([len(batch[position].rows) for position in plan.documents[document_id]])
         for document_id, head in heads.items()
     }
-
-
-def _values(document_id: int, head: int, rows: Sequence[NewRow]) -> list[tuple[Any, ...]]:
-    return [
-        (document_id, seq, round(row.at * 1e6) / 1e6, encode_author(row.author), row.data)
-        for seq, row in enumerate(rows, head + 1)
-    ]

@@ -33,7 +33,6 @@ def upgrade() -> None:
         sa.Column("author", sa.LargeBinary(), nullable=True),
         sa.Column("data", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("document_id", "seq", name=op.f("pk_log")),
-        sqlite_with_rowid=False,
     )
     op.create_table(
         "snapshots",
