@@ -7,7 +7,8 @@ that runs beside the connections, and the one way down: ``drain``.
 When a turn ends: the first edit after quiet goes at the end of the loop's own turn, so it is never
 delayed; edits that follow within the room's window travel together when it is over. The window grows
 with the number of members, because sending is the cost (about 5 us a frame and socket) and latency
-is what small rooms want: a quarter of the full window at five members, all of it from twenty on.
+is what small rooms want: a quarter of the full window at five members, all of it from twenty on. When a
+node spends most of its time on ending turns, all windows stretch, to 25 ms at the most.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ _log = get_logger("room")
 
 # Members at which a room's window is the full one.
 _FULL_WINDOW_MEMBERS = 20
+
+# Seconds over which the time spent on ending turns is measured, the share of it above which this node
+# counts as busy, and how far the windows stretch then. Twice the window is nearly half the sending; what
+# a crowd loses in latency, it would lose many times over in a queue.
+_MEASURE = 0.05
+_BUSY = 0.4
+_LONGEST_STRETCH = 32.0
+_LONGEST_WINDOW = 0.025
 
 # Seconds between looks at members that lag. A drained outbox is idle for half of it on average.
 _LAG_SWEEP = 0.05
@@ -105,6 +114,9 @@ class Hub:
         self._turn_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
+        self._stretch = 1.0
+        self._busy = 0.0
+        self._measured_at = 0.0
         self._lagging: dict[LiveRoom, None] = {}
         self._lag_timer: asyncio.TimerHandle | None = None
         self._large: deque[tuple[LiveRoom, Member, bytes]] = deque()
@@ -218,7 +230,21 @@ class Hub:
             self.loop.call_soon(self._end_turns)
 
     def _window(self, live: LiveRoom) -> float:
-        return self._options.batch_window * min(1.0, len(live.room.sessions) / _FULL_WINDOW_MEMBERS)
+        window = self._options.batch_window * min(1.0, len(live.room.sessions) / _FULL_WINDOW_MEMBERS)
+        return window if self._stretch == 1.0 else max(window, min(window * self._stretch, _LONGEST_WINDOW))
+
+    def _measure(self, started: float) -> None:
+        """Stretch all windows while ending turns takes most of the time, and let them go back after."""
+        now = self.now()
+        self._busy += now - started
+        elapsed = now - self._measured_at
+        if elapsed >= _MEASURE:
+            share = self._busy / elapsed
+            if share > _BUSY:
+                self._stretch = min(self._stretch * 2, _LONGEST_STRETCH)
+            elif share < _BUSY / 2 and self._stretch > 1.0:
+                self._stretch /= 2
+            self._busy, self._measured_at = 0.0, now
 
     def _end_turns(self) -> None:
         """End the turn of every touched room whose window is over; the rest wait for one timer."""
@@ -233,6 +259,7 @@ class Hub:
             else:
                 self._dirty.append(live)
                 next_due = min(next_due, due)
+        self._measure(now)
         if self._dirty and (self._timer is None or self._timer_due > next_due):
             if self._timer is not None:
                 self._timer.cancel()
