@@ -100,7 +100,7 @@ def create_app(settings: Settings) -> web.Application:
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(drain)
-    app.router.add_route("GET", "/ws/{name:.*}", sockets.handle)
+    app.router.add_route("GET", r"/ws/{name:[\s\S]*}", sockets.handle)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", Readiness(hub).handle)
     add_static_routes(app, find_web_root())

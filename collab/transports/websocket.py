@@ -131,7 +131,13 @@ class Connection:
         False leaves the message to the pump: it is no data, it is large, the budget is used up, or
         it is wrong in some way, which the pump will find again (nothing of it was taken) and can say.
         """
-        if self._budget <= 0 or message.type is not WSMsgType.BINARY:
+        if self._budget <= 0:
+            return False
+        # Nothing may overtake a message that is left to the pump, so the rest of the budget is void.
+        # The parser can hold back frames behind it, and parses those in the very moment in which the
+        # pump fetches this one from the queue, before the pump can handle it.
+        budget, self._budget = self._budget, 0
+        if message.type is not WSMsgType.BINARY:
             return False
         live, member, data = self.live, self.member, message.data
         if live is None or member is None or len(data) > SLICED or self._sockets.stopping:
@@ -144,9 +150,8 @@ class Connection:
                 return False
             live.receive(member, decoded)
         except Exception:
-            self._budget = 0
             return False
-        self._budget -= 1
+        self._budget = budget - 1
         self.heard = True
         return True
 
@@ -157,7 +162,13 @@ class Connection:
         if self.closing:
             return 0
         self.quiet = False
-        self._write(data)
+        try:
+            self._write(data)
+        except RuntimeError:
+            # uvloop's word for a connection that was lost in this turn of the loop; the pump hears of it in
+            # the next one. Nobody else's frame may be lost over it.
+            self.closing = True
+            return 0
         return self._buffered()
 
     def waiting(self) -> int:
@@ -193,14 +204,16 @@ class Connection:
             self.pinged = True
             self._send_control(PING)
         # Past the mark more bytes would not tell it more: it has all those still to read.
-        if self.quiet and self._buffered() <= self.mark:
-            self._write(_KEEPALIVE)
+        if self.quiet:
+            self._send_control(_KEEPALIVE)
         self.quiet = True
 
     def _send_control(self, frame: bytes) -> None:
         # A peer that sends pings and reads nothing gets no pongs past the mark.
         if not self.closing and self._buffered() <= self.mark:
-            self._write(frame)
+            quiet = self.quiet
+            self.write(frame)
+            self.quiet = quiet  # no client sees these but the keepalive, which is sent in silence only
 
     def pong(self, payload: bytes) -> None:
         """Answer a ping."""
@@ -317,7 +330,7 @@ class WebSockets:
                 self._empty.set()
         return ws
 
-    async def _pump(self, ws: web.WebSocketResponse, connection: Connection, live: LiveRoom, member: Member) -> None:
+    async def _pump(self, ws: EagerWebSocketResponse, connection: Connection, live: LiveRoom, member: Member) -> None:
         """Hand the client's messages to the room until the socket ends.
 
         Raises:
@@ -329,7 +342,8 @@ class WebSockets:
         hub = self._hub
         count, burst = 0, 0.0
         while True:
-            connection.expect(_BUDGET_MESSAGES)
+            # Not while messages wait: what is parsed when one is fetched comes after it.
+            connection.expect(0 if ws.queued else _BUDGET_MESSAGES)
             message = await receive()
             connection.expect(0)
             kind = message.type
