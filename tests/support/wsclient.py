@@ -187,6 +187,21 @@ class RawClient:
         assert self._ws is not None and self._ws._conn is not None and self._ws._conn.transport is not None
         self._ws._conn.transport.write(data)
 
+    def burst(self, *messages: bytes) -> None:
+        """Write binary frames at once, so that they arrive together, as after a stall of the network."""
+        frames = bytearray()
+        for data in messages:
+            frames.append(0x82)
+            if len(data) < 126:
+                frames.append(0x80 | len(data))
+            elif len(data) < 1 << 16:
+                frames += bytes([0x80 | 126]) + len(data).to_bytes(2, "big")
+            else:
+                frames += bytes([0x80 | 127]) + len(data).to_bytes(8, "big")
+            # Masked as clients must, with the key that changes nothing.
+            frames += bytes(4) + data
+        self.cut(bytes(frames))
+
     async def send(self, data: bytes) -> None:
         """Send one binary frame; silently nothing when the server has closed, as a browser does."""
         if self._ws is None or self._ws.closed:
