@@ -99,7 +99,10 @@ def content(data: bytes) -> dict[str, Any]:
         document.apply_update(data)
     except (ValueError, RuntimeError) as error:
         raise SandboxError(f"pycrdt cannot read the document: {error}") from None
-    return {name: _plain(value) for name, value in shared.items()}
+    try:
+        return {name: _plain(value) for name, value in shared.items()}
+    except RecursionError:
+        raise SandboxError("the document nests too deeply to be shown") from None
 
 
 def _plain(value: Any) -> Any:

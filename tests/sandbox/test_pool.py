@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import uvloop
 
 from collab.errors import SandboxCrashed, SandboxError, SandboxTimeout, UpdateError
+from collab.protocol.lib0 import encode_var_uint
 from collab.sandbox import jobs
 from collab.sandbox.pool import MAX_WAITING, Sandbox
 from tests.sandbox import hostile
@@ -170,3 +172,30 @@ async def test_a_process_has_its_limits_and_loads_the_library_only_for_content()
         loaded = await box.run(hostile.modules)
         assert not [name for name in loaded if name.startswith("pycrdt")]
         assert await box.content(AB) == {"t": "ab"}
+
+
+async def test_a_chain_of_nested_types_costs_one_content_view() -> None:
+    """C1: 33,000 maps in each other end a process with an ordinary stack, when they are freed at the latest."""
+    count = 33_000
+    structs = [b"\x27\x01\x01m\x01k\x01"]
+    structs += [b"\x27\x00\x05" + encode_var_uint(clock) + b"\x01k\x01" for clock in range(count - 1)]
+    chain = b"\x01" + encode_var_uint(count) + b"\x05\x00" + b"".join(structs) + b"\x00"
+    async with sandbox() as box:
+        with pytest.raises(SandboxError):
+            await box.content(chain)
+        assert (await box.collect(chain, True)).data == chain
+        assert await box.content(AB) == {"t": "ab"}
+
+
+def test_it_works_on_the_loop_of_the_server() -> None:
+    """uvloop handles signals and child processes in its own way."""
+
+    async def main() -> None:
+        async with sandbox(seconds=1.0) as box:
+            with pytest.raises(SandboxCrashed):
+                await box.run(hostile.crash)
+            with pytest.raises(SandboxTimeout):
+                await box.run(hostile.hang)
+            assert (await box.collect(AB, True)).data == AB
+
+    uvloop.run(main())
