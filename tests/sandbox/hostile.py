@@ -14,6 +14,12 @@ def hang() -> None:
         time.sleep(3600)
 
 
+def hang_visibly(path: str) -> None:
+    """Make a file, then never return."""
+    with open(path, "w"):
+        hang()
+
+
 def spin_holding_the_lock() -> None:
     """Never return and never let a Python signal handler run: exponential matching inside of one C call."""
     re.match(r"(a+)+$", "a" * 64 + "b")
