@@ -44,7 +44,7 @@ class Sandbox:
         self._idle: list[ProcessPool | None] = [None] * workers
         self._free = asyncio.Semaphore(workers)
         self._waiting = 0
-        self._running: set[ProcessPool] = set()
+        self._running: dict[ProcessPool, asyncio.Future[Any] | None] = {}
         self._stopping: set[asyncio.Future[None]] = set()
         self._closed = False
 
@@ -86,7 +86,7 @@ class Sandbox:
     async def _run(self, job: Callable[..., _Result], arguments: tuple[Any, ...]) -> _Result:
         """Run a job on an idle pool; keep the pool only if it ended as jobs should."""
         pool = self._idle.pop() or self._new_pool()
-        self._running.add(pool)
+        self._running[pool] = None
         keep = False
         try:
             # Starting the process and pebble's threads blocks for some milliseconds.
@@ -94,9 +94,12 @@ class Sandbox:
             future = await asyncio.to_thread(
                 pool.schedule, jobs.limited, args=(limit, job, *arguments), timeout=self._seconds
             )
+            if self._closed:
+                raise SandboxError("the sandbox was closed")
+            result_future = self._running[pool] = asyncio.wrap_future(future)
             # Pebble measures the job from its start in the process; this is for what never starts.
             async with asyncio.timeout(limit):
-                result: _Result = await asyncio.wrap_future(future)
+                result: _Result = await result_future
             keep = True
             return result
         except CollabError:
@@ -107,7 +110,8 @@ class Sandbox:
         except ProcessExpired as error:
             raise SandboxCrashed(f"the process of a {job.__name__} job died: {_cause(error.exitcode)}") from None
         except (CancelledError, asyncio.CancelledError):
-            if self._closed:
+            task = asyncio.current_task()
+            if self._closed and task is not None and not task.cancelling():
                 raise SandboxError("the sandbox was closed") from None
             raise
         except BaseException as error:
@@ -117,7 +121,7 @@ class Sandbox:
                 raise SandboxError("the sandbox was closed") from None
             raise SandboxCrashed(f"a {job.__name__} job failed: {type(error).__name__}: {error}") from error
         finally:
-            self._running.discard(pool)
+            self._running.pop(pool, None)
             self._idle.append(pool if keep and not self._closed else None)
             if not keep and not self._closed:
                 # In a thread and not waited for: the next job starts a process of its own.
@@ -137,6 +141,10 @@ class Sandbox:
         self._closed = True
         pools = [pool for pool in self._idle if pool is not None]
         pools += self._running
+        # A stopped pool does not always tell those who wait for its job.
+        for result in self._running.values():
+            if result is not None:
+                result.cancel()
         self._idle = [None] * len(self._idle)
         await asyncio.gather(*self._stopping, *(asyncio.to_thread(_stop, pool) for pool in pools))
 
