@@ -12,6 +12,7 @@ of surrogate pairs). From bottom to top:
 ``state_vector``   client -> next clock
 ``delete_set``     ranges of deleted clocks, canonical, its encoding cached in blocks
 ``index``          where the clients' sections of a stored update begin
+``region``           entries of many clients in one bytes object, of which few change
 ``join``           updates behind each other, and what one of them holds past a state vector
 ``collect``        empties deleted content and joins runs: compaction
 =================  =========================================================================
@@ -19,12 +20,26 @@ of surrogate pairs). From bottom to top:
 
 from __future__ import annotations
 
+from collab.protocol.update.delete_set import DeleteSet, encode_deletes
+from collab.protocol.update.index import IndexedUpdate, encode_index, open_index
+from collab.protocol.update.join import diff_update, join_updates
 from collab.protocol.update.reader import Deletes, Section, Update, UpdateReader, read_update
+from collab.protocol.update.state_vector import StateVector, decode_state_vector, encode_state_vector
 
 __all__ = [
+    "DeleteSet",
     "Deletes",
+    "IndexedUpdate",
     "Section",
+    "StateVector",
     "Update",
     "UpdateReader",
+    "decode_state_vector",
+    "diff_update",
+    "encode_deletes",
+    "encode_index",
+    "encode_state_vector",
+    "join_updates",
+    "open_index",
     "read_update",
 ]

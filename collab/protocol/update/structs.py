@@ -65,7 +65,7 @@ def walk(data: bytes, start: int, stop: int, clock: int) -> Iterator[Struct]:
         kind = info & 31
         references = pos
         origin = right = None
-        if kind == GC or kind == SKIP:
+        if kind in (GC, SKIP):
             parent = content = pos
             length, pos = read_var_uint(data, pos)
         else:
@@ -104,7 +104,7 @@ def walk(data: bytes, start: int, stop: int, clock: int) -> Iterator[Struct]:
                     pos = _behind(data, pos)
             elif kind == FORMAT:
                 pos = _behind(data, _behind(data, pos))
-            elif kind == EMBED or kind == BINARY:
+            elif kind in (EMBED, BINARY):
                 pos = _behind(data, pos)
             elif kind == TYPE:
                 ref, pos = read_var_uint(data, pos)

@@ -1,0 +1,58 @@
+"""State vectors: for each client, the next clock that is lacking.
+
+Strategy: a document that many people have opened has tens of thousands of client ids, and each
+joiner sends a vector of them; one regular expression splits it into its numbers at C speed, and what
+two vectors have in common is compared as bytes, never decoded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from collab.errors import DecodeError
+from collab.protocol.lib0 import encode_var_uint, read_var_uint
+
+StateVector = dict[int, int]
+
+# A varUint as `lib0.read_var_uint` takes it: at most 2^53-1, in no more bytes than needed.
+_NUMBER = rb"([\x00-\x7f]|[\x80-\xff]{1,6}[\x01-\x7f]|[\x80-\xff]{7}[\x01-\x0f])"
+_PAIR: Final = re.compile(_NUMBER + _NUMBER, re.DOTALL)
+
+
+def split_state_vector(data: bytes) -> dict[bytes, bytes]:
+    """Split a v1 state vector into its encoded numbers, client -> clock.
+
+    Raises DecodeError when the bytes are not exactly the pairs that their count declares, or name a client
+    twice.
+    """
+    count, pos = read_var_uint(data, 0)
+    if count * 2 > len(data) - pos:
+        raise DecodeError("the state vector declares more clients than it has bytes for")
+    pairs = _PAIR.findall(data, pos)
+    vector: dict[bytes, bytes] = dict(pairs)
+    if len(vector) != count or len(pairs) != count:
+        raise DecodeError("the state vector does not hold as many clients as it declares")
+    if sum(map(len, vector)) + sum(map(len, vector.values())) != len(data) - pos:
+        raise DecodeError("the state vector holds more than its pairs")
+    return vector
+
+
+def decode_state_vector(data: bytes) -> StateVector:
+    """Decode a v1 state vector (yjs ``decodeStateVector``).
+
+    Raises DecodeError as `split_state_vector` does.
+    """
+    return {
+        read_var_uint(client, 0)[0]: read_var_uint(clock, 0)[0] for client, clock in split_state_vector(data).items()
+    }
+
+
+def encode_state_vector(vector: Mapping[int, int]) -> bytes:
+    """Encode a state vector, clients descending as yjs writes them."""
+    parts = [encode_var_uint(len(vector))]
+    for client in sorted(vector, reverse=True):
+        parts.append(encode_var_uint(client))
+        parts.append(encode_var_uint(vector[client]))
+    return b"".join(parts)
