@@ -11,6 +11,7 @@ from collab.errors import DecodeError, DocumentTooLarge, UpdateError
 from collab.protocol.awareness import AwarenessUpdate, Entry, QueryAwareness, encode_awareness
 from collab.protocol.session import Session, State
 from collab.protocol.sync import EMPTY_STATE_VECTOR, EMPTY_UPDATE, SyncStep1, SyncStep2, SyncUpdate
+from tests.support.author import Author, content
 
 
 def make_room(max_document_bytes: int = 1 << 20) -> Room:
@@ -24,31 +25,6 @@ def joined(room: Room, *, answered: bool = True, acknowledges: bool = False) -> 
         room.receive(session, SyncStep2(EMPTY_UPDATE))
         room.end_turn()
     return session
-
-
-class Author:
-    """A CRDT that types into one text and gives each change as an update."""
-
-    def __init__(self, client: int) -> None:
-        self.doc: Doc[Text] = Doc(client_id=client)
-        self.text = self.doc.get("t", type=Text)
-        self.updates: list[bytes] = []
-        self._subscription = self.doc.observe(lambda event: self.updates.append(event.update))
-
-    def type(self, text: str) -> bytes:
-        self.text += text
-        return self.updates[-1]
-
-    def read(self, update: bytes) -> str:
-        self.doc.apply_update(update)
-        return str(self.text)
-
-
-def content(update: bytes) -> str:
-    doc: Doc[Text] = Doc()
-    text = doc.get("t", type=Text)
-    doc.apply_update(update)
-    return str(text)
 
 
 def test_a_joining_client_is_asked_for_what_the_room_lacks() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pycrdt import Doc, Text
 
 from collab.errors import CollabError, StoreUnavailable
 from collab.hub.compaction import CompactionPolicy
@@ -25,6 +24,7 @@ from collab.storage.journal import Journal
 from collab.storage.sql import open_store
 from collab.storage.store import Append, AppendOutcome, LoadedDocument
 from collab.storage.urls import DatabaseUrl, parse_database_url
+from tests.support.author import Author
 
 OPTIONS = HubOptions(
     batch_window=0.004,
@@ -86,11 +86,10 @@ class Box:
         return [m.update for m in self.messages if isinstance(m, (SyncUpdate, SyncStep2))]
 
     def text(self) -> str:
-        doc: Doc[Any] = Doc()
-        text = doc.get("t", type=Text)
+        reader = Author(0)
         for update in self.updates():
-            doc.apply_update(update)
-        return str(text)
+            reader.read(update)
+        return str(reader.text)
 
     async def until(self, fact: Callable[[], object], what: str) -> None:
         async with asyncio.timeout(20):
@@ -99,20 +98,6 @@ class Box:
                 # Not everything that a test waits for is written to this box.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.changed.wait(), 0.02)
-
-
-class Author:
-    """A CRDT that types and gives each change as an update."""
-
-    def __init__(self, client: int) -> None:
-        self.doc: Doc[Any] = Doc(client_id=client)
-        self._text = self.doc.get("t", type=Text)
-        self.updates: list[bytes] = []
-        self._subscription = self.doc.observe(lambda event: self.updates.append(event.update))
-
-    def type(self, text: str) -> SyncUpdate:
-        self._text += text
-        return SyncUpdate(self.updates[-1])
 
 
 class FaultyStore:
