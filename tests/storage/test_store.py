@@ -430,11 +430,13 @@ async def test_deleting_while_others_append_leaves_nothing_behind_the_tombstone(
                 return
             assert isinstance(outcome, Appended)
             acknowledged = outcome.last_seq
+            if acknowledged == 5:
+                under_way.set()
 
+    under_way = asyncio.Event()
     async with open_another() as other:
         writing = asyncio.create_task(write())
-        while acknowledged < 5:
-            await asyncio.sleep(0)
+        await under_way.wait()
         await other.delete("d", 1.0)
         await writing
     ((stored,),) = await run(store, "SELECT max(seq) FROM log")

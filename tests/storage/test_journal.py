@@ -1,0 +1,340 @@
+"""The journal: group commit, order, the backlog, and a store that fails, refuses and returns."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from collab.errors import DocumentDeleted, StoreRefused, StoreUnavailable
+from collab.storage import journal as journals
+from collab.storage.journal import ENTRY_OVERHEAD, Journal
+from collab.storage.sql import SqlStore
+from collab.storage.store import Append, Appended, AppendOutcome, NewRow
+
+MIB = 1024 * 1024
+
+
+class Gate(SqlStore):
+    """The real store, which a test can hold up, let fail, and watch."""
+
+    def __init__(self, inner: SqlStore) -> None:
+        self.__dict__ = inner.__dict__
+        self.batches: list[Sequence[Append]] = []
+        self.open_gate = asyncio.Event()
+        self.open_gate.set()
+        self.arrived = asyncio.Event()
+        self.failures = 0
+        self.lose_answers = 0
+        self.fault: dict[str, Exception] = {}
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        self.batches.append(batch)
+        self.arrived.set()
+        await self.open_gate.wait()
+        if self.failures:
+            self.failures -= 1
+            raise StoreUnavailable("the test switched the store off")
+        for entry in batch:
+            if entry.name in self.fault:
+                raise self.fault[entry.name]
+        outcomes = await super().append(batch)
+        if self.lose_answers:
+            self.lose_answers -= 1
+            self._doubt = (batch, self._number)
+            raise StoreUnavailable("the test cut the connection after COMMIT")
+        return outcomes
+
+
+class Caller:
+    """Append to a journal and keep what it calls back, in order."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.heard: list[tuple[str, bytes, AppendOutcome]] = []
+        self.expected = 0
+        self._news = asyncio.Event()
+
+    def append(self, name: str, data: bytes, document_id: int | None = None) -> None:
+        def done(outcome: AppendOutcome) -> None:
+            self.heard.append((name, data, outcome))
+            self._news.set()
+
+        self.expected += 1
+        self.journal.append(Append(name, document_id, (NewRow(data, 1.0, "me"),)), done)
+
+    async def all(self) -> list[tuple[str, bytes, AppendOutcome]]:
+        """Wait until everything was called back."""
+        while len(self.heard) < self.expected:
+            self._news.clear()
+            await self._news.wait()
+        return self.heard
+
+
+@pytest.fixture
+def gate(store: SqlStore) -> Gate:
+    return Gate(store)
+
+
+@pytest.fixture
+async def journal(gate: Gate) -> AsyncIterator[Journal]:
+    made = Journal(gate, backlog_bytes=MIB)
+    await made.start()
+    yield made
+    gate.open_gate.set()
+    await made.close(5.0)
+
+
+@pytest.fixture
+def caller(journal: Journal) -> Caller:
+    return Caller(journal)
+
+
+@pytest.fixture
+def quick_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "FIRST_RETRY", 0.001)
+    monkeypatch.setattr(journals, "LONGEST_RETRY", 0.002)
+
+
+async def data_of(store: SqlStore, name: str) -> list[bytes]:
+    loaded = await store.load(name)
+    return [row.data for row in loaded.rows] if loaded else []
+
+
+async def test_what_comes_in_one_turn_shares_a_commit(journal: Journal, caller: Caller, gate: Gate) -> None:
+    for number in range(100):
+        caller.append(f"d{number % 10}", b"%d" % number)
+    assert caller.heard == [], "never called back from within append"
+    await caller.all()
+    assert len(gate.batches) == 1
+    for digit in range(10):
+        assert await data_of(gate, f"d{digit}") == [b"%d" % number for number in range(digit, 100, 10)]
+
+
+async def test_what_comes_during_a_commit_shares_the_next(journal: Journal, caller: Caller, gate: Gate) -> None:
+    gate.open_gate.clear()
+    caller.append("d", b"0")
+    await gate.arrived.wait()
+    for number in range(1, 50):
+        caller.append("d", b"%d" % number)
+        await asyncio.sleep(0)
+    assert caller.heard == [] and len(gate.batches) == 1, "one writer: the next waits for the last"
+    gate.open_gate.set()
+    heard = await caller.all()
+    assert len(gate.batches) == 2
+    numbers = [outcome.first_seq for _, _, outcome in heard if isinstance(outcome, Appended)]
+    assert numbers == list(range(1, 51))
+    assert [data for _, data, _ in heard] == [b"%d" % number for number in range(50)]
+
+
+async def test_called_back_only_after_the_commit(journal: Journal, gate: Gate) -> None:
+    visible: list[list[bytes]] = []
+    asked = asyncio.get_running_loop().create_future()
+    journal.append(Append("d", None, (NewRow(b"x", 1.0),)), asked.set_result)
+    outcome = await asked
+    visible.append(await data_of(gate, "d"))
+    assert isinstance(outcome, Appended) and visible == [[b"x"]]
+
+
+async def test_first_entry_after_quiet_does_not_wait_and_later_ones_gather(gate: Gate) -> None:
+    # The gathering would outlast the test by far: only what needs no gathering can be called back.
+    now = 1000.0
+    journal = Journal(gate, backlog_bytes=MIB, gather=3600.0, clock=lambda: now)
+    await journal.start()
+    caller = Caller(journal)
+    caller.append("d", b"1")
+    await caller.all()
+    caller.append("d", b"2")
+    await asyncio.sleep(0)
+    assert len(gate.batches) == 1, "so soon after a commit it gathers"
+    # A batch that is large enough does not wait for more.
+    for number in range(journals.MAX_BATCH_ENTRIES):
+        caller.append("d", b"%d" % number)
+    gate.arrived.clear()
+    await gate.arrived.wait()
+    now += 3600.0
+    assert await journal.close(10.0) == [], "closing does not gather either"
+    assert len(caller.heard) == caller.expected
+    assert [len(batch) for batch in gate.batches] == [1, journals.MAX_BATCH_ENTRIES, 1]
+
+
+async def test_batches_are_bounded_in_bytes(
+    journal: Journal, caller: Caller, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "MAX_BATCH_BYTES", 10_000)
+    for number in range(10):
+        caller.append("d", bytes([number]) * (30_000 if number == 5 else 3_000))
+    await caller.all()
+    assert [len(batch) for batch in gate.batches] == [2, 2, 1, 1, 2, 2]
+    assert [data[0] for data in await data_of(gate, "d")] == list(range(10))
+
+
+async def test_backlog_counts_what_is_not_committed(journal: Journal, caller: Caller, gate: Gate) -> None:
+    assert journal.backlog == 0 and not journal.full
+    gate.open_gate.clear()
+    caller.append("d", b"x" * (MIB // 2))
+    caller.append("d", b"y" * 100)
+    assert journal.backlog == MIB // 2 + 100 + 2 * ENTRY_OVERHEAD and not journal.full
+    await gate.arrived.wait()
+    caller.append("d", b"z" * (MIB // 2))
+    assert journal.full
+    gate.open_gate.set()
+    await caller.all()
+    assert journal.backlog == 0 and not journal.full
+
+
+async def test_store_that_fails_and_returns_gets_everything_once(gate: Gate, quick_retry: None) -> None:
+    states: list[StoreUnavailable | None] = []
+    failing = asyncio.Event()
+
+    def on_state(error: StoreUnavailable | None) -> None:
+        states.append(error)
+        failing.set()
+
+    journal = Journal(gate, backlog_bytes=MIB, on_state=on_state)
+    await journal.start()
+    caller = Caller(journal)
+    gate.failures, gate.lose_answers = 5, 2
+    for number in range(300):
+        caller.append(f"d{number % 7}", b"%d" % number)
+        if number % 10 == 0:
+            await asyncio.sleep(0)
+    await failing.wait()
+    assert journal.failing is not None and caller.heard == []
+    heard = await caller.all()
+    assert all(isinstance(outcome, Appended) for _, _, outcome in heard)
+    assert [data for _, data, _ in heard] == [b"%d" % number for number in range(300)]
+    for digit in range(7):
+        assert await data_of(gate, f"d{digit}") == [b"%d" % number for number in range(digit, 300, 7)]
+    assert journal.failing is None and journal.backlog == 0
+    assert isinstance(states[0], StoreUnavailable) and states[-1] is None
+    assert all((one is None) != (two is None) for one, two in itertools.pairwise(states)), "only changes are told"
+    first = gate.batches[0]
+    assert all(batch is first for batch in gate.batches[:6]), "the same object is offered again"
+    assert await journal.close(5.0) == []
+
+
+async def test_repeat_while_answers_are_lost_gives_the_first_numbers(
+    journal: Journal, caller: Caller, gate: Gate, quick_retry: None
+) -> None:
+    gate.lose_answers = 1
+    caller.append("d", b"1")
+    caller.append("d", b"2")
+    heard = await caller.all()
+    assert [outcome[1:] for _, _, outcome in heard if isinstance(outcome, Appended)] == [(1, 1), (2, 2)]
+    assert len(gate.batches) == 2
+
+
+async def test_deleted_document_is_told_and_others_are_written(journal: Journal, caller: Caller, gate: Gate) -> None:
+    caller.append("gone", b"1")
+    await caller.all()
+    await gate.delete("gone", 2.0)
+    caller.append("gone", b"2", document_id=1)
+    caller.append("d", b"1")
+    heard = await caller.all()
+    assert isinstance(heard[1][2], DocumentDeleted) and isinstance(heard[2][2], Appended)
+
+
+async def test_entries_queued_before_the_id_was_known_stay_with_their_document(
+    journal: Journal, caller: Caller, gate: Gate
+) -> None:
+    gate.open_gate.clear()
+    caller.append("d", b"1")
+    await gate.arrived.wait()
+    caller.append("d", b"2")  # its room does not know the id yet
+    gate.arrived.clear()
+    gate.open_gate.set()
+    await gate.arrived.wait()
+    await caller.all()
+    first = caller.heard[0][2]
+    assert isinstance(first, Appended)
+    assert [entry.document_id for entry in gate.batches[1]] == [first.document_id]
+
+
+async def test_refused_entry_takes_along_only_what_waits_behind_it(
+    journal: Journal, caller: Caller, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collab.storage.batch.MAX_ROW_BYTES", 1_000)
+    gate.open_gate.clear()
+    caller.append("bad", b"x" * 1_001)
+    caller.append("good", b"1")
+    await gate.arrived.wait()
+    caller.append("bad", b"built on what is lost")
+    caller.append("good", b"2")
+    gate.open_gate.set()
+    await caller.all()
+    outcomes = {(name, data[:1]): outcome for name, data, outcome in caller.heard}
+    assert isinstance(outcomes["bad", b"x"], StoreRefused) and isinstance(outcomes["bad", b"b"], StoreRefused)
+    assert await data_of(gate, "good") == [b"1", b"2"]
+    assert await data_of(gate, "bad") == []
+    assert journal.backlog == 0
+    # Who opens the document again may go on with it.
+    caller.append("bad", b"anew")
+    await caller.all()
+    assert await data_of(gate, "bad") == [b"anew"]
+
+
+async def test_fault_that_names_no_document_is_isolated(
+    journal: Journal, caller: Caller, gate: Gate, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate.fault["bad"] = ValueError("a mistake in our own code")
+    for number in range(3):
+        caller.append("good", b"%d" % number)
+        caller.append("bad", b"%d" % number)
+        caller.append("also good", b"%d" % number)
+    await caller.all()
+    assert {name for name, _, outcome in caller.heard if isinstance(outcome, StoreRefused)} == {"bad"}
+    assert await data_of(gate, "good") == await data_of(gate, "also good") == [b"0", b"1", b"2"]
+    assert any("'bad'" in record.getMessage() for record in caplog.records)
+
+
+async def test_callback_that_fails_does_not_hinder_the_others(
+    journal: Journal, caller: Caller, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: AppendOutcome) -> None:
+        raise LookupError("a mistake of the caller")
+
+    journal.append(Append("d", None, (NewRow(b"1", 1.0),)), broken)
+    caller.append("d", b"2")
+    await caller.all()
+    assert "a callback of the journal failed" in caplog.text
+
+
+async def test_close_writes_what_is_left(gate: Gate) -> None:
+    journal = Journal(gate, backlog_bytes=MIB, gather=3600.0)
+    caller = Caller(journal)
+    caller.append("before the start", b"1")
+    await journal.start()
+    caller.append("d", b"1")
+    assert await journal.close(10.0) == []
+    assert len(caller.heard) == 2
+    with pytest.raises(RuntimeError):
+        caller.append("d", b"2")
+
+
+async def test_close_names_what_could_not_be_saved(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal(gate, backlog_bytes=MIB)
+    await journal.start()
+    caller = Caller(journal)
+    caller.append("saved", b"1")
+    await caller.all()
+    gate.failures = 10**9
+    gate.arrived.clear()
+    caller.append("two", b"1")
+    await gate.arrived.wait()
+    caller.append("one", b"1")
+    caller.append("two", b"2")
+    assert await journal.close(0.05) == ["one", "two"]
+    assert len(caller.heard) == 1
+
+
+async def test_close_saves_when_the_store_returns_in_time(gate: Gate) -> None:
+    journal = Journal(gate, backlog_bytes=MIB)
+    await journal.start()
+    caller = Caller(journal)
+    gate.failures = 2
+    caller.append("d", b"1")
+    assert await journal.close(30.0) == []
+    assert await data_of(gate, "d") == [b"1"]
