@@ -1,0 +1,100 @@
+"""Clients that edit without rest and come back whenever the server goes away.
+
+Each edit puts one token that exists nowhere else into an array, so what was lost or came twice can be
+told by name at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from pycrdt import Array
+
+from tests.support.server import ServerProcess
+from tests.support.waiting import eventually
+from tests.support.wsclient import LiveClient
+
+# 100 edits a second and client: the server gathers several into each commit, and the test itself keeps up.
+PAUSE = 0.01
+
+
+class Load:
+    """``clients`` live clients on each document; :meth:`stop` ends the editing, leaving the block the clients.
+
+    Attributes:
+        made: the tokens that were put into each document, by its name.
+    """
+
+    def __init__(self, server: ServerProcess, names: Sequence[str], clients: int, seed: int) -> None:
+        self.names = list(names)
+        self.clients = {
+            name: [LiveClient(server.document_url(name), keep=True) for _ in range(clients)] for name in names
+        }
+        self.made: dict[str, list[str]] = {name: [] for name in names}
+        self._random = random.Random(seed)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        for name, clients in self.clients.items():
+            for i, client in enumerate(clients):
+                await client.connect()
+                self._tasks.append(asyncio.create_task(self._edit(client, name, i)))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+        for clients in self.clients.values():
+            for client in clients:
+                await client.close()
+
+    async def stop(self) -> None:
+        """End the editing; the clients stay."""
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
+    async def until_made(self, more: int) -> None:
+        """Wait until that many more edits were made in each document."""
+        goal = {name: len(made) + more for name, made in self.made.items()}
+
+        async def reached() -> bool:
+            return all(len(self.made[name]) >= goal[name] for name in self.names)
+
+        await eventually(reached, f"{more} more edits")
+
+    async def converged(self) -> None:
+        """Wait until every client has every token, and assert that it has each of them once."""
+        for name, clients in self.clients.items():
+            expected = sorted(self.made[name])
+            for client in clients:
+                await client.until(
+                    lambda client=client, expected=expected: len(array(client)) >= len(expected),  # type: ignore[misc]
+                    f"all {len(expected)} edits of {name}",
+                    seconds=60.0,
+                )
+                assert sorted(array(client)) == expected
+            assert len({tuple(array(client)) for client in clients}) == 1
+
+    async def _edit(self, client: LiveClient, name: str, number: int) -> None:
+        for n in range(1_000_000):
+            token = f"{number}:{n}"
+            self.made[name].append(token)
+            tokens: Array[Any] = client.doc.get("tokens", type=Array)
+            tokens.insert(self._random.randint(0, len(tokens)), token)
+            # Offline a person edits too, but what piles up while the server starts need not be all of the load.
+            await asyncio.sleep(PAUSE * self._random.random() * (2 if client.open else 20))
+
+
+def array(client: LiveClient) -> list[str]:
+    """The tokens that a client sees."""
+    tokens: Array[Any] = client.doc.get("tokens", type=Array)
+    return tokens.to_py() or []
