@@ -27,6 +27,7 @@ from collab.storage.sql import open_store
 from collab.storage.urls import parse_database_url
 from collab.telemetry import get_logger
 from collab.transports.health import Readiness, healthz
+from collab.transports.http_log import HttpLog
 from collab.transports.static import add_static_routes, find_web_root
 from collab.transports.websocket import WebSocketOptions, WebSockets
 
@@ -119,7 +120,7 @@ async def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     app = create_app(settings)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_HTTP_SHUTDOWN_SECONDS)
+    runner = web.AppRunner(app, access_log=None, logger=HttpLog(), shutdown_timeout=_HTTP_SHUTDOWN_SECONDS)
     await runner.setup()
     try:
         site = web.TCPSite(runner, settings.host, settings.port, backlog=4096)

@@ -141,3 +141,23 @@ async def test_a_request_that_is_no_http_is_refused(server: ServerProcess) -> No
         writer.close()
         await writer.wait_closed()
     assert server.running
+
+
+async def test_requests_that_are_none_cannot_flood_the_log(server: ServerProcess) -> None:
+    bad_request = b"GET /ws/\xc3\xa4 HTTP/1.1\r\nHost: x\r\n\r\n"
+    upgrade = b"GET /ws/gone HTTP/1.1\r\nHost: x\r\n" + b"".join(
+        f"{key}: {value}\r\n".encode() for key, value in UPGRADE.items()
+    )
+    lines = len(server.log_lines)
+    for request in [bad_request] * 60 + [upgrade + b"\r\n"] * 60:
+        _, writer = await asyncio.open_connection(server.host, server.port)
+        writer.write(request)
+        await writer.drain()
+        # Reset, not closed: the server meets a dead connection in the middle of its handshake.
+        writer.transport.abort()
+    # All of them were handled when one that came after them is, and its socket is greeted.
+    async with RawClient(server.document_url("after the flood")) as client:
+        await client.expect_sync(STEP1)
+    fresh = server.log_lines[lines:]
+    assert len(fresh) <= 30, fresh[:40]
+    assert not any("Traceback" in line for line in fresh)
