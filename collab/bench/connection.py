@@ -94,12 +94,15 @@ class Connection(asyncio.Protocol):
 
     def send_update(self, update: bytes) -> None:
         """Send a Yjs update (v1) as one message in one frame."""
+        if self.transport is not None:
+            self.transport.write(self._update_frame(update))
+
+    def _update_frame(self, update: bytes) -> bytes:
         front = self._fronts.get(len(update))
         if front is None:
             head = self._prefix + bytes((SYNC, UPDATE)) + encode_var_uint(len(update))
             front = self._fronts[len(update)] = _header(len(head) + len(update)) + head
-        if self.transport is not None:
-            self.transport.write(front + update)
+        return front + update
 
     def send_awareness(self, client: int, clock: int, state: bytes) -> None:
         """Send one awareness state (JSON in UTF-8) of ``client`` at ``clock``."""
@@ -111,13 +114,20 @@ class Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.write(frame(self._prefix + message))
 
-    def type(self, typist: Typist, now: float) -> None:
-        """Let ``typist`` type here, and enter the send time ``now`` (perf_counter seconds) for each character."""
-        update = typist.stroke()
-        times = self.ledger.sent_at.setdefault(typist.client, [])
-        times.extend([now] * typist.size)
-        self.ledger.sent += 1
-        self.send_update(update)
+    def type(self, typist: Typist, now: float, strokes: int = 1) -> None:
+        """Let ``typist`` type here ``strokes`` times, each a message and a frame of its own, in one write.
+
+        ``now`` (perf_counter seconds) is entered as the send time of each.
+        """
+        ledger = self.ledger
+        ledger.sent += strokes
+        if strokes == 1 and typist.size == 1:
+            typist.sent_at.append(now)
+            self.send_update(typist.stroke())
+            return
+        typist.sent_at.extend([now] * (strokes * typist.size))
+        if self.transport is not None:
+            self.transport.write(b"".join([self._update_frame(typist.stroke()) for _ in range(strokes)]))
 
     # --- the socket ------------------------------------------------------------------------------
 

@@ -72,8 +72,7 @@ async def open_rooms(target: Target, documents: Sequence[str], members: int, led
 
     connections = await gathered([job(document) for document in documents for _ in range(members)])
     return [
-        Room(document, connections[index * members : (index + 1) * members])
-        for index, document in enumerate(documents)
+        Room(document, connections[index * members : (index + 1) * members]) for index, document in enumerate(documents)
     ]
 
 
@@ -84,6 +83,7 @@ def give_typists(rooms: Sequence[Room], writers: int, rng: random.Random) -> Non
             typist = Typist(rng.randrange(1 << 28, 1 << 32))
             room.typists.append(typist)
             connection.typists.append(typist)
+            connection.ledger.sent_at[typist.client] = typist.sent_at
 
 
 @contextmanager

@@ -44,6 +44,10 @@ Figures = dict[str, Any]
 
 # After the last delivery: a journal that gathers for some milliseconds still has to commit.
 _COMMIT_PAUSE = 0.1
+# What one client types within 10 ms it hands to its socket in one write (a message and a frame each, as
+# ever). Below 150 updates a second and client that is a write for each; above, where only the search for the
+# highest rate goes, the generator would otherwise spend its core on system calls.
+_ONE_WRITE = 0.01
 # The generator is no witness of the server any more when it needs more of its core than this.
 GENERATOR_LIMIT = 0.9
 
@@ -89,8 +93,9 @@ async def _typing(
         await close_all(connections)
 
 
-def keystroke(connection: Connection, typist: Typist) -> Callable[[float], None]:
-    return lambda now: connection.type(typist, now)
+def keystroke(connection: Connection, typist: Typist, strokes: int = 1) -> Callable[[float], None]:
+    """Return the action that lets ``typist`` type ``strokes`` times on ``connection``."""
+    return lambda now: connection.type(typist, now, strokes)
 
 
 async def _typing_in(
@@ -102,9 +107,8 @@ async def _typing_in(
     patience: float,
     what: str,
 ) -> Figures:
-    actions = [
-        keystroke(connection, typist) for connection in connections for typist in connection.typists
-    ]
+    strokes = max(1, round(rate * _ONE_WRITE))
+    actions = [keystroke(connection, typist, strokes) for connection in connections for typist in connection.typists]
     members = len(opened[0].connections)
     backlog_limit = max(2_000.0, len(actions) * rate * members)  # one second's deliveries
 
@@ -114,7 +118,7 @@ async def _typing_in(
     with collector_resting():
         watch = Stopwatch(bench.server)
         driven = await drive(
-            actions, rate, bench.seconds, bench.rng, progress=bench.progress, what=what, stop=overloaded
+            actions, rate / strokes, bench.seconds, bench.rng, progress=bench.progress, what=what, stop=overloaded
         )
         bench.progress(1.0, "waiting for the last deliveries")
         everywhere = ledger.sent * members
@@ -303,10 +307,13 @@ async def _settled_rss(server: ServerProcess) -> int:
 _FILL_WINDOW = 4_000
 
 
-async def _fill(bench: Bench, document: str, strokes: Iterator[tuple[bytes, int]], total: int, window: int) -> None:
+async def _fill(
+    bench: Bench, document: str, strokes: Iterator[tuple[bytes, int]], total: int, window: int
+) -> Connection:
     """Write a document: ``strokes`` gives updates (v1) and how many characters each inserts.
 
-    A second client follows, and the writer never gets more than ``window`` characters ahead of it.
+    A second client follows, and the writer never gets more than ``window`` characters ahead of it. That
+    client is returned, still connected: a server without a store forgets a document that nobody has open.
     """
     ledger = Ledger()
     writer = await connect(bench.target, document, ledger)
@@ -332,8 +339,11 @@ async def _fill(bench: Bench, document: str, strokes: Iterator[tuple[bytes, int]
                 bench.progress(number / total, "writing the document")
         if not await settle(ledger, lambda: arrived() >= typed, patience=10.0, limit=120.0):
             raise ProtocolError(f"only {arrived()} of {typed} characters of {document!r} arrived while it was written")
-    finally:
+    except BaseException:
         await close_all([writer, reader])
+        raise
+    await close_all([writer])
+    return reader
 
 
 async def _joins(bench: Bench, document: str, clients: int, within: float = 120.0) -> tuple[list[float], int]:
@@ -372,23 +382,29 @@ async def cold_join(bench: Bench, *, edits: int = 100_000, clients: int = 50) ->
             update = session.edit()
             yield update, int(update[0] != 0)
 
-    await _fill(bench, document, strokes(), edits, _FILL_WINDOW)
-    cold = await _restarted(bench)
-    (first,), size = await _joins(bench, document, 1)
-    await _restarted(bench)
-    watch = Stopwatch(bench.server)
-    many, _ = await _joins(bench, document, clients)
-    figures: Figures = {
+    keeper = await _fill(bench, document, strokes(), edits, _FILL_WINDOW)
+    try:
+        if bench.restart is not None:
+            await close_all([keeper])
+        cold = await _restarted(bench)
+        (first,), size = await _joins(bench, document, 1)
+        await _restarted(bench)
+        watch = Stopwatch(bench.server)
+        many, _ = await _joins(bench, document, clients)
+        cpu, share = watch.server_cpu(), watch.generator_share()
+        right = await holds_exactly(bench.target, document, session.held(), chained=False)
+    finally:
+        await close_all([keeper])
+    return {
         "cold": cold,
         "bytes": size,
         "first_ms": first * 1000,
         "last_ms": many[-1] * 1000,
         "clients": clients,
-        "server_cpu_s": watch.server_cpu(),
-        "generator_share": watch.generator_share(),
+        "server_cpu_s": cpu,
+        "generator_share": share,
+        "right": right,
     }
-    figures["right"] = await holds_exactly(bench.target, document, session.held(), chained=False)
-    return figures
 
 
 async def big_join(bench: Bench, *, megabytes: float = 20.0, clients: int = 150) -> Figures:
@@ -407,21 +423,22 @@ async def big_join(bench: Bench, *, megabytes: float = 20.0, clients: int = 150)
             for typist in typists:
                 yield typist.stroke(), paste
 
-    await _fill(bench, document, strokes(), strokes_each * writers, 400 * paste)
-    bench.progress(0.9, "joining")
-    calm = await _beside(bench, None)
-    watch: Stopwatch | None = None
-    joined: tuple[list[float], int] | None = None
+    keeper = await _fill(bench, document, strokes(), strokes_each * writers, 400 * paste)
+    times: list[float] = []
+    size = 0
 
     async def join() -> None:
-        nonlocal watch, joined
-        watch = Stopwatch(bench.server)
-        joined = await _joins(bench, document, clients)
+        nonlocal times, size
+        times, size = await _joins(bench, document, clients)
 
-    others = await _beside(bench, join)
-    assert watch is not None and joined is not None
-    times, size = joined
-    expected = {typist.client: typist.held() for typist in typists}
+    try:
+        bench.progress(0.9, "joining")
+        calm = await _beside(bench, None)
+        others = await _beside(bench, join)
+        expected = {typist.client: typist.held() for typist in typists}
+        whole = await holds_exactly(bench.target, document, expected, chained=True)
+    finally:
+        await close_all([keeper])
     return {
         "bytes": size,
         "clients": clients,
@@ -433,7 +450,7 @@ async def big_join(bench: Bench, *, megabytes: float = 20.0, clients: int = 150)
         "others_p99_ms": others["p99_ms"],
         "others_max_ms": others["max_ms"],
         "calm_p99_ms": calm["p99_ms"],
-        "right": bool(others["right"]) and await holds_exactly(bench.target, document, expected, chained=True),
+        "right": bool(others["right"]) and whole,
     }
 
 
@@ -483,7 +500,7 @@ async def many_ids(bench: Bench, *, ids: int = 50_000, edits: int = 1_000_000) -
                 yield typist.stroke(), 1
 
     start = perf_counter()
-    await _fill(bench, aged, strokes(), ids * each, _FILL_WINDOW)
+    keepers = [await _fill(bench, aged, strokes(), ids * each, _FILL_WINDOW)]
     filled = perf_counter() - start
     expected = {typist.client: typist.held() for typist in typists}
     right = await holds_exactly(bench.target, aged, expected, chained=True)
@@ -492,9 +509,10 @@ async def many_ids(bench: Bench, *, ids: int = 50_000, edits: int = 1_000_000) -
     writer = Typist(7, paste)
     plain = bench.document("plain")
     pastes = [(writer.stroke(), paste) for _ in range(int(old_joins["bytes"]) // paste)]
-    await _fill(bench, plain, iter(pastes), len(pastes), 400 * paste)
+    keepers.append(await _fill(bench, plain, iter(pastes), len(pastes), 400 * paste))
     new_joins = await _join_cost(bench, plain)
     rounds = [(await _edit_cost(bench, bench.document("fresh")), await _edit_cost(bench, aged)) for _ in range(3)]
+    await close_all(keepers)
 
     def middle(which: int, key: str) -> float | None:
         values = sorted(pair[which][key] for pair in rounds if pair[which][key] is not None)
@@ -514,8 +532,14 @@ async def many_ids(bench: Bench, *, ids: int = 50_000, edits: int = 1_000_000) -
         "fresh_edit_cpu_us": middle(0, "cpu_us"),
         "edit_p50_ms": middle(1, "p50_ms"),
         "fresh_edit_p50_ms": middle(0, "p50_ms"),
+        "edit_ratio": _ratio(middle(1, "cpu_us"), middle(0, "cpu_us")),
+        "join_ratio": _ratio(old_joins["cpu_ms"], new_joins["cpu_ms"]),
         "right": right,
     }
+
+
+def _ratio(aged: float | None, fresh: float | None) -> float | None:
+    return aged / fresh if aged is not None and fresh else None
 
 
 async def _join_cost(bench: Bench, document: str, times: int = 10) -> Figures:

@@ -56,7 +56,7 @@ class Typist:
     the order of their client IDs (YATA: equal origins, lower ID to the left) and never mix.
     """
 
-    __slots__ = ("_again", "_head", "client", "clock", "size")
+    __slots__ = ("_again", "_head", "client", "clock", "sent_at", "size")
 
     def __init__(self, client: int, size: int = 1) -> None:
         if not 1 <= size <= MAX_STROKE:
@@ -64,6 +64,8 @@ class Typist:
         self.client = client
         self.clock = 0
         self.size = size
+        # When each character was sent, perf_counter seconds; whoever sends it writes it down.
+        self.sent_at: list[float] = []
         number = encode_var_uint(client)
         self._head = b"\x01\x01" + number
         self._again = bytes((_STRING | _HAS_ORIGIN,)) + number
@@ -85,11 +87,7 @@ class Typist:
         if start >= self.clock:
             return b"\x00\x00"
         text = run_of_text(start, self.clock)
-        origin = (
-            self._again + encode_var_uint(start - 1)
-            if start
-            else bytes((_STRING, 1)) + encode_var_string(ROOT)
-        )
+        origin = self._again + encode_var_uint(start - 1) if start else bytes((_STRING, 1)) + encode_var_string(ROOT)
         return self._head + encode_var_uint(start) + origin + encode_var_uint(len(text)) + text + b"\x00"
 
     def held(self) -> bytes:

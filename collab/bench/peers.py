@@ -1,0 +1,359 @@
+"""This server beside the Node servers: the same load, the same core, in turn.
+
+Strategy: each candidate is a process started for one repetition and pinned to one core, the generator
+to another. Repetitions are interleaved (ours, theirs, theirs, ours, ...), so a machine whose speed drifts
+drifts for all; figures are medians, and what is judged are ratios of one run. The Node servers keep
+everything in memory, as their packages do by default; this one commits every edit to SQLite with
+``synchronous=FULL`` meanwhile. Only where a restart is the point do they keep files through their hooks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import platform
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from collab.bench.connection import Target
+from collab.bench.process import ServerProcess, pin
+from collab.bench.scenarios import Bench, Figures, run_scenario
+from collab.bench.wire import WireName, choose_wire
+from collab.errors import ConfigurationError
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_READY = re.compile(r"(?:ws|http)://127\.0\.0\.1:(\d+)")
+_SERVER_CORE, _GENERATOR_CORE = 0, 1
+_START_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A server that can be started: ``folder`` of a Node peer below tests/peers, None for this server."""
+
+    name: str
+    folder: str | None
+    wire: WireName
+    path: str
+
+
+OURS = Candidate("collab", None, WireName.Y_WEBSOCKET, "/ws")
+Y_WEBSOCKET = Candidate("@y/websocket-server", "y-websocket", WireName.Y_WEBSOCKET, "")
+HOCUSPOCUS = Candidate("@hocuspocus/server", "hocuspocus", WireName.HOCUSPOCUS, "")
+CANDIDATES = (OURS, Y_WEBSOCKET, HOCUSPOCUS)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """A figure, and what it should be: at most (or least) ``factor`` of the best peer's, or a bound of its own.
+
+    ``against`` names the peers that count; empty, ``factor`` is absolute.
+    """
+
+    key: str
+    meaning: str
+    factor: float
+    against: tuple[Candidate, ...] = ()
+    higher: bool = False
+
+
+PEERS = (Y_WEBSOCKET, HOCUSPOCUS)
+_CPU = "server CPU for 1,000 deliveries, ms"
+_P99 = Goal("p99_ms", "p99 latency, ms", 1.0, PEERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One scenario of the comparison."""
+
+    scenario: str
+    title: str
+    goals: tuple[Goal, ...]
+    repetitions: int = 3
+    candidates: tuple[Candidate, ...] = CANDIDATES
+    keeps: bool = False  # the peers keep files, because the server is restarted
+
+
+PLANS = (
+    Plan(
+        "one-writer", "One writer at 50 edits/s, 100 readers",
+        (Goal("cpu_ms_per_1000", _CPU, 0.9, (Y_WEBSOCKET,)), _P99),
+    ),
+    Plan("everybody", "100 clients in one room, 5 edits/s each", (Goal("cpu_ms_per_1000", _CPU, 0.6, PEERS), _P99)),
+    Plan(
+        "many-rooms", "500 rooms of 2 clients, 1 edit/s each",
+        (
+            Goal("cpu_ms_per_1000", f"{_CPU}, against @y/websocket-server", 1.1, (Y_WEBSOCKET,)),
+            Goal("cpu_ms_per_1000", f"{_CPU}, against @hocuspocus/server", 0.75, (HOCUSPOCUS,)),
+            _P99,
+        ),
+    ),
+    Plan(
+        "presence", "Presence: 100 clients moving 10 times a second",
+        (Goal("cpu_ms_per_1000", _CPU, 0.4, PEERS), _P99),
+    ),
+    Plan(
+        "max-one-room", "Highest rate with p99 under 100 ms: 1 room of 20",
+        (Goal("updates_per_s", "updates/s", 3.0, PEERS, higher=True),), repetitions=2,
+    ),
+    Plan(
+        "max-many-rooms", "Highest rate with p99 under 100 ms: 50 rooms of 4",
+        (Goal("updates_per_s", "updates/s", 3.0, PEERS, higher=True),), repetitions=2,
+    ),
+    Plan(
+        "idle", "5,000 idle connections",
+        (
+            Goal("memory_kib", "memory for each connection, KiB", 15.0),
+            Goal("connects_per_s", "connects/s", 1.0, (Y_WEBSOCKET,), higher=True),
+        ),
+    ),
+    Plan(
+        "cold-join", "A stored document of 100,000 single-character edits, after a restart",
+        (Goal("first_ms", "first client in sync, ms", 40.0), Goal("last_ms", "last of 50 at once, ms", 150.0)),
+        keeps=True,
+    ),
+    Plan(
+        "big-join", "A 20 MB document, 150 clients joining at once",
+        (
+            Goal("server_cpu_s", "server CPU in all, s", 2.0),
+            Goal("others_p99_ms", "other rooms' p99 meanwhile, ms", 50.0),
+        ),
+    ),
+    Plan(
+        "many-ids", "A document of 50,000 client IDs and 1,000,000 edits, beside a fresh one",
+        (
+            Goal("edit_ratio", "cost of an edit, aged to fresh", 1.25),
+            Goal("join_ratio", "cost of a join, aged to fresh of the same size", 1.25),
+        ),
+        repetitions=1, candidates=(OURS,),
+    ),
+)  # fmt: skip
+
+
+async def compare(*, quick: bool, only: list[str], show: Callable[[float, str], None]) -> tuple[str, bool]:
+    """Run the comparison; return the report in Markdown and whether every run was right.
+
+    Raises ConfigurationError when this is no checkout, or Node or its packages cannot be had.
+    """
+    await _install()
+    pin({_GENERATOR_CORE})
+    plans = [plan for plan in PLANS if not only or plan.scenario in only]
+    if not plans:
+        raise ConfigurationError(f"no such scenario; there are {', '.join(plan.scenario for plan in PLANS)}")
+    steps = [
+        (plan, candidate)
+        for plan in plans
+        for _ in range(1 if quick else plan.repetitions)
+        for candidate in plan.candidates
+    ]
+    runs: dict[tuple[str, str], list[Figures]] = {}
+    for at, (plan, candidate) in enumerate(steps):
+        label = f"{plan.scenario}, {candidate.name}"
+
+        def part(done: float, what: str, at: int = at, label: str = label) -> None:
+            show((at + done) / len(steps), f"{label}: {what}")
+
+        part(0.0, "starting")
+        figures = await _measure(plan, candidate, 2.0 if quick else 5.0, part)
+        runs.setdefault((plan.scenario, candidate.name), []).append(figures)
+    right = all(figures["right"] for (_, name), many in runs.items() if name == OURS.name for figures in many)
+    return _report(plans, runs, quick), right
+
+
+async def _measure(plan: Plan, candidate: Candidate, seconds: float, show: Callable[[float, str], None]) -> Figures:
+    with tempfile.TemporaryDirectory(prefix="collab-bench-") as folder:
+        async with _running(candidate, Path(folder), plan.keeps) as (restart, process):
+            url, server = process
+            bench = Bench(
+                Target(url, choose_wire(candidate.wire)), server, seconds, show, restart,
+                url=url, wire=candidate.wire.value,
+            )  # fmt: skip
+            try:
+                return await run_scenario(plan.scenario, bench)
+            except Exception as error:
+                # A peer that cannot do it at all is a result; ours failing is seen by `right`.
+                return {"right": False, "error": f"{type(error).__name__}: {error}"}
+
+
+Restart = Callable[[], Awaitable[tuple[Target, ServerProcess]]]
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    candidate: Candidate, folder: Path, keeps: bool
+) -> AsyncIterator[tuple[Restart, tuple[str, ServerProcess]]]:
+    """Run a candidate on its core while the block lasts; it can be stopped and started again on the same files."""
+    running: list[asyncio.subprocess.Process] = []
+
+    async def start() -> tuple[str, ServerProcess]:
+        process = await _start(candidate, folder, keeps)
+        running.append(process)
+        assert process.stdout is not None
+        async with asyncio.timeout(_START_SECONDS):
+            while (found := _READY.search(line := (await process.stdout.readline()).decode())) is None:
+                if not line:
+                    raise ConfigurationError(f"{candidate.name} did not start")
+        return f"ws://127.0.0.1:{found[1]}{candidate.path}", ServerProcess(process.pid)
+
+    async def stop() -> None:
+        while running:
+            process = running.pop()
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), 30)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+    async def restart() -> tuple[Target, ServerProcess]:
+        await stop()
+        url, server = await start()
+        return Target(url, choose_wire(candidate.wire)), server
+
+    try:
+        yield restart, await start()
+    finally:
+        await stop()
+
+
+async def _start(candidate: Candidate, folder: Path, keeps: bool) -> asyncio.subprocess.Process:
+    def on_its_core() -> None:
+        pin({_SERVER_CORE})
+
+    if candidate.folder is None:
+        command = [sys.executable, "-m", "collab", "serve", "--port", "0", "--data-dir", str(folder)]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("COLLAB_")}
+        environment["COLLAB_LOG_LEVEL"] = "warning"
+        cwd = _CHECKOUT
+    else:
+        command = [_program("node"), "server.js"]
+        environment = {**os.environ, "PORT": "0", **({"DATA_DIR": str(folder)} if keeps else {})}
+        cwd = _CHECKOUT / "tests" / "peers" / candidate.folder
+    return await asyncio.create_subprocess_exec(
+        *command, cwd=cwd, env=environment, stdout=asyncio.subprocess.PIPE, preexec_fn=on_its_core
+    )
+
+
+async def _install() -> None:
+    """Install the peers' packages where they are missing."""
+    for candidate in CANDIDATES:
+        if candidate.folder is None:
+            continue
+        folder = _CHECKOUT / "tests" / "peers" / candidate.folder
+        if not (folder / "package-lock.json").is_file():
+            raise ConfigurationError("the comparison runs in a checkout, where tests/peers stands")
+        if (folder / "node_modules").is_dir():
+            continue
+        install = await asyncio.create_subprocess_exec(
+            _program("npm"), "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", cwd=folder
+        )
+        if await install.wait():
+            shutil.rmtree(folder / "node_modules", ignore_errors=True)
+            raise ConfigurationError(f"npm could not install {candidate.name}")
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is None:
+        raise ConfigurationError(f"no {name} on the PATH; `make bench` installs Node where it is missing")
+    return path
+
+
+# The report
+
+
+def _value(runs: dict[tuple[str, str], list[Figures]], scenario: str, name: str, key: str) -> float | None:
+    values = [figures[key] for figures in runs.get((scenario, name), []) if figures.get(key) is not None]
+    return float(median(values)) if values else None
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "failed"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _verdict(goal: Goal, ours: float | None, best: float | None) -> tuple[str, str, bool]:
+    """Return what was to be reached, what was, and whether it was."""
+    sign = ">=" if goal.higher else "<="
+    if ours is None:
+        return f"{sign} {goal.factor:g}", "failed", False
+    if not goal.against:
+        return f"{sign} {goal.factor:g}", _number(ours), ours <= goal.factor
+    if best is None:  # no peer could do it at all
+        return f"{sign} {goal.factor:g} x", "no peer", True
+    ratio = ours / best if best else float("inf")
+    return f"{sign} {goal.factor:g} x", f"{ratio:.2f} x", ratio >= goal.factor if goal.higher else ratio <= goal.factor
+
+
+def _report(plans: list[Plan], runs: dict[tuple[str, str], list[Figures]], quick: bool) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        "This server beside the Node servers that it replaces: the same load generator, the same core, in turn. The",
+        "Node servers keep everything in memory; this one commits every edit to SQLite with `synchronous=FULL`",
+        "meanwhile. Only in the scenario with a restart do they keep files. Figures are medians of interleaved",
+        "repetitions on a shared virtual machine whose speed drifts: trust ratios of one run, not decimals.",
+        "",
+        "```sh",
+        "make bench" + (" ARGS=--quick" if quick else ""),
+        "```",
+        "",
+        f"{os.cpu_count()} cores ({platform.machine()}), {platform.system()}, Python {platform.python_version()}; "
+        "the server has one core, the generator another.",
+        "",
+        "| scenario | figure | " + " | ".join(candidate.name for candidate in CANDIDATES) + " | to reach | reached | |",
+        "|---|---|" + "---:|" * len(CANDIDATES) + "---|---|---|",
+    ]
+    for plan in plans:
+        title = plan.title
+        for goal in plan.goals:
+            values = {candidate: _value(runs, plan.scenario, candidate.name, goal.key) for candidate in plan.candidates}
+            rivals = [value for peer in goal.against if (value := values.get(peer)) is not None]
+            best = (max(rivals) if goal.higher else min(rivals)) if rivals else None
+            wanted, reached, good = _verdict(goal, values[OURS], best)
+            cells = " | ".join(_number(values[candidate]) if candidate in values else "" for candidate in CANDIDATES)
+            lines.append(
+                f"| {title} | {goal.meaning} | {cells} | {wanted} | {reached} | {'yes' if good else '**no**'} |"
+            )
+            title = ""
+    lines += ["", "## Right or wrong", ""]
+    wrong = [
+        f"- {plan.scenario}, {candidate.name}: {_why(runs[plan.scenario, candidate.name])}"
+        for plan in plans
+        for candidate in plan.candidates
+        if not all(figures["right"] for figures in runs[plan.scenario, candidate.name])
+    ]
+    lines += wrong or [
+        "In every run everything that was sent arrived everywhere, and the final documents held exactly it."
+    ]
+    shares = [
+        float(figures["generator_share"])
+        for many in runs.values()
+        for figures in many
+        if figures.get("generator_share") is not None
+    ]
+    lines += [
+        "",
+        "## How busy the generator was",
+        "",
+        f"At most {max(shares, default=0.0):.0%} of its core in any of these runs. Its own ceiling, against a sink",
+        "that does nothing but fan out: `collab bench ceiling`.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _why(many: list[Figures]) -> str:
+    for figures in many:
+        if not figures["right"]:
+            return str(figures.get("error") or f"lost {figures.get('lost')}, or the document was not what was sent")
+    return ""
