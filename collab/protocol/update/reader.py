@@ -338,6 +338,7 @@ def _read(update: Update) -> Iterator[None]:
                         length, pos = read_var_uint(data, pos)
                         if length > size - pos:
                             raise UpdateError("a content declares more values than it has bytes for")
+                        pause = pos + MARK_BYTES
                         for at in range(length):
                             value, pos = read_var_uint(data, pos)
                             text = data[pos : pos + value].decode()
@@ -347,8 +348,9 @@ def _read(update: Update) -> Iterator[None]:
                                     check_short_json(text)
                             else:
                                 yield from check_json(text)
-                            if at & 511 == 511:
+                            if at & 511 == 511 or pos >= pause:
                                 yield
+                                pause = pos + MARK_BYTES
                     elif kind == 9:
                         length = 1
                         pos = _skip_string(data, pos)
@@ -403,6 +405,9 @@ def _read(update: Update) -> Iterator[None]:
                         yield
                         pause = pos + MARK_BYTES
                 entries.append(Deletes(client, ranges, start, pos))
+                if pos >= pause:
+                    yield
+                    pause = pos + MARK_BYTES
         if pos != size:
             raise UpdateError("the update does not end where its bytes end")
     except UpdateError:

@@ -1,0 +1,386 @@
+"""The wall: every hostile update has its verdict, every real one passes, and nothing else ever leaves the reader."""
+
+from __future__ import annotations
+
+import json
+import random
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collab.engine.document import Document
+from collab.errors import UpdateError
+from collab.protocol.lib0 import encode_var_string, encode_var_uint
+from collab.protocol.update.reader import MAX_DEPTH, Update, UpdateReader, read_update
+from tests.support.build import deletes, gc, identity, item, lines, section, session, skip, text, update
+
+HERE = Path(__file__).parent
+CORPUS = json.loads((HERE / "data" / "hostile-updates.json").read_text())["updates"]
+C5 = json.loads((HERE.parents[1] / "hostile" / "data" / "c5.json").read_text())
+
+# Some 60 to 200 real updates a log, with all kinds of content.
+LOGS = [session(seed) for seed in range(4)]
+REAL = [data for log in LOGS for data in log]
+
+# Work of one slice, in lines of Python: about two milliseconds.
+SLICE_LINES = 60_000
+
+
+def of(verdict: str) -> list[str]:
+    return [name for name, entry in CORPUS.items() if entry["expect"] == verdict]
+
+
+def hostile(name: str) -> bytes:
+    return bytes.fromhex(CORPUS[name]["hex"])
+
+
+def one(kind: int, content: bytes, **more: Any) -> bytes:
+    """An update of one struct of client 5."""
+    return update(section(5, 0, item(kind, content, **more)))
+
+
+def content(read: Update) -> tuple[Any, ...]:
+    """Everything that a reader has found, comparable."""
+    return (
+        read.data,
+        [tuple(getattr(found, name) for name in type(found).__slots__) for found in read.sections],
+        [tuple(getattr(found, name) for name in type(found).__slots__) for found in read.deletes],
+        read.deletes_start,
+    )
+
+
+def test_the_corpus_has_all_three_verdicts() -> None:
+    assert sorted(of("refuse") + of("ask") + of("take")) == sorted(CORPUS)
+    assert len(of("refuse")) > 15 and len(of("ask")) > 2 and len(of("take")) > 8
+
+
+@pytest.mark.parametrize("name", of("refuse"))
+def test_what_makes_yjs_throw_is_refused_and_changes_nothing(name: str) -> None:
+    document = Document()
+    with pytest.raises(UpdateError):
+        read_update(hostile(name))
+    with pytest.raises(UpdateError):
+        document.take(hostile(name))
+    assert document.flush() is None
+    assert (document.version, document.encode()) == (0, b"\0\0")
+
+
+@pytest.mark.parametrize(("name", "missing"), [("cycle2", (6, 0)), ("skip-only", (5, 0)), ("skip-then-item", (5, 0))])
+def test_what_is_not_whole_is_asked_for_and_not_taken(name: str, missing: tuple[int, int]) -> None:
+    assert name in of("ask")
+    document = Document()
+    taken = document.take(hostile(name))
+    assert not taken.new
+    assert taken.missing is not None and (taken.missing == missing or name == "cycle2")
+    assert document.lacks(*taken.missing)
+    assert document.flush() is None
+    assert document.encode() == b"\0\0"
+
+
+def test_the_cases_to_ask_for_are_all_of_them() -> None:
+    assert sorted(of("ask")) == ["cycle2", "skip-only", "skip-then-item"]
+
+
+@pytest.mark.parametrize("name", of("take"))
+def test_what_yjs_lives_with_is_relayed_byte_for_byte(name: str) -> None:
+    data = hostile(name)
+    document = Document()
+    if data[0] == 0:  # deletes alone: of something that is there
+        document.take(update(section(5, 0, text("abcdef"))))
+        document.flush()
+    assert document.take(data, "author") == (True, None)
+    turn = document.flush()
+    assert turn is not None
+    assert turn.delta is data
+    assert turn.rows[0].data is data
+
+
+def poison(*path: bytes) -> bytes:
+    return b"".join(path)
+
+
+# pycrdt.md section 3: each of these ended or bricked a process that held pycrdt.
+POISON = {
+    "C1 an array nested 26,600 deep": poison(bytes.fromhex("010105000801016101"), b"\x75\x01" * 26_600, b"\x7f\0"),
+    "C1 a map nested 26,600 deep": poison(bytes.fromhex("010105000801016101"), b"\x76\x01\x01k" * 26_600, b"\x7f\0"),
+    "C1 an array nested 1,000,000 deep": poison(bytes.fromhex("010105000801016101"), b"\x75\1" * 1_000_000, b"\x7f\0"),
+    "C1 an embed nested 500,000 deep": one(5, encode_var_string("[" * 500_000 + "]" * 500_000)),
+    "C1 a format nested 500,000 deep": one(6, encode_var_string("k") + encode_var_string('{"a":' * 500_000)),
+    "C1 old JSON nested 500,000 deep": one(2, b"\1" + encode_var_string("[" * 500_000 + "]" * 500_000)),
+    "C1 options of a subdocument": one(9, encode_var_string("d") + b"\x76\x01\x01k" * 100_000 + b"\x7e"),
+    "C2 an empty struct list": bytes.fromhex("0100050000"),
+    "C2 a text of no length": update(section(5, 0, text(""))),
+    "C2 deleted content of no length": one(1, b"\0"),
+    "C2 values of no length": one(8, b"\0"),
+    "C2 old JSON of no length": one(2, b"\0"),
+    "C2 a GC of no length": update(section(5, 0, gc(0))),
+    "C2 a Skip of no length": update(section(5, 0, skip(0), text("a"))),
+    "C3 a GC at the end of 32 bits": bytes.fromhex("010105ffffffff0f000500"),
+    "C3 two texts around the end of 32 bits": bytes.fromhex("010205ffffffff0f0401016103616263040101610361626300"),
+    "C3 a GC and a Skip that wrap": bytes.fromhex("0102050300feffffff0f0afeffffff0f00"),
+    "C3 a delete past 2^31": update(gone={5: [(2**31 - 1, 2)]}),
+    "C4 one clock past 2^31": update(section(5, 2**31 - 1, text("ab"))),
+    "C5 a Skip of 2^32-1 behind a subdocument": bytes.fromhex(C5["b"]),
+    "C6 a number of 10 MB as the count of clients": b"\xff" * 10_000_000 + b"\1",
+    "C6 a number of 10 MB as a clock": b"\1\1\5" + b"\xff" * 10_000_000 + b"\1",
+    "C6 a number of 10 MB as an integer value": one(8, b"\1\x7d" + b"\xff" * 10_000_000 + b"\1"),
+    "C6 an integer of 10 MB of zero groups": one(8, b"\1\x7d" + b"\x80" * 10_000_000 + b"\1"),
+}
+POISON |= {
+    f"C8 {count} {what}": data
+    for count in (2**24, 2**29, 2**53 - 1)
+    for what, data in {
+        "clients": encode_var_uint(count) + b"\0",
+        "structs": b"\1" + encode_var_uint(count) + b"\5\0\0\1\0",
+        "clients of the delete set": b"\0" + encode_var_uint(count) + b"\5\1\0\1",
+        "deleted ranges": b"\0\1\5" + encode_var_uint(count) + b"\0\1",
+        "values": one(8, encode_var_uint(count) + b"\x7e"),
+        "texts of old JSON": one(2, encode_var_uint(count) + b"\x041234"),
+        "values of an array": one(8, b"\1\x75" + encode_var_uint(count) + b"\x7e"),
+        "pairs of a map": one(8, b"\1\x76" + encode_var_uint(count) + b"\1k\x7e"),
+        "bytes of text": one(4, encode_var_uint(count) + b"a"),
+        "bytes of a root name": b"\1\1\5\0\4\1" + encode_var_uint(count) + b"t\1a\0",
+        "bytes of binary": one(3, encode_var_uint(count) + b"a"),
+        "bytes of a binary value": one(8, b"\1\x74" + encode_var_uint(count) + b"a"),
+        "bytes of an embed": one(5, encode_var_uint(count) + b"1"),
+    }.items()
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+def test_poison_is_refused_in_bounded_memory(name: str) -> None:
+    """No recursion, no quadratic reading, nothing allocated on a peer's word."""
+    data = POISON[name]
+    tracemalloc.start()
+    try:
+        with pytest.raises(UpdateError):
+            read_update(data)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 500_000 + 6 * len(data)
+
+
+def test_the_first_half_of_the_endless_loop_is_refused_too() -> None:
+    """C5 was made by a grammar: no client writes a parent in that way."""
+    with pytest.raises(UpdateError, match="parent"):
+        read_update(bytes.fromhex(C5["a"]))
+
+
+def test_text_outside_the_bmp_counts_in_utf_16_units() -> None:
+    """C7 hangs on such text in the library; here nothing but its length is looked at."""
+    [found] = read_update(update(section(5, 3, text("a😀b", origin=(5, 2))))).sections
+    assert (found.clock, found.end, found.count) == (3, 7, 1)
+
+
+def nested(depth: int) -> bytes:
+    return one(8, b"\1" + b"\x75\1" * depth + b"\x7e")
+
+
+def test_the_depth_of_values_is_bounded_exactly() -> None:
+    assert read_update(nested(MAX_DEPTH)).sections
+    with pytest.raises(UpdateError, match="deep"):
+        read_update(nested(MAX_DEPTH + 1))
+
+
+def test_shallow_containers_beside_each_other_are_not_deep() -> None:
+    assert read_update(one(8, b"\1\x75" + encode_var_uint(5_000) + b"\x75\0" * 5_000)).sections
+
+
+@pytest.mark.parametrize(
+    ("data", "accepted"),
+    [
+        pytest.param(update(section(5, 2**31 - 1, text("a"))), True, id="the last clock"),
+        pytest.param(update(section(5, 2**31, text("a"))), False, id="a clock past the last"),
+        pytest.param(one(8, b"\1\x7d\xbf\xff\xff\xff\xff\xff\xff\x20"), False, id="an integer past 2^53"),
+        pytest.param(one(8, b"\1\x7d\xff\xff\xff\xff\xff\xff\xff\x1f"), True, id="-(2^53-1)"),
+        pytest.param(one(8, b"\1\x73"), False, id="an unknown value"),
+        pytest.param(one(7, b"\7"), False, id="an unknown type"),
+        pytest.param(one(7, b"\3\1p"), True, id="an element"),
+        pytest.param(one(7, b"\3\1\xff"), False, id="an element with a name that is no text"),
+        pytest.param(one(11, b"\1"), False, id="an unknown content"),
+        pytest.param(one(10 | 32, b"\1", key="k"), False, id="a Skip with a key"),
+        pytest.param(b"\1\1\5\0\4\2\1t\1a\0", False, id="a parent that is neither root nor id"),
+        pytest.param(one(4, b"\1a", key="k"), True, id="a key"),
+        pytest.param(one(4, b"\1a", parent=(5, 0)), False, id="its own parent"),
+        pytest.param(one(4, b"\1a", parent=(6, 0)), True, id="a parent of another client"),
+        pytest.param(one(4, b"\1a", origin=(5, 0)), False, id="its own origin"),
+        pytest.param(one(4, b"\1a", right=(5, 0)), False, id="its own right origin"),
+        pytest.param(update(section(300, 0, text("a"), text("b", origin=(300, 0)))), True, id="an origin before"),
+        pytest.param(update(section(300, 0, text("a"), text("b", origin=(300, 1)))), False, id="an origin at itself"),
+        pytest.param(update(section(5, 0, text("a"))) + b"\0", False, id="bytes behind the end"),
+        pytest.param(b"", False, id="nothing"),
+        pytest.param(b"\0", False, id="half of nothing"),
+        pytest.param(b"\0\0", True, id="the empty update"),
+        pytest.param(b"\x80\0\0", False, id="a number in more bytes than it needs"),
+        pytest.param(update(gone={5: []}), True, id="a client without ranges"),
+        pytest.param(one(5, encode_var_string("{}")), True, id="an embed"),
+        pytest.param(one(5, encode_var_string("NaN")), False, id="an embed that is not JSON"),
+        pytest.param(one(6, b"\1k" + encode_var_string('"\\ud83d"')), True, id="a lone surrogate escape"),
+        pytest.param(one(6, b"\1\xff\4null"), False, id="a format name that is no text"),
+        pytest.param(one(2, b"\2" + encode_var_string("undefined") + b"\x011"), True, id="old undefined"),
+        pytest.param(one(9, b"\1d\x76\0"), True, id="a subdocument"),
+        pytest.param(one(9, b"\1d\x77\0"), False, id="a subdocument with a string as options"),
+        pytest.param(one(4, b"\3\xed\xa0\x80"), False, id="an encoded surrogate"),
+        pytest.param(update(section(5, 0, text("a"), skip(2), text("b", origin=(5, 0)))), True, id="a gap"),
+    ],
+)
+def test_bounds(data: bytes, accepted: bool) -> None:
+    if accepted:
+        assert read_update(data).data is data
+    else:
+        with pytest.raises(UpdateError):
+            read_update(data)
+
+
+def test_what_is_found() -> None:
+    data = update(
+        section(
+            700,
+            2,
+            text("ab", origin=(9, 4), right=(700, 1)),
+            gc(3),
+            item(1, b"\2", origin=(700, 6)),
+            text("c", parent=(8, 1)),
+            skip(4),
+            text("d", right=(9, 5)),
+        ),
+        section(1, 0, text("x")),
+        gone={3: [(5, 1), (1, 2)], 700: [(0, 9)]},
+    )
+    read = read_update(data)
+    first, gap, second, other = read.sections
+    assert (first.client, first.clock, first.end, first.count) == (700, 2, 10, 4)
+    assert list(first.references) == [(2, 9, 4), (9, 8, 1)]
+    assert list(first.deleted) == [4, 9]
+    assert (gap.clock, gap.end, gap.count, data[gap.start : gap.stop]) == (10, 14, 0, skip(4))
+    assert (second.clock, second.end, second.count, list(second.references)) == (14, 15, 1, [(14, 9, 5)])
+    assert data[second.start : second.stop] == text("d", right=(9, 5))
+    assert (other.client, other.clock, other.end, other.references, other.deleted) == (1, 0, 1, (), ())
+    assert [(found.client, found.ranges) for found in read.deletes] == [(3, [5, 1, 1, 2]), (700, [0, 9])]
+    assert b"".join(data[found.start : found.stop] for found in read.deletes) == data[read.deletes_start + 1 :]
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_real_updates_pass_and_no_truncation_of_them_does(log: list[bytes]) -> None:
+    for data in log:
+        assert read_update(data).data is data
+        for stop in range(len(data)):
+            with pytest.raises(UpdateError):
+                read_update(data[:stop])
+
+
+@settings(deadline=None, max_examples=1500)
+@given(st.sampled_from(REAL), st.data())
+def test_mutated_updates_raise_nothing_but_update_errors(data: bytes, draw: st.DataObject) -> None:
+    """And what passes can be taken, encoded and read again, whole."""
+    mutated = bytearray(data)
+    for _ in range(draw.draw(st.integers(1, 4))):
+        at = draw.draw(st.integers(0, len(mutated)))
+        to = draw.draw(st.integers(at, min(len(mutated), at + 3)))
+        mutated[at:to] = draw.draw(
+            st.one_of(st.binary(max_size=3), st.sampled_from((b"\xff" * 9, b"\0", b"\x0a\1", b"\x75\1", b"\x84\5\0")))
+        )
+    check_survives(bytes(mutated))
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.binary(max_size=60))
+def test_noise_raises_nothing_but_update_errors(data: bytes) -> None:
+    check_survives(data)
+    check_survives(b"\1\1\5\0" + data)
+    check_survives(b"\1\1\5\0\x04\1\1t\1a" + data)
+
+
+def check_survives(data: bytes) -> None:
+    document = Document()
+    try:
+        taken = document.take(data)
+    except UpdateError:
+        assert document.encode() == b"\0\0"
+        return
+    assert taken.new or document.encode() == b"\0\0"
+    turn = document.flush()
+    if turn is not None:
+        again = Document()
+        assert again.take(turn.delta) == (True, None)
+        assert again.state_vector() == document.state_vector()
+        assert again.encode() == document.encode()
+    assert document.knows(document.encode())
+
+
+def large() -> dict[str, bytes]:
+    """Shapes that are costly each in their own way."""
+    choose = random.Random(1)
+    strings = [text("".join(choose.choices("aü😀", k=choose.randint(1, 9))), origin=(9, 1)) for _ in range(9_000)]
+    flat = "[" + "0," * 2_040 + "0]"
+    return {
+        "short structs": update(section(5, 0, *strings)),
+        "many clients": update(*(section(client, 0, text("a")) for client in range(20_000, 0, -1))),
+        "gaps": update(section(5, 0, *(text("a"), skip(1)) * 10_000, text("a"))),
+        "many values": one(8, encode_var_uint(90_000) + b"\x7d\1" * 90_000),
+        "a large embed": one(5, encode_var_string("[" + "[]," * 40_000 + "0]")),
+        "a large format": one(6, b"\1k" + encode_var_string('{"a":[' + '{"b":1},' * 15_000 + "0]}")),
+        "much old JSON": one(2, encode_var_uint(60_000) + b"\x011" * 60_000),
+        "old JSON of long lists": one(2, encode_var_uint(120) + encode_var_string(flat) * 120),
+        "embeds of long lists": update(section(5, 0, *[item(5, encode_var_string(flat))] * 120)),
+        "options of a subdocument": one(9, b"\1d\x76\1\1k\x75" + encode_var_uint(90_000) + b"\x7e" * 90_000),
+        "many deletes": update(gone={5: [(at * 2, 1) for at in range(40_000)]}),
+        "deletes of many clients": update(gone={at: [(0, 1)] for at in range(30_000)}),
+        "clients without deletes": update(gone={at: [] for at in range(60_000)}),
+    }
+
+
+LARGE = large()
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_slices_give_what_one_reading_gives_and_none_is_long(name: str) -> None:
+    reader = UpdateReader(LARGE[name])
+    most = steps = 0
+    done: list[bool] = [False]
+
+    def step() -> None:
+        done[0] = reader.step(1)
+
+    while not done[0]:
+        most = max(most, lines(step))
+        steps += 1
+    assert content(reader.result) == content(read_update(LARGE[name]))
+    assert steps > 5
+    assert most < SLICE_LINES
+    assert reader.step(1)  # nothing more to do
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.sampled_from(REAL), min_size=1, max_size=4), st.integers(1, 1_000))
+def test_small_updates_are_read_alike_in_slices(updates: list[bytes], structs: int) -> None:
+    for data in updates:
+        reader = UpdateReader(data)
+        while not reader.step(structs):
+            pass
+        assert content(reader.result) == content(read_update(data))
+
+
+def test_a_reader_in_slices_refuses_what_comes_late() -> None:
+    reader = UpdateReader(LARGE["short structs"][:-1] + b"\1")
+    with pytest.raises(UpdateError):
+        while not reader.step():
+            pass
+
+
+def test_marks_lead_back_to_structs() -> None:
+    data = LARGE["short structs"]
+    [found] = read_update(data).sections
+    marks = list(zip(found.marks[0::3], found.marks[1::3], found.marks[2::3], strict=True))
+    assert len(marks) > 10
+    for clock, offset, ordinal in marks:
+        # The rest of the section read by itself: as many structs as are left end where the section ends.
+        rest = encode_var_uint(found.count - ordinal) + identity(5, clock) + data[offset : found.stop]
+        [again] = read_update(b"\1" + rest + deletes({})).sections
+        assert (again.count, again.end) == (found.count - ordinal, found.end)
+    assert max(b[1] - a[1] for a, b in zip(marks, marks[1:], strict=False)) < 5_000
