@@ -203,7 +203,11 @@ class Connection(asyncio.Protocol):
                     self._large = [data[body:]]
                     self._large_head = data[body : body + _HEAD]
                     self._large_left = stop - end
-                    self._kept = self.keep or bool(self.synced_at)
+                    at = body + len(self._prefix)
+                    # The first step 2 may be read by its head alone; a step 1 of a server that has seen
+                    # tens of thousands of clients has to be answered, so it is kept whole.
+                    first_step_2 = data[at : at + 2] == bytes((SYNC, STEP_2)) and not self.synced_at
+                    self._kept = self.keep or not first_step_2
                     pos = end
                 break
             payload = data[body:stop]
