@@ -88,12 +88,14 @@ def create_app(settings: Settings) -> web.Application:
     async def run(app: web.Application) -> AsyncIterator[None]:
         if url.backend == "sqlite" or settings.migrate:
             await asyncio.to_thread(migrate.upgrade, url)
-        await store.open()
-        await hub.start()
-        sockets.start()
-        yield
-        await sandbox.close()
-        await store.close()
+        try:
+            await store.open()
+            await hub.start()
+            sockets.start()
+            yield
+        finally:
+            await sandbox.close()
+            await store.close()
 
     async def drain(app: web.Application) -> None:
         app[UNSAVED].extend(await hub.drain(settings.drain_seconds))

@@ -113,7 +113,7 @@ class Settings(BaseModel):
         500, ge=1, description="Log rows after the newest snapshot from which a new snapshot is considered."
     )
     compact_bytes: int = Field(
-        1 * MIB, ge=1, description="Bytes of log after the newest snapshot from which a new snapshot is considered."
+        256 * KIB, ge=1, description="Bytes of log after the newest snapshot from which a new snapshot is considered."
     )
     compact_ratio: float = Field(
         0.5,

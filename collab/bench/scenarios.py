@@ -542,7 +542,19 @@ def _ratio(aged: float | None, fresh: float | None) -> float | None:
     return aged / fresh if aged is not None and fresh else None
 
 
+async def _calm(bench: Bench, seconds: float = 60.0) -> None:
+    """Wait until the server does nothing more (it may compact what was just written), but not for ever."""
+    bench.progress(0.8, "waiting until the server is idle")
+    end = perf_counter() + seconds
+    while bench.server is not None and perf_counter() < end:
+        watch = Stopwatch(bench.server)
+        await asyncio.sleep(1.0)
+        if (watch.server_cpu() or 0.0) < 0.05:
+            return
+
+
 async def _join_cost(bench: Bench, document: str, times: int = 10) -> Figures:
+    await _calm(bench)
     await _joins(bench, document, 1)
     watch = Stopwatch(bench.server)
     seconds: list[float] = []
@@ -560,6 +572,7 @@ async def _join_cost(bench: Bench, document: str, times: int = 10) -> Figures:
 
 
 async def _edit_cost(bench: Bench, document: str, *, rate: float = 200.0, seconds: float = 1.5) -> Figures:
+    await _calm(bench)
     ledger = Ledger()
     (room,) = await open_rooms(bench.target, [document], 2, ledger)
     try:

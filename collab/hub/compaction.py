@@ -63,6 +63,14 @@ class Compactor:
             live.snapshot_bytes == 0 or live.tail_bytes >= 0.1 * self._policy.ratio * live.snapshot_bytes
         )
 
+    def worth_it_when_leaving(self, live: LiveRoom) -> bool:
+        """Tell whether a document that is live when the server stops should get a snapshot.
+
+        Whoever opens it next waits for its tail to be read: below these bounds that is a few milliseconds,
+        and the stop of a server with many small documents is not held up.
+        """
+        return (live.tail_rows >= 500 or live.tail_bytes >= 32 * 1024) and self.worth_it_when_idle(live)
+
     async def compact(self, live: LiveRoom) -> None:
         """Make a snapshot of a room whose turn has just ended.
 

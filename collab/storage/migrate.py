@@ -13,7 +13,6 @@ from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-import asyncpg
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -125,7 +124,7 @@ async def _run_on_postgresql(url: DatabaseUrl, function: Callable[[Connection], 
             return bool(await connection.run_sync(function))
     except CollabError:
         raise
-    except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+    except (SQLAlchemyError, *postgresql.DRIVER_ERRORS) as error:
         raise postgresql.translate(error, postgresql.secrets_of(url)) from error
     finally:
         await engine.dispose()

@@ -51,6 +51,16 @@ CALL_SECONDS = 120.0
 POOL = 5
 """Connections besides the append's: openings of documents, snapshots, pruning, the API."""
 
+DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # "cannot switch to state ...": a connection that is cut between two messages; it is an Exception only.
+    asyncpg.InternalClientError,
+    OSError,
+    ValueError,
+)
+"""What asyncpg raises when it is not our mistake."""
+
 _SETTINGS = {
     "application_name": "collab",
     # A node that vanished in the middle of a transaction must not hold its documents' locks for hours.
@@ -189,7 +199,7 @@ class PostgresBackend:
                     return await connection.run_sync(function)
         except CollabError:
             raise
-        except (SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+        except (SQLAlchemyError, *DRIVER_ERRORS) as error:
             raise translate(error, self._secrets) from error
 
     async def append(self, batch: Sequence[Append], number: int, repeat: bool) -> list[AppendOutcome]:
@@ -203,7 +213,7 @@ class PostgresBackend:
                     return await self._recall(raw, batch, number)
         except CollabError:
             raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
+        except DRIVER_ERRORS as error:
             self._forget()
             # What one document causes was met in its savepoint; a refusal of the whole must not cost a row.
             raise StoreUnavailable(str(translate(error, self._secrets))) from error

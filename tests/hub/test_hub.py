@@ -343,3 +343,20 @@ async def test_a_contested_awareness_state_has_its_owner_probed(start_node: Star
     live.receive(owner, AwarenessUpdate(encode_awareness([Entry(7, 1, b"{}")])))
     live.receive(claimant, AwarenessUpdate(encode_awareness([Entry(7, 2, b"{}")])))
     assert owner_box.probed == 1
+
+
+async def test_a_long_tail_is_shortened_when_the_server_stops(start_node: StartNode) -> None:
+    node = await start_node()
+    live, a, _ = await node.join("long")
+    _, b, _ = await node.join("short")
+    author = Author(1)
+    for _ in range(50):
+        live.receive(a, SyncUpdate(author.type("x" * 1_000)))
+        await asyncio.sleep(0)
+    node.hub.rooms["short"].receive(b, SyncUpdate(Author(2).type("y")))
+    assert await node.stop() == []
+    again = await start_node()
+    long, short = await again.stored("long"), await again.stored("short")
+    assert long.snapshot is not None and long.rows == []
+    assert content(long.snapshot.data) == "x" * 50_000
+    assert short.snapshot is None and len(short.rows) == 1
