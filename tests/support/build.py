@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc as collector
 import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -173,9 +174,11 @@ def lines(call: Callable[[], object]) -> int:
         return trace
 
     before = sys.gettrace()
+    collector.disable()  # callbacks of the collector would be counted
     sys.settrace(trace)
     try:
         call()
     finally:
         sys.settrace(before)
+        collector.enable()
     return count
