@@ -129,6 +129,7 @@ class PostgresServer:
                 if answer.returncode == 0:
                     self.pid = process.pid
                     self._process = process
+                    self._guard(process.pid)
                     return
                 if time.monotonic() > deadline:
                     process.kill()
@@ -138,6 +139,21 @@ class PostgresServer:
             if time.monotonic() > deadline:
                 raise PostgresFailed(f"PostgreSQL did not start:\n{self.log()}")
             time.sleep(0.1)
+
+    def _guard(self, pid: int) -> None:
+        """End the server, and remove its files, when the pytest run ends without doing so: killed, most likely."""
+        run = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+        # In the background of a shell that is waited for, so that there is no child left to wait for.
+        subprocess.run(
+            [
+                "sh", "-c",
+                '(while kill -0 "$1" 2>/dev/null; do kill -0 "$2" 2>/dev/null || exit; sleep 1; done; '
+                'kill -9 "$2"; rm -rf "$3") &',
+                "sh", str(run), str(pid), str(self.directory),
+            ],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            check=True,
+        )  # fmt: skip
 
     def stop(self, *, fast: bool = True) -> None:
         """Stop in order: ``fast`` ends the sessions, otherwise waits for their end."""
@@ -243,7 +259,6 @@ def shared_server() -> Iterator[PostgresServer]:
 
 def _migrate(url: str) -> None:
     from collab.storage.migrate import upgrade
-
     from collab.storage.urls import parse_database_url
 
     upgrade(parse_database_url(url))
