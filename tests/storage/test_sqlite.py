@@ -135,7 +135,7 @@ async def test_read_only_file_is_unavailable_until_it_can_be_written(
     connect = sqlite3.connect
     with monkeypatch.context() as read_only:
         read_only.setattr(
-            sqlite.sqlite3, "connect", lambda path, **options: connect(f"file:{path}?mode=ro", uri=True, **options)
+            sqlite3, "connect", lambda path, **options: connect(f"file:{path}?mode=ro", uri=True, **options)
         )
         with pytest.raises(StoreUnavailable, match="SQLITE_READONLY"):
             await store.append(batch)
