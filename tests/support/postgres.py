@@ -36,6 +36,9 @@ TEMPLATE = "collab_template"
 # Generous: both cores may be busy with the tests of the other worker.
 START_SECONDS = 60.0
 
+# Servers that this worker started and another one will stop: forgetting a running child is a warning of Python's.
+_LEFT_TO_OTHERS: list[subprocess.Popen[bytes]] = []
+
 _NAMESPACE = ("unshare", "--user", "--map-user=1000", "--map-group=1000", "--")
 _NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--")
 
@@ -252,6 +255,8 @@ def shared_server() -> Iterator[PostgresServer]:
             state["users"] -= 1
             if state["users"] == 0:
                 server.close()
+            elif server._process is not None:
+                _LEFT_TO_OTHERS.append(server._process)
         if state["users"] == 0:
             state_file.unlink(missing_ok=True)
             state_file.with_suffix(".lock").unlink(missing_ok=True)
