@@ -332,7 +332,12 @@ class Connection(asyncio.Protocol):
                 return None
             if step == STEP_2 and not self.synced_at:
                 self._synced(payload[body : body + size] if self.keep else None, size, now)
-                for client, _, after in read_ranges(payload, body, body + size):
+                ranges = self.ledger.step2_ranges.get(payload)
+                if ranges is None:
+                    # Fifty that join at once are sent the same bytes: reading them once is the client's part.
+                    ranges = read_ranges(payload, body, body + size)
+                    self.ledger.step2_ranges = {payload: ranges}
+                for client, _, after in ranges:
                     self.known[client] = after
                 return None
             ranges = read_ranges(payload, body, body + size)

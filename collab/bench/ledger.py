@@ -35,7 +35,18 @@ class Arrival:
 class Ledger:
     """The books of one run; connections write into it directly."""
 
-    __slots__ = ("acks", "arrivals", "buckets", "delivered", "frames", "gaps", "received_bytes", "sent", "sent_at")
+    __slots__ = (
+        "acks",
+        "arrivals",
+        "buckets",
+        "delivered",
+        "frames",
+        "gaps",
+        "received_bytes",
+        "sent",
+        "sent_at",
+        "step2_ranges",
+    )
 
     def __init__(self) -> None:
         self.sent_at: dict[int, list[float]] = {}
@@ -47,6 +58,7 @@ class Ledger:
         self.gaps = 0
         self.buckets: dict[int, int] = {}
         self.arrivals: dict[bytes, Arrival | None] = {}
+        self.step2_ranges: dict[bytes, list[Range]] = {}
 
     def remember(self, payload: bytes, arrival: Arrival | None) -> None:
         """Keep what a frame carries for the other clients that get the same bytes (None: nothing to count)."""

@@ -348,9 +348,10 @@ async def _fill(
 
 async def _joins(bench: Bench, document: str, clients: int, within: float = 120.0) -> tuple[list[float], int]:
     """Join with ``clients`` at once; return the seconds until each had its first sync, sorted, and its size."""
+    ledger = Ledger()  # shared, so that what all are sent alike is read once
     start = perf_counter()
     opened = await gathered(
-        [lambda: connect(bench.target, document, Ledger(), within=within)] * clients, at_once=clients
+        [lambda: connect(bench.target, document, ledger, within=within)] * clients, at_once=clients
     )
     try:
         sizes = {connection.step2_size for connection in opened}
