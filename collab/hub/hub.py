@@ -396,6 +396,7 @@ class Hub:
             _log.warning("no snapshot of %s for now: %s", shown_name(live.name), error)
         finally:
             live.compacting = False
+        self.consider_compaction(live)  # edits have come meanwhile, and they may have been the last
 
     async def _prune_forever(self) -> None:
         """Remove what the history settings no longer want, in portions that hold no lock for long."""

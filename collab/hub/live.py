@@ -86,6 +86,7 @@ class LiveRoom:
 
     __slots__ = (
         "_frames",
+        "_frames_used",
         "_frames_version",
         "_groups",
         "_hub",
@@ -130,6 +131,7 @@ class LiveRoom:
         self._lagging: dict[Member, None] = {}
         self._frames: dict[tuple[Encoder, bytes], bytes] = {}
         self._frames_version = -1
+        self._frames_used = False
         self._settled: list[tuple[int, asyncio.Future[int | None]]] = []
         self._reading = False
 
@@ -237,6 +239,7 @@ class LiveRoom:
             self._frames = {}
             self._frames_version = document.version
         frame = self._frames.get((member.encoder, state_vector))
+        self._frames_used = True
         if frame is None:
             frame = member.encoder.encode(SyncStep2(document.step2(state_vector)))
             self._frames[member.encoder, state_vector] = frame
@@ -249,8 +252,13 @@ class LiveRoom:
         self._hub.write_large(self, member, frame)
 
     def drop_frames(self) -> None:
-        """Forget the frames kept for joins; an open document should cost its own size, not twice."""
-        self._frames = {}
+        """Forget the frames kept for joins if nobody has joined since the last call.
+
+        An open document should cost its own size, not twice; a storm of joins should cost one frame.
+        """
+        if not self._frames_used:
+            self._frames = {}
+        self._frames_used = False
 
     def _broadcast(self, message: Message) -> None:
         live = State.LIVE

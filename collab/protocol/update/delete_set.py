@@ -48,13 +48,17 @@ class _Block:
 
 
 class _Ranges:
-    """All ranges of one client: blocks and the first clock of each."""
+    """All ranges of one client: blocks and the first clock of each.
 
-    __slots__ = ("blocks", "firsts")
+    ``grown`` is by how many bytes `add` has made their encoding longer.
+    """
+
+    __slots__ = ("blocks", "firsts", "grown")
 
     def __init__(self) -> None:
         self.blocks: list[_Block] = []
         self.firsts: list[int] = []
+        self.grown = 0
 
     def covers(self, start: int, end: int) -> bool:
         """Tell whether all of [start, end) is deleted."""
@@ -63,6 +67,16 @@ class _Ranges:
             return False
         starts, ends = self.blocks[at].decoded()
         return end <= ends[bisect_right(starts, start) - 1]
+
+    def is_free(self, start: int, end: int) -> bool:
+        """Tell whether nothing of [start, end) is deleted."""
+        at = bisect_right(self.firsts, start) - 1
+        if at >= 0:
+            starts, ends = self.blocks[at].decoded()
+            found = bisect_right(ends, start)
+            if found < len(starts):
+                return starts[found] >= end
+        return at + 1 >= len(self.firsts) or self.firsts[at + 1] >= end
 
     def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield the ranges, whole, that overlap [start, end)."""
@@ -77,6 +91,7 @@ class _Ranges:
         if not blocks:
             firsts.append(start)
             blocks.append(_Block(array("I", (start,)), array("I", (end,)), 1, None))
+            self.grown += _range_size(start, end)
             return
         at = max(0, bisect_right(firsts, start) - 1)
         # The blocks behind that begin inside the range (or where it ends) melt into it.
@@ -86,12 +101,14 @@ class _Ranges:
             melted = bisect_right(starts, end)
             end = max(end, ends[melted - 1])
             if melted < len(starts):
+                self.grown -= sum(map(_range_size, starts[:melted], ends[:melted]))
                 del starts[:melted], ends[:melted]
                 block = blocks[stop - 1]
                 block.raw = None
                 block.count = len(starts)
                 firsts[stop - 1] = starts[0]
                 stop -= 1
+            self.grown -= sum(len(block.encoded()) for block in blocks[at + 1 : stop])
             del firsts[at + 1 : stop], blocks[at + 1 : stop]
         block = blocks[at]
         starts, ends = block.decoded()
@@ -100,10 +117,13 @@ class _Ranges:
         if low == high:
             starts.insert(low, start)
             ends.insert(low, end)
+            self.grown += _range_size(start, end)
         else:
+            self.grown -= sum(map(_range_size, starts[low:high], ends[low:high]))
             if starts[low] > start:
                 starts[low] = start
             ends[low] = max(end, ends[high - 1])
+            self.grown += _range_size(starts[low], ends[low])
             del starts[low + 1 : high], ends[low + 1 : high]
         firsts[at] = starts[0]
         block.raw = None
@@ -128,16 +148,18 @@ class DeleteSet:
     """The deleted clocks of a document, client by client.
 
     Created empty, or over the ``region`` of a stored delete set whose ``marks`` (offset, first clock, ordinal,
-    ...) say where each further block of a client with many ranges begins.
+    ...) say where each further block of a client with many ranges begins. ``grown`` is by how many bytes, about, the
+    encoding is longer than that of the region.
     """
 
-    __slots__ = ("_changed", "_encoded", "_marks", "_region")
+    __slots__ = ("_changed", "_encoded", "_marks", "_region", "grown")
 
     def __init__(self, region: Region | None = None, marks: Sequence[array[int]] | None = None) -> None:
         self._region = region or Region()
         self._marks = marks or (array("I"), array("I"), array("I"))
         self._changed: dict[int, _Ranges] = {}
         self._encoded: bytes | None = None
+        self.grown = 0
 
     def __contains__(self, client: int) -> bool:
         """Tell whether anything of the client is deleted."""
@@ -204,8 +226,25 @@ class DeleteSet:
         ranges = self._changed.get(client) or self._ranges(client)
         if ranges is None:
             ranges = self._changed[client] = _Ranges()
+            self.grown += _entry_size(client)
+        before = ranges.grown
         ranges.add(start, end)
+        self.grown += ranges.grown - before
         self._encoded = None
+
+    def add_new(self, client: int, start: int, end: int) -> bool:
+        """Delete [start, end) unless some of it is deleted already; tell whether it was done."""
+        ranges = self._changed.get(client) or self._ranges(client)
+        if ranges is None:
+            ranges = self._changed[client] = _Ranges()
+            self.grown += _entry_size(client)
+        elif not ranges.is_free(start, end):
+            return False
+        before = ranges.grown
+        ranges.add(start, end)
+        self.grown += ranges.grown - before
+        self._encoded = None
+        return True
 
     def absorb(self, other: DeleteSet) -> None:
         """Take over what ``other``, which must not be used afterwards, has deleted.
@@ -220,6 +259,7 @@ class DeleteSet:
                     self.add(client, start, end)
             else:
                 changed[client] = ranges
+                self.grown += _entry_size(client) + ranges.grown
         self._encoded = None
 
     def has_entry(self, client: int, entry: bytes) -> bool:
@@ -229,10 +269,19 @@ class DeleteSet:
             return self._region.entry(client) == entry
         return b"".join(ranges.entry(client)) == entry
 
+    def was_encoded_as(self, data: bytes, start: int) -> bool:
+        """Tell whether ``data[start:]`` is what `encode` returned last and would return again.
+
+        Never encodes for this: an unequal answer may be wrong, and costs nothing.
+        """
+        encoded = self._encoded
+        return encoded is not None and len(encoded) == len(data) - start and data.endswith(encoded)
+
     def rebase(self, region: Region, marks: Sequence[array[int]]) -> None:
         """Put a newly stored delete set, which lacks nothing but what was added since, under this one."""
         old = self._changed
         self._region, self._marks, self._changed = region, marks, {}
+        self.grown = 0
         for client, ranges in old.items():
             if self.has_entry(client, b"".join(ranges.entry(client))):
                 continue
@@ -242,6 +291,7 @@ class DeleteSet:
                     if not ranges.covers(start, end):
                         ranges.add(start, end)
             self._changed[client] = ranges
+            self.grown += sum(map(len, ranges.entry(client))) - len(region.entry(client) or b"")
         self._encoded = None
 
     def encode(self) -> bytes:
@@ -298,6 +348,16 @@ def merge_ranges(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     if low >= 0:
         merged.append((low, high))
     return merged
+
+
+def _entry_size(client: int) -> int:
+    """Return how many bytes a client's entry has besides its ranges, up to 127 of them."""
+    return len(encode_var_uint(client)) + 1
+
+
+def _range_size(start: int, end: int) -> int:
+    """Return how many bytes the range is encoded in."""
+    return (start.bit_length() + 6) // 7 + (not start) + ((end - start).bit_length() + 6) // 7
 
 
 def _decode(raw: bytes, pos: int, count: int) -> tuple[array[int], array[int]]:

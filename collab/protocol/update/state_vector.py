@@ -8,7 +8,7 @@ two vectors have in common is compared as bytes, never decoded.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from collab.errors import DecodeError
@@ -19,6 +19,7 @@ StateVector = dict[int, int]
 # A varUint as `lib0.read_var_uint` takes it: at most 2^53-1, in no more bytes than needed.
 _NUMBER = rb"([\x00-\x7f]|[\x80-\xff]{1,6}[\x01-\x7f]|[\x80-\xff]{7}[\x01-\x0f])"
 _PAIR: Final = re.compile(_NUMBER + _NUMBER, re.DOTALL)
+_WHOLE_PAIR: Final = re.compile((_NUMBER + _NUMBER).replace(b"(", b"(?:"), re.DOTALL)
 
 
 def split_state_vector(data: bytes) -> dict[bytes, bytes]:
@@ -36,6 +37,38 @@ def split_state_vector(data: bytes) -> dict[bytes, bytes]:
         raise DecodeError("the state vector does not hold as many clients as it declares")
     if sum(map(len, vector)) + sum(map(len, vector.values())) != len(data) - pos:
         raise DecodeError("the state vector holds more than its pairs")
+    return vector
+
+
+def split_pairs(data: bytes) -> set[bytes]:
+    """Split a v1 state vector into its encoded pairs of client and clock.
+
+    Raises DecodeError when the bytes are not exactly the pairs that their count declares. A client that is
+    named twice, with two clocks, is left to the caller: `decode_pairs` finds it.
+    """
+    count, pos = read_var_uint(data, 0)
+    if count * 2 > len(data) - pos:
+        raise DecodeError("the state vector declares more clients than it has bytes for")
+    pairs = _WHOLE_PAIR.findall(data, pos)
+    vector: set[bytes] = set(pairs)
+    if len(pairs) != count or len(vector) != count:
+        raise DecodeError("the state vector does not hold as many clients as it declares")
+    if sum(map(len, pairs)) != len(data) - pos:
+        raise DecodeError("the state vector holds more than its pairs")
+    return vector
+
+
+def decode_pairs(pairs: Iterable[bytes]) -> StateVector:
+    """Decode encoded pairs of client and clock.
+
+    Raises DecodeError when a client is named twice.
+    """
+    vector: StateVector = {}
+    for pair in pairs:
+        client, pos = read_var_uint(pair, 0)
+        if client in vector:
+            raise DecodeError(f"the state vector names client {client} twice")
+        vector[client], _ = read_var_uint(pair, pos)
     return vector
 
 
