@@ -14,8 +14,11 @@ a thousand times.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import queue
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -121,6 +124,58 @@ def translate(error: BaseException) -> StoreError:
     return result
 
 
+class _Writer:
+    """A thread that calls one function after the other and gives the results to the event loop.
+
+    An executor of the standard library does the same for twice the CPU (230 against 120 microseconds for a call, from
+    loop to loop), and the journal makes hundreds of calls a second.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        # A daemon: a process that ends without closing must not hang; SQLite rolls back what is not committed.
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    async def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call ``function`` in the thread. When the caller is cancelled, the call goes on to its end all the same."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Result] = loop.create_future()
+        self._calls.put((loop, future, function, arguments))
+        return await future
+
+    def stop(self) -> None:
+        """Return when all calls so far are done and the thread has ended; blocks."""
+        self._calls.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            loop, future, function, arguments = call
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = function(*arguments)
+            except BaseException as caught:  # it belongs to the caller, whatever it is
+                error = caught
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_deliver, future, result, error)
+            # What was written must not live on here until the next call.
+            del call, function, arguments, future, result, error
+
+
+_Call = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
+
+
+def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
+
 class SqliteBackend:
     """The :class:`~collab.storage.backend.Backend` on a SQLite file."""
 
@@ -129,7 +184,7 @@ class SqliteBackend:
         self._path = url.path
         self._writer_id = writer
         self._engine = make_engine(url)
-        self._writing = ThreadPoolExecutor(1, thread_name_prefix="collab-sqlite-write")
+        self._writing = _Writer("collab-sqlite-write")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="collab-sqlite-read")
         self._raw: sqlite3.Connection | None = None  # the writing thread's own
 
@@ -145,24 +200,20 @@ class SqliteBackend:
             except (SQLAlchemyError, sqlite3.Error, OverflowError, OSError) as error:
                 raise translate(error) from error
 
-        executor = self._writing if mode == "write" else self._reading
-        return await asyncio.get_running_loop().run_in_executor(executor, transact)
+        if mode == "write":
+            return await self._writing.call(transact)
+        return await asyncio.get_running_loop().run_in_executor(self._reading, transact)
 
     async def append(self, batch: Sequence[Append], number: int, repeat: bool) -> list[AppendOutcome]:
         """See :class:`~collab.storage.backend.Backend`."""
-        return await asyncio.get_running_loop().run_in_executor(self._writing, self._append, batch, number, repeat)
+        return await self._writing.call(self._append, batch, number, repeat)
 
     async def close(self) -> None:
         """See :class:`~collab.storage.backend.Backend`. Waits for what is being written."""
 
-        def close() -> None:
-            self._forget()
-            self._engine.dispose()
-
-        if self._raw is not None:
-            await asyncio.get_running_loop().run_in_executor(self._writing, close)
+        await asyncio.to_thread(self._writing.stop)
         await asyncio.to_thread(self._reading.shutdown)
-        await asyncio.to_thread(self._writing.shutdown)
+        self._forget()
         self._engine.dispose()
 
     # In the writing thread.

@@ -76,7 +76,7 @@ async def test_full_disk_is_unavailable_and_space_brings_it_back(
     assert isinstance(backend, sqlite.SqliteBackend)
     with monkeypatch.context() as full:
         limit_pages(full, 1)  # SQLite rounds up to the pages that the file has
-        backend._writing.submit(backend._forget).result()
+        await backend._writing.call(backend._forget)
         batch = [Append("d", first.document_id, row(b"x" * 1_000_000))]
         for _ in range(2):
             with pytest.raises(StoreUnavailable, match="SQLITE_FULL"):
