@@ -77,7 +77,7 @@ def test_both_ways_agree(text: str) -> None:
     assert sliced(text) == short(text)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(VALUES, st.sampled_from((None, 1)), st.booleans())
 def test_all_that_an_encoder_writes_is_taken_and_no_piece_of_it(value: object, indent: int | None, plain: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=plain)

@@ -274,7 +274,7 @@ def test_real_updates_pass_and_no_truncation_of_them_does(log: list[bytes]) -> N
                 read_update(data[:stop])
 
 
-@settings(deadline=None, max_examples=1500)
+@settings(deadline=None, max_examples=600)
 @given(st.sampled_from(REAL), st.data())
 def test_mutated_updates_raise_nothing_but_update_errors(data: bytes, draw: st.DataObject) -> None:
     """And what passes can be taken, encoded and read again, whole."""

@@ -1,0 +1,645 @@
+"""A document as bytes: what is taken, what is new, what is asked for, and what it costs."""
+
+from __future__ import annotations
+
+import gc as collector
+import random
+import sys
+from collections.abc import Callable, Generator
+from types import FrameType
+from typing import Any, TypeVar
+
+import pytest
+
+from collab.engine.document import NEW, Document, Taken, Turn
+from collab.errors import DecodeError, UpdateError
+from collab.protocol.lib0 import encode_var_uint
+from collab.protocol.update.collect import collect
+from collab.protocol.update.index import encode_index
+from collab.protocol.update.join import join_updates
+from collab.protocol.update.reader import read_update
+from collab.protocol.update.state_vector import decode_state_vector, encode_state_vector
+from tests.support.build import deletes, gc, item, lines, reader_of, section, session, skip, text, update
+
+SEEDS = range(6)
+KNOWN = Taken(False, None)
+
+Result = TypeVar("Result")
+
+
+def run(slices: Generator[None, None, Result]) -> Result:
+    while True:
+        try:
+            next(slices)
+        except StopIteration as stop:
+            result: Result = stop.value
+            return result
+
+
+def document_of(*updates: bytes) -> Document:
+    document = Document()
+    for data in updates:
+        assert document.take(data).missing is None
+    document.flush()
+    return document
+
+
+def flushed(document: Document) -> Turn:
+    turn = document.flush()
+    assert turn is not None
+    return turn
+
+
+def put_snapshot_under(document: Document) -> None:
+    collected = collect(document.encode())
+    document.rebase(collected.data, collected.index, document.state_vector())
+
+
+def calls(call: Callable[[], object]) -> int:
+    """Count the calls, of Python and of C, that a call makes."""
+    count = 0
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal count
+        if event in ("call", "c_call"):
+            count += 1
+
+    collector.disable()
+    sys.setprofile(profile)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+        collector.enable()
+    return count
+
+
+ABC = update(section(5, 0, text("abc")))
+
+
+# Taking and flushing.
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_update_that_is_new_leaves_as_the_very_bytes_that_came(seed: int) -> None:
+    document = Document()
+    for data in session(seed, clients=1):
+        assert document.take(data, "a") == (True, None)
+        turn = flushed(document)
+        assert turn.delta is data
+        assert turn.rows == ((data, "a"),)
+        assert document.flush() is None
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_turn_holds_what_its_updates_hold(seed: int) -> None:
+    log = session(seed)
+    document, follower, rows = Document(), reader_of(), []
+    choose = random.Random(seed)
+    at = 0
+    while at < len(log):
+        together = choose.randint(1, 9)
+        for data in log[at : at + together]:
+            document.take(data)
+        turn = flushed(document)
+        follower.read(turn.delta)
+        rows += [row.data for row in turn.rows]
+        at += together
+    assert follower.view() == reader_of(*log).view() == reader_of(*rows).view()
+    assert reader_of(document.encode()).view() == follower.view()
+    assert document_of(*rows).encode() == document_of(*log).encode() == document.encode()
+
+
+def test_rows_are_cut_where_the_author_changes() -> None:
+    document = Document()
+    parts = [update(section(5, at, text("a", parent="r"))) for at in range(4)]
+    for part, author in zip(parts, ("x", "x", None, "x"), strict=True):
+        document.take(part, author)
+    turn = flushed(document)
+    assert [(row.data, row.author) for row in turn.rows] == [
+        (join_updates(parts[:2]), "x"),
+        (parts[2], None),
+        (parts[3], "x"),
+    ]
+    assert turn.delta == join_updates(parts)
+
+
+def test_one_row_is_the_delta_itself() -> None:
+    document = Document()
+    document.take(ABC, "x")
+    document.take(update(section(6, 0, text("d"))), "x")
+    turn = flushed(document)
+    assert len(turn.rows) == 1
+    assert turn.rows[0].data is turn.delta
+
+
+def test_a_malformed_update_changes_nothing() -> None:
+    document = document_of(ABC)
+    before = document.version, document.size, document.encode()
+    with pytest.raises(UpdateError):
+        document.take(update(section(5, 3, text("d")), section(6, 0, text(""))))
+    assert (document.version, document.size, document.encode()) == before
+    assert document.flush() is None
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_slices_take_what_one_go_takes(seed: int) -> None:
+    whole = join_updates(session(seed))
+    one, other = Document(), Document()
+    assert one.take(whole) == run(other.take_in_slices(whole))
+    assert flushed(one) == flushed(other)
+    assert one.encode() == other.encode()
+
+
+# Nothing new.
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_what_is_known_is_neither_relayed_nor_counted(seed: int) -> None:
+    log = session(seed)
+    document = document_of(*log)
+    version = document.version
+    for data in (*log, join_updates(log), document.encode(), b"\0\0"):
+        assert document.take(data) == KNOWN
+        assert document.knows(data)
+    assert document.flush() is None
+    assert document.version == version
+
+
+def test_only_what_is_new_of_structs_is_relayed() -> None:
+    document = document_of(ABC)
+    assert document.take(update(section(5, 0, text("abc"), text("d", origin=(5, 2))))) == NEW
+    assert flushed(document).delta == update(section(5, 3, text("d", origin=(5, 2))))
+    # Inside a struct: what lies behind the known clock.
+    assert document.take(update(section(5, 3, text("de😀f", origin=(5, 2))))) == NEW
+    assert flushed(document).delta == update(section(5, 4, text("e😀f", origin=(5, 3))))
+    # Inside a surrogate pair, by a version of the struct that ends there.
+    document = document_of(update(section(5, 0, text("a\ufffd"))))
+    assert document.take(update(section(5, 0, text("a😀b")))) == NEW
+    assert flushed(document).delta == update(section(5, 2, text("\ufffdb", origin=(5, 1))))
+
+
+def test_only_what_is_new_of_deletes_is_relayed() -> None:
+    document = document_of(update(section(5, 0, text("abcdefgh"))))
+    assert document.take(update(gone={5: [(2, 2)]})) == NEW
+    flushed(document)
+    assert document.take(update(gone={5: [(2, 1)]})) == KNOWN
+    assert document.take(update(gone={5: [(1, 4)]})) == NEW
+    assert flushed(document).delta == update(gone={5: [(1, 1), (4, 1)]})
+    assert document.take(update(gone={5: [(1, 4)]})) == KNOWN
+    assert document.encode() == update(section(5, 0, text("abcdefgh")), gone={5: [(1, 4)]})
+
+
+def test_the_same_delete_by_many_clients_in_one_turn_is_relayed_once() -> None:
+    document = document_of(ABC)
+    clean_up = update(gone={5: [(1, 1)]})
+    assert [document.take(clean_up).new for _ in range(3)] == [True, False, False]
+    assert flushed(document).delta is clean_up
+
+
+@pytest.mark.parametrize("struct", [gc(3), item(1, b"\3")], ids=["GC", "ContentDeleted"])
+def test_structs_without_content_count_as_deleted(struct: bytes) -> None:
+    document = Document()
+    assert document.take(update(section(5, 0, struct))) == NEW
+    assert document.take(update(gone={5: [(0, 3)]})) == KNOWN
+    assert document.encode() == update(section(5, 0, struct), gone={5: [(0, 3)]})
+    assert document.step2(document.state_vector()) == update(gone={5: [(0, 3)]})
+
+
+def test_a_struct_without_content_that_is_known_with_content_deletes_nothing() -> None:
+    document = document_of(ABC)
+    assert document.take(update(section(5, 0, gc(5)))) == NEW
+    assert document.encode() == update(section(5, 0, text("abc"), gc(2)), gone={5: [(3, 2)]})
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_knowing_agrees_with_taking(seed: int) -> None:
+    log = session(seed)
+    choose = random.Random(seed)
+    answers = set()
+    for _ in range(60):
+        some = choose.randint(0, len(log))
+        low = choose.randint(0, len(log) - 1)
+        data = join_updates(log[low : choose.randint(low + 1, len(log))])
+        document = document_of(*log[:some])
+        knows = document.knows(data)
+        taken = document.take(data)
+        assert knows == (taken == KNOWN)
+        answers.add(knows)
+    assert answers == {True, False}
+
+
+def test_knowing_changes_nothing_and_refuses_what_is_malformed() -> None:
+    document = document_of(ABC)
+    assert not document.knows(update(section(5, 0, text("abcd"))))
+    assert not document.knows(update(gone={5: [(0, 1)]}))
+    assert not document.knows(update(gone={7: [(0, 1)]}))
+    assert document.encode() == ABC
+    assert document.flush() is None
+    with pytest.raises(UpdateError):
+        document.knows(ABC[:-1])
+
+
+# Whole or not.
+
+
+def test_the_whole_prefix_is_taken_and_the_rest_asked_for() -> None:
+    document = document_of(ABC)
+    data = update(
+        section(7, 0, text("x", origin=(5, 2)), text("y", origin=(9, 4)), text("z", origin=(7, 1))),
+        section(6, 0, text("v", origin=(7, 0)), text("w", origin=(7, 2))),
+        gone={7: [(0, 3)], 5: [(0, 1)]},
+    )
+    assert document.take(data) == (True, (9, 4))
+    assert document.lacks(9, 4) and document.lacks(7, 1) and not document.lacks(7, 0)
+    assert flushed(document).delta == update(
+        section(7, 0, text("x", origin=(5, 2))),
+        section(6, 0, text("v", origin=(7, 0))),
+        gone={7: [(0, 1)], 5: [(0, 1)]},
+    )
+    # When it comes again with what it waited for, all of it gets in.
+    assert document.take(update(section(9, 0, text("12345")))) == NEW
+    assert document.take(data) == NEW
+    assert decode_state_vector(document.state_vector()) == {5: 3, 6: 2, 7: 3, 9: 5}
+    assert document.knows(data)
+
+
+def test_a_gap_is_asked_for() -> None:
+    document = document_of(ABC)
+    assert document.take(update(section(5, 4, text("e", origin=(5, 3))))) == (False, (5, 3))
+    assert document.take(update(section(5, 0, text("abc"), skip(1), text("e", origin=(5, 3))))) == (False, (5, 3))
+    assert document.flush() is None
+    # A gap whose clocks are known is none.
+    assert document.take(update(section(5, 0, skip(2), text("cd", origin=(5, 1))))) == NEW
+    assert flushed(document).delta == update(section(5, 3, text("d", origin=(5, 2))))
+
+
+def test_pending_deletes_are_asked_for() -> None:
+    document = document_of(ABC)
+    assert document.take(update(gone={5: [(2, 3)]})) == (True, (5, 3))
+    assert flushed(document).delta == update(gone={5: [(2, 1)]})
+    assert document.take(update(gone={8: [(4, 1)]})) == (False, (8, 0))
+    assert document.flush() is None
+    # Deletes of what the update itself brings are not pending.
+    assert document.take(update(section(5, 3, text("de", origin=(5, 2))), gone={5: [(2, 3)]})) == NEW
+
+
+@pytest.mark.parametrize("what", ["origin", "right", "parent"])
+def test_structs_that_wait_for_each_other_are_not_whole(what: str) -> None:
+    def waiting(other: int, clock: int) -> bytes:
+        return text("a", **{what: (other, clock)})  # type: ignore[arg-type]
+
+    two = update(section(6, 0, waiting(5, 0)), section(5, 0, waiting(6, 0)))
+    three = update(section(7, 0, waiting(5, 0)), section(6, 0, waiting(7, 0)), section(5, 0, waiting(6, 0)))
+    for data in (two, three):
+        document = Document()
+        taken = document.take(data)
+        assert not taken.new
+        assert taken.missing is not None and document.lacks(*taken.missing)
+        assert (document.flush(), document.encode()) == (None, b"\0\0")
+
+
+def test_clients_that_refer_to_each_other_by_turns_are_whole() -> None:
+    """Each goes on only as far as the other has come."""
+    count = 5_000
+    ones = [text("a", parent="r"), *(text("a", origin=(6, at)) for at in range(count - 1))]
+    others = [text("b", origin=(5, at)) for at in range(count)]
+    for sections in ((section(6, 0, *others), section(5, 0, *ones)), (section(5, 0, *ones), section(6, 0, *others))):
+        document = Document()
+        data = update(*sections)
+        assert lines(lambda taking=document, data=data: taking.take(data)) < 300 * count  # type: ignore[misc]
+        assert decode_state_vector(document.state_vector()) == {5: count, 6: count}
+        assert flushed(document).delta is data
+
+
+@pytest.mark.parametrize("order", ["ascending", "descending", "shuffled"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_chain_over_20_000_clients_is_linear(order: str, whole: bool) -> None:
+    count = 20_000
+    clients = list(range(1, count + 1))
+    if order == "descending":
+        clients.reverse()
+    elif order == "shuffled":
+        random.Random(1).shuffle(clients)
+    # Each waits for the next; the last for nothing, or for what nobody has.
+    data = update(
+        *(
+            section(client, 0, text("a") if whole and client == count else text("a", origin=(client + 1, 0)))
+            for client in clients
+        )
+    )
+    document = Document()
+    read = read_update(data)
+    taken: list[Taken] = []
+    assert calls(lambda: taken.append(document.take(read))) < 60 * count
+    if whole:
+        assert taken == [NEW]
+        assert flushed(document).delta is data
+    else:
+        assert taken == [(False, (count + 1, 0))]
+        assert document.flush() is None
+
+
+def test_many_that_wait_for_one_are_linear() -> None:
+    count = 10_000
+    sections = [section(client, 0, text("a", origin=(1, client - 2))) for client in range(2, count + 2)]
+    data = update(*sections, section(1, 0, *(text("a", parent="r") for _ in range(count))))
+    document = Document()
+    read = read_update(data)
+    assert calls(lambda: document.take(read)) < 80 * count
+    assert flushed(document).delta is data
+
+
+@pytest.mark.parametrize("what", ["origin", "right", "parent"])
+@pytest.mark.parametrize("clock", [1, 2, 2**40])
+def test_an_origin_of_the_own_future_is_refused(what: str, clock: int) -> None:
+    """yrs takes it and yjs can never open the document again."""
+    document = document_of(update(section(5, 0, text("a"))))
+    struct = text("b", **{what: (5, clock)})  # type: ignore[arg-type]
+    with pytest.raises(UpdateError, match="before"):
+        document.take(update(section(5, 1, struct)))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_any_order_gets_everything_in_when_what_is_not_whole_comes_again(seed: int) -> None:
+    log = session(seed)
+    document, waiting = Document(), list(log)
+    random.Random(seed).shuffle(waiting)
+    for _ in log:
+        waiting = [data for data in waiting if document.take(data).missing is not None]
+    assert not waiting
+    assert document.state_vector() == document_of(*log).state_vector()
+    assert reader_of(flushed(document).delta).view() == reader_of(*log).view()
+
+
+def test_a_log_out_of_order_is_opened_and_one_with_a_hole_is_not() -> None:
+    log = session(3)
+    assert run(Document.load(None, None, log[::-1])).state_vector() == document_of(*log).state_vector()
+    assert run(Document.load(None, None, log)).flush() is None
+    rows = [ABC, update(section(5, 4, text("e", origin=(5, 3))))]
+    with pytest.raises(UpdateError, match="wait"):
+        run(Document.load(None, None, rows))
+
+
+# What joiners get.
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_step_2_brings_every_older_state_up_to_date(seed: int, snapshot: bool) -> None:
+    log = session(seed)
+    document = document_of(*log)
+    if snapshot:
+        put_snapshot_under(document)
+    view = reader_of(*log).view()
+    for known in range(0, len(log) + 1, 5):
+        client = reader_of(*log[:known])
+        client.read(document.step2(client.doc.get_state()))
+        assert client.view() == view
+        assert decode_state_vector(client.doc.get_state()) == decode_state_vector(document.state_vector())
+
+
+def test_step_2_for_whoever_has_nothing_all_or_more() -> None:
+    document = document_of(update(section(6, 0, text("d")), section(5, 0, text("abc")), gone={5: [(0, 1)]}))
+    assert document.step2(b"\0") == document.encode()
+    assert document.step2(document.state_vector()) == update(gone={5: [(0, 1)]})
+    more = encode_state_vector({5: 9, 6: 9, 7: 9})
+    assert document.step2(more) == update(gone={5: [(0, 1)]})
+    assert document.step2(encode_state_vector({5: 1})) == update(
+        section(6, 0, text("d")), section(5, 1, text("bc", origin=(5, 0))), gone={5: [(0, 1)]}
+    )
+
+
+@pytest.mark.parametrize("vector", ["", "01", "0105", "0205010501", "ffffff7f", "010501" + "00"])
+def test_a_bad_vector_is_refused(vector: str) -> None:
+    with pytest.raises(DecodeError):
+        document_of(ABC).step2(bytes.fromhex(vector))
+
+
+def test_cuts_anywhere_in_a_long_tail() -> None:
+    """Through marks, over a snapshot, and inside strings with surrogate pairs."""
+    document, whole = Document(), []
+    for at in range(3_000):
+        whole.append(text("a😀", origin=(5, at * 3 - 1)) if at else text("a😀"))
+        document.take(update(section(5, at * 3, whole[-1])))
+        if at == 1_500:
+            document.flush()
+            put_snapshot_under(document)
+    for known in (1, 2, 3, 4_000, 4_502, 4_503, 4_504, 7_777, 8_998):
+        [left] = read_update(document.step2(encode_state_vector({5: known}))).sections
+        assert (left.clock, left.end) == (known, 9_000)
+    cut = document.step2(encode_state_vector({5: 8_993}))
+    assert cut == update(section(5, 8_993, text("\ufffd", origin=(5, 8_992)), *whole[-2:]))
+
+
+# Snapshots.
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_rebase_keeps_what_came_since_and_the_turn(seed: int) -> None:
+    log = session(seed, edits=90)
+    choose = random.Random(seed)
+    document, plain = Document(), Document()
+    rows: list[bytes] = []
+    made: tuple[bytes, bytes, bytes] | None = None
+    based = 0
+    for data in log:
+        assert document.take(data) == plain.take(data)
+        action = choose.random()
+        if action < 0.15:
+            collected = collect(document.encode())
+            made = collected.data, collected.index, document.state_vector()
+        elif action < 0.35 and made is not None:
+            version = document.version
+            document.rebase(*made)
+            assert document.version == version
+            made = None
+            based += 1
+        elif action < 0.6:
+            turn = document.flush()
+            assert turn == plain.flush()
+            rows += [turn.delta] if turn else []
+    assert based > 2
+    turn = document.flush()
+    assert turn == plain.flush()
+    rows += [turn.delta] if turn else []
+    assert document.state_vector() == plain.state_vector()
+    assert document.step2(document.state_vector()) == plain.step2(plain.state_vector())
+    view = reader_of(*log).view()
+    assert reader_of(document.encode()).view() == reader_of(*rows).view() == view
+    for data in log:
+        assert document.take(data) == KNOWN
+
+
+def test_rebase_in_the_middle_of_a_struct_of_the_tail() -> None:
+    document = document_of(ABC)
+    snapshot = document.encode(), encode_index(document.encode()), document.state_vector()
+    document.take(update(section(5, 3, text("defg", origin=(5, 2))), section(9, 0, text("x")), gone={5: [(4, 1)]}))
+    # The same content, as another node has stored it.
+    other = update(section(5, 0, text("abcde")))
+    document.rebase(other, encode_index(other), encode_state_vector({5: 5}))
+    assert document.encode() == update(
+        section(9, 0, text("x")), section(5, 0, text("abcde"), text("fg", origin=(5, 4))), gone={5: [(4, 1)]}
+    )
+    assert flushed(document).delta
+    with pytest.raises(ValueError, match="not one of this document"):
+        document.rebase(*snapshot)
+
+
+def test_a_snapshot_that_does_not_belong_is_refused_and_changes_nothing() -> None:
+    document = document_of(ABC, update(section(6, 0, text("x"))))
+    before = document.encode()
+    longer = update(section(5, 0, text("abcd")))
+    for snapshot, index, vector in (
+        (ABC, encode_index(ABC), encode_state_vector({5: 3, 6: 1})),
+        (ABC, b"", encode_state_vector({5: 3})),
+        (longer, encode_index(longer), encode_state_vector({5: 4})),
+    ):
+        with pytest.raises(ValueError, match="snapshot"):
+            document.rebase(snapshot, index, vector)
+        assert document.encode() == before
+    with pytest.raises(DecodeError):
+        document.rebase(ABC + b"\0", encode_index(ABC), encode_state_vector({5: 3}))
+    stranger = update(section(7, 0, text("s")), section(6, 0, text("x")), section(5, 0, text("abc")))
+    with pytest.raises(ValueError, match="not one of this document"):
+        document.rebase(stranger, encode_index(stranger), encode_state_vector({7: 1, 6: 1, 5: 3}))
+    assert document.encode() == before
+
+
+# What it costs.
+
+
+def typed(client: int, count: int) -> list[bytes]:
+    """One character an update."""
+    return [update(section(client, at, text("a", origin=(client, at - 1)) if at else text("a"))) for at in range(count)]
+
+
+def sizes() -> dict[str, list[bytes]]:
+    client = 3_000_000_000
+    return {
+        "typing": typed(client, 2_000),
+        "typing, all deleted": [*typed(client, 2_000), *(update(gone={client: [(at, 1)]}) for at in range(2_000))],
+        "backspace": [*typed(client, 2_000), *(update(gone={client: [(at, 1)]}) for at in range(1_999, 500, -1))],
+        "holes": [*typed(client, 2_000), *(update(gone={client: [(at, 1)]}) for at in range(0, 2_000, 2))],
+        "a large delete set": [*typed(client, 2_000), update(gone={client: [(at, 2) for at in range(0, 1_998, 4)]})],
+        "clients": [update(section(one, 0, text("a"))) for one in range(2**31, 2**31 + 1_000)],
+        "clients at once": [update(*(section(one, 0, text("a")) for one in range(2**31, 2**31 + 1_000)))],
+        "GC": [update(*(section(one, 0, gc(9)) for one in range(2**31, 2**31 + 1_000)))],
+        "real": session(5, edits=200),
+    }
+
+
+SIZES = sizes()
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_size_is_within_5_percent(name: str) -> None:
+    def check(document: Document) -> None:
+        exact = len(document.encode())
+        assert abs(document.size - exact) <= max(0.05 * exact, 40)
+
+    document = Document()
+    for at, data in enumerate(SIZES[name]):
+        document.take(data)
+        if at % 300 == 0:
+            check(document)
+    check(document)
+    rows = SIZES[name]
+    half = document_of(*rows[: len(rows) // 2])
+    opened = run(Document.load(half.encode(), encode_index(half.encode()), rows[len(rows) // 2 :]))
+    check(opened)
+    made = half.encode(), encode_index(half.encode()), half.state_vector()
+    document.rebase(*made)
+    check(document)
+    put_snapshot_under(document)
+    check(document)
+
+
+def crowd(clients: int, since: int) -> Document:
+    """A document that so many clients have edited, some of them since its snapshot was made."""
+    half = clients - since
+    snapshot = update(
+        *(section(one, 0, text("a")) for one in range(half, 0, -1)), gone={one: [(0, 1)] for one in range(half, 0, -1)}
+    )
+    document = run(Document.load(snapshot, encode_index(snapshot), []))
+    assert document.take(update(*(section(one, 0, text("a")) for one in range(half + 1, clients + 1)))) == NEW
+    document.flush()
+    return document
+
+
+def edits(document: Document) -> dict[str, Callable[[], object]]:
+    """What happens to a document between two joins: each of these for the clients 1 (stored) and 9 million (new)."""
+    new = 9_000_000
+    return {
+        "first": lambda: document.take(update(section(new, 0, text("a", origin=(1, 0))))),
+        "flush": document.flush,
+        "next": lambda: document.take(update(section(new, 1, text("b", origin=(new, 0))))),
+        "of a stored client": lambda: document.take(update(section(1, 1, text("b", origin=(1, 0))))),
+        "of two clients": lambda: document.take(
+            update(section(new, 2, text("c", origin=(new, 1))), section(1, 2, text("b", origin=(1, 1))))
+        ),
+        "delete": lambda: document.take(update(gone={new: [(1, 1)]})),
+        "delete again": lambda: document.take(update(gone={new: [(1, 1)]})),
+        "delete of a stored client": lambda: document.take(update(gone={1: [(1, 1)]})),
+        "not whole": lambda: document.take(update(section(1, 9, text("b", origin=(1, 8))))),
+        "known": lambda: document.knows(update(section(1, 0, text("a")))),
+        "flush of many": document.flush,
+    }
+
+
+@pytest.mark.parametrize("count", [lines, calls])
+def test_an_edit_does_not_depend_on_50_000_clients(count: Callable[[Callable[[], object]], int]) -> None:
+    """Whether they came before the snapshot or since; finding one takes a few more steps of a bisection."""
+
+    def work(document: Document) -> dict[str, int]:
+        return {name: count(edit) for name, edit in edits(document).items()}
+
+    few = work(crowd(4, since=2))
+    for since in (25_000, 49_998):
+        many = work(crowd(50_000, since))
+        assert {name: many[name] for name in few if many[name] > few[name] + 100} == {}
+
+
+def test_joining_does_not_depend_on_50_000_clients() -> None:
+    """But for the bytes that are copied."""
+
+    def work(document: Document) -> tuple[int, int]:
+        document.take(update(section(1, 1, text("b", origin=(1, 0)))))
+        return lines(document.state_vector), lines(lambda: document.step2(b"\0"))
+
+    few, many = work(crowd(4, since=2)), work(crowd(50_000, since=2))
+    assert many[0] <= few[0] + 50
+    assert many[1] <= few[1] + 50
+
+
+def test_no_step_of_a_large_first_sync_is_long() -> None:
+    shapes: dict[str, bytes] = {
+        "clients": update(*(section(one, 0, text("a")) for one in range(10_000, 0, -1))),
+        "references": update(
+            section(6, 0, *(text("a", origin=(5, at)) for at in range(9_000))), section(5, 0, text("a" * 9_000))
+        ),
+        "deletes": update(section(5, 0, gc(60_000)), gone={5: [(at * 2, 1) for at in range(20_000)]}),
+        "GC": update(section(5, 0, *(gc(1), text("a", parent="r")) * 8_000)),
+        "clients without deletes": b"\0" + encode_var_uint(100_000) + deletes({7: []})[1:] * 100_000,
+    }
+    for name, data in shapes.items():
+        document = Document()
+        slices = document.take_in_slices(data)
+        most = steps = 0
+        done: list[Any] = []
+
+        def step(slices: Generator[None, None, Taken] = slices, done: list[Any] = done) -> None:
+            try:
+                next(slices)
+            except StopIteration as stop:
+                done.append(stop.value)
+
+        counts = []
+        while not done:
+            counts.append(lines(step))
+            steps += 1
+        # The last one commits at once what the others have prepared.
+        most = max(counts[:-1])
+        assert steps > 5, name
+        assert most < 100_000, name
+        assert counts[-1] < 25 * 10_000, name
