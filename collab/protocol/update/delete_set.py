@@ -68,6 +68,16 @@ class _Ranges:
         starts, ends = self.blocks[at].decoded()
         return end <= ends[bisect_right(starts, start) - 1]
 
+    def is_free(self, start: int, end: int) -> bool:
+        """Tell whether nothing of [start, end) is deleted."""
+        at = bisect_right(self.firsts, start) - 1
+        if at >= 0:
+            starts, ends = self.blocks[at].decoded()
+            found = bisect_right(ends, start)
+            if found < len(starts):
+                return starts[found] >= end
+        return at + 1 >= len(self.firsts) or self.firsts[at + 1] >= end
+
     def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield the ranges, whole, that overlap [start, end)."""
         for at in range(max(0, bisect_right(self.firsts, start) - 1), bisect_left(self.firsts, end)):
@@ -222,6 +232,20 @@ class DeleteSet:
         self.grown += ranges.grown - before
         self._encoded = None
 
+    def add_new(self, client: int, start: int, end: int) -> bool:
+        """Delete [start, end) unless some of it is deleted already; tell whether it was done."""
+        ranges = self._changed.get(client) or self._ranges(client)
+        if ranges is None:
+            ranges = self._changed[client] = _Ranges()
+            self.grown += _entry_size(client)
+        elif not ranges.is_free(start, end):
+            return False
+        before = ranges.grown
+        ranges.add(start, end)
+        self.grown += ranges.grown - before
+        self._encoded = None
+        return True
+
     def absorb(self, other: DeleteSet) -> None:
         """Take over what ``other``, which must not be used afterwards, has deleted.
 
@@ -244,6 +268,14 @@ class DeleteSet:
         if ranges is None:
             return self._region.entry(client) == entry
         return b"".join(ranges.entry(client)) == entry
+
+    def was_encoded_as(self, data: bytes, start: int) -> bool:
+        """Tell whether ``data[start:]`` is what `encode` returned last and would return again.
+
+        Never encodes for this: an unequal answer may be wrong, and costs nothing.
+        """
+        encoded = self._encoded
+        return encoded is not None and len(encoded) == len(data) - start and data.endswith(encoded)
 
     def rebase(self, region: Region, marks: Sequence[array[int]]) -> None:
         """Put a newly stored delete set, which lacks nothing but what was added since, under this one."""
