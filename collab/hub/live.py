@@ -278,6 +278,7 @@ class LiveRoom:
     def _lag(self, member: Member) -> None:
         member.on(Event.LAGGED)
         member.since = self.room.document.state_vector()
+        member.since_version = self.room.document.version
         member.stalled_at = self._hub.now()
         member.stalled_with = member.outbox.waiting()
         self._lagging[member] = None
@@ -304,10 +305,11 @@ class LiveRoom:
         asks, member.asks = member.asks, False
         del self._lagging[member]
         member.on(Event.CAUGHT_UP)
-        update = updates.get(since)
-        if update is None:
-            update = updates[since] = self.room.document.step2(since)
-        self._send(member, member.encoder.encode(SyncStep2(update) if asks else SyncUpdate(update)))
+        if asks or member.since_version != self.room.document.version:
+            update = updates.get(since)
+            if update is None:
+                update = updates[since] = self.room.document.step2(since)
+            self._send(member, member.encoder.encode(SyncStep2(update) if asks else SyncUpdate(update)))
         states = self.room.awareness.everything()
         if states is not None:
             self._send(member, member.encoder.encode(AwarenessUpdate(states)))

@@ -55,12 +55,13 @@ class Member(Session):
     Attributes:
         encoder, outbox: how its client is written to.
         since: while it lags, the state vector (v1 bytes) of what it was last sent, or has asked with.
+        since_version: the document's version then; with nothing new since, there is nothing to catch up.
         asks: whether a SyncStep1 of its own waits until it has caught up.
         stalled_at: when its outbox was last seen to shrink, in the loop's seconds.
         stalled_with: how many bytes waited then.
     """
 
-    __slots__ = ("asks", "encoder", "outbox", "since", "stalled_at", "stalled_with")
+    __slots__ = ("asks", "encoder", "outbox", "since", "since_version", "stalled_at", "stalled_with")
 
     def __init__(
         self, encoder: Encoder, outbox: Outbox, author: str | None = None, *, acknowledges: bool = False
@@ -69,6 +70,7 @@ class Member(Session):
         self.encoder = encoder
         self.outbox = outbox
         self.since: bytes | None = None
+        self.since_version = 0
         self.asks = False
         self.stalled_at = 0.0
         self.stalled_with = 0
