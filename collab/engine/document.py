@@ -26,7 +26,7 @@ from heapq import heappop, heappush
 from typing import Final, NamedTuple, TypeVar
 
 from collab.errors import DecodeError, UpdateError
-from collab.protocol.lib0 import encode_var_uint, read_var_uint
+from collab.protocol.lib0 import encode_var_uint
 from collab.protocol.update.delete_set import DeleteSet, encode_deletes
 from collab.protocol.update.index import IndexedUpdate, index_update, open_index
 from collab.protocol.update.join import Run, cut_section, pairs
