@@ -410,7 +410,9 @@ def test_step_2_for_whoever_has_nothing_all_or_more() -> None:
     )
 
 
-@pytest.mark.parametrize("vector", ["", "01", "0105", "0205010501", "ffffff7f", "010501" + "00"])
+@pytest.mark.parametrize(
+    "vector", ["", "01", "0105", "0205010501", "0205010502", "0205030502", "ffffff7f", "010501" + "00"]
+)
 def test_a_bad_vector_is_refused(vector: str) -> None:
     with pytest.raises(DecodeError):
         document_of(ABC).step2(bytes.fromhex(vector))

@@ -320,7 +320,7 @@ def large() -> dict[str, bytes]:
     flat = "[" + "0," * 2_040 + "0]"
     return {
         "short structs": update(section(5, 0, *strings)),
-        "many clients": update(*(section(client, 0, text("a")) for client in range(20_000, 0, -1))),
+        "many clients": update(*(section(client, 0, text("a")) for client in range(10_000, 0, -1))),
         "gaps": update(section(5, 0, *(text("a"), skip(1)) * 10_000, text("a"))),
         "many values": one(8, encode_var_uint(90_000) + b"\x7d\1" * 90_000),
         "a large embed": one(5, encode_var_string("[" + "[]," * 40_000 + "0]")),
@@ -330,8 +330,8 @@ def large() -> dict[str, bytes]:
         "embeds of long lists": update(section(5, 0, *[item(5, encode_var_string(flat))] * 120)),
         "options of a subdocument": one(9, b"\1d\x76\1\1k\x75" + encode_var_uint(90_000) + b"\x7e" * 90_000),
         "many deletes": update(gone={5: [(at * 2, 1) for at in range(40_000)]}),
-        "deletes of many clients": update(gone={at: [(0, 1)] for at in range(30_000)}),
-        "clients without deletes": update(gone={at: [] for at in range(60_000)}),
+        "deletes of many clients": update(gone={at: [(0, 1)] for at in range(15_000)}),
+        "clients without deletes": update(gone={at: [] for at in range(30_000)}),
     }
 
 
