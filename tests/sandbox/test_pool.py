@@ -22,7 +22,7 @@ from tests.sandbox import hostile
 MEMORY = 1 << 30
 # A text "t" of client 5: "ab", and the same with "b" deleted.
 AB = bytes.fromhex("010105000401017402616200")
-AB_DELETED = bytes.fromhex("010105000401017402616201050101" "01")
+AB_DELETED = bytes.fromhex("01010500040101740261620105010101")
 
 
 @contextlib.asynccontextmanager
