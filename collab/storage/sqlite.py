@@ -80,7 +80,10 @@ INSERT INTO documents (name, head_seq, gc, created_at, updated_at) VALUES (?, 0,
 ON CONFLICT (name) DO NOTHING
 """
 _FIND = "SELECT id FROM documents WHERE name = ? AND deleted_at IS NULL"
-_REMEMBER = "INSERT OR REPLACE INTO writers (id, batch, heads, at) VALUES (?, ?, ?, ?)"
+_REMEMBER = """
+INSERT INTO writers (id, batch, heads, at) VALUES (?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET batch = excluded.batch, heads = excluded.heads, at = excluded.at
+"""
 _RECALL = "SELECT batch, heads FROM writers WHERE id = ?"
 
 
