@@ -17,45 +17,25 @@ from collab.protocol.lib0 import encode_var_uint, read_var_uint
 StateVector = dict[int, int]
 
 # A varUint as `lib0.read_var_uint` takes it: at most 2^53-1, in no more bytes than needed.
-_NUMBER = rb"([\x00-\x7f]|[\x80-\xff]{1,6}[\x01-\x7f]|[\x80-\xff]{7}[\x01-\x0f])"
+_NUMBER: Final = rb"(?:[\x00-\x7f]|[\x80-\xff]{1,6}[\x01-\x7f]|[\x80-\xff]{7}[\x01-\x0f])"
 _PAIR: Final = re.compile(_NUMBER + _NUMBER, re.DOTALL)
-_WHOLE_PAIR: Final = re.compile((_NUMBER + _NUMBER).replace(b"(", b"(?:"), re.DOTALL)
 
 
-def split_state_vector(data: bytes) -> dict[bytes, bytes]:
-    """Split a v1 state vector into its encoded numbers, client -> clock.
-
-    Raises DecodeError when the bytes are not exactly the pairs that their count declares, or name a client
-    twice.
-    """
-    count, pos = read_var_uint(data, 0)
-    if count * 2 > len(data) - pos:
-        raise DecodeError("the state vector declares more clients than it has bytes for")
-    pairs = _PAIR.findall(data, pos)
-    vector: dict[bytes, bytes] = dict(pairs)
-    if len(vector) != count or len(pairs) != count:
-        raise DecodeError("the state vector does not hold as many clients as it declares")
-    if sum(map(len, vector)) + sum(map(len, vector.values())) != len(data) - pos:
-        raise DecodeError("the state vector holds more than its pairs")
-    return vector
-
-
-def split_pairs(data: bytes) -> set[bytes]:
+def list_pairs(data: bytes) -> list[bytes]:
     """Split a v1 state vector into its encoded pairs of client and clock.
 
-    Raises DecodeError when the bytes are not exactly the pairs that their count declares. A client that is
-    named twice, with two clocks, is left to the caller: `decode_pairs` finds it.
+    Raises DecodeError when the bytes are not exactly the pairs that their count declares, or a pair is there
+    twice. A client with two clocks is left to the caller: `decode_pairs` finds it.
     """
     count, pos = read_var_uint(data, 0)
     if count * 2 > len(data) - pos:
         raise DecodeError("the state vector declares more clients than it has bytes for")
-    pairs = _WHOLE_PAIR.findall(data, pos)
-    vector: set[bytes] = set(pairs)
-    if len(pairs) != count or len(vector) != count:
+    pairs: list[bytes] = _PAIR.findall(data, pos)
+    if len(pairs) != count or len(set(pairs)) != count:
         raise DecodeError("the state vector does not hold as many clients as it declares")
     if sum(map(len, pairs)) != len(data) - pos:
         raise DecodeError("the state vector holds more than its pairs")
-    return vector
+    return pairs
 
 
 def decode_pairs(pairs: Iterable[bytes]) -> StateVector:
@@ -75,11 +55,9 @@ def decode_pairs(pairs: Iterable[bytes]) -> StateVector:
 def decode_state_vector(data: bytes) -> StateVector:
     """Decode a v1 state vector (yjs ``decodeStateVector``).
 
-    Raises DecodeError as `split_state_vector` does.
+    Raises DecodeError as `list_pairs` and `decode_pairs` do.
     """
-    return {
-        read_var_uint(client, 0)[0]: read_var_uint(clock, 0)[0] for client, clock in split_state_vector(data).items()
-    }
+    return decode_pairs(list_pairs(data))
 
 
 def encode_state_vector(vector: Mapping[int, int]) -> bytes:
