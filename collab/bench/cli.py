@@ -190,7 +190,7 @@ def _run(play: Callable[[Callable[[float, str], None]], Coroutine[Any, Any, bool
     """Run to the end under a progress bar on standard error; give the exit code."""
     progress = Progress(
         TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-        console=Console(stderr=True), transient=True, disable=quiet,
+        console=Console(stderr=True), transient=True, disable=quiet or not sys.stderr.isatty(),
     )  # fmt: skip
     try:
         raise_file_limit(_FILES)

@@ -12,6 +12,7 @@ import asyncio
 import base64
 import hashlib
 import re
+from collections import defaultdict
 from typing import cast
 
 import uvloop
@@ -22,29 +23,35 @@ _GATHER = 0.002
 _EMPTY_STEP_2 = bytes((0x82, 5, 0, 1, 2, 0, 0))
 
 
-class _Room:
+class Room:
+    """The clients of one document, and what is about to be written to all of them."""
+
     def __init__(self) -> None:
-        self.clients: set[_Sink] = set()
+        self.clients: set[Sink] = set()
         self.gathered: list[bytes] = []
 
     def add(self, piece: bytes) -> None:
+        """Take a whole frame for everybody."""
         if not self.gathered:
             asyncio.get_running_loop().call_later(_GATHER, self.flush)
         self.gathered.append(piece)
 
     def flush(self) -> None:
+        """Write what has gathered to every client, in one piece."""
         whole = b"".join(self.gathered)
         self.gathered.clear()
         for client in self.clients:
             client.transport.write(whole)
 
 
-class _Sink(asyncio.Protocol):
+class Sink(asyncio.Protocol):
+    """One client's socket; ``rooms`` makes the room of a document that is asked for first."""
+
     transport: asyncio.Transport
 
-    def __init__(self, rooms: dict[bytes, _Room]) -> None:
+    def __init__(self, rooms: defaultdict[bytes, Room]) -> None:
         self._rooms = rooms
-        self._room: _Room | None = None
+        self._room: Room | None = None
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -89,7 +96,7 @@ class _Sink(asyncio.Protocol):
     def _upgrade(self, head: bytes) -> None:
         key = re.search(rb"(?i)sec-websocket-key: *(\S+)", head)
         name = head.split(b" ", 2)[1]
-        self._room = self._rooms.setdefault(name, _Room())
+        self._room = self._rooms[name]
         accept = base64.b64encode(hashlib.sha1((key[1] if key else b"") + _GUID, usedforsecurity=False).digest())
         self.transport.write(
             b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -99,8 +106,8 @@ class _Sink(asyncio.Protocol):
 
 async def serve() -> None:
     """Serve on a free port of 127.0.0.1 until cancelled."""
-    rooms: dict[bytes, _Room] = {}
-    server = await asyncio.get_running_loop().create_server(lambda: _Sink(rooms), "127.0.0.1", 0, backlog=1024)
+    rooms: defaultdict[bytes, Room] = defaultdict(Room)
+    server = await asyncio.get_running_loop().create_server(lambda: Sink(rooms), "127.0.0.1", 0, backlog=1024)
     print(f"listening on ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
     async with server:
         await server.serve_forever()

@@ -142,7 +142,7 @@ def test_ranges_of_a_joined_update_are_those_of_its_parts() -> None:
 
 
 def test_foreign_content_is_refused_by_its_kind() -> None:
-    doc: pycrdt.Doc[pycrdt.Map] = pycrdt.Doc()
+    doc: pycrdt.Doc[pycrdt.Map[int]] = pycrdt.Doc()
     doc["map"] = pycrdt.Map({"key": 1})
     update = doc.get_update()
     with pytest.raises(DecodeError, match="somebody else writes"):
