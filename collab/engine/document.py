@@ -311,6 +311,11 @@ class Document:
         plan: list[tuple[Section, int, Run | None, _Tail | None]] = []
         staged = DeleteSet()
         for section in update.sections:
+            # A copy of 64 KB costs what a hundred small sections do.
+            work += 1 + (section.stop - section.start >> 10)
+            if work >= _RANGES:
+                work = 0
+                yield
             client = section.client
             end = min(section.end, reached[client])
             known = clocks.get(client, 0)
@@ -331,9 +336,6 @@ class Document:
             tail = _Tail(0)
             tail.append(0, run.structs, run.data, run.marks, 0)
             plan.append((section, end, run, tail))
-            work += 1
-            if work % _RANGES == 0:
-                yield
 
         # Deletes of clocks that are known by then, and not deleted yet.
         deletes: dict[int, list[tuple[int, int]]] = {}
@@ -419,8 +421,10 @@ class Document:
         """
         clocks = self._clocks
         queues: dict[int, list[Section]] = {}
-        for section in update.sections:
+        for at, section in enumerate(update.sections, 1):
             queues.setdefault(section.client, []).append(section)
+            if at % _REFERENCES == 0:
+                yield
         reached: dict[int, int] = {}
         cursors = dict.fromkeys(queues, (0, 0))
         blocked: dict[int, tuple[int, int]] = {}
@@ -435,6 +439,9 @@ class Document:
             now = max(reached.get(client, 0), clocks.get(client, 0))
             while at < len(queue):
                 section = queue[at]
+                work += 1
+                if work % _REFERENCES == 0:
+                    yield
                 if section.end > now:
                     if section.clock > now or not section.count:
                         blocked[client] = (client, now)
@@ -466,13 +473,13 @@ class Document:
             if work % _REFERENCES == 0:
                 yield
         missing = None
-        for client in queues:
-            if client in blocked:
-                root = blocked[client]
-                # What lies in the update itself waits in turn: name what it waits for.
-                if root[0] == client or root[0] not in queues:
-                    return reached, root
-                missing = missing or root
+        for at, (client, root) in enumerate(blocked.items(), 1):
+            if at % _REFERENCES == 0:
+                yield
+            # What lies in the update itself waits in turn: name what it waits for.
+            if root[0] == client or root[0] not in queues:
+                return reached, root
+            missing = missing or root
         return reached, missing
 
     def flush(self) -> Turn | None:
@@ -506,15 +513,22 @@ class Document:
             yield
         update = reader.result
         clocks = self._clocks
-        if any(section.end > clocks.get(section.client, 0) for section in update.sections if section.count):
-            return False
         work = 0
+        for section in update.sections:
+            work += 1
+            if work % _RANGES == 0:
+                yield
+            if section.count and section.end > clocks.get(section.client, 0):
+                return False
+        compared: set[int] = set()
         for entry in update.deletes:
             work += 1
             if work % _RANGES == 0:
                 yield
-            if self._deletes.has_entry(entry.client, data[entry.start : entry.stop]):
-                continue
+            if entry.client not in compared:
+                compared.add(entry.client)
+                if self._deletes.has_entry(entry.client, data[entry.start : entry.stop]):
+                    continue
             for start, end in pairs(entry.ranges):
                 work += 1
                 if work % _RANGES == 0:

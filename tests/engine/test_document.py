@@ -557,6 +557,50 @@ def test_the_size_is_within_5_percent(name: str) -> None:
     check(document)
 
 
+@pytest.mark.parametrize("sliced", [False, True])
+def test_a_client_named_many_times_is_compared_once(sliced: bool) -> None:
+    """Each comparison costs the client's whole entry, and an update may name it millions of times."""
+
+    def work(deleted: int) -> int:
+        gone = [(at * 2, 1) for at in range(deleted)]
+        document = document_of(update(section(5, 0, text("a" * 60_000)), gone={5: gone}))
+        data = b"\0" + encode_var_uint(2_000) + deletes({5: [(0, 1), (2, 1)]})[1:] * 2_000
+        call = (lambda: run(document.knows_in_slices(data))) if sliced else (lambda: document.take(data))
+        assert call() in (True, KNOWN)
+        return lines(call)
+
+    assert work(30_000) < 1.5 * work(200)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_step_2_for_any_share_of_many_clients(seed: int, share: float) -> None:
+    """Whether little is lacking or most: each client's structs from the clock that is named, and no others."""
+    rand = random.Random(seed)
+    document = crowd(40, since=15)
+    for one in rand.sample(range(1, 41), 12):
+        document.take(update(section(one, 1, text("bc", origin=(one, 0)))))
+    clocks = decode_state_vector(document.state_vector())
+    vector = {one: clock for one, clock in clocks.items() if rand.random() < share}
+    for one in rand.sample(sorted(vector), len(vector) // 3):
+        vector[one] = rand.randrange(4)
+    vector[1_000] = 7
+    read = read_update(document.step2(encode_state_vector(vector)))
+    assert [(found.client, found.clock, found.end) for found in read.sections] == [
+        (one, vector.get(one, 0), clock)
+        for one, clock in sorted(clocks.items(), reverse=True)
+        if vector.get(one, 0) < clock
+    ]
+    assert len(read.deletes) == 25
+
+
+def test_a_vector_with_a_second_clock_for_a_client_is_refused() -> None:
+    document = document_of(update(section(6, 0, text("d")), section(5, 0, text("abc"))))
+    for vector in ("0305030502" + "0601", "02" + "0502" + "0503"):
+        with pytest.raises(DecodeError):
+            document.step2(bytes.fromhex(vector))
+
+
 def crowd(clients: int, since: int) -> Document:
     """A document that so many clients have edited, some of them since its snapshot was made."""
     half = clients - since

@@ -137,7 +137,7 @@ def diff_update(data: bytes, vector: Mapping[int, int]) -> bytes:
 
 def pairs(ranges: Sequence[int]) -> Iterable[tuple[int, int]]:
     """Turn clock, length, clock, length ... into (start, end) pairs."""
-    return [(clock, clock + length) for clock, length in zip(ranges[0::2], ranges[1::2], strict=True)]
+    return ((ranges[at], ranges[at] + ranges[at + 1]) for at in range(0, len(ranges), 2))
 
 
 def _by_clock(found: tuple[int, int, Section]) -> tuple[int, int]:

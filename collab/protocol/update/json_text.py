@@ -38,12 +38,14 @@ def _ignore(_text: str) -> None:
 
 _DECODER: Final = json.JSONDecoder(parse_constant=_refuse, parse_int=_ignore, parse_float=_ignore)
 
-# Possessive, so that a string of any length needs no memory to go back. Scalars last.
+# Possessive, so that nothing needs memory to go back. Scalars last; of a string only the quote.
 _TOKEN: Final = re.compile(
     r"[ \t\n\r]*+(?:([\[{])|([\]}])|([:,])|"
-    r'("(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*+")|'
+    r'(")|'
     r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][-+]?[0-9]++)?|true|false|null)"
 )
+# Escapes cost 25 ns each: 10,000 of them are 0.3 ms.
+_STRING: Final = re.compile(r'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})){0,10000}+')
 _BLANK: Final = re.compile(r"[ \t\n\r]*+")
 _VALUE, _VALUE_OR_END, _KEY, _KEY_OR_END, _COLON, _AFTER = range(6)
 
@@ -77,7 +79,7 @@ def check_json(text: str) -> Iterator[None]:
     pos = 0
     tokens = 0
     end = len(text)
-    match_token = _TOKEN.match
+    match_token, match_string = _TOKEN.match, _STRING.match
     while True:
         tokens += 1
         if tokens % _SLICE == 0:
@@ -92,6 +94,17 @@ def check_json(text: str) -> Iterator[None]:
             raise UpdateError(f"an embed or format is not JSON at character {pos}")
         pos = match.end()
         opening, closing, mark, string = match.groups()
+        if string is not None:
+            while True:
+                part = match_string(text, pos)
+                behind = pos if part is None else part.end()
+                if text.startswith('"', behind):
+                    pos = behind + 1
+                    break
+                if behind == pos:
+                    raise UpdateError(f"an embed or format is not JSON at character {pos}")
+                pos = behind
+                yield
         if closing is not None:
             if (
                 not opened

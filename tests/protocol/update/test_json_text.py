@@ -120,11 +120,18 @@ def test_large_texts_cost_their_length(text: str, good: bool) -> None:
 
 def test_slices_are_short() -> None:
     checking = check_json("[" + "[]," * 20_000 + "0]")
-    counts = []
+    counts: list[int] = []
     while not counts or counts[-1] > 3:
         counts.append(lines(lambda: next(checking, None)))
     assert len(counts) > 30
     assert max(counts) < 40_000
+
+
+def test_a_long_string_of_escapes_is_checked_in_slices() -> None:
+    """One escape costs as much as 25 characters, and a string may be nothing else."""
+    assert len(list(check_json('"' + "\\n" * 200_000 + '"'))) >= 19
+    with pytest.raises(UpdateError):
+        list(check_json('"' + "\\n" * 200_000 + '\\x"'))
 
 
 def test_only_short_flat_texts_go_to_the_recursive_parser() -> None:
