@@ -55,6 +55,7 @@ _UNITS = {
     "server_cpu_s": "server CPU, s",
     "others_p99_ms": "other rooms' p99 meanwhile, ms",
     "generator_share": "generator's own share of a core",
+    "generator_waited": "part of the time the generator waited for its core",
     "documents_equal": "documents that hold exactly what was sent",
     "right": "right",
 }

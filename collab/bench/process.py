@@ -88,6 +88,15 @@ def _exact_times(pid: int) -> dict[tuple[int, int], float]:
     return times
 
 
+def _waited() -> float | None:
+    # The second number of schedstat: nanoseconds ready to run without a core. The generator has one thread.
+    try:
+        with open("/proc/self/schedstat") as file:
+            return int(file.read().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return None
+
+
 class Stopwatch:
     """Wall time and the CPU of generator and server over one stretch."""
 
@@ -95,6 +104,7 @@ class Stopwatch:
         self._server = server
         self._usage = server.usage() if server else None
         self._own = process_time()
+        self._waited = _waited()
         self._wall = perf_counter()
 
     def wall(self) -> float:
@@ -104,6 +114,17 @@ class Stopwatch:
     def generator_share(self) -> float:
         """Return the part of one core that the generator used since the start, 0 to 1."""
         return (process_time() - self._own) / max(self.wall(), 1e-9)
+
+    def generator_waited(self) -> float | None:
+        """Return the part of the time, 0 to 1, for which the generator wanted its core and others had it.
+
+        Above a few hundredths the machine does something else and latencies are not the server's. None where the
+        system does not say.
+        """
+        now = _waited()
+        if self._waited is None or now is None:
+            return None
+        return (now - self._waited) / max(self.wall(), 1e-9)
 
     def server_cpu(self) -> float | None:
         """Return the CPU seconds that the server used since the start, None when its process is not known."""

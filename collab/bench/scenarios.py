@@ -127,7 +127,7 @@ async def _typing_in(
         await settle(ledger, lambda: ledger.delivered >= everywhere, patience=min(patience, 0.5))
         if ledger.delivered < to_others:
             await settle(ledger, lambda: ledger.delivered >= to_others, patience=patience)
-        share = watch.generator_share()
+        share, waited = watch.generator_share(), watch.generator_waited()
         await asyncio.sleep(_COMMIT_PAUSE)
         cpu = watch.server_cpu()
     others, own = lacking(opened)
@@ -147,6 +147,7 @@ async def _typing_in(
         "overloaded": driven.stopped,
         "error": str(error) if error else None,
         "generator_share": share,
+        "generator_waited": waited,
         "generator_lag_ms": driven.lag * 1000,
     }
     _cpu(figures, cpu, ledger.delivered)
@@ -228,7 +229,7 @@ async def presence_storm(bench: Bench, *, clients: int = 100, rate: float = 10.0
 
             await settle(ledger, lambda: missing() == 0)
             await settle(ledger, lambda: ledger.delivered >= ledger.sent * clients, patience=0.1)
-            share = watch.generator_share()
+            share, waited = watch.generator_share(), watch.generator_waited()
             cpu = watch.server_cpu()
         error = first_error(connections)
         echoed = any(own.client in c.states for c, own in zip(connections, cursors, strict=True))
@@ -244,6 +245,7 @@ async def presence_storm(bench: Bench, *, clients: int = 100, rate: float = 10.0
             "frames": ledger.frames,
             "error": str(error) if error else None,
             "generator_share": share,
+            "generator_waited": waited,
             "generator_lag_ms": driven.lag * 1000,
             "right": missing() == 0 and error is None,
         }
@@ -274,7 +276,7 @@ async def idle_connections(bench: Bench, *, connections: int = 5_000, room_size:
         watch = Stopwatch(bench.server)
         await gathered([job(number) for number in range(connections)])
         seconds = watch.wall()
-        share = watch.generator_share()
+        share, waited = watch.generator_share(), watch.generator_waited()
         cpu = watch.server_cpu()
         bench.progress(1.0, "letting the memory settle")
         after = await _settled_rss(bench.server) if bench.server else None
@@ -286,6 +288,7 @@ async def idle_connections(bench: Bench, *, connections: int = 5_000, room_size:
             "cpu_ms_per_1000": None if cpu is None else cpu * 1e6 / connections,
             "memory_kib": None if before is None or after is None else (after - before) / 1024 / connections,
             "generator_share": share,
+            "generator_waited": waited,
             "right": alive == connections,
         }
     finally:
@@ -645,10 +648,14 @@ async def highest_rate(
         "p50_ms": best["p50_ms"] if best else None,
         "p99_ms": best["p99_ms"] if best else None,
         "generator_share": best["generator_share"] if best else None,
+        "generator_waited": max((step["generator_waited"] or 0.0 for step in steps), default=None),
         # Busy in the step that failed: the server may be able to do more than the generator.
         "generator_bound": bool(first_failed and first_failed["generator_share"] > GENERATOR_LIMIT),
         "steps": [
-            {key: step[key] for key in ("rate", "passed", "p99_ms", "generator_share", "lost", "error")}
+            {
+                key: step[key]
+                for key in ("rate", "passed", "p99_ms", "generator_share", "generator_waited", "lost", "error")
+            }
             for step in steps
         ],
         "right": best is not None,
