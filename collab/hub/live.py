@@ -11,23 +11,22 @@ then read from the log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import Protocol, TypeVar
 
 from collab.engine.room import Effect, Room, Send, TurnEnd
 from collab.errors import CollabError, DocumentDeleted, PeerTooSlow, StoreRefused, StoreUnavailable
 from collab.hub.member import Encoder, Member
+from collab.hub.tasks import Tasks
 from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.session import Event, Session, State
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.protocol.update import decode_state_vector
 from collab.protocol.wire import Message
-from collab.storage.store import Append, AppendOutcome, LogRow, NewRow
+from collab.storage.journal import Journal
+from collab.storage.store import Append, AppendOutcome, LogRow, NewRow, Store
 from collab.telemetry import get_logger, shown_name
-
-if TYPE_CHECKING:
-    from collab.hub.hub import Hub
 
 _log = get_logger("room")
 _journal_log = get_logger("journal")
@@ -66,6 +65,49 @@ def _acknowledge(sessions: Iterable[Session], *, saved: bool) -> None:
 
 def _backlog_full() -> StoreUnavailable:
     return StoreUnavailable("the backlog of edits that wait for the store is full")
+
+
+class Keeper(Protocol):
+    """What a live room needs of the hub that keeps it."""
+
+    store: Store
+    journal: Journal
+    tasks: Tasks
+    clock: Callable[[], float]
+    slow_seconds: float
+    drained: bool
+
+    def now(self) -> float:
+        """Return the loop's time in seconds."""
+        ...
+
+    def touch(self, live: LiveRoom) -> None:
+        """End the room's turn soon."""
+        ...
+
+    def idle(self, live: LiveRoom) -> None:
+        """Note that the room has no members."""
+        ...
+
+    def evict(self, live: LiveRoom, error: CollabError) -> None:
+        """End the room and forget it."""
+        ...
+
+    def consider_compaction(self, live: LiveRoom) -> None:
+        """Make a snapshot if the tail is long enough."""
+        ...
+
+    def watch_lagging(self, live: LiveRoom) -> None:
+        """Call ``catch_up_lagging`` now and then while a member lags."""
+        ...
+
+    def write_large(self, live: LiveRoom, member: Member, frame: bytes) -> None:
+        """Write a frame of megabytes when its turn has come."""
+        ...
+
+    def waits_for_large(self, member: Member) -> bool:
+        """Tell whether such a frame is still to be written."""
+        ...
 
 
 class LiveRoom:
@@ -110,7 +152,7 @@ class LiveRoom:
         "uncommitted",
     )
 
-    def __init__(self, hub: Hub, name: str, room: Room) -> None:
+    def __init__(self, hub: Keeper, name: str, room: Room) -> None:
         self._hub = hub
         self.name = name
         self.room = room
