@@ -384,6 +384,7 @@ class WebSockets:
         loop_time = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(interval)
+            self._limited.flush()  # a flood that has ended is counted too
             started = now = loop_time()
             for connection in list(self._connections):
                 connection.sweep(now, self.options.ping)
