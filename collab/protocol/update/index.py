@@ -123,10 +123,12 @@ def index_update(update: Update) -> bytes:
         clocks.extend(section.marks[0::3])
         ordinals.extend(section.marks[2::3])
     previous = 1 << 64
+    begin = update.deletes_start + len(encode_var_uint(len(update.deletes)))
     for deletes in update.deletes:
         ranges = deletes.ranges
-        if deletes.client >= previous or not ranges:
+        if deletes.client >= previous or deletes.start != begin:
             return b""
+        begin = deletes.stop
         previous = deletes.client
         deleted.append(deletes.client)
         entry_sizes.append(deletes.stop - deletes.start)
@@ -142,6 +144,10 @@ def index_update(update: Update) -> bytes:
                 firsts[1].append(clock)
                 firsts[2].append(at // 2)
             pos += max(1, (clock.bit_length() + 6) // 7) + max(1, (length.bit_length() + 6) // 7)
+        if pos != deletes.stop:
+            return b""
+    if begin != len(update.data):
+        return b""
     head = _HEAD.pack(len(update.data), len(clients), len(offsets), len(deleted), len(firsts[0]))
     arrays = (clients, ends, sizes, offsets, clocks, ordinals, deleted, entry_sizes, *firsts)
     # Level 1: three times faster than the default and, on these arrays, 5 % larger.

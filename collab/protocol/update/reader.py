@@ -83,7 +83,8 @@ class Deletes:
     """The deletes of one client in an update.
 
     ``ranges`` is clock, length, clock, length ... in the order of the update; ``data[start:stop]`` is the
-    whole entry: client, count and ranges.
+    whole entry: client, count and ranges. Entries of one client behind each other are one here, those without
+    ranges are left out.
     """
 
     __slots__ = ("client", "ranges", "start", "stop")
@@ -379,7 +380,8 @@ def _read(update: Update) -> Iterator[None]:
             # The least entry is two bytes: client and a count of 0.
             if clients * 2 > size - pos:
                 raise UpdateError("the delete set declares more clients than it has bytes for")
-            update.deletes = entries = []
+            entries: list[Deletes] = []
+            update.deletes = entries
             for _ in range(clients):
                 start = pos
                 client, pos = read_var_uint(data, pos)
@@ -404,7 +406,12 @@ def _read(update: Update) -> Iterator[None]:
                     if pos >= pause:
                         yield
                         pause = pos + MARK_BYTES
-                entries.append(Deletes(client, ranges, start, pos))
+                # No encoder writes a client without ranges or twice; millions of them must not become objects.
+                if entries and entries[-1].client == client:
+                    entries[-1].ranges += ranges
+                    entries[-1].stop = pos
+                elif count:
+                    entries.append(Deletes(client, ranges, start, pos))
                 if pos >= pause:
                     yield
                     pause = pos + MARK_BYTES

@@ -121,6 +121,9 @@ def test_marks_are_found_by_clock() -> None:
         pytest.param(update(gone={5: [(3, 1), (0, 1)]}), id="ranges descend"),
         pytest.param(update(gone={5: [(0, 1), (1, 1)]}), id="ranges touch"),
         pytest.param(update(gone={5: []}), id="no ranges"),
+        pytest.param(update(gone={6: [(0, 1)], 5: []}), id="no ranges behind ranges"),
+        pytest.param(update(gone={6: [], 5: [(0, 1)]}), id="no ranges before ranges"),
+        pytest.param(update()[:1] + bytes.fromhex("02" + "05010001" + "05010501"), id="a client twice in the deletes"),
     ],
 )
 def test_what_is_not_written_canonically_has_no_index(data: bytes) -> None:

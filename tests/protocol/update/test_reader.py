@@ -177,6 +177,16 @@ def test_text_outside_the_bmp_counts_in_utf_16_units() -> None:
     assert (found.clock, found.end, found.count) == (3, 7, 1)
 
 
+@pytest.mark.parametrize("entry", [{5: []}, {5: [(0, 1)]}], ids=["without ranges", "again and again"])
+def test_delete_entries_that_no_encoder_writes_become_no_objects(entry: dict[int, list[tuple[int, int]]]) -> None:
+    """16 MB of them would have become more than a gigabyte."""
+    data = b"\0" + encode_var_uint(100_000) + deletes(entry)[1:] * 100_000
+    read = read_update(data)
+    assert [(found.client, len(found.ranges)) for found in read.deletes] == ([(5, 200_000)] if entry[5] else [])
+    for found in read.deletes:
+        assert data[found.start : found.stop] == data[1 + len(encode_var_uint(100_000)) :]
+
+
 def nested(depth: int) -> bytes:
     return one(8, b"\1" + b"\x75\1" * depth + b"\x7e")
 
