@@ -1,14 +1,16 @@
-"""A small load in a process of its own, beside a scenario: how do others fare meanwhile?
+"""A part of a scenario's load in a process of its own: people who type, or a crowd that joins.
 
-Strategy: driven over its standard streams. It prints ``ready`` when its clients are in, starts to type at
-``go``, stops at ``stop``, prints its figures as one line of JSON and ends. Run by the big-join scenario as
-``python -m collab.bench.probe '{"url": ..., "wire": ..., "rooms": ..., "members": ..., "rate": ...}'``.
+Strategy: driven over its standard streams. It prints ``ready``, acts from ``go`` on, prints its figures as
+one line of JSON and ends. Typing goes on until ``stop``. Run by the big-join scenario as
+``python -m collab.bench.probe '{"url": ..., "wire": ..., "token": ..., ...}'`` with either ``rooms``,
+``members`` and ``rate``, or ``document`` and ``clients``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sys
 from typing import Any
@@ -18,14 +20,39 @@ import uvloop
 from collab.bench.connection import Target, close_all
 from collab.bench.ledger import Ledger
 from collab.bench.load import collector_resting, drive, first_error, give_typists, lacking, open_rooms, settle
-from collab.bench.scenarios import Bench, keystroke
+from collab.bench.process import Stopwatch
+from collab.bench.scenarios import Bench, join_at_once, keystroke
 from collab.bench.wire import WireName, choose_wire
 
 
+# The crowd's processes yield to those whose latency is measured, where both have one core.
+_GIVE_WAY = 15
+
+
 async def probe(what: dict[str, Any]) -> None:
-    """Type in ``what["rooms"]`` rooms from ``go`` to ``stop`` on standard input."""
+    """Do what ``what`` says, told by standard input."""
     target = Target(what["url"], choose_wire(WireName(what["wire"]), what["token"]))
     bench = Bench(target)
+    commands = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    await (_join if "document" in what else _type)(bench, what, commands)
+
+
+async def _join(bench: Bench, what: dict[str, Any], commands: asyncio.StreamReader) -> None:
+    os.nice(_GIVE_WAY)
+    print("ready", flush=True)
+    if await commands.readline() != b"go\n":
+        return
+    with collector_resting():
+        watch = Stopwatch(None)
+        seconds, size = await join_at_once(bench, what["document"], what["clients"])
+        share = watch.generator_share()
+    print(json.dumps({"seconds": seconds, "bytes": size, "generator_share": share}), flush=True)
+
+
+async def _type(bench: Bench, what: dict[str, Any], commands: asyncio.StreamReader) -> None:
+    target = bench.target
     ledger = Ledger()
     rng = random.Random(11)
     documents = [bench.document(f"probe{n}") for n in range(what["rooms"])]
@@ -33,9 +60,6 @@ async def probe(what: dict[str, Any]) -> None:
     connections = [connection for room in rooms for connection in room.connections]
     give_typists(rooms, what["members"], rng)
     actions = [keystroke(connection, typist) for connection in connections for typist in connection.typists]
-    commands = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     print("ready", flush=True)
     if await commands.readline() != b"go\n":
         return

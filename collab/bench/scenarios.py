@@ -14,7 +14,8 @@ import json
 import random
 import secrets
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -350,7 +351,7 @@ async def _fill(
     return reader
 
 
-async def _joins(bench: Bench, document: str, clients: int, within: float = 120.0) -> tuple[list[float], int]:
+async def join_at_once(bench: Bench, document: str, clients: int, within: float = 120.0) -> tuple[list[float], int]:
     """Join with ``clients`` at once; return the seconds until each had its first sync, sorted, and its size."""
     ledger = Ledger()  # shared, so that what all are sent alike is read once
     start = perf_counter()
@@ -390,10 +391,10 @@ async def cold_join(bench: Bench, *, edits: int = 100_000, clients: int = 50) ->
         if bench.restart is not None:
             await close_all([keeper])
         cold = await _restarted(bench)
-        (first,), size = await _joins(bench, document, 1)
+        (first,), size = await join_at_once(bench, document, 1)
         await _restarted(bench)
         watch = Stopwatch(bench.server)
-        many, _ = await _joins(bench, document, clients)
+        many, _ = await join_at_once(bench, document, clients)
         cpu, share = watch.server_cpu(), watch.generator_share()
         right = await holds_exactly(bench.target, document, session.held(), chained=False)
     finally:
@@ -413,8 +414,8 @@ async def cold_join(bench: Bench, *, edits: int = 100_000, clients: int = 50) ->
 async def big_join(bench: Bench, *, megabytes: float = 20.0, clients: int = 150) -> Figures:
     """Let many clients join a large document at once, while others type in rooms of their own.
 
-    The others live in a process of their own, so that a generator busy with receiving does not add to
-    their latency.
+    Joiners and others are processes of their own, and the joiners give way to the others: a core that is
+    busy with receiving gigabytes must not look like a server that keeps others waiting.
     """
     paste, writers = 1_000, 20
     strokes_each = int(megabytes * 1e6 / paste / writers)
@@ -427,65 +428,84 @@ async def big_join(bench: Bench, *, megabytes: float = 20.0, clients: int = 150)
                 yield typist.stroke(), paste
 
     keeper = await _fill(bench, document, strokes(), strokes_each * writers, 400 * paste)
-    times: list[float] = []
-    size = 0
-
-    async def join() -> None:
-        nonlocal times, size
-        times, size = await _joins(bench, document, clients)
-
     try:
         bench.progress(0.9, "joining")
-        calm = await _beside(bench, None)
-        others = await _beside(bench, join)
+        async with _beside(bench, {"rooms": 10, "members": 2, "rate": 10}) as typing:
+            await typing.go()
+            await asyncio.sleep(2.0)
+            calm = await typing.stop()
+        async with (
+            _beside(bench, {"rooms": 10, "members": 2, "rate": 10}) as typing,
+            _beside(bench, {"document": document, "clients": clients}) as joining,
+        ):
+            await typing.go()
+            watch = Stopwatch(bench.server)
+            await joining.go()
+            joined = await joining.result()
+            cpu = watch.server_cpu()
+            others = await typing.stop()
         expected = {typist.client: typist.held() for typist in typists}
         whole = await holds_exactly(bench.target, document, expected, chained=True)
     finally:
         await close_all([keeper])
     return {
-        "bytes": size,
+        "bytes": joined["bytes"],
         "clients": clients,
-        "first_ms": times[0] * 1000,
-        "last_ms": times[-1] * 1000,
-        "server_cpu_s": others["server_cpu_s"],
-        "generator_share": others["generator_share"],
+        "first_ms": joined["seconds"][0] * 1000,
+        "last_ms": joined["seconds"][-1] * 1000,
+        "server_cpu_s": cpu,
+        "generator_share": joined["generator_share"],
         "others_p50_ms": others["p50_ms"],
         "others_p99_ms": others["p99_ms"],
         "others_max_ms": others["max_ms"],
         "calm_p99_ms": calm["p99_ms"],
-        "right": bool(others["right"]) and whole,
+        "right": bool(others["right"]) and bool(calm["right"]) and whole,
     }
 
 
-async def _beside(bench: Bench, work: Callable[[], Awaitable[None]] | None) -> Figures:
-    """Let a probe (10 rooms of 2 that type) run during ``work``, or for two seconds; return its figures and the CPU."""
-    probe = await asyncio.create_subprocess_exec(
+class _Beside:
+    """A process of collab.bench.probe that is ready."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        self._input, self._output = process.stdin, process.stdout
+
+    async def go(self) -> None:
+        self._input.write(b"go\n")
+        await self._input.drain()
+
+    async def stop(self) -> Figures:
+        self._input.write(b"stop\n")
+        return await self.result()
+
+    async def result(self) -> Figures:
+        line = await self._output.readline()
+        if not line:
+            raise ProtocolError("a part of the load failed in a process of its own; see what it printed")
+        figures: Figures = json.loads(line)
+        return figures
+
+
+@asynccontextmanager
+async def _beside(bench: Bench, what: Figures) -> AsyncIterator[_Beside]:
+    """Run a part of the load in a process of its own, connected when the block begins."""
+    process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "collab.bench.probe",
-        json.dumps({"url": bench.url, "wire": bench.wire, "token": bench.token, "rooms": 10, "members": 2, "rate": 10}),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        json.dumps({"url": bench.url, "wire": bench.wire, "token": bench.token, **what}),
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
     )  # fmt: skip
-    assert probe.stdin is not None and probe.stdout is not None
+    assert process.stdin is not None and process.stdout is not None
     try:
-        if await probe.stdout.readline() != b"ready\n":
-            raise ProtocolError("the probe beside the joins could not connect")
-        probe.stdin.write(b"go\n")
-        watch = Stopwatch(bench.server)
-        if work is None:
-            await asyncio.sleep(2.0)
-        else:
-            await work()
-        cpu, share = watch.server_cpu(), watch.generator_share()
-        probe.stdin.write(b"stop\n")
-        figures: Figures = json.loads(await probe.stdout.readline())
-        return {**figures, "server_cpu_s": cpu, "generator_share": share}
+        if await process.stdout.readline() != b"ready\n":
+            raise ProtocolError("a part of the load could not connect")
+        yield _Beside(process)
     finally:
-        if probe.returncode is None:
-            probe.stdin.close()
-            try:
-                await asyncio.wait_for(probe.wait(), 10)
-            except TimeoutError:
-                probe.kill()
-                await probe.wait()
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 10)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
 
 
 async def many_ids(bench: Bench, *, ids: int = 50_000, edits: int = 1_000_000) -> Figures:
@@ -558,12 +578,12 @@ async def _calm(bench: Bench, seconds: float = 60.0) -> None:
 
 async def _join_cost(bench: Bench, document: str, times: int = 10) -> Figures:
     await _calm(bench)
-    await _joins(bench, document, 1)
+    await join_at_once(bench, document, 1)
     watch = Stopwatch(bench.server)
     seconds: list[float] = []
     size = 0
     for _ in range(times):
-        one, size = await _joins(bench, document, 1)
+        one, size = await join_at_once(bench, document, 1)
         seconds += one
     cpu = watch.server_cpu()
     seconds.sort()

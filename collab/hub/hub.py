@@ -7,8 +7,8 @@ that runs beside the connections, and the one way down: ``drain``.
 When a turn ends: the first edit after quiet goes at the end of the loop's own turn, so it is never
 delayed; edits that follow within the room's window travel together when it is over. The window grows
 with the number of members, because sending is the cost (about 5 us a frame and socket) and latency
-is what small rooms want: a quarter of the full window at five members, all of it from twenty on. When a
-node spends most of its time on ending turns, all windows stretch, to 25 ms at the most.
+is what small rooms want: a quarter of the full window at five members, all of it from about twenty on,
+half as much again for a hundred. When a node spends most of its time on ending turns, all windows stretch, to 25 ms at the most.
 """
 
 from __future__ import annotations
@@ -36,8 +36,10 @@ from collab.telemetry import get_logger, shown_name
 
 _log = get_logger("room")
 
-# Members at which a room's window is the full one.
+# Members at which a room's window is the full one, and how much longer it is for a crowd, from how many on.
 _FULL_WINDOW_MEMBERS = 20
+_CROWD = 0.5
+_CROWD_MEMBERS = 100
 
 # Seconds over which the time spent on ending turns is measured, the share of it above which this node
 # counts as busy, and how far the windows stretch then. Twice the window is nearly half the sending; what
@@ -234,7 +236,10 @@ class Hub:
             self.loop.call_soon(self._end_turns)
 
     def _window(self, live: LiveRoom) -> float:
-        window = self._options.batch_window * min(1.0, len(live.room.sessions) / _FULL_WINDOW_MEMBERS)
+        members = len(live.room.sessions)
+        window = self._options.batch_window * min(
+            members / _FULL_WINDOW_MEMBERS, 1.0 + min(_CROWD, members / _CROWD_MEMBERS * _CROWD)
+        )
         return window if self._stretch == 1.0 else max(window, min(window * self._stretch, _LONGEST_WINDOW))
 
     def _measure(self, started: float) -> None:

@@ -90,8 +90,10 @@ class Server:
                 continue
             known = self.document.knows(data)
             version = self.document.version
-            taken = run(self.document.take_in_slices(data, str(client))) if sliced else self.document.take(
-                data, str(client)
+            taken = (
+                run(self.document.take_in_slices(data, str(client)))
+                if sliced
+                else self.document.take(data, str(client))
             )
             if kind == STEP2:
                 connection.unanswered -= 1
