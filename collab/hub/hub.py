@@ -8,7 +8,8 @@ When a turn ends: the first edit after quiet goes at the end of the loop's own t
 delayed; edits that follow within the room's window travel together when it is over. The window grows
 with the number of members, because sending is the cost (about 5 us a frame and socket) and latency
 is what small rooms want: a quarter of the full window at five members, all of it from about twenty on,
-half as much again for a hundred. When a node spends most of its time on ending turns, all windows stretch, to 25 ms at the most.
+half as much again for a hundred. When a node spends most of its time on ending turns, all windows
+stretch, to 25 ms at the most.
 """
 
 from __future__ import annotations
