@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import secrets
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,8 +22,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from collab.bench.connection import Target
-from collab.bench.process import ServerProcess, raise_file_limit
+from collab.bench.connection import Target, close_all, connect
+from collab.bench.ledger import Ledger
+from collab.bench.process import ServerProcess, pin, raise_file_limit
 from collab.bench.scenarios import SCENARIOS, Bench, Figures, run_scenario
 from collab.bench.wire import WireName, choose_wire
 from collab.errors import CollabError, ConfigurationError
@@ -79,6 +83,10 @@ def bench(
     server_pid: Annotated[
         int | None, typer.Option(help="The server's process on this machine, for CPU and memory.")
     ] = None,
+    restart_command: Annotated[
+        str | None,
+        typer.Option(help="Shell command that restarts the server, for cold-join; without it the join is warm."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object for each scenario, and nothing else.")
     ] = False,
@@ -93,7 +101,8 @@ def bench(
         right = True
         for name in scenario or ["everybody"]:
             target = Target(url, choose_wire(protocol, token))
-            run = Bench(target, server, seconds, show, url=url, wire=protocol.value, token=token)
+            restart = None if restart_command is None else partial(_restart, restart_command, target)
+            run = Bench(target, server, seconds, show, restart, url=url, wire=protocol.value, token=token)
             figures = await run_scenario(name, run, sizes)
             right = right and bool(figures["right"])
             if as_json:
@@ -105,29 +114,50 @@ def bench(
     raise typer.Exit(_run(play, quiet=as_json))
 
 
+async def _restart(command: str, target: Target) -> tuple[Target, None]:
+    """Run the user's command and wait until the server takes clients again, a minute at most."""
+    process = await asyncio.create_subprocess_shell(command, stdout=asyncio.subprocess.DEVNULL)
+    if await process.wait():
+        raise ConfigurationError(f"--restart-command ended with {process.returncode}: {command}")
+    last: Exception | None = None
+    for _ in range(120):
+        try:
+            await close_all([await connect(target, f"bench-restarted-{secrets.token_hex(4)}", Ledger(), within=10)])
+            return target, None  # another process now: its CPU is not known
+        except (CollabError, OSError) as error:
+            last = error
+            await asyncio.sleep(0.5)
+    raise ConfigurationError(f"the server did not come back after --restart-command: {last}")
+
+
 @app.command()
 def ceiling(
     seconds: Annotated[float, typer.Option(min=0.5, max=60, help="How long each step types.")] = 2.0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object for each load, and nothing else.")] = False,
 ) -> None:
     """Find the generator's own limit, against a sink that does nothing but fan out."""
 
     async def play(show: Callable[[float, str], None]) -> bool:
+        apart = (os.cpu_count() or 1) > 1  # a core each, as in the comparison
         sink = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "collab.bench.sink", stdout=asyncio.subprocess.PIPE
-        )
+            sys.executable, "-m", "collab.bench.sink",
+            stdout=asyncio.subprocess.PIPE, preexec_fn=partial(pin, {0}) if apart else None,
+        )  # fmt: skip
+        if apart:
+            pin({1})
         assert sink.stdout is not None
         try:
             url = (await sink.stdout.readline()).decode().split()[-1]
             run = Bench(Target(url, choose_wire(WireName.Y_WEBSOCKET)), None, seconds, show, url=url, verify=False)
-            figures = await run_scenario("max-one-room", run)
+            for name in ("max-one-room", "max-many-rooms"):
+                figures = await run_scenario(name, run)
+                if as_json:
+                    print(json.dumps(figures), flush=True)
+                else:
+                    _console.print(as_table(figures))
         finally:
             sink.terminate()
             await sink.wait()
-        if as_json:
-            print(json.dumps(figures), flush=True)
-        else:
-            _console.print(as_table(figures))
         return True
 
     raise typer.Exit(_run(play, quiet=as_json))

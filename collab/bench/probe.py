@@ -24,7 +24,6 @@ from collab.bench.process import Stopwatch
 from collab.bench.scenarios import Bench, join_at_once, keystroke
 from collab.bench.wire import WireName, choose_wire
 
-
 # The crowd's processes yield to those whose latency is measured, where both have one core.
 _GIVE_WAY = 15
 

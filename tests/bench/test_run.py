@@ -85,6 +85,18 @@ async def test_a_cold_join_restarts_the_server(tmp_path: Path) -> None:
     assert figures["right"] and figures["cold"]
 
 
+async def test_the_command_restarts_a_server_as_it_is_told(server: ServerProcess, tmp_path: Path) -> None:
+    mark = tmp_path / "restarted"
+    run = await command(
+        "--url", server.ws_url, "--scenario", "cold-join", "--size", "edits=500", "--size", "clients=2",
+        "--restart-command", f"echo again >> {mark}", "--json",
+    )  # fmt: skip
+    out, err = await run.communicate()
+    assert run.returncode == 0, err
+    assert json.loads(out)["cold"] is True
+    assert mark.read_text() == "again\nagain\n"
+
+
 class Lossy(Room):
     """Loses every tenth frame."""
 
