@@ -69,6 +69,9 @@ _COMPACTION_PAUSE = 60.0
 # Seconds that snapshots may take at the end of a drain; everything is durable by then.
 _SHORTEN = 5.0
 
+# Idle rooms that are compacted at the same time; the rest of the sandbox is for busy ones.
+_UNLOADING = 2
+
 DAY = 86_400.0
 
 
@@ -117,6 +120,7 @@ class Hub:
         self._compactor = Compactor(store, sandbox, options.compaction, clock)
         self._opening: dict[str, asyncio.Task[LiveRoom]] = {}
         self._idle: dict[LiveRoom, None] = {}
+        self._unloading = asyncio.Semaphore(_UNLOADING)
         self._dirty: list[LiveRoom] = []
         self._turn_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
@@ -371,8 +375,15 @@ class Hub:
 
     async def _unload(self, live: LiveRoom) -> None:
         """Drop an idle room, with a snapshot first when its tail is worth one."""
-        if self._compactor.worth_it_when_idle(live) and self.now() >= live.compact_after:
-            await self._compact(live)
+        # Hundreds may go idle in one second: they wait here, not in the sandbox's short queue.
+        async with self._unloading:
+            if (
+                not live.occupied
+                and self._compactor.worth_it_when_idle(live)
+                and self.now() >= live.compact_after
+                and not live.compacting
+            ):
+                await self._compact(live)
         if live.occupied or live.uncommitted or live.dirty or live.ended is not None:
             if not live.occupied and live.ended is None:
                 self._idle[live] = None
