@@ -130,7 +130,7 @@ class Hub:
         self._measured_at = 0.0
         self._lagging: dict[LiveRoom, None] = {}
         self._lag_timer: asyncio.TimerHandle | None = None
-        self._large: deque[tuple[LiveRoom, Member, bytes]] = deque()
+        self._large: deque[tuple[Member, bytes]] = deque()
         self._large_waits: dict[Member, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -302,9 +302,9 @@ class Hub:
         if self._lagging and self._lag_timer is None:
             self._lag_timer = self.loop.call_later(_LAG_SWEEP, self._look_at_lagging)
 
-    def write_large(self, live: LiveRoom, member: Member, frame: bytes) -> None:
+    def write_large(self, member: Member, frame: bytes) -> None:
         """Write a frame of megabytes when those before it are out: one in each turn of the loop."""
-        self._large.append((live, member, frame))
+        self._large.append((member, frame))
         self._large_waits[member] = self._large_waits.get(member, 0) + 1
         if len(self._large) == 1:
             self.loop.call_soon(self._write_next_large)
@@ -314,7 +314,7 @@ class Hub:
         return member in self._large_waits
 
     def _write_next_large(self) -> None:
-        _, member, frame = self._large.popleft()
+        member, frame = self._large.popleft()
         left = self._large_waits.pop(member) - 1
         if left:
             self._large_waits[member] = left

@@ -101,7 +101,7 @@ class Keeper(Protocol):
         """Call ``catch_up_lagging`` now and then while a member lags."""
         ...
 
-    def write_large(self, live: LiveRoom, member: Member, frame: bytes) -> None:
+    def write_large(self, member: Member, frame: bytes) -> None:
         """Write a frame of megabytes when its turn has come."""
         ...
 
@@ -291,7 +291,7 @@ class LiveRoom:
         # It gets live frames again when the large one is out, after a catch-up from this state.
         if member.state is State.LIVE:
             self._lag(member)
-        self._hub.write_large(self, member, frame)
+        self._hub.write_large(member, frame)
 
     def drop_frames(self) -> None:
         """Forget the frames kept for joins if nobody has joined since the last call.
