@@ -1,12 +1,12 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { constants, gzip } from 'node:zlib'
+import { brotliCompress, constants, gzip } from 'node:zlib'
 import { defineConfig, type Plugin } from 'vite'
 
 const COMPRESSED = /\.(js|css|html|svg|json|md)$/
 
-/** Write a `.gz` beside every text file, so that the server never compresses at run time. */
+/** Write a `.br` and a `.gz` beside every text file, so that the server never compresses at run time. */
 function precompress(): Plugin {
   let out = 'dist'
   return {
@@ -20,26 +20,42 @@ function precompress(): Plugin {
         if (!COMPRESSED.test(entry)) continue
         const path = join(out, entry)
         const plain = await readFile(path)
-        const packed = await promisify(gzip)(plain, { level: constants.Z_BEST_COMPRESSION })
-        if (packed.length < plain.length) await writeFile(`${path}.gz`, packed)
+        const packed = {
+          br: await promisify(brotliCompress)(plain, { params: { [constants.BROTLI_PARAM_SIZE_HINT]: plain.length } }),
+          gz: await promisify(gzip)(plain, { level: constants.Z_BEST_COMPRESSION }),
+        }
+        for (const [ending, data] of Object.entries(packed)) {
+          if (data.length < plain.length) await writeFile(`${path}.${ending}`, data)
+        }
       }
     },
   }
+}
+
+const server = process.env['COLLAB_URL'] ?? 'http://127.0.0.1:1234'
+
+// `make demo-dev` beside a running `collab serve`.
+const proxy = {
+  '/api': server,
+  '/ws': { target: server, ws: true },
+  '/hocuspocus': { target: process.env['HOCUSPOCUS_URL'] ?? server, ws: true },
 }
 
 export default defineConfig({
   // Relative, so that the build works at any path behind a proxy.
   base: './',
   // Two copies of yjs in one page break its `instanceof` checks.
-  resolve: { dedupe: ['yjs', 'lib0', 'y-protocols', '@codemirror/state', '@codemirror/view'] },
+  resolve: { dedupe: ['yjs', 'lib0', 'y-protocols', '@codemirror/state', '@codemirror/view', 'react', 'react-dom'] },
   build: {
     target: 'es2022',
+    // Newer than `target` means by itself: light-dark() and nesting stay as they are written.
+    cssTarget: ['chrome123', 'firefox120', 'safari17.5'],
     // Inlined assets would be data: URLs, which the Content-Security-Policy refuses for fonts.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     license: { fileName: 'licenses.md' },
   },
   plugins: [precompress()],
-  // `npm run dev` beside a running `collab serve`.
-  server: { proxy: { '/ws': { target: process.env['COLLAB_URL'] ?? 'http://127.0.0.1:1234', ws: true } } },
+  server: { proxy },
+  preview: { proxy },
 })

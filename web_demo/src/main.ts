@@ -1,31 +1,25 @@
-/** The page: one document, named in the address. Everything of use elsewhere is in the modules. */
-import '@fontsource-variable/inter/wght.css'
-import './style.css'
-import './editor.css'
-import { documentName, roomName, serverUrl, shareUrl } from './address'
-import { connect } from './connect'
-import { createEditor } from './editor'
-import { copyOnClick } from './page/copy'
-import { byId } from './page/dom'
-import { showPeople } from './page/people'
-import { showStatus } from './page/status'
-import { Presence } from './presence'
+/** Which page the address asks for. Each is a chunk of its own, so that nobody loads an editor not asked for. */
+import './shell/style.css'
+import { documentName, kindOf } from './lib/address'
+import { takeTokenFromAddress } from './lib/token'
+import './shell/theme'
 
+takeTokenFromAddress()
 const name = documentName()
-document.title = `${name} · collab`
-byId('title', HTMLElement).textContent = name
 
-const connection = connect(serverUrl(), roomName(name))
-const { awareness } = connection.provider
-const presence = new Presence(awareness)
-// The name of the root type is the one that the y-codemirror.next demos use.
-const text = connection.doc.getText('codemirror')
-const editor = createEditor(byId('text', HTMLElement), text, awareness, `Text of ${name}`)
-
-showPeople(presence, connection)
-showStatus(connection, () => text.toString())
-copyOnClick(byId('share', HTMLButtonElement), () => shareUrl(name))
-connection.onStatus(({ state }) => {
-  if (state === 'connected') editor.invite('Write something. Everybody with the link sees it as you type.')
-  if (state === 'refused') editor.freeze()
-})
+if (name === null) {
+  const { openHome } = await import('./home')
+  openHome()
+} else if (location.pathname.endsWith('/split')) {
+  const { openSplit } = await import('./split')
+  openSplit(name)
+} else if (kindOf(name) === 'text') {
+  const { openText } = await import('./text')
+  await openText(name)
+} else if (kindOf(name) === 'board') {
+  const { openBoard } = await import('./board')
+  await openBoard(name)
+} else {
+  const { openCode } = await import('./code')
+  await openCode(name)
+}

@@ -7,10 +7,10 @@
  * throw in here nor reach a style attribute unread, and the name should show without a hovering mouse.
  */
 import { Annotation, type Extension, type Range, RangeSet } from '@codemirror/state'
-import { Decoration, type DecorationSet, type EditorView, ViewPlugin, type ViewUpdate, WidgetType } from '@codemirror/view'
+import { Decoration, type DecorationSet, EditorView, ViewPlugin, type ViewUpdate, WidgetType } from '@codemirror/view'
 import type { Awareness } from 'y-protocols/awareness'
 import * as Y from 'yjs'
-import { type Person, toPerson } from './presence'
+import { type Person, toPerson } from '../lib/presence'
 
 const moved = Annotation.define<true>()
 
@@ -119,4 +119,10 @@ export function remoteCursors(text: Y.Text, awareness: Awareness): Extension {
   }
 
   return ViewPlugin.fromClass(RemoteCursors, { decorations: (plugin) => plugin.decorations })
+}
+
+/** Bring the caret of the followed one into view. */
+export function followCursor(view: EditorView, text: Y.Text, state: Record<string, unknown>): void {
+  const head = resolve((state['cursor'] as { head?: unknown } | null | undefined)?.head, text)
+  if (head !== null && head <= view.state.doc.length) view.dispatch({ effects: EditorView.scrollIntoView(head, { y: 'center' }) })
 }

@@ -1,0 +1,86 @@
+/**
+ * A CodeMirror 6 editor bound to a Y.Text.
+ *
+ * y-codemirror.next moves the text and gives an undo that takes back one's own changes only; the look is in
+ * code.css, so nothing here knows a colour.
+ */
+import { autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap } from '@codemirror/autocomplete'
+import { defaultKeymap } from '@codemirror/commands'
+import { bracketMatching, foldGutter, foldKeymap, indentOnInput, syntaxHighlighting } from '@codemirror/language'
+import { highlightSelectionMatches, searchKeymap } from '@codemirror/search'
+import { Compartment, EditorState, type Extension } from '@codemirror/state'
+import { dropCursor, EditorView, highlightActiveLine, highlightSpecialChars, keymap, lineNumbers, placeholder } from '@codemirror/view'
+import { tagHighlighter, tags } from '@lezer/highlight'
+import { yCollab, yUndoManagerKeymap } from 'y-codemirror.next'
+import type { Awareness } from 'y-protocols/awareness'
+import type * as Y from 'yjs'
+import { remoteCursors } from './cursors'
+
+const classes = tagHighlighter([
+  { tag: tags.heading1, class: 'tok-heading tok-heading1' },
+  { tag: tags.heading2, class: 'tok-heading tok-heading2' },
+  { tag: [tags.heading3, tags.heading4, tags.heading5, tags.heading6], class: 'tok-heading' },
+  { tag: tags.strong, class: 'tok-strong' },
+  { tag: tags.emphasis, class: 'tok-emphasis' },
+  { tag: tags.strikethrough, class: 'tok-strike' },
+  { tag: [tags.link, tags.url], class: 'tok-link' },
+  { tag: tags.monospace, class: 'tok-code' },
+  { tag: tags.quote, class: 'tok-quote' },
+  { tag: [tags.processingInstruction, tags.contentSeparator, tags.labelName, tags.meta], class: 'tok-mark' },
+  { tag: tags.comment, class: 'tok-comment' },
+  { tag: [tags.keyword, tags.modifier, tags.operatorKeyword], class: 'tok-keyword' },
+  { tag: [tags.string, tags.regexp, tags.special(tags.string)], class: 'tok-string' },
+  { tag: [tags.number, tags.bool, tags.null, tags.atom], class: 'tok-number' },
+  { tag: [tags.function(tags.variableName), tags.function(tags.propertyName)], class: 'tok-function' },
+  { tag: [tags.typeName, tags.className, tags.tagName, tags.namespace], class: 'tok-type' },
+  { tag: [tags.propertyName, tags.attributeName], class: 'tok-property' },
+])
+
+export interface CodeEditor {
+  readonly view: EditorView
+  setReadOnly(readOnly: boolean): void
+  setLanguage(language: Extension): void
+}
+
+/** Put an editor for `text` into `parent`; `label` names it to screen readers. */
+export function createEditor(parent: HTMLElement, text: Y.Text, awareness: Awareness, label: string): CodeEditor {
+  const access = new Compartment()
+  const language = new Compartment()
+  const view = new EditorView({
+    parent,
+    state: EditorState.create({
+      doc: text.toString(),
+      extensions: [
+        yCollab(text, null),
+        remoteCursors(text, awareness),
+        language.of([]),
+        access.of([]),
+        lineNumbers(),
+        foldGutter(),
+        highlightActiveLine(),
+        highlightSpecialChars(),
+        highlightSelectionMatches(),
+        indentOnInput(),
+        bracketMatching(),
+        closeBrackets(),
+        autocompletion(),
+        dropCursor(),
+        syntaxHighlighting(classes),
+        EditorView.lineWrapping,
+        placeholder('Write something. Everybody with the link sees it as you type.'),
+        EditorView.contentAttributes.of({ id: 'editor', 'aria-label': label }),
+        // Tab is left alone on purpose: it must lead out of the editor for those without a mouse.
+        keymap.of([...yUndoManagerKeymap, ...closeBracketsKeymap, ...completionKeymap, ...searchKeymap, ...foldKeymap, ...defaultKeymap]),
+      ],
+    }),
+  })
+  return {
+    view,
+    setReadOnly(readOnly) {
+      view.dispatch({ effects: access.reconfigure(readOnly ? [EditorState.readOnly.of(true), EditorView.editable.of(false)] : []) })
+    },
+    setLanguage(extension) {
+      view.dispatch({ effects: language.reconfigure(extension) })
+    },
+  }
+}

@@ -1,0 +1,63 @@
+/** Code: CodeMirror on a Y.Text, in a language that all share, with a preview for Markdown. */
+import { connectYWebsocket } from '../lib/ywebsocket'
+import { h } from '../shell/dom'
+import { openPage } from '../shell/page'
+import './code.css'
+import { followCursor } from './cursors'
+import { createEditor } from './editor'
+import { languageName, LANGUAGES } from './languages'
+
+/** The name of the root type is the one that the y-codemirror.next demos use. */
+const ROOT = 'codemirror'
+
+export async function openCode(name: string): Promise<void> {
+  const page = await openPage(name, connectYWebsocket, { content: ({ doc }) => doc.getText(ROOT).toString() })
+  const { doc, meta, connection, presence } = page
+  const text = doc.getText(ROOT)
+
+  const desk = h('div', { class: 'desk' })
+  page.main.append(desk)
+  const editor = createEditor(desk, text, connection.awareness, 'Code')
+  presence.onFollowed((state) => followCursor(editor.view, text, state))
+
+  const select = h(
+    'select',
+    { id: 'language', 'aria-label': 'Language', onchange: () => meta.set('language', select.value) },
+    ...Object.entries(LANGUAGES).map(([value, { label }]) => h('option', { value }, label)),
+  )
+  const toggle = h('button', { type: 'button', class: 'button quiet small', id: 'preview-toggle', 'aria-pressed': 'false', onclick: () => showPreview(Boolean(pane.hidden)) }, 'Preview')
+  page.tools.append(select, toggle)
+  page.onReadOnly((readOnly) => {
+    editor.setReadOnly(readOnly)
+    select.disabled = readOnly
+  })
+
+  const pane = h('section', { class: 'preview prose', id: 'preview', 'aria-label': 'Preview', tabindex: '0', hidden: true })
+  desk.append(pane)
+  let refresh: (() => void) | undefined
+  text.observe(() => refresh?.())
+
+  async function showPreview(show: boolean): Promise<void> {
+    pane.hidden = !show
+    toggle.setAttribute('aria-pressed', String(show))
+    if (!show) refresh = undefined
+    else refresh = (await import('./preview')).preview(pane, () => text.toString())
+  }
+
+  let shown: string | undefined
+  const showLanguage = async (): Promise<void> => {
+    const language = languageName(meta.get('language'))
+    if (language === shown) return
+    shown = select.value = language
+    toggle.hidden = language !== 'markdown'
+    if (toggle.hidden) void showPreview(false)
+    editor.view.contentDOM.spellcheck = language === 'markdown' || language === 'plain'
+    desk.classList.toggle('prose-like', language === 'markdown' || language === 'plain')
+    const extension = await LANGUAGES[language]!.load()
+    if (language === shown) editor.setLanguage(extension)
+  }
+  meta.observe(() => void showLanguage())
+  await showLanguage()
+  // Beside the text where there is room for both.
+  if (shown === 'markdown' && matchMedia('(width >= 64rem)').matches && parent === window) await showPreview(true)
+}

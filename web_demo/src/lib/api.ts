@@ -1,0 +1,56 @@
+/** The HTTP API, as far as this page uses it. */
+import { apiUrl, encodePath } from './address'
+import { getToken } from './token'
+
+export interface ListedDocument {
+  name: string
+  title: string | null
+  /** RFC 3339, UTC. */
+  created_at: string
+  updated_at: string
+  bytes: number
+  /** Who is in there now, as the awareness states say; at most a handful. */
+  participants: { name: string; color: string }[]
+  /** How many connections are in there now. */
+  connections: number
+}
+
+export class ApiError extends Error {
+  readonly status: number
+
+  constructor(status: number, message: string) {
+    super(message)
+    this.status = status
+  }
+}
+
+async function request(method: string, url: URL, body?: unknown): Promise<unknown> {
+  const headers: Record<string, string> = {}
+  if (getToken()) headers['Authorization'] = `Bearer ${getToken()}`
+  if (body !== undefined) headers['Content-Type'] = 'application/json'
+  // keepalive: a delete that is sent as the page closes arrives all the same.
+  const init: RequestInit = { method, headers, keepalive: method !== 'GET' }
+  const response = await fetch(url, body === undefined ? init : { ...init, body: JSON.stringify(body) })
+  const text = await response.text()
+  const answer: unknown = text && response.headers.get('Content-Type')?.includes('json') ? JSON.parse(text) : null
+  if (!response.ok) throw new ApiError(response.status, (answer as { error?: string } | null)?.error ?? response.statusText)
+  return answer
+}
+
+const documentUrl = (name: string): URL => apiUrl(`documents/${encodePath(name)}`)
+
+/** List documents by name, up to `limit` at once; `after` is the `next` of the page before. */
+export async function listDocuments(options: { prefix?: string; after?: string; limit?: number } = {}): Promise<{ documents: ListedDocument[]; next: string | null }> {
+  const url = apiUrl('documents')
+  for (const [key, value] of Object.entries(options)) url.searchParams.set(key, String(value))
+  return (await request('GET', url)) as { documents: ListedDocument[]; next: string | null }
+}
+
+/** Set the title that listings show. */
+export async function setTitle(name: string, title: string): Promise<void> {
+  await request('PATCH', documentUrl(name), { title })
+}
+
+export async function deleteDocument(name: string): Promise<void> {
+  await request('DELETE', documentUrl(name))
+}

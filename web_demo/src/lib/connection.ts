@@ -1,0 +1,114 @@
+/**
+ * What the page wants of a connection, whichever protocol is below, and words for how it fares.
+ *
+ * `saved` is said by the one transport whose server acknowledges after the commit; the other says `synced`:
+ * the server has the edit, and nobody has told us that it is on disk.
+ */
+import type { Awareness } from 'y-protocols/awareness'
+import type * as Y from 'yjs'
+import { Signal } from './signal'
+
+export type Status =
+  /** Nothing has come from the server yet. */
+  | { state: 'connecting' }
+  /** Edits are on their way. `durable` tells what their arrival will mean. */
+  | { state: 'saving'; durable: boolean }
+  /** Every edit of this page has arrived: on the server's disk if `durable`, else with the server. */
+  | { state: 'saved'; durable: boolean }
+  /** Everything is seen live, nothing may be changed. */
+  | { state: 'read-only' }
+  /** Cut off a moment ago; the client tries again by itself. */
+  | { state: 'reconnecting' }
+  /** Cut off for a while, or on purpose. */
+  | { state: 'offline' }
+  /** The server decided against it; trying again with the same token would not help. */
+  | { state: 'refused'; why: string; token: boolean }
+
+export interface Connection {
+  readonly awareness: Awareness
+  readonly status: Signal<Status>
+  /** Pull the network plug of this page, or put it back. */
+  setOnline(online: boolean): void
+  /** Ask again with the token that is known now. */
+  retry(): void
+  destroy(): void
+}
+
+/** Open the document `name` of the server beside this page, and keep `doc` in step with it. */
+export type Connect = (doc: Y.Doc, name: string) => Connection
+
+export function isUp({ state }: Status): boolean {
+  return state === 'saved' || state === 'saving' || state === 'read-only'
+}
+
+/** Say how it stands. `kept`: whether edits outlive the closing of this tab. */
+export function words(status: Status, kept: boolean): string {
+  switch (status.state) {
+    case 'connecting':
+      return 'Connecting'
+    case 'saving':
+      return status.durable ? 'Saving' : 'Syncing'
+    case 'saved':
+      return status.durable ? 'Saved' : 'Synced'
+    case 'read-only':
+      return 'Read only'
+    case 'reconnecting':
+      return 'Reconnecting'
+    case 'offline':
+      return kept ? 'Offline, your changes are kept here' : 'Offline, your changes are kept in this tab'
+    case 'refused':
+      return `Refused: ${status.why}`
+  }
+}
+
+/** Milliseconds for which a lost connection counts as one that will be back in a moment. */
+const MOMENT = 8000
+
+/** How a connection that is down is called: by how long it has been, and by what the browser knows. */
+export class Outage {
+  #timer: number | undefined
+  #been = false
+  #long = false
+  #unplugged = false
+  readonly #changed: () => void
+
+  constructor(changed: () => void) {
+    this.#changed = changed
+    this.down()
+    addEventListener('offline', changed)
+    addEventListener('online', changed)
+  }
+
+  /** The connection works. */
+  up(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    this.#been = true
+    this.#long = false
+  }
+
+  /** The connection does not work; harmless to say again. */
+  down(): void {
+    if (this.#timer !== undefined || this.#long) return
+    this.#timer = window.setTimeout(() => {
+      this.#timer = undefined
+      this.#long = true
+      this.#changed()
+    }, MOMENT)
+  }
+
+  unplug(unplugged: boolean): void {
+    this.#unplugged = unplugged
+  }
+
+  get status(): Status {
+    if (this.#unplugged || this.#long || !navigator.onLine) return { state: 'offline' }
+    return { state: this.#been ? 'reconnecting' : 'connecting' }
+  }
+
+  destroy(): void {
+    clearTimeout(this.#timer)
+    removeEventListener('offline', this.#changed)
+    removeEventListener('online', this.#changed)
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * A document over the published `@hocuspocus/provider`.
+ *
+ * This server answers each update with SyncStatus after the transaction that holds it has committed, and the
+ * provider counts what is unanswered: so "saved" means saved.
+ */
+import { HocuspocusProvider, HocuspocusProviderWebsocket } from '@hocuspocus/provider'
+import { socketUrl } from './address'
+import { type Connect, Outage, type Status } from './connection'
+import { Signal } from './signal'
+import { getToken } from './token'
+
+export const connectHocuspocus: Connect = (doc, name) => {
+  const status = new Signal<Status>({ state: 'connecting' })
+  let refused: Status | undefined
+
+  const tell = (): void => status.set(refused ?? present())
+  const outage = new Outage(tell)
+  const socket = new HocuspocusProviderWebsocket({ url: socketUrl('hocuspocus'), delay: 500, minDelay: 500, maxDelay: 5000 })
+  const provider = new HocuspocusProvider({ websocketProvider: socket, name, document: doc, token: getToken })
+
+  function present(): Status {
+    if (!provider.isSynced || !provider.isAuthenticated) return outage.status
+    if (provider.authorizedScope === 'readonly') return { state: 'read-only' }
+    return { state: provider.hasUnsyncedChanges ? 'saving' : 'saved', durable: true }
+  }
+
+  provider.on('connect', () => {
+    // Edits made offline wait in this queue, and the sync that has begun carries them as well. Sent twice they
+    // would be answered twice, while the provider counts one: it would call the document saved too early.
+    Reflect.set(socket, 'messageQueue', [])
+  })
+  provider.on('synced', () => {
+    outage.up()
+    tell()
+  })
+  provider.on('authenticated', () => {
+    refused = undefined
+    tell()
+  })
+  provider.on('unsyncedChanges', tell)
+  provider.on('close', () => {
+    outage.down()
+    tell()
+  })
+  provider.on('authenticationFailed', ({ reason }: { reason: string }) => {
+    refused = { state: 'refused', why: reason.replaceAll('-', ' '), token: /token|permission|sign|auth|expired/i.test(reason) }
+    tell()
+  })
+  provider.attach()
+  const connect = (): void => void socket.connect()
+  // What the browser knows is quicker than the next attempt.
+  addEventListener('online', connect)
+
+  return {
+    awareness: provider.awareness!,
+    status,
+    setOnline(online) {
+      outage.unplug(!online)
+      if (online) connect()
+      else socket.disconnect()
+      tell()
+    },
+    retry() {
+      refused = undefined
+      tell()
+      void provider.sendToken().then(() => provider.startSync())
+    },
+    destroy() {
+      removeEventListener('online', connect)
+      outage.destroy()
+      provider.destroy()
+      socket.destroy()
+    },
+  }
+}

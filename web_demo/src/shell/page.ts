@@ -1,0 +1,98 @@
+/**
+ * The frame around an editor: bar, status, people, title, sharing. A page opens its document with it and
+ * puts its editor into `main` and its buttons into `tools`:
+ *
+ *     const page = await openPage(name, connectHocuspocus)
+ *     const editor = new Editor({ element: page.main, … page.doc, page.connection.awareness … })
+ *     page.onReadOnly((readOnly) => editor.setEditable(!readOnly))
+ */
+import { pageUrl } from '../lib/address'
+import type { Connect, Status } from '../lib/connection'
+import { openDocument, type OpenDocument } from '../lib/document'
+import { copy } from './copy'
+import { h, icon } from './dom'
+import { followBanner, peopleMenu } from './people'
+import { refusal, statusLine } from './status'
+import { themeButton } from './theme'
+import { titleField } from './title'
+import { placeForToasts, toast } from './toast'
+
+export interface Page extends OpenDocument {
+  /** Where the editor goes. */
+  readonly main: HTMLElement
+  /** A row for the editor's own buttons; hidden as long as it is empty. */
+  readonly tools: HTMLElement
+  /** Call `listener` now and whenever editing is allowed or forbidden. */
+  onReadOnly(listener: (readOnly: boolean) => void): void
+}
+
+/** Side by side in `/split`: the frame is the other page's business, and so is the plug. */
+const embedded = parent !== window
+
+export interface PageOptions {
+  /** The content as text, for who wants to keep it after a refusal. */
+  content?: (document: OpenDocument) => string
+}
+
+/** Open the document `name` and build the page around it. */
+export async function openPage(name: string, connect: Connect, options: PageOptions = {}): Promise<Page> {
+  const as = new URL(location.href).searchParams.get('as') ?? undefined
+  const opened = await openDocument(name, connect, as)
+
+  const spoken = h('p', { class: 'spoken', role: 'log', 'aria-live': 'polite', id: 'spoken' })
+  const main = h('main', { id: 'main', class: 'main' })
+  const tools = h('div', { class: 'tools' })
+  const share = h(
+    'button',
+    {
+      type: 'button',
+      class: 'button share',
+      id: 'share',
+      onclick: async () => void toast((await copy(pageUrl(name))) ? 'Link copied' : pageUrl(name)),
+    },
+    icon('share'),
+    h('span', {}, 'Share'),
+  )
+  const brand = h('a', { class: 'brand', href: './', 'aria-label': 'All documents', title: 'All documents' }, h('img', { src: './favicon.svg', alt: '', width: '28', height: '28' }))
+  const split = h('a', { class: 'icon-button wide-only', href: pageUrl(name, 'split'), 'aria-label': 'Two windows side by side', title: 'Two windows side by side' }, icon('split'))
+
+  document.body.classList.toggle('embedded', embedded)
+  document.body.replaceChildren(
+    h('a', { class: 'skip', href: '#main' }, 'Skip to the document'),
+    h(
+      'header',
+      { class: 'bar' },
+      ...(embedded ? [] : [brand]),
+      titleField(opened),
+      statusLine(opened, spoken),
+      h('div', { class: 'actions' }, ...peopleMenu(opened, spoken), ...(embedded ? [] : [split, themeButton(), share])),
+    ),
+    refusal(opened, () => options.content?.(opened) ?? ''),
+    tools,
+    main,
+    followBanner(opened, main),
+    placeForToasts(),
+    spoken,
+  )
+
+  if (embedded) {
+    addEventListener('message', ({ origin, source, data }) => {
+      if (origin === location.origin && source === parent && typeof data?.online === 'boolean') opened.connection.setOnline(data.online)
+    })
+  }
+
+  const forbids = ({ state }: Status): boolean => state === 'refused' || state === 'read-only'
+  return {
+    ...opened,
+    main,
+    tools,
+    onReadOnly(listener) {
+      let last: boolean | undefined
+      opened.connection.status.subscribe((status) => {
+        // A connection that is down says nothing about permission: what held before holds on.
+        const next = forbids(status) || (last === true && status.state !== 'saved' && status.state !== 'saving')
+        if (next !== last) listener((last = next))
+      })
+    },
+  }
+}

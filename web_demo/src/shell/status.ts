@@ -1,0 +1,86 @@
+/** The line that says how it stands, and the notice under the bar when the server has refused. */
+import { isUp, type Status, words } from '../lib/connection'
+import type { OpenDocument } from '../lib/document'
+import { getToken, setToken } from '../lib/token'
+import { copy } from './copy'
+import { h } from './dom'
+import { toast } from './toast'
+
+/** Milliseconds for which "saving" stays at least, so that the line does not flicker with every key. */
+const CALM = 350
+
+/** Make the status line. It may say "saving" a little too long, and never "saved" too early. */
+export function statusLine({ connection, kept }: OpenDocument, spoken: HTMLElement): HTMLElement {
+  const label = h('span', { class: 'words' })
+  const line = h('p', { class: 'status', id: 'status' }, h('span', { class: 'mark', 'aria-hidden': 'true' }), label)
+  let timer: number | undefined
+  let wasUp: boolean | undefined
+
+  const show = (status: Status): void => {
+    line.dataset['state'] = status.state
+    label.textContent = status.state === 'refused' ? 'Refused' : words(status, kept)
+    // Each key saved is not worth a word to who listens; a lost connection and a new one are.
+    const up = isUp(status)
+    if (!up || wasUp === false) spoken.textContent = words(status, kept)
+    if (status.state !== 'connecting') wasUp = up
+  }
+  connection.status.subscribe((status) => {
+    clearTimeout(timer)
+    if (status.state === 'saved' && line.dataset['state'] === 'saving') timer = window.setTimeout(show, CALM, status)
+    else show(status)
+  })
+
+  addEventListener('beforeunload', (event) => {
+    const { state } = connection.status.value
+    if (state !== 'saved' && state !== 'read-only' && !kept && edited) event.preventDefault()
+  })
+  let edited = false
+  connection.awareness.doc.on('afterTransaction', ({ local, changed }) => {
+    if (local && changed.size > 0) edited = true
+  })
+  return line
+}
+
+/** Make the notice for a refusal: why, a field for a token if that may help, and a way to keep the content. */
+export function refusal({ connection }: OpenDocument, content: () => string): HTMLElement {
+  const notice = h('section', { class: 'notice', role: 'alert', id: 'refused', hidden: true })
+  connection.status.subscribe((status) => {
+    notice.hidden = status.state !== 'refused'
+    if (status.state !== 'refused') return notice.replaceChildren()
+    const field = h('input', { name: 'token', required: true, autocomplete: 'off', spellcheck: 'false', 'aria-label': 'Token', placeholder: 'Paste a token' })
+    const form = h(
+      'form',
+      {
+        onsubmit: (event: Event) => {
+          event.preventDefault()
+          setToken(field.value.trim())
+          connection.retry()
+        },
+      },
+      field,
+      h('button', { class: 'button' }, 'Open'),
+    )
+    const text = content()
+    const rescue = h(
+      'button',
+      {
+        type: 'button',
+        class: 'button quiet',
+        id: 'rescue',
+        onclick: async () => void toast((await copy(text)) ? 'Copied' : 'This browser does not allow copying'),
+      },
+      'Copy the content',
+    )
+    notice.replaceChildren(
+      h(
+        'p',
+        {},
+        h('strong', {}, status.token && !getToken() ? 'This document needs a token. ' : 'The server has refused this document. '),
+        `It says: ${status.why}.`,
+      ),
+      ...(status.token ? [form] : []),
+      ...(text ? [rescue] : []),
+    )
+  })
+  return notice
+}

@@ -1,0 +1,43 @@
+/**
+ * One document twice, side by side, with a plug for each side: the picture of what a CRDT does. Each side is
+ * the ordinary page in a frame; all that passes between here and there is "you are offline now".
+ */
+import { pageUrl, untitled } from '../lib/address'
+import { h } from '../shell/dom'
+import { themeButton } from '../shell/theme'
+import './split.css'
+
+const PEOPLE = ['Ada', 'Grace']
+
+export function openSplit(name: string): void {
+  document.title = `${untitled(name)}, twice · collab`
+  document.body.replaceChildren(
+    h(
+      'header',
+      { class: 'bar' },
+      h('a', { class: 'brand', href: './', 'aria-label': 'All documents', title: 'All documents' }, h('img', { src: './favicon.svg', alt: '', width: '28', height: '28' })),
+      h('h1', { class: 'split-title' }, untitled(name)),
+      h('div', { class: 'actions' }, h('a', { class: 'button quiet', href: pageUrl(name) }, 'One window'), themeButton()),
+    ),
+    h('main', { class: 'sides' }, ...PEOPLE.map((person) => side(name, person))),
+  )
+}
+
+function side(name: string, person: string): HTMLElement {
+  const frame = h('iframe', { src: `${pageUrl(name)}&as=${person}`, title: `The document as ${person} sees it`, allow: 'clipboard-write' })
+  const state = h('span', {}, 'Online')
+  const plug = h('button', {
+    type: 'button',
+    class: 'plug',
+    role: 'switch',
+    'aria-checked': 'true',
+    'aria-label': `${person} is online`,
+    onclick: () => {
+      const online = plug.getAttribute('aria-checked') !== 'true'
+      plug.setAttribute('aria-checked', String(online))
+      state.textContent = online ? 'Online' : 'Offline'
+      frame.contentWindow?.postMessage({ online }, location.origin)
+    },
+  })
+  return h('section', { class: 'side', 'aria-label': person }, h('header', { class: 'side-head' }, h('h2', {}, person), h('span', { class: 'plug-box' }, state, plug)), frame)
+}

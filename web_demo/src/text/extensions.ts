@@ -1,0 +1,28 @@
+/** What a rich text may hold: the schema is the agreement of all who edit, so every client has the same. */
+import type { Extensions } from '@tiptap/core'
+import Collaboration from '@tiptap/extension-collaboration'
+import { TaskItem, TaskList } from '@tiptap/extension-list'
+import { TableKit } from '@tiptap/extension-table'
+import { Placeholder } from '@tiptap/extensions'
+import StarterKit from '@tiptap/starter-kit'
+import type * as Y from 'yjs'
+import { BoundedImage } from './image'
+
+/** The extensions for a text that lives in `doc`, in Tiptap's usual root type `default`. */
+export function richText(doc: Y.Doc): Extensions {
+  return [
+    StarterKit.configure({
+      // Undo is Yjs's: it takes back one's own changes only.
+      undoRedo: false,
+      // Everybody who opens the document would add the paragraph.
+      trailingNode: false,
+      link: { openOnClick: false, defaultProtocol: 'https', HTMLAttributes: { rel: 'noopener noreferrer', target: '_blank' } },
+    }),
+    TaskList,
+    TaskItem.configure({ nested: true }),
+    TableKit.configure({ table: { resizable: false } }),
+    BoundedImage,
+    Placeholder.configure({ placeholder: 'Write something. Everybody with the link sees it as you type.' }),
+    Collaboration.configure({ document: doc }),
+  ]
+}

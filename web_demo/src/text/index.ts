@@ -1,0 +1,23 @@
+/** Rich text: Tiptap on the Yjs document, with everybody's carets. */
+import { Editor } from '@tiptap/core'
+import { connectHocuspocus } from '../lib/hocuspocus'
+import { openPage } from '../shell/page'
+import { carets, showFollowed } from './carets'
+import { richText } from './extensions'
+import './text.css'
+import { toolbar } from './toolbar'
+
+export async function openText(name: string): Promise<void> {
+  const page = await openPage(name, connectHocuspocus, { content: () => editor.getText() })
+  const { doc, connection, presence } = page
+
+  const editor = new Editor({
+    element: page.main,
+    extensions: [...richText(doc), carets(connection.awareness, presence)],
+    editorProps: { attributes: { id: 'editor', class: 'paper prose', 'aria-label': 'Text', role: 'textbox', 'aria-multiline': 'true' } },
+  })
+
+  page.tools.append(...toolbar(editor))
+  page.onReadOnly((readOnly) => editor.setEditable(!readOnly))
+  presence.onFollowed((state) => showFollowed(editor, state))
+}
