@@ -27,7 +27,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 """The Alembic revision that this release works on; a test compares it with the newest migration."""
 
 metadata = MetaData(
@@ -53,6 +53,8 @@ documents = Table(
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("deleted_at", Double, nullable=True),
+    # What a listing shows instead of the name; the server reads no documents, so whoever renames one says it.
+    Column("title", LargeBinary, nullable=True),
     Index("uq_documents_name", "name", unique=True),
     sqlite_autoincrement=True,
 )

@@ -238,6 +238,21 @@ class SqlStore:
 
         await self._backend.run(write, "write")
 
+    async def set_title(self, name: str, title: str | None) -> None:
+        """Set the title where it differs, so that pages may say it as often as they like."""
+        encoded = encode_name(name)
+        value = None if title is None else title.encode()
+
+        def write(connection: Connection) -> None:
+            found = _find(connection, encoded)
+            if found is None:
+                raise DocumentNotFound(f"there is no document {name!r}")
+            _require_living(found)
+            if found.title != title:
+                connection.execute(update(documents).where(documents.c.id == found.id).values(title=value))
+
+        await self._backend.run(write, "write")
+
     async def list_documents(
         self, *, after: str | None = None, prefix: str = "", limit: int = 100
     ) -> list[DocumentSummary]:
@@ -298,6 +313,7 @@ def _document(row: Row[Any]) -> StoredDocument:
         created_at=row.created_at,
         updated_at=row.updated_at,
         deleted_at=row.deleted_at,
+        title=None if row.title is None else row.title.decode(),
     )
 
 

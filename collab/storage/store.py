@@ -61,7 +61,8 @@ class Snapshot:
 class StoredDocument:
     """A document as stored. ``head_seq`` is the number of its newest row, 0 when it has none; times in unix seconds.
 
-    ``gc`` False asks that compaction keeps deleted content. ``deleted_at`` is set on a tombstone only.
+    ``gc`` False asks that compaction keeps deleted content. ``deleted_at`` is set on a tombstone only. ``title`` is
+    what listings show, None if nobody has set one.
     """
 
     id: int
@@ -71,6 +72,7 @@ class StoredDocument:
     created_at: float
     updated_at: float
     deleted_at: float | None = None
+    title: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,12 @@ class Store(Protocol):
 
         From its return on no append succeeds, on any node. The content goes with :meth:`prune`. Raises
         ``DocumentNotFound`` if there is none, or only a tombstone.
+        """
+
+    async def set_title(self, name: str, title: str | None) -> None:
+        """Set what listings show for a document; its content and dates stay as they are.
+
+        Writes nothing if it is the title already. Raises ``DocumentNotFound``, or ``DocumentDeleted`` on a tombstone.
         """
 
     async def list_documents(

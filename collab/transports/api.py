@@ -1,0 +1,272 @@
+"""``/api/documents``: which documents there are, and their titles, creation and deletion.
+
+Strategy: everything here is answered from the store's columns and from the rooms that are live on this node;
+no document is read for it, so a listing of a thousand documents costs one query. What a document is for is
+not the server's business: an application that has kinds of documents puts them into the beginning of the
+names, as the pages in ``web_demo`` do, and lists by ``prefix``.
+
+The title is a copy too. In a document that many edit at once the title belongs into the document, where it is
+merged like all else; but only a CRDT library could read it there, and none runs in a serving process. So
+whoever renames a document says so here as well, and a listing has something to show.
+
+    GET    /api/documents?prefix=&after=&limit=    200 {"documents": [...], "next": name or null}
+    POST   /api/documents          {"name", "title"?}    201, 409
+    GET    /api/documents/{name}                   200, 404, 410
+    PATCH  /api/documents/{name}   {"title"}       200, 404, 410
+    DELETE /api/documents/{name}                   204, 404
+
+Bodies need the content type ``application/json``: no other origin's page can send that, or PATCH or DELETE,
+without asking first, and nobody here answers that question. An error is ``{"error": sentence}``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from aiohttp import web
+
+from collab.errors import (
+    CollabError,
+    DocumentDeleted,
+    DocumentExists,
+    DocumentNotFound,
+    InvalidDocumentName,
+    StoreUnavailable,
+)
+from collab.hub.hub import Hub
+from collab.hub.live import LiveRoom
+from collab.protocol.awareness import decode_awareness
+from collab.protocol.ywebsocket import check_document_name
+from collab.storage.store import DocumentSummary
+from collab.telemetry import get_logger, shown_name
+from collab.transports.websocket import document_name
+
+_log = get_logger("http")
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1_000
+MAX_BODY_BYTES = 16 * 1024
+MAX_TITLE = 200
+"""Characters of a title, after white space at its ends is gone."""
+
+# A listing shows a few faces, whatever the size of a room; and whoever keeps a book in its awareness state
+# is shown without a name rather than parsed at every listing.
+_MAX_PARTICIPANTS = 8
+_MAX_STATE_BYTES = 4 * 1024
+_MAX_PERSON_TEXT = 64
+
+_HEADERS = MappingProxyType({"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+
+_STATUS: MappingProxyType[type[CollabError], int] = MappingProxyType(
+    {
+        InvalidDocumentName: 400,
+        DocumentNotFound: 404,
+        DocumentExists: 409,
+        DocumentDeleted: 410,
+        StoreUnavailable: 503,
+    }
+)
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class _BadRequest(Exception):
+    """What is wrong with the request, as a sentence for its sender."""
+
+    def __init__(self, reason: str, status: int = 400) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+def add_api_routes(app: web.Application, hub: Hub) -> None:
+    """Serve ``/api/documents`` from the store and the rooms of ``hub``."""
+    documents = _Documents(hub)
+    app.router.add_get("/api/documents", _answering(documents.list))
+    app.router.add_post("/api/documents", _answering(documents.create))
+    one = r"/api/documents/{name:[\s\S]+}"
+    app.router.add_get(one, _answering(documents.show))
+    app.router.add_patch(one, _answering(documents.change))
+    app.router.add_delete(one, _answering(documents.delete))
+
+
+def _answering(handler: _Handler) -> _Handler:
+    """Turn what ``handler`` raises on purpose into an answer with its status and public text."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except _BadRequest as error:
+            return _json({"error": str(error)}, error.status)
+        except CollabError as error:
+            status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
+            if status >= 500:
+                _log.warning("%s %s: %s", request.method, shown_name(request.path), error)
+            return _json({"error": error.public}, status)
+
+    return answer
+
+
+class _Documents:
+    """The handlers."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+
+    async def list(self, request: web.Request) -> web.Response:
+        """Answer with a page of documents in the order of their names; ``next`` is the ``after`` of the following."""
+        limit = _limit(request.query.get("limit"))
+        prefix, after = request.query.get("prefix", ""), request.query.get("after")
+        for text in (prefix, after or ""):
+            _encodable(text)
+        found = await self._hub.store.list_documents(after=after, prefix=prefix, limit=limit + 1)
+        page = found[:limit]
+        return _json(
+            {
+                "documents": [self._describe(summary) for summary in page],
+                "next": page[-1].document.name if len(found) > limit else None,
+            }
+        )
+
+    async def show(self, request: web.Request) -> web.Response:
+        """Answer with one document as it stands in the listing."""
+        return _json(self._describe(await self._hub.store.describe(document_name(request))))
+
+    async def create(self, request: web.Request) -> web.Response:
+        """Create an empty document, also in the place of a deleted one."""
+        body = await _body(request)
+        name = body.get("name")
+        if not isinstance(name, str):
+            raise _BadRequest('"name" is missing')
+        check_document_name(name)
+        title = _title(body["title"]) if body.get("title") is not None else None
+        await self._hub.store.create(name)
+        if title is not None:
+            await self._hub.store.set_title(name, title)
+        _log.info("created %s", shown_name(name))
+        return _json(self._describe(await self._hub.store.describe(name)), 201)
+
+    async def change(self, request: web.Request) -> web.Response:
+        """Set the title; null takes it away."""
+        name = document_name(request)
+        body = await _body(request)
+        if "title" not in body:
+            raise _BadRequest('"title" is missing')
+        title = None if body["title"] is None else _title(body["title"])
+        live = self._hub.rooms.get(name)
+        if live is not None:
+            # A document that was begun a moment ago is stored in a moment.
+            await live.settled()
+        await self._hub.store.set_title(name, title)
+        return _json(self._describe(await self._hub.store.describe(name)))
+
+    async def delete(self, request: web.Request) -> web.Response:
+        """Delete the document: who is in it is told, and nobody brings it back by coming with an old copy."""
+        name = document_name(request)
+        await self._hub.store.delete(name, time.time())
+        _log.info("deleted %s", shown_name(name))
+        live = self._hub.rooms.get(name)
+        if live is not None and live.ended is None:
+            self._hub.evict(live, DocumentDeleted(f"document {name!r} is deleted"))
+        return web.Response(status=204, headers=_HEADERS)
+
+    def _describe(self, summary: DocumentSummary) -> dict[str, Any]:
+        document = summary.document
+        live = self._hub.rooms.get(document.name)
+        return {
+            "name": document.name,
+            "title": document.title,
+            "created_at": _time(document.created_at),
+            "updated_at": _time(document.updated_at),
+            "bytes": summary.snapshot_bytes + summary.tail_bytes,
+            "participants": [] if live is None else _participants(live),
+            "connections": 0 if live is None else len(live.room.sessions),
+        }
+
+
+def _participants(live: LiveRoom) -> list[dict[str, str]]:
+    """Say who shows itself in a room: the awareness states with ``user: {name, color}``, by client ID.
+
+    The texts are what clients say; they are cut to a length, and whoever shows them must escape them.
+    """
+    payload = live.room.awareness.everything()
+    found: list[dict[str, str]] = []
+    for entry in sorted(decode_awareness(payload)) if payload else ():
+        if len(found) == _MAX_PARTICIPANTS:
+            break
+        if len(entry.state) > _MAX_STATE_BYTES:
+            continue
+        try:
+            state = json.loads(entry.state)
+        except (ValueError, RecursionError):
+            continue
+        user = state.get("user") if isinstance(state, dict) else None
+        if not isinstance(user, dict) or not isinstance(user.get("name"), str):
+            continue
+        color = user.get("color")
+        found.append(
+            {
+                "name": _printable(user["name"]),
+                "color": _printable(color) if isinstance(color, str) else "",
+            }
+        )
+    return found
+
+
+def _printable(text: str) -> str:
+    # Lone surrogates pass json.loads and fail every encoder.
+    return text[:_MAX_PERSON_TEXT].encode(errors="replace").decode()
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return DEFAULT_LIMIT
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:9]) <= MAX_LIMIT:
+        raise _BadRequest(f'"limit" is a number from 1 to {MAX_LIMIT}')
+    return int(text)
+
+
+def _encodable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _BadRequest("a parameter is not UTF-8") from None
+
+
+def _title(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise _BadRequest('"title" is a text that is not empty, or null')
+    title = value.strip()
+    _encodable(title)
+    if len(title) > MAX_TITLE or not title.isprintable():
+        raise _BadRequest(f'"title" has at most {MAX_TITLE} characters, and no line breaks or control characters')
+    return title
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    if request.content_type != "application/json":
+        raise _BadRequest("the content type is application/json", 415)
+    data = bytearray()
+    async for chunk in request.content.iter_chunked(MAX_BODY_BYTES):
+        data += chunk
+        if len(data) > MAX_BODY_BYTES:
+            raise _BadRequest(f"a body has at most {MAX_BODY_BYTES} bytes", 413)
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        raise _BadRequest("the body is not JSON") from None
+    if not isinstance(body, dict):
+        raise _BadRequest("the body is a JSON object")
+    return body
+
+
+def _json(body: dict[str, Any], status: int = 200) -> web.Response:
+    return web.json_response(body, status=status, headers=_HEADERS)
