@@ -147,8 +147,9 @@ def message_type(frame: bytes, pos: int) -> int:
 def is_step1(frame: bytes, pos: int) -> bool:
     """Tell whether the message behind the address is a SyncStep1.
 
-    Providers 2 without a token never send Auth: what they send first counts as an empty token.
-    Later ones send Auth before it, but may send other messages before both, while a token is fetched.
+    Providers 2 without a token never send Auth, and later ones leave it out when their token function
+    fails: a SyncStep1 before any Auth counts as an empty token. Else Auth comes before it, though other
+    messages may come before both, while a token is fetched.
     """
     return frame[pos : pos + 2] == bytes((SYNC, STEP1))
 
@@ -193,7 +194,7 @@ def _decode_token(frame: bytes, pos: int) -> Token:
         return Token(_text(token), None)
     version, pos = read_var_bytes(frame, pos)
     _check_end(frame, pos)
-    return Token(_text(token), _text(version[:_MAX_VERSION_BYTES]))
+    return Token(_text(token), version[:_MAX_VERSION_BYTES].decode(errors="ignore"))
 
 
 def _check_end(frame: bytes, pos: int) -> None:

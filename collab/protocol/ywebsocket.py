@@ -25,7 +25,7 @@ from collab.errors import (
 from collab.protocol.awareness import EMPTY_AWARENESS_UPDATE, AwarenessUpdate, QueryAwareness
 from collab.protocol.lib0 import encode_var_string, encode_var_uint, read_var_bytes, read_var_uint
 from collab.protocol.sync import decode_sync, encode_sync
-from collab.protocol.wire import CloseCode, Message, close_reason, PermissionDenied, Stateless, SyncStatus
+from collab.protocol.wire import CloseCode, Message, PermissionDenied, Stateless, SyncStatus, close_reason
 
 SYNC, AWARENESS, AUTH, QUERY_AWARENESS = 0, 1, 2, 3
 

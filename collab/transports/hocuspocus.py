@@ -40,6 +40,13 @@ _PONG = binary_frame(hocuspocus.PONG)
 _RETRY_FIRST = 0.5
 _RETRY_LAST = 10.0
 
+# Seconds after a client's CLOSE until it is answered, unless it has opened the document again: the new
+# provider of that name would take the answer for its own end. A page that does so sends both at once.
+_CLOSED_AFTER = 0.05
+
+# Addresses that were closed of late, under which providers 2 send one more awareness message.
+_MAX_DEPARTED = 20
+
 Result = TypeVar("Result")
 
 
@@ -132,7 +139,16 @@ class HocuspocusConnection(Connection):
 
     text_close = hocuspocus.CLOSE_UNREADABLE
 
-    __slots__ = ("_established", "_last", "_opened_at", "_stateless", "_unproven", "_waiting_frames", "channels")
+    __slots__ = (
+        "_departed",
+        "_established",
+        "_last",
+        "_opened_at",
+        "_stateless",
+        "_unproven",
+        "_waiting_frames",
+        "channels",
+    )
 
     def __init__(
         self,
@@ -147,6 +163,7 @@ class HocuspocusConnection(Connection):
         self._last: Channel | None = None  # the one that spoke last; most sockets have only one
         self._waiting_frames = WaitingFrames()
         self._unproven: set[bytes] = set()  # addresses that have shown no token
+        self._departed: dict[bytes, None] = {}
         self._opened_at = asyncio.get_running_loop().time()
         self._established = False  # whether any document was ever granted
         self._stateless: TokenBucket | None = None
@@ -186,9 +203,13 @@ class HocuspocusConnection(Connection):
             self.send_control(_PONG)
             return
         address, pos = hocuspocus.read_address(data)
-        channel = self.channels.get(address) or self._add(address)
+        channel = self.channels.get(address)
         if channel is None:
-            return
+            if address in self._departed and data[pos : pos + 1] == bytes((hocuspocus.AWARENESS,)):
+                return
+            channel = self._add(address)
+            if channel is None:
+                return
         if channel.ready:
             await self._handle(channel, data, pos)
         else:
@@ -229,6 +250,7 @@ class HocuspocusConnection(Connection):
         self._unproven.add(address)
         if len(self._unproven) > WaitingFrames.MAX_ADDRESSES:
             raise LimitExceeded(f"{len(self._unproven)} documents before authentication")
+        self._departed.pop(address, None)
         channel = self.channels[address] = Channel(self, address)
         return channel
 
@@ -293,6 +315,14 @@ class HocuspocusConnection(Connection):
             if state is State.ARRIVED and hocuspocus.is_step1(frame, pos):
                 self._present(channel, "")
         waiting = self._waiting_frames
+        if state is State.DENIED:
+            # People type on in a document that is denied. Nothing is lost: should it be let in, both sides tell
+            # each other what they lack; for that, and to be seen, its last SyncStep1 and awareness are kept.
+            if not (kind == hocuspocus.AWARENESS or hocuspocus.is_step1(frame, pos)):
+                return
+            for older in waiting.take_all(channel.address):
+                if older[pos : pos + 1] != frame[pos : pos + 1]:
+                    waiting.put(channel.address, older)
         waiting.put(channel.address, frame)
         while waiting.full:
             await self._relieve()
@@ -303,18 +333,17 @@ class HocuspocusConnection(Connection):
         Raises:
             LimitExceeded: all that waits was sent without permission.
         """
-        denied = [channel for channel in self.channels.values() if channel.member.state is State.DENIED]
+        before = self._waiting_frames.frames
+        for channel in self.channels.values():
+            if channel.member.state is State.DENIED:
+                self._waiting_frames.take_all(channel.address)
+        if self._waiting_frames.frames < before:
+            return
         joining = [
             channel.task
             for channel in self.channels.values()
             if channel.task is not None and channel.member.state in (State.JOINING, State.LIVE, State.LAGGING)
         ]
-        before = self._waiting_frames.frames
-        for channel in denied:
-            # Nothing is lost: should it be let in, both sides tell each other what they lack.
-            self._waiting_frames.take_all(channel.address)
-        if self._waiting_frames.frames < before:
-            return
         if not joining:
             raise LimitExceeded(
                 f"{self._waiting_frames.nbytes} bytes in {self._waiting_frames.frames} messages before authentication"
@@ -411,9 +440,16 @@ class HocuspocusConnection(Connection):
         # A page that closes a document and opens it again at once has sent both by now.
         behind = self._waiting_frames.take_all(channel.address)
         self._remove(channel)
-        self.write(channel.encoder.frame(hocuspocus.CLOSED_BY_CLIENT))
+        self._departed[channel.address] = None
+        if len(self._departed) > _MAX_DEPARTED:
+            del self._departed[next(iter(self._departed))]
+        asyncio.get_running_loop().call_later(_CLOSED_AFTER, self._say_closed, channel)
         for frame in behind:
             await self.receive(frame)
+
+    def _say_closed(self, channel: Channel) -> None:
+        if channel.address not in self.channels:
+            self.write(channel.encoder.frame(hocuspocus.CLOSED_BY_CLIENT))
 
     async def _renew(self, channel: Channel, member: Member, token: str) -> None:
         """Look at a token that a live client has sent; only a changed scope is worth an answer."""
