@@ -14,11 +14,26 @@ const versions = await loadProviders()
 const sockets = new Clients()
 const clients = new Clients()
 
-// A provider throws inside of its message listener what it cannot read: an error on a page's console, and
-// it goes on. Here it would end the process; a test asks for it instead.
+// What a provider throws and does not catch: in a page an error on the console, here for a test to ask for.
 const thrown = []
-process.on('uncaughtException', (error) => thrown.push(String(error?.message ?? error)))
-process.on('unhandledRejection', (error) => thrown.push(String(error?.message ?? error)))
+const uncaught = (error) => { thrown.push(String(error?.message ?? error)) }
+process.on('uncaughtException', uncaught)
+process.on('unhandledRejection', uncaught)
+
+// A listener that throws must not keep the socket from delivering the next message: as in browsers.
+class PageSocket extends WebSocket {
+  #guarded = new Map()
+
+  addEventListener (type, listener, options) {
+    const guarded = (event) => { try { listener(event) } catch (error) { uncaught(error) } }
+    this.#guarded.set(listener, guarded)
+    super.addEventListener(type, guarded, options)
+  }
+
+  removeEventListener (type, listener) {
+    super.removeEventListener(type, this.#guarded.get(listener) ?? listener)
+  }
+}
 
 const socketState = (it) => ({
   // Whether the TCP connection with its WebSocket stands, whatever the provider thinks of it.
@@ -62,7 +77,7 @@ await run({
   // Come back fast: with the default delays of one second and more each restart would cost a test seconds.
   socket ({ key, version, url, options = {} }) {
     const it = { version, socket: null, ws: null, opens: 0, closes: [], received: [], sent: [] }
-    class Observed extends WebSocket {
+    class Observed extends PageSocket {
       constructor (...args) {
         super(...args)
         it.ws = this
