@@ -257,6 +257,7 @@ class HocuspocusConnection(Connection):
     def _remove(self, channel: Channel) -> None:
         """Forget a channel; its session is over."""
         self._end_session(channel)
+        self._waiting_frames.take_all(channel.address)
         if channel.member.state is not State.CLOSED:
             channel.member.on(Event.ENDED)
         self._unproven.discard(channel.address)
@@ -266,7 +267,6 @@ class HocuspocusConnection(Connection):
         channel.ready = False
         if channel is self._last:
             self._last = None
-        self._waiting_frames.take_all(channel.address)
         live, channel.live = channel.live, None
         if live is not None:
             live.leave(channel.member)
@@ -288,6 +288,7 @@ class HocuspocusConnection(Connection):
             channel.member = HocuspocusMember(channel.encoder, channel)
             channel.member.on(Event.PRESENTED)
         channel.member.on(Event.DENIED)
+        self._thin_out(channel)
         self.write(channel.encoder.encode(PermissionDenied(error.public)))
 
     # What waits
@@ -315,17 +316,25 @@ class HocuspocusConnection(Connection):
             if state is State.ARRIVED and hocuspocus.is_step1(frame, pos):
                 self._present(channel, "")
         waiting = self._waiting_frames
-        if state is State.DENIED:
-            # People type on in a document that is denied. Nothing is lost: should it be let in, both sides tell
-            # each other what they lack; for that, and to be seen, its last SyncStep1 and awareness are kept.
-            if not (kind == hocuspocus.AWARENESS or hocuspocus.is_step1(frame, pos)):
-                return
-            for older in waiting.take_all(channel.address):
-                if older[pos : pos + 1] != frame[pos : pos + 1]:
-                    waiting.put(channel.address, older)
         waiting.put(channel.address, frame)
+        if state is State.DENIED:
+            self._thin_out(channel)
         while waiting.full:
             await self._relieve()
+
+    def _thin_out(self, channel: Channel) -> None:
+        """Keep of what waits for a denied channel its last SyncStep1 and awareness message.
+
+        People type on in a document that is denied. Nothing is lost: should it be let in, both sides tell
+        each other what they lack.
+        """
+        pos = len(channel.encoder.prefix)
+        last: dict[bytes, bytes] = {}
+        for frame in self._waiting_frames.take_all(channel.address):
+            if frame[pos : pos + 1] == bytes((hocuspocus.AWARENESS,)) or hocuspocus.is_step1(frame, pos):
+                last[frame[pos : pos + 1]] = frame
+        for frame in last.values():
+            self._waiting_frames.put(channel.address, frame)
 
     async def _relieve(self) -> None:
         """Make room among the waiting frames.
