@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
+from collab.auth.access import Authenticator, OpenAccess
 from collab.hub.compaction import CompactionPolicy
 from collab.hub.hub import DAY, Hub, HubOptions
 from collab.sandbox.pool import Sandbox
@@ -27,9 +28,11 @@ from collab.storage.sql import open_store
 from collab.storage.urls import parse_database_url
 from collab.telemetry import get_logger
 from collab.transports.health import Readiness, healthz
+from collab.transports.hocuspocus import HocuspocusConnection
 from collab.transports.http_log import HttpLog
 from collab.transports.static import add_static_routes, find_web_root
 from collab.transports.websocket import WebSocketOptions, WebSockets
+from collab.transports.ywebsocket import YWebSocketConnection
 
 _log = get_logger()
 
@@ -40,12 +43,16 @@ UNSAVED: web.AppKey[list[str]] = web.AppKey("unsaved", list)
 _HTTP_SHUTDOWN_SECONDS = 5.0
 
 
-def create_app(settings: Settings) -> web.Application:
+def create_app(settings: Settings, authenticator: Authenticator | None = None) -> web.Application:
     """Build the server as an aiohttp application.
 
     Serve it as it is, or mount it with ``parent.add_subapp("/collab", create_app(settings))``. The
     store is opened and, for SQLite, migrated when the application starts; on shutdown everything
     taken is stored before the sockets are closed.
+
+    Args:
+        settings: every option.
+        authenticator: decides who may do what; without one everybody may do everything.
     """
     url = parse_database_url(settings.database_url, settings.data_dir)
     store = open_store(url)
@@ -74,11 +81,17 @@ def create_app(settings: Settings) -> web.Application:
     )
     sockets = WebSockets(
         hub,
+        authenticator or OpenAccess(),
         WebSocketOptions(
             max_message_bytes=settings.max_message_bytes,
             outbox_bytes=settings.outbox_bytes,
             keepalive=settings.keepalive_seconds,
             ping=settings.ping_seconds,
+            auth=settings.auth_seconds,
+            max_documents=settings.max_documents_per_connection,
+            stateless=settings.stateless == "relay",
+            max_stateless_bytes=settings.max_stateless_bytes,
+            stateless_rate=settings.stateless_rate,
         ),
     )
     app = web.Application()
@@ -103,7 +116,9 @@ def create_app(settings: Settings) -> web.Application:
 
     app.cleanup_ctx.append(run)
     app.on_shutdown.append(drain)
-    app.router.add_route("GET", r"/ws/{name:[\s\S]*}", sockets.handle)
+    app.router.add_route("GET", r"/ws/{name:[\s\S]*}", sockets.handler(YWebSocketConnection))
+    app.router.add_route("GET", "/hocuspocus", sockets.handler(HocuspocusConnection))
+    app.router.add_route("GET", "/hocuspocus/", sockets.handler(HocuspocusConnection))
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", Readiness(hub).handle)
     add_static_routes(app, find_web_root())

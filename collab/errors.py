@@ -3,11 +3,17 @@
     CollabError
     ├── ConfigurationError          an option that is unknown, malformed or contradicts another
     ├── DecodeError                 bytes from a peer that do not follow their encoding
+    │   ├── AddressError            a frame that does not say which document it is for
     │   └── UpdateError             a Yjs update on which clients would throw
     ├── ProtocolError               a well-formed message that the peer may not send now
     ├── LimitExceeded               a bound that protects the others was passed
     │   ├── DocumentTooLarge
     │   └── PeerTooSlow             retryable: a client that takes nothing for too long
+    ├── AccessError
+    │   ├── AccessDenied
+    │   │   ├── Unauthenticated     no token, or one that is not valid
+    │   │   └── Forbidden           a valid token that does not allow this
+    │   └── AccessUnavailable       retryable: whoever decides does not answer
     ├── ServerStopping              retryable: this node is going down, another will come
     ├── DocumentError
     │   ├── InvalidDocumentName
@@ -23,8 +29,8 @@
         └── SandboxCrashed
 
 ``retryable`` says whether the same call may succeed later. ``public`` is the text that may
-travel to a client: it names what to do and never shows internals; ``str(error)`` is for the
-operator's log.
+travel to a client: it names what to do and never shows internals; an instance may say it more
+exactly than its class. ``str(error)`` is for the operator's log.
 """
 
 from __future__ import annotations
@@ -36,7 +42,7 @@ class CollabError(Exception):
     """The root: catch this to catch everything that collab raises on purpose."""
 
     retryable: ClassVar[bool] = False
-    public: ClassVar[str] = "internal error"
+    public: str = "internal error"
 
 
 class ConfigurationError(CollabError):
@@ -49,6 +55,12 @@ class DecodeError(CollabError):
     """Bytes from a peer that do not follow their encoding."""
 
     public = "malformed message"
+
+
+class AddressError(DecodeError):
+    """A frame of a socket for many documents that does not say which one it is for."""
+
+    public = "unreadable address"
 
 
 class UpdateError(DecodeError):
@@ -80,6 +92,47 @@ class PeerTooSlow(LimitExceeded):
 
     retryable = True
     public = "too slow, come back"
+
+
+class AccessError(CollabError):
+    """A client asked for something that needs permission."""
+
+    public = "access could not be granted"
+
+
+class AccessDenied(AccessError):
+    """The client may not do this.
+
+    Args:
+        message: for the operator's log; never a token.
+        public: what the client is told, when it can be said more exactly than by the class.
+    """
+
+    public = "permission denied"
+
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        if public is not None:
+            self.public = public
+
+
+class Unauthenticated(AccessDenied):
+    """The client has shown no token, or one that is not valid."""
+
+    public = "a valid token is needed"
+
+
+class Forbidden(AccessDenied):
+    """The client's token is valid and does not allow this."""
+
+    public = "the token does not allow this"
+
+
+class AccessUnavailable(AccessError):
+    """Whoever decides on access does not answer; ask again later."""
+
+    retryable = True
+    public = "access cannot be checked now, try again later"
 
 
 class ServerStopping(CollabError):

@@ -88,10 +88,13 @@ class Settings(BaseModel):
         ),
     )
     gather_ms: float = Field(
-        10.0,
+        50.0,
         ge=0,
         le=1_000,
-        description="Milliseconds for which the journal, under load, gathers edits of all documents for one commit.",
+        description=(
+            "Milliseconds for which the journal, under load, gathers edits of all documents for one commit: so long "
+            "the word that an edit is saved may take. The first edit after quiet is never delayed."
+        ),
     )
     backlog_bytes: int = Field(
         64 * MIB,
@@ -180,6 +183,34 @@ class Settings(BaseModel):
         gt=0,
         le=3_600,
         description="Seconds between WebSocket pings; a client that does not answer one is taken for gone.",
+    )
+    auth_seconds: float = Field(
+        30.0,
+        gt=0,
+        le=3_600,
+        description=(
+            "Seconds for one decision on access, and for a Hocuspocus client to be let in to any document; "
+            "then it is closed with 4408."
+        ),
+    )
+    max_documents_per_connection: int = Field(
+        1_000, ge=1, le=100_000, description="Documents that one Hocuspocus client may have open on one connection."
+    )
+    stateless: Literal["relay", "off"] = Field(
+        "relay",
+        description=(
+            "What happens to stateless messages of Hocuspocus clients: relay (to the document's other Hocuspocus "
+            "clients) or off."
+        ),
+    )
+    max_stateless_bytes: int = Field(
+        64 * KIB, ge=1, le=16 * MIB, description="Largest stateless message (UTF-8); a larger one ends the session."
+    )
+    stateless_rate: float = Field(
+        50.0,
+        ge=1,
+        le=1_000_000,
+        description="Stateless messages a second of one connection, past which it is read more slowly.",
     )
     sandbox_processes: int = Field(
         1, ge=1, le=64, description="Processes for work on documents that may crash or hang; started when first needed."

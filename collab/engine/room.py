@@ -14,6 +14,11 @@ whole part is taken, the rest dropped, and then
 - a SyncStep2 that is not whole is never answered by a question: a client can hold pending structs
   whose author is gone, and asking would never end. What blocks it is remembered, and asked for
   when the room passes it.
+
+Every SyncStep2 and SyncUpdate of a client whose protocol acknowledges gets one verdict, in the order
+in which they came. An update that is not whole holds back its own and all that follow, until a
+SyncStep2 that the room has asked for brings the rest. A SyncStep2 that is not whole holds back
+nothing by itself: a client's own edits never refer to what it has not got, so they are in it.
 """
 
 from __future__ import annotations
@@ -23,11 +28,17 @@ from typing import NamedTuple
 
 from collab.engine.awareness import AwarenessStates
 from collab.engine.document import NEW, Document, Row, Taken
-from collab.errors import DocumentTooLarge
+from collab.errors import CollabError, DocumentTooLarge, Forbidden, LimitExceeded, UpdateError
 from collab.protocol.awareness import AwarenessUpdate, encode_awareness
-from collab.protocol.session import Event, Session
+from collab.protocol.session import Access, Event, Session
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
-from collab.protocol.wire import Message
+from collab.protocol.wire import Message, PermissionDenied, Stateless
+
+# Verdicts that may wait behind an update that is not whole. The SyncStep2 that ends it is asked for
+# at once, so only a client that leaves it out comes near.
+_MAX_HELD = 10_000
+
+READ_ONLY = "read-only: this change was not taken"
 
 
 class Send(NamedTuple):
@@ -46,21 +57,28 @@ class Probe(NamedTuple):
 Effect = Send | Probe
 
 
+class Verdict(NamedTuple):
+    """What became of one update: it was taken (or said nothing new), or it was refused."""
+
+    session: Session
+    saved: bool
+
+
 class TurnEnd(NamedTuple):
     """What one turn leaves to be done.
 
     Attributes:
         delta: a v1 update for every session, the authors' included; None when nothing changed.
         rows: the same content for the journal, cut where the author changes.
-        acknowledge: sessions to be told "saved" once the rows are durable, one entry an update,
-            in the order in which the updates came.
+        verdicts: what to tell sessions once the rows, and all rows before them, are durable: one
+            an update, in the order in which a session's updates came.
         awareness: an awareness update for every session, or None.
         effects: questions to sessions whose earlier answer had to wait.
     """
 
     delta: bytes | None
     rows: tuple[Row, ...]
-    acknowledge: list[Session]
+    verdicts: list[Verdict]
     awareness: bytes | None
     effects: Sequence[Effect]
 
@@ -77,7 +95,7 @@ class Room:
         max_awareness_ids: how many client IDs one session may own.
     """
 
-    __slots__ = ("_acknowledge", "_blocked", "_max_document_bytes", "awareness", "document", "pending", "sessions")
+    __slots__ = ("_blocked", "_max_document_bytes", "_verdicts", "awareness", "document", "pending", "sessions")
 
     def __init__(
         self, document: Document, *, max_document_bytes: int, max_awareness_bytes: int, max_awareness_ids: int
@@ -86,7 +104,7 @@ class Room:
         self.awareness = AwarenessStates(max_bytes=max_awareness_bytes, max_ids=max_awareness_ids)
         self.sessions: dict[Session, None] = {}
         self._max_document_bytes = max_document_bytes
-        self._acknowledge: list[Session] = []
+        self._verdicts: list[Verdict] = []
         self._blocked: dict[Session, None] = {}
         self.pending = False
 
@@ -119,24 +137,32 @@ class Room:
         Returns:
             What the message asks for at once. What concerns the room waits for ``end_turn``.
 
+        An update of a session that ``acknowledges`` is refused by a verdict and raises nothing.
+
         Raises:
             DecodeError: the message, or the update or state vector in it, is malformed; nothing
                 of it was taken.
             LimitExceeded: it would pass a bound; nothing of it was taken.
+            Forbidden: the session may only read, and the message is for those who may write.
         """
-        if type(message) is SyncUpdate:
+        if type(message) is SyncUpdate or type(message) is SyncStep2:
             update = message[0]
+            answer = type(message) is SyncStep2
+            if session.access is Access.READ:
+                return self._refuse_reader(session, update, answer=answer)
             document = self.document
-            if document.size + len(update) > self._max_document_bytes:
-                self.check_size(update)
-            taken = document.take(update, session.author)
-            if taken is NEW and not session.acknowledges:  # the usual case
+            try:
+                if document.size + len(update) > self._max_document_bytes:
+                    self.check_size(update)
+                taken = document.take(update, session.author)
+            except (UpdateError, LimitExceeded) as error:
+                return self.refused(session, error, answer=answer)
+            if taken is NEW and not answer and session.held is None:  # the usual case
+                if session.acknowledges:
+                    self._verdicts.append(Verdict(session, True))
                 self.pending = True
                 return ()
-            return self.taken(session, taken, answer=False)
-        if type(message) is SyncStep2:
-            self.check_size(message.update)
-            return self.taken(session, self.document.take(message.update, session.author), answer=True)
+            return self.taken(session, taken, answer=answer)
         if type(message) is SyncStep1:
             return (Send(session, SyncStep2(self.document.step2(message.state_vector))),)
         if type(message) is AwarenessUpdate:
@@ -147,8 +173,54 @@ class Room:
             if back:
                 effects.append(Send(session, AwarenessUpdate(encode_awareness(back))))
             return effects
+        if type(message) is Stateless:
+            if session.access is Access.READ:
+                raise Forbidden("stateless message of a session that may only read")
+            return [Send(other, message) for other in self.sessions if other.stateless and other is not session]
         states = self.awareness.everything()  # QueryAwareness
         return () if states is None else (Send(session, AwarenessUpdate(states)),)
+
+    def refused(self, session: Session, error: CollabError, *, answer: bool) -> Sequence[Effect]:
+        """Go on after an update was not taken: tell the session, if its protocol can, else raise ``error``."""
+        if not session.acknowledges:
+            raise error
+        if answer:
+            self._answered(session)
+        self._judge(session, saved=False)
+        return ()
+
+    def _refuse_reader(self, session: Session, update: bytes, *, answer: bool) -> Sequence[Effect]:
+        # What Hocuspocus does: an update is always refused, a SyncStep2 only if it holds anything new.
+        # A y-websocket client is told by its own protocol's message, and only when it has changed something.
+        try:
+            known = self.document.knows(update)
+        except UpdateError as error:
+            return self.refused(session, error, answer=answer)
+        return self.refused_reader(session, answer=answer, known=known)
+
+    def refused_reader(self, session: Session, *, answer: bool, known: bool) -> Sequence[Effect]:
+        """Go on after an update of a session that may only read; ``known`` says that it holds nothing new."""
+        if answer:
+            self._answered(session)
+        if session.acknowledges:
+            self._judge(session, saved=known and answer)
+        elif not known:
+            return (Send(session, PermissionDenied(READ_ONLY)),)
+        return ()
+
+    def _judge(self, session: Session, *, saved: bool) -> None:
+        held = session.held
+        if held is None:
+            self._verdicts.append(Verdict(session, saved))
+            self.pending = True
+            return
+        held.append(saved)
+        if len(held) > _MAX_HELD:
+            raise LimitExceeded(f"{len(held)} updates behind one that is not whole")
+
+    def _answered(self, session: Session) -> None:
+        # An answer to a question that the server never put is not counted.
+        session.answered = min(session.answered + 1, session.asked)
 
     def check_size(self, update: bytes) -> None:
         """Refuse an update that would make the document too large, unless it says nothing new.
@@ -179,12 +251,15 @@ class Room:
         """
         if taken.new:
             self.pending = True
-        if session.acknowledges and (answer or taken.missing is None):
-            self._acknowledge.append(session)
-            self.pending = True
+        if session.acknowledges:
+            if session.held is not None and answer and taken.missing is None and session.unanswered:
+                held, session.held = session.held, None
+                self._verdicts += [Verdict(session, saved) for saved in held]
+            elif session.held is None and taken.missing is not None and not answer:
+                session.held = []
+            self._judge(session, saved=True)
         if answer:
-            # An answer to a question that the server never put is not counted.
-            session.answered = min(session.answered + 1, session.asked)
+            self._answered(session)
             if taken.missing is not None:
                 session.blocked = taken.missing
                 self._blocked[session] = None
@@ -199,14 +274,14 @@ class Room:
     def end_turn(self) -> TurnEnd:
         """Give what the turn has gathered, and begin the next one."""
         self.pending = False
-        acknowledge = self._acknowledge
-        if acknowledge:
-            self._acknowledge = []
+        verdicts = self._verdicts
+        if verdicts:
+            self._verdicts = []
         awareness = self.awareness.flush() if self.awareness.changed else None
         turn = self.document.flush()
         if turn is None:
-            return TurnEnd(None, (), acknowledge, awareness, ())
-        return TurnEnd(turn.delta, turn.rows, acknowledge, awareness, self._ask_unblocked() if self._blocked else ())
+            return TurnEnd(None, (), verdicts, awareness, ())
+        return TurnEnd(turn.delta, turn.rows, verdicts, awareness, self._ask_unblocked() if self._blocked else ())
 
     def _ask_unblocked(self) -> list[Effect]:
         effects: list[Effect] = []

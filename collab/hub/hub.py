@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -130,8 +129,6 @@ class Hub:
         self._measured_at = 0.0
         self._lagging: dict[LiveRoom, None] = {}
         self._lag_timer: asyncio.TimerHandle | None = None
-        self._large: deque[tuple[Member, bytes]] = deque()
-        self._large_waits: dict[Member, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -284,7 +281,7 @@ class Hub:
         self._timer = None
         self._end_turns()
 
-    # Slow members and large frames
+    # Slow members
 
     def watch_lagging(self, live: LiveRoom) -> None:
         """Look after a room in which a member has begun to lag."""
@@ -301,27 +298,6 @@ class Hub:
                 self._lagging.pop(live, None)
         if self._lagging and self._lag_timer is None:
             self._lag_timer = self.loop.call_later(_LAG_SWEEP, self._look_at_lagging)
-
-    def write_large(self, member: Member, frame: bytes) -> None:
-        """Write a frame of megabytes when those before it are out: one in each turn of the loop."""
-        self._large.append((member, frame))
-        self._large_waits[member] = self._large_waits.get(member, 0) + 1
-        if len(self._large) == 1:
-            self.loop.call_soon(self._write_next_large)
-
-    def waits_for_large(self, member: Member) -> bool:
-        """Tell whether a large frame for this member is still to be written."""
-        return member in self._large_waits
-
-    def _write_next_large(self) -> None:
-        member, frame = self._large.popleft()
-        left = self._large_waits.pop(member) - 1
-        if left:
-            self._large_waits[member] = left
-        if member.state is not State.CLOSED:
-            member.outbox.write(frame)
-        if self._large:
-            self.loop.call_soon(self._write_next_large)
 
     # Background work
 

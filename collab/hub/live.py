@@ -11,19 +11,28 @@ then read from the log.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
-from collab.engine.room import Effect, Room, Send, TurnEnd
-from collab.errors import CollabError, DocumentDeleted, PeerTooSlow, StoreRefused, StoreUnavailable
+from collab.engine.room import Effect, Room, Send, TurnEnd, Verdict
+from collab.errors import (
+    CollabError,
+    DocumentDeleted,
+    LimitExceeded,
+    PeerTooSlow,
+    StoreRefused,
+    StoreUnavailable,
+    UpdateError,
+)
 from collab.hub.member import Encoder, Member
 from collab.hub.tasks import Tasks
 from collab.protocol.awareness import AwarenessUpdate
-from collab.protocol.session import Event, Session, State
+from collab.protocol.session import Access, Event, Session, State
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.protocol.update import decode_state_vector
-from collab.protocol.wire import Message
+from collab.protocol.wire import Message, SyncStatus
 from collab.storage.journal import Journal
 from collab.storage.store import Append, AppendOutcome, LogRow, NewRow, Store
 from collab.telemetry import get_logger, shown_name
@@ -35,9 +44,10 @@ _journal_log = get_logger("journal")
 # a few milliseconds (20 to 46 ms were measured for 300 KB read at once).
 SLICED = 32 * 1024
 
-# Bytes of a SyncStep2 frame above which it waits for its turn among the other large ones: the kernel
-# takes up to a few megabytes at once, a millisecond each, and a storm of joins would stop the loop.
-LARGE = 256 * 1024
+# Verdicts that are written at once, and those that may wait for a client that does not read: it must have
+# sent as many updates meanwhile.
+_VERDICTS = 1_000
+_MAX_OWED = 1 << 20
 
 # Rows read from the log at once when another node has written.
 _ROWS = 500
@@ -55,12 +65,6 @@ async def in_slices(work: Generator[None, None, Result]) -> Result:
             result: Result = end.value
             return result
         await asyncio.sleep(0)
-
-
-def _acknowledge(sessions: Iterable[Session], *, saved: bool) -> None:
-    for member in sessions:
-        assert isinstance(member, Member)
-        member.acknowledge(saved)
 
 
 def _backlog_full() -> StoreUnavailable:
@@ -101,14 +105,6 @@ class Keeper(Protocol):
         """Call ``catch_up_lagging`` now and then while a member lags."""
         ...
 
-    def write_large(self, member: Member, frame: bytes) -> None:
-        """Write a frame of megabytes when its turn has come."""
-        ...
-
-    def waits_for_large(self, member: Member) -> bool:
-        """Tell whether such a frame is still to be written."""
-        ...
-
 
 class LiveRoom:
     """One document live on this node.
@@ -135,6 +131,8 @@ class LiveRoom:
         "_lagging",
         "_reading",
         "_settled",
+        "_turns",
+        "_unsettled",
         "compact_after",
         "compacting",
         "dirty",
@@ -174,6 +172,8 @@ class LiveRoom:
         self._frames: dict[tuple[Encoder, bytes], bytes] = {}
         self._frames_version = -1
         self._frames_used = False
+        self._turns = 0
+        self._unsettled: deque[tuple[int, list[Verdict]]] = deque()
         self._settled: list[tuple[int, asyncio.Future[int | None]]] = []
         self._reading = False
 
@@ -225,32 +225,51 @@ class LiveRoom:
         if isinstance(message, SyncStep1):
             self._answer(member, message.state_vector)
             return
-        if (
-            self._hub.journal.full
-            and isinstance(message, (SyncUpdate, SyncStep2))
-            and not room.document.knows(message.update)
-        ):
-            raise _backlog_full()
+        if self._hub.journal.full and isinstance(message, (SyncUpdate, SyncStep2)):
+            self._check_backlog(member, message.update)
         effects = room.receive(member, message)
         if effects:
             self.perform(effects)
         if room.pending and not self.dirty:
             self._hub.touch(self)
 
+    def _check_backlog(self, member: Member, update: bytes) -> None:
+        if member.access is Access.READ:
+            return  # refused all the same, and not for this
+        try:
+            known = self.room.document.knows(update)
+        except UpdateError:
+            return  # the room says so in the session's own way
+        if not known:
+            raise _backlog_full()
+
     async def receive_in_slices(self, member: Member, message: SyncUpdate | SyncStep2) -> None:
         """Take a large update, letting the loop go on between the slices; else as ``receive``."""
-        document, update = self.room.document, message.update
-        full, large = self._hub.journal.full, self.room.would_pass_bound(update)
-        if (full or large) and not await in_slices(document.knows_in_slices(update)):
-            raise _backlog_full() if full else self.room.too_large(update)
+        answer = type(message) is SyncStep2
+        try:
+            effects = await self._take_in_slices(member, message.update, answer=answer)
+        except (UpdateError, LimitExceeded) as error:
+            effects = () if member.state is State.CLOSED else self.room.refused(member, error, answer=answer)
+        self.perform(effects)
+        if not self.dirty and self.room.pending:
+            self._hub.touch(self)
+
+    async def _take_in_slices(self, member: Member, update: bytes, *, answer: bool) -> Sequence[Effect]:
+        room, document = self.room, self.room.document
+        reads = member.access is Access.READ
+        full, large = self._hub.journal.full, room.would_pass_bound(update)
+        if full or large or reads:
+            known = await in_slices(document.knows_in_slices(update))
+            if reads:
+                return () if member.state is State.CLOSED else room.refused_reader(member, answer=answer, known=known)
+            if not known:
+                raise _backlog_full() if full else room.too_large(update)
         taken = await in_slices(document.take_in_slices(update, member.author))
         if taken.new and not self.dirty:
             self._hub.touch(self)
         if member.state is State.CLOSED:
-            return  # its socket ended meanwhile; what it sent is taken all the same
-        self.perform(self.room.taken(member, taken, answer=type(message) is SyncStep2))
-        if not self.dirty and self.room.pending:
-            self._hub.touch(self)
+            return ()  # its socket ended meanwhile; what it sent is taken all the same
+        return room.taken(member, taken, answer=answer)
 
     # Sending
 
@@ -285,13 +304,7 @@ class LiveRoom:
         if frame is None:
             frame = member.encoder.encode(SyncStep2(document.step2(state_vector)))
             self._frames[member.encoder, state_vector] = frame
-        if len(frame) < LARGE:
-            self._send(member, frame)
-            return
-        # It gets live frames again when the large one is out, after a catch-up from this state.
-        if member.state is State.LIVE:
-            self._lag(member)
-        self._hub.write_large(member, frame)
+        self._send(member, frame)
 
     def drop_frames(self) -> None:
         """Forget the frames kept for joins if nobody has joined since the last call.
@@ -331,9 +344,7 @@ class LiveRoom:
         updates: dict[bytes, bytes] = {}
         for member in list(self._lagging):
             waiting = member.outbox.waiting()
-            if self._hub.waits_for_large(member):
-                member.stalled_at = now
-            elif waiting <= member.outbox.mark // 4:
+            if waiting <= member.outbox.mark // 4:
                 self._catch_up(member, updates)
             elif waiting < member.stalled_with:
                 member.stalled_at, member.stalled_with = now, waiting
@@ -355,6 +366,37 @@ class LiveRoom:
         states = self.room.awareness.everything()
         if states is not None:
             self._send(member, member.encoder.encode(AwarenessUpdate(states)))
+        if member.owed is not None and member.state is State.LIVE:
+            owed, member.owed = member.owed, None
+            self._tell(member, owed)
+
+    # Verdicts
+
+    def _acknowledge(self, verdicts: list[Verdict]) -> None:
+        """Tell members what became of their updates, in order."""
+        of_member: dict[Session, bytearray] = {}
+        for member, saved in verdicts:
+            if member.state is not State.CLOSED:
+                of_member.setdefault(member, bytearray()).append(saved)
+        for session, owed in of_member.items():
+            assert isinstance(session, Member)
+            self._tell(session, owed)
+
+    def _tell(self, member: Member, verdicts: bytearray) -> None:
+        """Write verdicts, a byte each, or keep them while the member lags: it could make any number of them wait."""
+        if member.state is State.LIVE:
+            frames = (member.encoder.encode(SyncStatus(False)), member.encoder.encode(SyncStatus(True)))
+            while verdicts and member.state is State.LIVE:
+                self._send(member, b"".join([frames[saved] for saved in verdicts[:_VERDICTS]]))
+                del verdicts[:_VERDICTS]
+        if not verdicts:
+            return
+        if member.owed is None:
+            member.owed = verdicts
+        else:
+            member.owed += verdicts
+        if len(member.owed) > _MAX_OWED:
+            self.end(member, PeerTooSlow(f"{len(member.owed)} updates whose verdicts it does not read"))
 
     # Turns and the log
 
@@ -366,8 +408,12 @@ class LiveRoom:
         if end.delta is not None:
             self._broadcast(SyncUpdate(end.delta))
             self._persist(end)
-        elif end.acknowledge:
-            self._acknowledge_when_settled(end.acknowledge)
+        elif not self.uncommitted:
+            if end.verdicts:
+                self._acknowledge(end.verdicts)
+        elif end.verdicts:
+            # Nothing of these is to be stored, but what was taken before them is.
+            self._unsettled.append((self._turns, end.verdicts))
         if end.awareness is not None:
             self._broadcast(AwarenessUpdate(end.awareness))
         if end.effects:
@@ -379,14 +425,20 @@ class LiveRoom:
         at = self._hub.clock()
         rows = tuple(NewRow(row.data, at, row.author) for row in end.rows)
         self.uncommitted += 1
+        self._turns += 1
+        if end.verdicts:
+            self._unsettled.append((self._turns, end.verdicts))
         entry = Append(self.name, self.document_id, rows)
-        self._hub.journal.append(entry, partial(self._committed, rows, end.acknowledge))
+        self._hub.journal.append(entry, partial(self._committed, rows, self._turns))
 
-    def _committed(self, rows: tuple[NewRow, ...], acknowledge: list[Session], outcome: AppendOutcome) -> None:
+    def _committed(self, rows: tuple[NewRow, ...], turn: int, outcome: AppendOutcome) -> None:
         """Go on after the journal has committed one turn's rows, or was refused them for good."""
         self.uncommitted -= 1
+        verdicts: list[Verdict] = []
+        while self._unsettled and self._unsettled[0][0] <= turn:
+            verdicts += self._unsettled.popleft()[1]
         if isinstance(outcome, (DocumentDeleted, StoreRefused)):
-            _acknowledge(acknowledge, saved=False)
+            self._acknowledge([Verdict(verdict.session, False) for verdict in verdicts])
             self._settle(None)
             if self.ended is None:
                 self._hub.evict(self, outcome)
@@ -402,19 +454,8 @@ class LiveRoom:
         else:
             self._settle(None)
             self._read_foreign()
-        _acknowledge(acknowledge, saved=True)
+        self._acknowledge(verdicts)
         self._hub.consider_compaction(self)
-
-    def _acknowledge_when_settled(self, acknowledge: list[Session]) -> None:
-        """Acknowledge updates that held nothing new, once everything taken before them is durable."""
-        if not self.uncommitted:
-            _acknowledge(acknowledge, saved=True)
-            return
-
-        def settled(future: asyncio.Future[int | None]) -> None:
-            _acknowledge(acknowledge, saved=self.ended is None)
-
-        self.settled().add_done_callback(settled)
 
     def settled(self) -> asyncio.Future[int | None]:
         """Return a future of the log's number at which everything taken until now is durable.

@@ -57,26 +57,20 @@ class Member(Session):
         since: while it lags, the state vector (v1 bytes) of what it was last sent, or has asked with.
         since_version: the document's version then; with nothing new since, there is nothing to catch up.
         asks: whether a SyncStep1 of its own waits until it has caught up.
+        owed: verdicts on its updates that it has not been told yet, because it lags; a byte each.
         stalled_at: when its outbox was last seen to shrink, in the loop's seconds.
         stalled_with: how many bytes waited then.
     """
 
-    __slots__ = ("asks", "encoder", "outbox", "since", "since_version", "stalled_at", "stalled_with")
+    __slots__ = ("asks", "encoder", "outbox", "owed", "since", "since_version", "stalled_at", "stalled_with")
 
-    def __init__(
-        self, encoder: Encoder, outbox: Outbox, author: str | None = None, *, acknowledges: bool = False
-    ) -> None:
-        super().__init__(author, acknowledges=acknowledges)
+    def __init__(self, encoder: Encoder, outbox: Outbox) -> None:
+        super().__init__()
         self.encoder = encoder
         self.outbox = outbox
         self.since: bytes | None = None
         self.since_version = 0
         self.asks = False
+        self.owed: bytearray | None = None
         self.stalled_at = 0.0
         self.stalled_with = 0
-
-    def acknowledge(self, saved: bool) -> None:
-        """Tell the client that its next unacknowledged update is durable, or was refused.
-
-        y-websocket 3 has no such message, so its members do nothing here.
-        """

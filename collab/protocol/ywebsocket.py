@@ -8,6 +8,8 @@ clients set are written at the constant or function that avoids them.
 from __future__ import annotations
 
 from collab.errors import (
+    AccessDenied,
+    AccessUnavailable,
     DecodeError,
     DocumentDeleted,
     DocumentTooLarge,
@@ -18,11 +20,12 @@ from collab.errors import (
     ServerStopping,
     StoreRefused,
     StoreUnavailable,
+    Unauthenticated,
 )
 from collab.protocol.awareness import EMPTY_AWARENESS_UPDATE, AwarenessUpdate, QueryAwareness
-from collab.protocol.lib0 import encode_var_uint, read_var_bytes, read_var_uint
+from collab.protocol.lib0 import encode_var_string, encode_var_uint, read_var_bytes, read_var_uint
 from collab.protocol.sync import decode_sync, encode_sync
-from collab.protocol.wire import CloseCode, Message
+from collab.protocol.wire import CloseCode, Message, PermissionDenied, Stateless, SyncStatus, close_reason
 
 SYNC, AWARENESS, AUTH, QUERY_AWARENESS = 0, 1, 2, 3
 
@@ -33,18 +36,21 @@ CLOSE_TEXT = CloseCode(1003, "binary frames only")
 CLOSE_TOO_BIG = CloseCode(1009, "message too big")
 
 # The first class of an error's ancestry that stands here says how its client is told.
-CLOSE_CODES: dict[type[BaseException], CloseCode] = {
-    DecodeError: CloseCode(1007, DecodeError.public),
-    ProtocolError: CloseCode(1008, ProtocolError.public),
-    LimitExceeded: CloseCode(1008, LimitExceeded.public),
-    DocumentTooLarge: CloseCode(4413, DocumentTooLarge.public),
-    PeerTooSlow: CloseCode(4508, PeerTooSlow.public),
-    ServerStopping: CloseCode(1012, ServerStopping.public),
-    InvalidDocumentName: CloseCode(4400, InvalidDocumentName.public),
-    DocumentDeleted: CloseCode(4404, DocumentDeleted.public),
-    StoreUnavailable: CloseCode(1013, StoreUnavailable.public),
-    StoreRefused: CloseCode(4413, StoreRefused.public),
-    BaseException: CloseCode(4500, "internal error, come back"),
+CLOSE_CODES: dict[type[BaseException], int] = {
+    DecodeError: 1007,
+    ProtocolError: 1008,
+    LimitExceeded: 1008,
+    DocumentTooLarge: 4413,
+    Unauthenticated: 4401,
+    AccessDenied: 4403,
+    AccessUnavailable: 1013,
+    PeerTooSlow: 4508,
+    ServerStopping: 1012,
+    InvalidDocumentName: 4400,
+    DocumentDeleted: 4404,
+    StoreUnavailable: 1013,
+    StoreRefused: 4413,
+    BaseException: 4500,
 }
 
 # Three bytes that every version of the client accepts in silence.
@@ -52,8 +58,9 @@ KEEPALIVE = b"%c%b%b" % (AWARENESS, encode_var_uint(len(EMPTY_AWARENESS_UPDATE))
 
 
 def close_code(error: BaseException) -> CloseCode:
-    """Return the close code by which a client learns of ``error``; never anything of its text."""
-    return next(CLOSE_CODES[kind] for kind in type(error).__mro__ if kind in CLOSE_CODES)
+    """Return the close code by which a client learns of ``error``, with its public text and nothing else of it."""
+    code = next(CLOSE_CODES[kind] for kind in type(error).__mro__ if kind in CLOSE_CODES)
+    return CloseCode(code, close_reason(error))
 
 
 def decode(frame: bytes) -> Message | None:
@@ -92,4 +99,8 @@ def encode(message: Message) -> bytes:
         return b"\x01%b%b" % (encode_var_uint(len(message.payload)), message.payload)
     if isinstance(message, QueryAwareness):
         return b"\x03"
+    if isinstance(message, PermissionDenied):
+        return b"\x02\x00" + encode_var_string(message.reason)  # clients print it and go on
+    if isinstance(message, Stateless | SyncStatus):
+        raise ValueError(f"y-websocket has no {type(message).__name__}")
     return b"\x00" + encode_sync(message)

@@ -1,9 +1,10 @@
-"""The y-websocket protocol over aiohttp: one socket, one session on one document.
+"""WebSockets over aiohttp: what both wire protocols share.
 
-Strategy: the pump reads messages and hands them to the live room without waiting in between; the
-room writes finished frames straight to the transport. aiohttp does the handshake, the parsing and
-the closing; everything that is sent goes around it, because it would frame a broadcast once for each
-socket. Heartbeats are one sweep over all sockets instead of timers for each.
+Strategy: a pump reads messages and hands them to its connection without waiting in between; rooms
+write finished frames straight to the transport. aiohttp does the handshake, the parsing and the
+closing; everything that is sent goes around it, because it would frame a broadcast once for each
+socket. Heartbeats are one sweep over all sockets instead of timers for each. What a message means,
+and how a client is refused, is the business of the two subclasses of ``Connection``.
 """
 
 from __future__ import annotations
@@ -11,28 +12,30 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import unquote_to_bytes
+from functools import partial
+from typing import ClassVar
 
 from aiohttp import WSMessage, WSMsgType, web
 from aiohttp._websocket.models import WSMessageTextBytes
 
-from collab.errors import CollabError, InvalidDocumentName
+from collab.auth.access import AccessRequest, Authenticator, Grant
+from collab.errors import AccessUnavailable, CollabError, ServerStopping
 from collab.hub.hub import Hub
 from collab.hub.live import SLICED, LiveRoom
 from collab.hub.member import Member
 from collab.hub.tasks import Tasks
-from collab.protocol import ywebsocket
-from collab.protocol.session import State
 from collab.protocol.sync import SyncStep2, SyncUpdate
 from collab.protocol.wire import CloseCode, Message
 from collab.telemetry import ConnectionLog, RateLimited, get_logger
 from collab.transports.eager import EagerWebSocketResponse
-from collab.transports.frames import PING, binary_frame, pong_frame
+from collab.transports.frames import PING, pong_frame
+from collab.transports.pacing import PORTION, Pacer
 
 _log = get_logger("connection")
-
-MAX_NAME_BYTES = 512
 
 # A flooding client would hold the loop, because reading a queued message does not suspend: after
 # this many messages the clock is read, after this many seconds the others get their turn.
@@ -45,8 +48,6 @@ _CLOSE_SECONDS = 5.0
 # Seconds within which a probed client must have sent anything at all, its pong at the least.
 _PROBE_SECONDS = 5.0
 
-_KEEPALIVE = binary_frame(ywebsocket.KEEPALIVE)
-
 
 @dataclass(frozen=True, slots=True)
 class WebSocketOptions:
@@ -56,21 +57,15 @@ class WebSocketOptions:
     outbox_bytes: int
     keepalive: float
     ping: float
+    auth: float
+    max_documents: int
+    stateless: bool
+    max_stateless_bytes: int
+    stateless_rate: float
 
 
-class YWebSocketEncoder:
-    """Encode for every y-websocket client: there is no address, so all of them share this one."""
-
-    def encode(self, message: Message) -> bytes:
-        """Return one whole WebSocket frame."""
-        return binary_frame(ywebsocket.encode(message))
-
-
-_ENCODER = YWebSocketEncoder()
-
-
-class Connection:
-    """One client's socket; the outbox of its session.
+class Connection(ABC):
+    """One client's socket, in one wire protocol.
 
     Attributes:
         mark: bytes waiting past which the client counts as slow.
@@ -78,46 +73,94 @@ class Connection:
         quiet: nothing but keepalives was written since the last sweep.
     """
 
+    text_close: ClassVar[CloseCode]
+    """How a client that sends text frames is closed."""
+
     __slots__ = (
         "_buffered",
         "_budget",
         "_number",
-        "_sockets",
+        "_portions",
+        "_portions_size",
         "_transport",
+        "_waited",
         "_write",
         "_ws",
         "closing",
         "heard",
         "heard_at",
-        "live",
         "mark",
-        "member",
-        "name",
         "peer",
         "pinged",
         "quiet",
+        "request",
+        "sockets",
     )
 
     def __init__(
-        self, sockets: WebSockets, ws: web.WebSocketResponse, transport: asyncio.Transport, number: int, peer: str
+        self,
+        sockets: WebSockets,
+        ws: EagerWebSocketResponse,
+        transport: asyncio.Transport,
+        number: int,
+        request: web.Request,
     ) -> None:
-        self._sockets = sockets
+        self.sockets = sockets
         self._ws = ws
         self._transport = transport
         self._write = transport.write
         self._buffered = transport.get_write_buffer_size
         self._number = number
-        self.peer = peer
-        self.name: str | None = None
+        self.request = request
+        self.peer = request.remote or ""
         self.mark = sockets.options.outbox_bytes
         self.closing = False
-        self.live: LiveRoom | None = None
-        self.member: Member | None = None
         self._budget = 0
+        self._portions: deque[memoryview] | None = None  # of a large frame, and what was written behind it
+        self._portions_size = 0
+        self._waited = 0
         self.heard = True
         self.heard_at = 0.0
         self.pinged = False
         self.quiet = False
+
+    # What a wire protocol decides
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Do what comes before the first message is read.
+
+        Raises:
+            CollabError: the client is refused.
+        """
+
+    @abstractmethod
+    def take_small(self, data: bytes) -> bool:
+        """Take a small message at once; False, or any exception, leaves it to ``receive`` as if untouched."""
+
+    @abstractmethod
+    async def receive(self, data: bytes) -> None:
+        """Take one message.
+
+        Raises:
+            CollabError: the client sent what it may not, and the whole socket is over for it.
+        """
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Leave all rooms: the socket has ended."""
+
+    @abstractmethod
+    def close_code(self, error: BaseException) -> CloseCode:
+        """Return the close code by which the client understands ``error``."""
+
+    @abstractmethod
+    def keepalive_frame(self) -> bytes | None:
+        """Return a frame that feeds the client's watchdog and does nothing else."""
+
+    def overdue(self, now: float) -> CloseCode | None:
+        """Return how to close a client that has not done in time what it must do."""
+        return None
 
     # Reading
 
@@ -139,50 +182,81 @@ class Connection:
         budget, self._budget = self._budget, 0
         if message.type is not WSMsgType.BINARY:
             return False
-        live, member, data = self.live, self.member, message.data
-        if live is None or member is None or len(data) > SLICED or self._sockets.stopping:
-            return False
-        if member.state is State.CLOSED:
+        data = message.data
+        if len(data) > SLICED or self.sockets.stopping:
             return False
         try:
-            decoded = ywebsocket.decode(data)
-            if decoded is None:
+            if not self.take_small(data):
                 return False
-            live.receive(member, decoded)
         except Exception:
             return False
         self._budget = budget - 1
         self.heard = True
         return True
 
-    # As the outbox of a member
+    # Writing
 
     def write(self, data: bytes) -> int:
-        """Write finished bytes; return how many wait in this process."""
+        """Write a finished frame; return how many bytes wait in this process."""
         if self.closing:
             return 0
         self.quiet = False
+        if self._portions is not None or len(data) > 2 * PORTION:
+            return self._write_in_portions(data)
         try:
             self._write(data)
         except RuntimeError:
-            # uvloop's word for a connection that was lost in this turn of the loop; the pump hears of it in
-            # the next one. Nobody else's frame may be lost over it.
-            self.closing = True
+            self._lost()
             return 0
         return self._buffered()
 
+    def _lost(self) -> None:
+        # uvloop's word for a connection that was lost in this turn of the loop; the pump hears of it in
+        # the next one. Nobody else's frame may be lost over it.
+        self.closing = True
+
     def waiting(self) -> int:
         """Return how many bytes wait in this process."""
-        return self._buffered()
+        return self._buffered() + self._portions_size
 
-    def end(self, member: Member, error: CollabError) -> None:
-        """Close the socket with the code by which y-websocket understands ``error``."""
-        self.close_soon(ywebsocket.close_code(error))
+    def _write_in_portions(self, data: bytes) -> int:
+        view = memoryview(data)
+        if self._portions is None:
+            self._portions = deque()
+            self.sockets.pacer.add(self)
+        for begin in range(0, len(data), PORTION):
+            self._portions.append(view[begin : begin + PORTION])
+        self._portions_size += len(data)
+        return self.waiting()
+
+    @property
+    def has_portions(self) -> bool:
+        """Whether a large frame, or what came behind it, is still to be written."""
+        return self._portions is not None
+
+    def send_portion(self) -> bool:
+        """Write the next portion if the transport has taken the last one."""
+        if self.closing:
+            self._portions, self._portions_size = None, 0
+            return False
+        if self._portions is None or self._buffered():
+            return False
+        portion = self._portions.popleft()
+        self._portions_size -= len(portion)
+        try:
+            self._write(portion)
+        except RuntimeError:
+            self._lost()
+        if not self._portions:
+            self._portions = None
+        return True
+
+    # As the outbox of its members
 
     def probe(self) -> None:
         """Ping at once, and cut the connection if nothing is heard within seconds."""
         loop = asyncio.get_running_loop()
-        self._send_control(PING)
+        self.send_control(PING)
         loop.call_later(_PROBE_SECONDS, self._probe_over, loop.time())
 
     def _probe_over(self, probed_at: float) -> None:
@@ -195,29 +269,37 @@ class Connection:
         """Keep a silent client's watchdog fed, ping one that says nothing, cut off one that is dead."""
         if self.closing:
             return
-        if self.heard:
+        code = self.overdue(now)
+        if code is not None:
+            self.close_soon(code)
+            return
+        waited, self._waited = self._waited, self.waiting()
+        # One that takes what waits for it lives, though a ping would have to wait behind all that.
+        if self.heard or self._waited < waited:
             self.heard, self.heard_at, self.pinged = False, now, False
         elif now - self.heard_at >= 2 * ping and self.pinged:
             self.abort()
             return
         elif now - self.heard_at >= ping and not self.pinged:
             self.pinged = True
-            self._send_control(PING)
+            self.send_control(PING)
         # Past the mark more bytes would not tell it more: it has all those still to read.
         if self.quiet:
-            self._send_control(_KEEPALIVE)
+            frame = self.keepalive_frame()
+            if frame is not None:
+                self.send_control(frame)
         self.quiet = True
 
-    def _send_control(self, frame: bytes) -> None:
-        # A peer that sends pings and reads nothing gets no pongs past the mark.
-        if not self.closing and self._buffered() <= self.mark:
+    def send_control(self, frame: bytes) -> None:
+        """Write a frame that is not missed: a peer that sends pings and reads nothing gets no pongs past the mark."""
+        if not self.closing and self.waiting() <= self.mark:
             quiet = self.quiet
             self.write(frame)
             self.quiet = quiet  # no client sees these but the keepalive, which is sent in silence only
 
     def pong(self, payload: bytes) -> None:
         """Answer a ping."""
-        self._send_control(pong_frame(payload))
+        self.send_control(pong_frame(payload))
 
     # Closing
 
@@ -225,7 +307,7 @@ class Connection:
         """Begin to close the socket; nothing more is written to it."""
         if not self.closing:
             self.closing = True
-            self._sockets.tasks.spawn(self._close(code), "closing a socket")
+            self.sockets.tasks.spawn(self._close(code), "closing a socket")
 
     async def close(self, code: CloseCode) -> None:
         """Close the socket and wait until it is."""
@@ -235,8 +317,9 @@ class Connection:
 
     async def _close(self, code: CloseCode) -> None:
         try:
-            async with asyncio.timeout(_CLOSE_SECONDS):
-                await self._ws.close(code=code.code, message=code.reason.encode())
+            if self._portions is None:  # else the close frame would stand in the middle of another
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await self._ws.close(code=code.code, message=code.reason.encode())
         except TimeoutError:
             pass
         finally:
@@ -247,24 +330,53 @@ class Connection:
         self.closing = True
         self._transport.abort()
 
-    def log(self) -> ConnectionLog:
+    # For the wire protocols
+
+    async def authenticate(self, token: str, document_name: str) -> Grant:
+        """Ask what the client may do with a document, for no longer than the settings say.
+
+        Raises:
+            AccessDenied, AccessUnavailable.
+        """
+        try:
+            async with asyncio.timeout(self.sockets.options.auth):
+                return await self.sockets.authenticator.authenticate(AccessRequest(token, document_name, self.peer))
+        except TimeoutError:
+            raise AccessUnavailable(f"no decision on access within {self.sockets.options.auth:g} s") from None
+        except CollabError:
+            raise
+        except Exception as error:
+            self.sockets.limited.error("authenticator", "the authenticator failed", to=self.log(), exc_info=error)
+            raise AccessUnavailable(f"the authenticator failed ({type(error).__name__})") from None
+
+    async def give(self, live: LiveRoom, member: Member, message: Message, size: int) -> None:
+        """Hand a message of ``size`` bytes to a room, letting the loop go on in between if it is large."""
+        if size > SLICED and isinstance(message, (SyncUpdate, SyncStep2)):
+            await live.receive_in_slices(member, message)
+        else:
+            live.receive(member, message)
+
+    def log(self, document_name: str | None = None) -> ConnectionLog:
         """Return a logger for this connection; made when needed, most never log."""
-        return ConnectionLog(self._number, self.peer, self.name)
+        return ConnectionLog(self._number, self.peer, document_name)
 
 
 class WebSockets:
-    """The y-websocket endpoint: accepts sockets, runs their pumps and sweeps over them.
+    """All sockets of this node: accepts them, runs their pumps and sweeps over them.
 
     Args:
         hub: the rooms.
+        authenticator: decides who may do what.
         options: see ``WebSocketOptions``.
     """
 
-    def __init__(self, hub: Hub, options: WebSocketOptions) -> None:
+    def __init__(self, hub: Hub, authenticator: Authenticator, options: WebSocketOptions) -> None:
+        self.hub = hub
+        self.authenticator = authenticator
         self.options = options
         self.tasks = Tasks()
-        self._hub = hub
-        self._limited = RateLimited(_log)
+        self.pacer = Pacer()
+        self.limited = RateLimited(_log)
         self._connections: dict[Connection, None] = {}
         self._empty = asyncio.Event()
         self._empty.set()
@@ -273,24 +385,30 @@ class WebSockets:
     @property
     def stopping(self) -> bool:
         """Whether the server drains: nothing more is taken from the sockets."""
-        return self._hub.stopping
+        return self.hub.stopping
 
     def start(self) -> None:
         """Start the sweep; call it on the loop."""
         self.tasks.spawn(self._sweep_forever(), "sweep of sockets")
 
     async def close(self) -> None:
-        """Wait for the sockets that are closing, cut the rest, end the sweep."""
+        """Close all sockets, cut those that do not answer, end the sweep."""
+        for connection in list(self._connections):
+            connection.close_soon(connection.close_code(ServerStopping()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._empty.wait()
         for connection in list(self._connections):
             connection.abort()
+        self.pacer.close()
         await self.tasks.close()
-        self._limited.flush()
+        self.limited.flush()
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve one socket from its handshake to its end."""
+    def handler(self, kind: type[Connection]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Return the aiohttp handler that serves one socket of ``kind`` from its handshake to its end."""
+        return partial(self._handle, kind)  # a coroutine of its own would cost every socket its frame
+
+    async def _handle(self, kind: type[Connection], request: web.Request) -> web.StreamResponse:
         ws = EagerWebSocketResponse(
             max_msg_size=self.options.max_message_bytes, autoping=False, compress=False, timeout=_CLOSE_SECONDS
         )
@@ -298,48 +416,41 @@ class WebSockets:
         transport = request.transport
         if transport is None:
             return ws
-        connection = Connection(self, ws, transport, next(self._numbers), request.remote or "")
+        connection = kind(self, ws, transport, next(self._numbers), request)
         self._connections[connection] = None
         self._empty.clear()
-        live: LiveRoom | None = None
-        member = Member(_ENCODER, connection)
         try:
-            connection.name = document_name(request)
-            live = await self._hub.open(connection.name)
-            if live.ended is not None:
-                raise live.ended
+            if self.stopping:
+                raise ServerStopping("the server is stopping")
+            await connection.open()
             if not connection.closing:
-                live.join(member)
-                connection.live, connection.member = live, member
                 ws.take = connection.take
-                await self._pump(ws, connection, live, member)
+                await self._pump(ws, connection)
         except CollabError as error:
-            self._limited.info(type(error).__name__, "refused: %s", error, to=connection.log())
-            await connection.close(ywebsocket.close_code(error))
+            self.limited.info(type(error).__name__, "refused: %s", error, to=connection.log())
+            await connection.close(connection.close_code(error))
         except ConnectionError:
             pass  # the peer has gone
         except Exception as error:
-            self._limited.error(type(error).__name__, "failed", to=connection.log(), exc_info=error)
-            await connection.close(ywebsocket.close_code(error))
+            self.limited.error(type(error).__name__, "failed", to=connection.log(), exc_info=error)
+            await connection.close(connection.close_code(error))
         finally:
-            if live is not None and member in live.room.sessions:
-                live.leave(member)
+            connection.leave()
             connection.closing = True
             del self._connections[connection]
             if not self._connections:
                 self._empty.set()
         return ws
 
-    async def _pump(self, ws: EagerWebSocketResponse, connection: Connection, live: LiveRoom, member: Member) -> None:
-        """Hand the client's messages to the room until the socket ends.
+    async def _pump(self, ws: EagerWebSocketResponse, connection: Connection) -> None:
+        """Hand the client's messages to its connection until the socket ends.
 
         Raises:
             CollabError: the client sent what it may not; the socket is still open.
         """
         loop_time = asyncio.get_running_loop().time
         receive = ws.receive
-        decode = ywebsocket.decode
-        hub = self._hub
+        hub = self.hub
         count, burst = 0, 0.0
         while True:
             # Not while messages wait: what is parsed when one is fetched comes after it.
@@ -349,15 +460,9 @@ class WebSockets:
             kind = message.type
             connection.heard = True
             if kind is WSMsgType.BINARY:
-                if member.state is State.CLOSED or hub.stopping:
+                if connection.closing or hub.stopping:
                     continue  # the socket is closing; what is not taken is sent again after the reconnect
-                decoded = decode(message.data)
-                if decoded is None:
-                    self._limited.debug("unknown type", "unknown message type ignored", to=connection.log())
-                elif len(message.data) > SLICED and isinstance(decoded, (SyncUpdate, SyncStep2)):
-                    await live.receive_in_slices(member, decoded)
-                else:
-                    live.receive(member, decoded)
+                await connection.receive(message.data)
                 count += 1
                 if count >= _BUDGET_MESSAGES:
                     count = 0
@@ -370,46 +475,24 @@ class WebSockets:
             elif kind is WSMsgType.PONG:
                 pass
             elif kind is WSMsgType.TEXT:
-                self._limited.info("text frame", "refused: text frame", to=connection.log())
-                await connection.close(ywebsocket.CLOSE_TEXT)
+                self.limited.info("text frame", "refused: text frame", to=connection.log())
+                await connection.close(connection.text_close)
                 return
             else:
                 if kind is WSMsgType.ERROR:
-                    self._limited.info("websocket", "refused: %s", message.data, to=connection.log())
+                    self.limited.info("websocket", "refused: %s", message.data, to=connection.log())
                 return
 
     async def _sweep_forever(self) -> None:
-        # Twice within the shorter of the two times, so that neither is ever passed by more than half.
-        interval = min(self.options.keepalive, self.options.ping) / 2
+        # Twice within the shortest of the times, so that none is ever passed by more than half.
+        interval = min(self.options.keepalive, self.options.ping, self.options.auth) / 2
         loop_time = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(interval)
-            self._limited.flush()  # a flood that has ended is counted too
+            self.limited.flush()  # a flood that has ended is counted too
             started = now = loop_time()
             for connection in list(self._connections):
                 connection.sweep(now, self.options.ping)
                 if loop_time() - started > _BUDGET_SECONDS:
                     await asyncio.sleep(0)
                     started = loop_time()
-
-
-def document_name(request: web.Request) -> str:
-    """Return the document name in a request's path, percent-decoded.
-
-    The undecoded path is read, because what is not UTF-8 must be refused rather than replaced.
-
-    Raises:
-        InvalidDocumentName: empty, longer than 512 bytes, not UTF-8, or with a NUL in it, which
-            PostgreSQL cannot keep in a text.
-    """
-    resource = request.match_info.route.resource
-    assert resource is not None
-    prefix = resource.canonical.partition("{")[0]
-    raw = unquote_to_bytes(request.rel_url.raw_path)[len(prefix.encode()) :]
-    try:
-        name = raw.decode()
-    except UnicodeDecodeError:
-        raise InvalidDocumentName("document name: not UTF-8") from None
-    if not 0 < len(raw) <= MAX_NAME_BYTES or "\0" in name:
-        raise InvalidDocumentName(f"document name of {len(raw)} bytes, or with a NUL")
-    return name

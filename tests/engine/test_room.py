@@ -7,10 +7,11 @@ from pycrdt import Doc, Text
 
 from collab.engine.document import Document
 from collab.engine.room import Probe, Room, Send
-from collab.errors import DecodeError, DocumentTooLarge, UpdateError
+from collab.errors import DecodeError, DocumentTooLarge, Forbidden, LimitExceeded, UpdateError
 from collab.protocol.awareness import AwarenessUpdate, Entry, QueryAwareness, encode_awareness
-from collab.protocol.session import Session, State
+from collab.protocol.session import Access, Session, State
 from collab.protocol.sync import EMPTY_STATE_VECTOR, EMPTY_UPDATE, SyncStep1, SyncStep2, SyncUpdate
+from collab.protocol.wire import PermissionDenied, Stateless
 from tests.support.author import Author, content
 
 
@@ -18,8 +19,23 @@ def make_room(max_document_bytes: int = 1 << 20) -> Room:
     return Room(Document(), max_document_bytes=max_document_bytes, max_awareness_bytes=1_000, max_awareness_ids=3)
 
 
-def joined(room: Room, *, answered: bool = True, acknowledges: bool = False) -> Session:
-    session = Session(acknowledges=acknowledges)
+class Acknowledged(Session):
+    """A session whose protocol says "saved" and knows stateless messages."""
+
+    acknowledges = True
+    stateless = True
+
+
+def arrived(kind: type[Session] = Session, access: Access = Access.WRITE) -> Session:
+    session = kind()
+    session.admit(access, None)
+    return session
+
+
+def joined(
+    room: Room, *, answered: bool = True, kind: type[Session] = Session, access: Access = Access.WRITE
+) -> Session:
+    session = arrived(kind, access)
     room.join(session)
     if answered:
         room.receive(session, SyncStep2(EMPTY_UPDATE))
@@ -29,7 +45,7 @@ def joined(room: Room, *, answered: bool = True, acknowledges: bool = False) -> 
 
 def test_a_joining_client_is_asked_for_what_the_room_lacks() -> None:
     room = make_room()
-    session = Session()
+    session = arrived()
     (effect,) = room.join(session)
     assert effect == Send(session, SyncStep1(EMPTY_STATE_VECTOR))
     assert type(effect) is Send and type(effect.message) is SyncStep1
@@ -83,7 +99,8 @@ def test_the_updates_of_a_turn_travel_as_one_delta() -> None:
 
 def test_rows_are_cut_where_the_author_changes() -> None:
     room, a, b = make_room(), Author(1), Author(2)
-    ann, bob = Session("ann"), Session("bob")
+    ann, bob = arrived(), arrived()
+    ann.author, bob.author = "ann", "bob"
     room.join(ann)
     room.join(bob)
     room.receive(ann, SyncUpdate(a.type("1")))
@@ -107,15 +124,112 @@ def test_what_says_nothing_new_is_neither_relayed_nor_stored() -> None:
     assert end.rows == ()
 
 
-def test_acknowledgements_are_one_an_update_in_order_and_only_for_who_understands_them() -> None:
+def said(room: Room, session: Session) -> list[bool]:
+    """End the turn and give the verdicts for one session."""
+    return [verdict.saved for verdict in room.end_turn().verdicts if verdict.session is session]
+
+
+def test_verdicts_are_one_an_update_in_order_and_only_for_who_understands_them() -> None:
     room, a, b = make_room(), Author(1), Author(2)
-    speaks, silent = joined(room, acknowledges=True), joined(room)
+    speaks, silent = joined(room, kind=Acknowledged), joined(room)
     update = a.type("a")
     room.receive(speaks, SyncUpdate(update))
     room.receive(silent, SyncUpdate(b.type("x")))
+    room.receive(speaks, SyncUpdate(b"\xff"))
     room.receive(speaks, SyncUpdate(a.type("b")))
     room.receive(speaks, SyncUpdate(update))
-    assert room.end_turn().acknowledge == [speaks, speaks, speaks]
+    room.receive(speaks, SyncStep2(update))
+    verdicts = room.end_turn().verdicts
+    assert {verdict.session for verdict in verdicts} == {speaks}
+    assert [verdict.saved for verdict in verdicts] == [True, False, True, True, True]
+
+
+def test_a_refusal_is_a_verdict_for_who_understands_it_and_an_error_for_others() -> None:
+    room = make_room(max_document_bytes=40)
+    speaks, silent = joined(room, kind=Acknowledged, answered=False), joined(room)
+    for update in (b"\x07garbage", Author(1).type("x" * 60)):
+        assert room.receive(speaks, SyncUpdate(update)) == ()
+        assert room.receive(speaks, SyncStep2(update)) == ()
+        assert said(room, speaks) == [False, False]
+        with pytest.raises((UpdateError, DocumentTooLarge)):
+            room.receive(silent, SyncUpdate(update))
+    assert not speaks.unanswered, "a refused SyncStep2 is an answer all the same"
+    assert content(room.document.encode()) == ""
+
+
+def test_an_update_that_is_not_whole_is_acknowledged_when_it_is_and_so_are_those_behind_it() -> None:
+    room, a = make_room(), Author(1)
+    session = joined(room, kind=Acknowledged)
+    a.type("lost")
+    assert asked(room.receive(session, SyncUpdate(a.type("b"))))
+    room.receive(session, SyncUpdate(b"\xff"))
+    room.receive(session, SyncUpdate(Author(2).type("whole")))
+    assert said(room, session) == []
+    room.receive(session, SyncStep2(a.doc.get_update()))
+    assert said(room, session) == [True, False, True, True]
+    room.receive(session, SyncUpdate(a.type("c")))
+    assert said(room, session) == [True]
+
+
+def test_a_step_2_that_is_not_whole_is_acknowledged_unless_an_update_waits() -> None:
+    room, a, stranger = make_room(), Author(1), Author(2)
+    session = joined(room, kind=Acknowledged, answered=False)
+    stranger.type("nobody has this")
+    pending = stranger.type("!")
+    room.receive(session, SyncStep2(pending))
+    assert said(room, session) == [True], "the client's own edits are in it, what it lacks is another's"
+    a.type("lost")
+    room.receive(session, SyncUpdate(a.type("b")))
+    room.receive(session, SyncStep2(pending))
+    assert said(room, session) == []
+
+
+def test_verdicts_behind_an_update_that_never_becomes_whole_are_bounded() -> None:
+    room, a = make_room(), Author(1)
+    session = joined(room, kind=Acknowledged)
+    a.type("lost")
+    blocked = SyncUpdate(a.type("b"))
+    with pytest.raises(LimitExceeded):
+        for _ in range(20_000):
+            room.receive(session, blocked)
+
+
+def test_a_reader_changes_nothing_and_is_told_so_in_its_own_way() -> None:
+    room, a = make_room(), Author(1)
+    first = a.type("a")
+    room.receive(joined(room), SyncUpdate(first))
+    room.end_turn()
+    reader = joined(room, kind=Acknowledged, access=Access.READ, answered=False)
+    viewer = joined(room, access=Access.READ, answered=False)
+    more = a.type("b")
+    for message, verdict, told in (
+        (SyncStep2(first), True, 0),
+        (SyncUpdate(first), False, 0),
+        (SyncUpdate(more), False, 1),
+        (SyncStep2(more), False, 1),
+    ):
+        assert room.receive(reader, message) == ()
+        assert said(room, reader) == [verdict], message
+        effects = room.receive(viewer, message)
+        assert [type(effect.message) for effect in effects if isinstance(effect, Send)] == [PermissionDenied] * told
+    assert room.receive(reader, SyncUpdate(b"\xff")) == () and said(room, reader) == [False]
+    with pytest.raises(UpdateError):
+        room.receive(viewer, SyncUpdate(b"\xff"))
+    assert not reader.unanswered and not viewer.unanswered
+    assert content(room.document.encode()) == "a"
+    (effect,) = room.receive(reader, SyncStep1(EMPTY_STATE_VECTOR))
+    assert isinstance(effect, Send) and type(effect.message) is SyncStep2
+
+
+def test_stateless_messages_go_to_the_others_whose_protocol_has_them() -> None:
+    room = make_room()
+    sender, other, plain = joined(room, kind=Acknowledged), joined(room, kind=Acknowledged), joined(room)
+    message = Stateless(b"hello")
+    assert list(room.receive(sender, message)) == [Send(other, message)]
+    assert plain in room.sessions and not room.pending
+    reader = joined(room, kind=Acknowledged, access=Access.READ)
+    with pytest.raises(Forbidden):
+        room.receive(reader, message)
 
 
 def asked(effects: object) -> bool:
@@ -214,7 +328,7 @@ def test_a_new_arrival_gets_all_awareness_states_and_its_leaving_is_told_at_once
     room.receive(first, awareness(7, 1, "{}"))
     told = room.end_turn().awareness
     assert told == awareness(7, 1, "{}").payload
-    second = Session()
+    second = arrived()
     effects = room.join(second)
     assert effects[-1] == Send(second, AwarenessUpdate(told))
     assert room.receive(second, QueryAwareness()) == (Send(second, AwarenessUpdate(told)),)

@@ -16,8 +16,9 @@ from collab.hub.compaction import CompactionPolicy
 from collab.hub.hub import Hub, HubOptions
 from collab.hub.live import LiveRoom
 from collab.hub.member import Member
+from collab.protocol.session import Access
 from collab.protocol.sync import EMPTY_UPDATE, SyncStep2, SyncUpdate
-from collab.protocol.wire import Message
+from collab.protocol.wire import Message, SyncStatus
 from collab.sandbox.pool import Sandbox
 from collab.storage import migrate
 from collab.storage.journal import Journal
@@ -47,8 +48,23 @@ class Recorder:
 
     def encode(self, message: Message) -> bytes:
         self.messages.append(message)
-        size = len(message[0]) if len(message) else 0
-        return len(self.messages).to_bytes(4) + bytes(size)
+        size = len(message[0]) if len(message) and not isinstance(message, SyncStatus) else 0
+        return len(self.messages).to_bytes(4) + size.to_bytes(4) + bytes(size)
+
+    def decode(self, data: bytes) -> list[Message]:
+        """Give the messages of what was written: one frame, or several joined."""
+        found, pos = [], 0
+        while pos < len(data):
+            found.append(self.messages[int.from_bytes(data[pos : pos + 4]) - 1])
+            pos += 8 + int.from_bytes(data[pos + 4 : pos + 8])
+        return found
+
+
+class Acknowledged(Member):
+    """A member whose protocol says "saved"."""
+
+    acknowledges = True
+    stateless = True
 
 
 class Box:
@@ -66,7 +82,7 @@ class Box:
         self.changed = asyncio.Event()
 
     def write(self, data: bytes) -> int:
-        self.messages.append(self._recorder.messages[int.from_bytes(data[:4]) - 1])
+        self.messages += self._recorder.decode(data)
         if self.blocked:
             self.held += len(data)
         self.changed.set()
@@ -84,6 +100,9 @@ class Box:
 
     def updates(self) -> list[bytes]:
         return [m.update for m in self.messages if isinstance(m, (SyncUpdate, SyncStep2))]
+
+    def verdicts(self) -> list[bool]:
+        return [m.saved for m in self.messages if isinstance(m, SyncStatus)]
 
     def text(self) -> str:
         reader = Author(0)
@@ -147,10 +166,13 @@ class Node:
         await self.store.close()
         return unsaved
 
-    async def join(self, name: str, *, answer: bool = True) -> tuple[LiveRoom, Member, Box]:
+    async def join(
+        self, name: str, *, answer: bool = True, kind: type[Member] = Member, access: Access = Access.WRITE
+    ) -> tuple[LiveRoom, Member, Box]:
         live = await self.hub.open(name)
         box = Box(self.recorder)
-        member = Member(self.recorder, box)
+        member = kind(self.recorder, box)
+        member.admit(access, None)
         live.join(member)
         if answer:
             live.receive(member, SyncStep2(EMPTY_UPDATE))

@@ -15,11 +15,11 @@ from collab.errors import (
     UpdateError,
 )
 from collab.hub.compaction import CompactionPolicy
-from collab.hub.live import LARGE, SLICED
+from collab.hub.live import SLICED
 from collab.protocol.awareness import AwarenessUpdate, Entry, encode_awareness
-from collab.protocol.session import State
+from collab.protocol.session import Access, State
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
-from tests.hub.conftest import Box, StartNode
+from tests.hub.conftest import Acknowledged, Box, StartNode
 from tests.support.author import Author, content
 
 
@@ -157,22 +157,101 @@ async def test_a_question_left_open_ends_the_session(start_node: StartNode) -> N
     assert answers.state is State.LIVE
 
 
-async def test_large_joins_go_out_one_in_a_turn_and_share_one_frame(start_node: StartNode) -> None:
+async def test_a_storm_of_joins_shares_one_frame(start_node: StartNode) -> None:
     node = await start_node()
     live, a, _ = await node.join("d")
     author = Author(1)
-    await live.receive_in_slices(a, SyncUpdate(author.type("x" * (LARGE + 1))))
+    await live.receive_in_slices(a, SyncUpdate(author.type("x" * SLICED * 2)))
     await live.settled()
     joined = [await node.join("d") for _ in range(5)]
     encoded = len(node.recorder.messages)
-    for _, member, _ in joined:
+    for _, member, box in joined:
+        box.blocked = True
         live.receive(member, SyncStep1(b"\0"))
     assert len(node.recorder.messages) == encoded + 1
     assert all(member.state is State.LAGGING for _, member, _ in joined)
     live.receive(a, SyncUpdate(author.type("!")))
     for _, member, box in joined:
+        box.blocked, box.held = False, 0
         await box.until(lambda member=member: member.state is State.LIVE, "caught up")
-        assert box.text() == "x" * (LARGE + 1) + "!"
+        assert box.text() == "x" * SLICED * 2 + "!"
+
+
+async def test_saved_is_said_after_the_commit_and_once_an_update(start_node: StartNode) -> None:
+    node = await start_node()
+    live, a, box = await node.join("d", kind=Acknowledged)
+    await box.until(box.verdicts, "the verdict on the empty SyncStep2")
+    author = Author(1)
+    first = author.type("a")
+    node.store.down = True
+    for update in (first, b"\xff", author.type("b"), first):
+        live.receive(a, SyncUpdate(update))
+        live.end_turn(node.hub.now())
+    await box.until(lambda: node.journal.failing, "the store is missed")
+    assert box.verdicts() == [True] and box.text() == "ab", "editing goes on, nothing is called saved"
+    node.store.down = False
+    await box.until(lambda: len(box.verdicts()) == 5, "all verdicts")
+    assert box.verdicts() == [True, True, False, True, True], "in the order of the updates"
+    assert len((await node.stored("d")).rows) == 2
+
+
+async def test_what_follows_a_commit_never_overtakes_what_waited_for_it(start_node: StartNode) -> None:
+    node = await start_node()
+    live, a, box = await node.join("d", kind=Acknowledged)
+    await box.until(box.verdicts, "the verdict on the empty SyncStep2")
+    author = Author(1)
+    # A turn for each: rows, nothing but a refusal, rows again; both commits fall into one batch.
+    for update in (author.type("a"), b"\xff", author.type("b")):
+        live.receive(a, SyncUpdate(update))
+        live.end_turn(node.hub.now())
+    await box.until(lambda: len(box.verdicts()) == 4, "all verdicts")
+    assert box.verdicts() == [True, True, False, True]
+
+
+async def test_verdicts_wait_for_a_member_that_lags_and_come_once_it_has_caught_up(start_node: StartNode) -> None:
+    node = await start_node()
+    live, a, box = await node.join("d", kind=Acknowledged)
+    await box.until(box.verdicts, "the verdict on the empty SyncStep2")
+    author = Author(1)
+    box.blocked = True
+    live.receive(a, SyncUpdate(author.type("x" * (box.mark + 1))))
+    await box.until(lambda: a.state is State.LAGGING, "its echo was too much")
+    for _ in range(2_500):
+        live.receive(a, SyncUpdate(author.type("y")))
+    await live.settled()
+    await box.until(lambda: a.owed is not None and len(a.owed) == 2_501, "all are committed")
+    assert len(box.verdicts()) == 1
+    box.blocked, box.held = False, 0
+    await box.until(lambda: len(box.verdicts()) == 2_502, "told after the catch-up")
+    assert all(box.verdicts())
+
+
+async def test_updates_refused_for_good_are_not_called_saved(start_node: StartNode) -> None:
+    node = await start_node()
+    live, a, box = await node.join("d", kind=Acknowledged)
+    author = Author(1)
+    live.receive(a, SyncUpdate(author.type("kept")))
+    await box.until(lambda: len(box.verdicts()) == 2, "the first is saved")
+    await node.store.delete("d", 1.0)
+    live.receive(a, SyncUpdate(author.type("lost")))
+    await box.until(lambda: box.ended, "the tombstone is met")
+    assert isinstance(box.ended, DocumentDeleted) and box.verdicts() == [True, True, False]
+
+
+async def test_a_readers_large_step_2_is_refused_in_slices_too(start_node: StartNode) -> None:
+    node = await start_node()
+    live, a, _ = await node.join("d")
+    author = Author(1)
+    await live.receive_in_slices(a, SyncUpdate(author.type("x" * SLICED * 2)))
+    known = author.doc.get_update()
+    author.type("y" * SLICED * 2)
+    _, reader, box = await node.join("d", kind=Acknowledged, access=Access.READ)
+    await live.receive_in_slices(reader, SyncStep2(known))
+    await live.receive_in_slices(reader, SyncStep2(author.doc.get_update()))
+    await live.receive_in_slices(reader, SyncUpdate(b"\xff" * SLICED * 2))
+    await box.until(lambda: len(box.verdicts()) == 4, "a verdict each")
+    assert box.verdicts() == [True, True, False, False]
+    assert content(live.room.document.encode()) == "x" * SLICED * 2
 
 
 async def test_an_idle_document_leaves_memory_with_a_snapshot(start_node: StartNode) -> None:

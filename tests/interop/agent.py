@@ -3,6 +3,7 @@
 Strategy: the clients run in ``tests/node/interop_agent.mjs`` and do nothing of their own; a test
 tells them one line at a time, because the test is also who starts, stops and kills the server.
 One process holds one generation of Yjs, so clients 3.0 and 3.1 share one and 4 has its own.
+What speaks with such a process (`NodeAgent`) serves the Hocuspocus providers, too.
 """
 
 from __future__ import annotations
@@ -17,20 +18,18 @@ from typing import Any, Self
 
 from tests.support.node import find_node, installed_packages
 
-_AGENT = "interop_agent.mjs"
-
 GENERATION = {"3.0": "yjs13", "3.1": "yjs13", "4": "yjs14"}
 VERSIONS = tuple(GENERATION)
 
 
-class Agent:
+class NodeAgent:
     """One Node process with any number of clients; use as an async context manager.
 
     Answers may come in any order, so one client may wait while another is told what it waits for.
     """
 
-    def __init__(self, generation: str) -> None:
-        self._generation = generation
+    def __init__(self, script: str, *arguments: str) -> None:
+        self._command = (script, *arguments)
         self._process: asyncio.subprocess.Process | None = None
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -41,8 +40,8 @@ class Agent:
         packages = installed_packages()
         self._process = await asyncio.create_subprocess_exec(
             find_node()[0],
-            str(packages / _AGENT),
-            self._generation,
+            str(packages / self._command[0]),
+            *self._command[1:],
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -80,16 +79,6 @@ class Agent:
         self._process.stdin.write(json.dumps({"id": number, "op": op, **arguments}).encode() + b"\n")
         return await asyncio.wait_for(answer, 60)
 
-    def client(self, key: str) -> Client:
-        return Client(self, key)
-
-    async def open(self, key: str, version: str | None = None, url: str = "", name: str = "", **more: Any) -> Client:
-        """Make a document and, when a version is given, connect it by that version's provider."""
-        if version is not None:
-            more |= {"version": version, "url": url, "name": name}
-        await self.ask("open", key=key, **more)
-        return Client(self, key)
-
     async def together(self, updates: Sequence[str]) -> dict[str, Any]:
         """What a single Yjs shows that was given all these updates (base64)."""
         shown: dict[str, Any] = await self.ask("together", updates=list(updates))
@@ -116,10 +105,27 @@ class Agent:
             self._stderr.append(line.decode(errors="replace"))
 
 
-class Client:
-    """One client in an agent; the methods are the agent's operations."""
+class Agent(NodeAgent):
+    """A process of y-websocket clients of one generation of Yjs."""
 
-    def __init__(self, agent: Agent, key: str) -> None:
+    def __init__(self, generation: str) -> None:
+        super().__init__("interop_agent.mjs", generation)
+
+    def client(self, key: str) -> Client:
+        return Client(self, key)
+
+    async def open(self, key: str, version: str | None = None, url: str = "", name: str = "", **more: Any) -> Client:
+        """Make a document and, when a version is given, connect it by that version's provider."""
+        if version is not None:
+            more |= {"version": version, "url": url, "name": name}
+        await self.ask("open", key=key, **more)
+        return Client(self, key)
+
+
+class DocumentClient:
+    """What every client in an agent can do, whatever its protocol; the methods are the agent's operations."""
+
+    def __init__(self, agent: NodeAgent, key: str) -> None:
         self.agent = agent
         self.key = key
 
@@ -136,16 +142,20 @@ class Client:
         state: dict[str, Any] = await self.agent.ask("until", key=self.key, want=want)
         return state
 
-    async def received(self) -> list[str]:
-        frames: list[str] = await self.agent.ask("received", key=self.key)
-        return frames
-
     async def encode(self) -> str:
         update: str = await self.agent.ask("encode", key=self.key)
         return update
 
     async def present(self, value: Any) -> None:
         await self.agent.ask("present", key=self.key, value=value)
+
+
+class Client(DocumentClient):
+    """One y-websocket client."""
+
+    async def received(self) -> list[str]:
+        frames: list[str] = await self.agent.ask("received", key=self.key)
+        return frames
 
     async def connect(self) -> None:
         await self.agent.ask("connect", key=self.key)
@@ -168,7 +178,9 @@ def content(state: dict[str, Any], parts: Sequence[str] = CONTENT) -> dict[str, 
     return {part: state[part] for part in parts}
 
 
-async def converge(clients: Sequence[Client], parts: Sequence[str] = CONTENT, seconds: float = 30.0) -> dict[str, Any]:
+async def converge(
+    clients: Sequence[DocumentClient], parts: Sequence[str] = CONTENT, seconds: float = 30.0
+) -> dict[str, Any]:
     """Wait until all clients have seen every edit and deletion of all, and return what they share.
 
     Each client has its own edits, so equal snapshots (state vector and delete set) say that nobody

@@ -11,6 +11,8 @@ import pytest
 import pytest_asyncio
 
 from tests.interop.agent import GENERATION, Agent
+from tests.interop.hocuspocus import HocuspocusAgent
+from tests.support import token_server as token_server_script
 from tests.support.server import ServerProcess
 
 # Short enough that the keepalive and the unloading of idle documents happen within a test.
@@ -29,6 +31,14 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerPr
 def own_server(tmp_path: Path) -> Iterator[ServerProcess]:
     """A server that the test may stop and start."""
     with ServerProcess(tmp_path, *OPTIONS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def token_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server whose tokens say how their bearer is treated; see tests/support/token_server.py."""
+    script = token_server_script.__file__
+    with ServerProcess(tmp_path_factory.mktemp("tokens"), *OPTIONS, program=(script,)) as server:
         yield server
 
 
@@ -51,3 +61,11 @@ async def agent_of() -> AsyncIterator[Callable[[str], Awaitable[Agent]]]:
             return agents[generation]
 
         yield give
+
+
+@pytest_asyncio.fixture
+async def hocuspocus() -> AsyncIterator[HocuspocusAgent]:
+    """Give the agent for Hocuspocus providers; none of them may throw what the test has not asked for."""
+    async with HocuspocusAgent() as agent:
+        yield agent
+        assert await agent.thrown() == []

@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 from collab.engine.document import Document
 from collab.engine.room import Effect, Room, Send
 from collab.protocol import ywebsocket
-from collab.protocol.session import Session
+from collab.protocol.session import Access, Session
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.protocol.update.collect import collect
 from tests.support.node import NodeScript
@@ -117,6 +117,7 @@ class Server:
 
     def connect(self, peer: Peer) -> None:
         session = Session()
+        session.admit(Access.WRITE, None)
         peer.session = session
         self.peers[session] = peer
         self._perform(self.room.join(session))

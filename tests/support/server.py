@@ -40,8 +40,9 @@ class ServerProcess:
 
     ``options`` are further command line options (``"--idle-seconds", "1"``); ``database_url`` defaults to the
     SQLite file in ``data_dir``. ``port`` 0 takes a free one, which :meth:`restart` keeps. ``wrapper`` is put before
-    the command, for namespaces and limits. All methods are blocking and short; the ``a...`` twins run them in a
-    thread, for tests whose own clients share the event loop.
+    the command, for namespaces and limits. ``program`` is what Python runs and takes the options.
+    All methods are blocking and short; the ``a...`` twins run them in a thread, for tests whose own clients share
+    the event loop.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class ServerProcess:
         port: int = 0,
         environment: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "collab", "serve"),
     ) -> None:
         self.data_dir = data_dir
         self.database_url = database_url
@@ -61,6 +63,7 @@ class ServerProcess:
         self.starts = 0
         self._environment = dict(environment or {})
         self._wrapper = list(wrapper)
+        self._program = list(program)
         self._process: subprocess.Popen[str] | None = None
         self._readers: list[threading.Thread] = []
         self._grown = threading.Condition()
@@ -79,6 +82,11 @@ class ServerProcess:
     def ws_url(self) -> str:
         """The address that y-websocket takes as its server URL; the document name follows behind a slash."""
         return f"ws://{self.host}:{self.port}/ws"
+
+    @property
+    def hocuspocus_url(self) -> str:
+        """The address that Hocuspocus providers take; document names follow in the messages."""
+        return f"ws://{self.host}:{self.port}/hocuspocus"
 
     def document_url(self, name: str) -> str:
         """Give the WebSocket address of a document; slashes stay, the rest is percent-encoded as clients do."""
@@ -132,9 +140,7 @@ class ServerProcess:
         command = [
             *self._wrapper,
             sys.executable,
-            "-m",
-            "collab",
-            "serve",
+            *self._program,
             "--port",
             str(self.port),
             "--data-dir",

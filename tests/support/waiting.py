@@ -25,3 +25,12 @@ async def eventually(look: Callable[[], Awaitable[T | None]], what: str, seconds
         if asyncio.get_running_loop().time() > deadline:
             raise AssertionError(f"{what}: not within {seconds} s; the last look gave {seen!r}")
         await asyncio.sleep(_PAUSE)
+
+
+async def happens(fact: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+    """As ``eventually``, for a fact of this process that can be looked at without waiting."""
+
+    async def look() -> bool:
+        return bool(fact())
+
+    await eventually(look, what, seconds)

@@ -202,12 +202,13 @@ class RawClient:
             frames += bytes(4) + data
         self.cut(bytes(frames))
 
-    async def send(self, data: bytes) -> None:
-        """Send one binary frame; silently nothing when the server has closed, as a browser does."""
-        if self._ws is None or self._ws.closed:
-            return
-        with contextlib.suppress(ConnectionError, aiohttp.ClientError):
-            await self._ws.send_bytes(data)
+    async def send(self, *frames: bytes) -> None:
+        """Send binary frames; silently nothing when the server has closed, as a browser does."""
+        for data in frames:
+            if self._ws is None or self._ws.closed:
+                return
+            with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+                await self._ws.send_bytes(data)
 
     async def send_text(self, text: str) -> None:
         """Send one text frame."""

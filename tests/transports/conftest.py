@@ -11,7 +11,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from collab.app import create_app
+from collab.auth.access import Authenticator
 from collab.settings import Settings
+from tests.support.hocuspocus import RawHocuspocus
 from tests.support.wsclient import RawClient
 
 Serve = Callable[..., Awaitable["Served"]]
@@ -28,13 +30,17 @@ class Served:
     def ws(self, path: str) -> str:
         return f"{self.url.replace('http', 'ws')}/ws/{path}"
 
+    @property
+    def hocuspocus(self) -> str:
+        return f"{self.url.replace('http', 'ws')}/hocuspocus"
+
 
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     servers: list[TestServer] = []
 
-    async def start(prefix: str = "", **options: Any) -> Served:
-        app = create_app(Settings(**{"data_dir": tmp_path, **options}))
+    async def start(prefix: str = "", authenticator: Authenticator | None = None, **options: Any) -> Served:
+        app = create_app(Settings(**{"data_dir": tmp_path, **options}), authenticator)
         root = app
         if prefix:
             root = web.Application()
@@ -47,6 +53,21 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     yield start
     for server in servers:
         await server.close()
+
+
+@pytest.fixture
+async def connect_hocuspocus() -> AsyncIterator[Callable[[str], Awaitable[RawHocuspocus]]]:
+    clients: list[RawHocuspocus] = []
+
+    async def open_client(url: str) -> RawHocuspocus:
+        client = RawHocuspocus(url)
+        await client.connect()
+        clients.append(client)
+        return client
+
+    yield open_client
+    for client in clients:
+        await client.close()
 
 
 @pytest.fixture

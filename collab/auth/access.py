@@ -1,0 +1,92 @@
+"""Who may do what with a document: the question, the answer, and the port that stands between them.
+
+Strategy: a transport asks once for each session, when a client presents its token, and again when the
+client sends a new one. The answer is a value; nothing here knows sockets or documents' contents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from collab.protocol.session import Access
+
+
+@dataclass(frozen=True, slots=True)
+class AccessRequest:
+    """One client asks for one document.
+
+    Attributes:
+        token: what the client has shown; empty if nothing.
+        document_name: what it wants to open.
+        peer: its network address, for rules and logs.
+    """
+
+    token: str
+    document_name: str
+    peer: str
+
+    def __repr__(self) -> str:
+        """Leave the token out: a request ends up in error messages and tracebacks."""
+        return f"AccessRequest(document_name={self.document_name!r}, peer={self.peer!r})"
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a client may do with the document it has asked for.
+
+    Attributes:
+        access: read, write or admin; everything but read may write.
+        user: who it is (the token's ``sub``), as the journal records it; None for nobody in particular.
+        name: what the others are shown of it; None if nothing was said.
+        expires_at: when the access ends, in seconds since 1970 (UTC); None for never. The one who
+            has asked ends it: nothing here calls back.
+    """
+
+    access: Access
+    user: str | None = None
+    name: str | None = None
+    expires_at: float | None = None
+
+
+class Authenticator(Protocol):
+    """Decide on requests.
+
+    Promise: an answer is about this request alone, and no state of a session hangs on it. It may take
+    its time (the caller sets the limit and keeps serving others meanwhile) and it may be asked the
+    same again.
+    """
+
+    async def authenticate(self, request: AccessRequest) -> Grant:
+        """Say what the client may do.
+
+        Raises:
+            AccessDenied: it may not open the document; its ``public`` text is what the client is told.
+            AccessUnavailable: this cannot be decided now; the client is asked to come back.
+        """
+        ...
+
+
+class ManagedAuthenticator(Authenticator, Protocol):
+    """An authenticator that may hold connections and work of its own; what ``make_authenticator`` gives.
+
+    Promise: between ``start`` and ``close`` it answers. ``start`` does not wait for others and does
+    not fail because one of them is down. After ``close`` no task and no socket of it is left; those
+    who still wait for an answer get ``AccessUnavailable``.
+    """
+
+    async def start(self) -> None:
+        """Open what is needed, in the loop that will ask."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of everything; harmless without ``start`` and when called again."""
+        ...
+
+
+class OpenAccess:
+    """Let everybody read and write everything, whatever the token: for a server on loopback only."""
+
+    async def authenticate(self, request: AccessRequest) -> Grant:
+        """Grant write access to nobody in particular."""
+        return Grant(Access.WRITE)

@@ -1,0 +1,99 @@
+"""Ask Python code of whoever embeds the server.
+
+Strategy: the code of somebody else may raise anything, and what it raises may hold the token. So only
+the refusals that it makes on purpose pass; everything else fails closed and is logged by its type and
+the places it came through, without its text.
+
+    async def authenticate(request: AccessRequest) -> Grant:
+        user = await users.by_token(request.token)
+        if user is None:
+            raise Unauthenticated("unknown token", public="sign in again")
+        return Grant(Access.WRITE, user.id, user.name, expires_at=user.session_ends)
+
+    app = create_app(settings, HookAuthenticator(authenticate))
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from collab.auth.access import AccessRequest, Authenticator, Grant
+from collab.errors import AccessError, AccessUnavailable, ConfigurationError
+from collab.protocol.session import Access
+from collab.telemetry import RateLimited, get_logger
+
+Hook = Callable[[AccessRequest], Awaitable[Grant]]
+"""An async function of the shape of ``Authenticator.authenticate``."""
+
+_MAX_FRAMES = 5
+
+
+class HookAuthenticator:
+    """Decide by code of the application; see ``access.ManagedAuthenticator`` for the promise.
+
+    The code runs in the server's loop: it must await and never block.
+    """
+
+    def __init__(self, hook: Hook | Authenticator, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Ask ``hook``, an async function or an object with an async ``authenticate``.
+
+        If the object has async methods ``start`` and ``close``, they are called at their times.
+
+        Raises:
+            ConfigurationError: it is neither, or is not async.
+        """
+        self._owner: object = hook
+        function: Any = getattr(hook, "authenticate", hook)
+        # A callable object is async if its __call__ is.
+        if not any(inspect.iscoroutinefunction(f) for f in (function, getattr(function, "__call__", None))):  # noqa: B004
+            raise ConfigurationError("an authenticator is an async function or has an async method authenticate")
+        self._function: Hook = function
+        self._log = RateLimited(get_logger("auth"), clock=clock)
+
+    async def start(self) -> None:
+        """Call the hook's own ``start``, if it has one."""
+        await self._call("start")
+
+    async def close(self) -> None:
+        """Call the hook's own ``close``, if it has one."""
+        await self._call("close")
+        self._log.flush()
+
+    async def authenticate(self, request: AccessRequest) -> Grant:
+        """Say what the hook says.
+
+        Raises:
+            AccessError: as the hook raises it.
+            AccessUnavailable: it raised something else, or gave no grant.
+        """
+        try:
+            grant = await self._function(request)
+        except AccessError:
+            raise
+        except Exception as error:
+            self._log.error("hook", "access not decided: the hook raised %s at %s", _kind(error), _places(error))
+            # Not chained: whoever logs this one with its cause would log the text.
+            raise AccessUnavailable(f"the hook raised {_kind(error)}") from None
+        if not isinstance(grant, Grant) or not isinstance(grant.access, Access):
+            self._log.error("no grant", "access not decided: the hook gave %s, not a Grant", _kind(grant))
+            raise AccessUnavailable(f"the hook gave {_kind(grant)}")
+        return grant
+
+    async def _call(self, name: str) -> None:
+        method = getattr(self._owner, name, None)
+        if inspect.iscoroutinefunction(method):
+            await method()
+
+
+def _kind(value: object) -> str:
+    return type(value).__qualname__
+
+
+def _places(error: BaseException) -> str:
+    """Name file, line and function of the last frames, which are code and never data."""
+    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
+    return " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))

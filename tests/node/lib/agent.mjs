@@ -1,0 +1,113 @@
+// An agent: clients in a Node process under the command of a test. One JSON object a line on standard
+// input, one answer a line on standard output.
+//
+//   {"id": 1, "op": "open", "key": "a", ...}
+//   {"id": 1, "value": {...}}            or            {"id": 1, "error": "..."}
+
+import readline from 'node:readline'
+import { edits, plain, show } from './content.mjs'
+
+export const base64 = (bytes) => Buffer.from(bytes).toString('base64')
+export const bytes = (text) => new Uint8Array(Buffer.from(text, 'base64'))
+
+// How many of the last frames a client keeps for a test to look at.
+const KEPT = 50
+
+/** Keeps the last ones of what is pushed. */
+export const keep = (list, item) => {
+  list.push(item)
+  if (list.length > KEPT) list.shift()
+}
+
+/** The clients of this process by the key that the test gave them; asking for an unknown one is an error. */
+export class Clients extends Map {
+  get (key) {
+    if (!this.has(key)) throw new Error(`no client ${key}`)
+    return super.get(key)
+  }
+}
+
+/** A new document, with edits made before anybody connects it. */
+export const newDocument = (Y, { clientID = null, content = [] }) => {
+  const doc = new Y.Doc()
+  if (clientID !== null) doc.clientID = clientID
+  for (const [edit, args] of content) edits[edit](Y, doc, args ?? {})
+  return doc
+}
+
+export const statesOf = (awareness) => awareness === null
+  ? {}
+  : Object.fromEntries([...awareness.getStates()].sort(([a], [b]) => a - b).map(([id, value]) => [id, plain(value)]))
+
+const updatesOf = (doc, work) => {
+  const updates = []
+  const collect = (update, origin) => { if (origin !== 'provider') updates.push(base64(update)) }
+  doc.on('update', collect)
+  work()
+  doc.off('update', collect)
+  return updates
+}
+
+/** What every agent can do with the documents of its clients; `state` shows one client whole. */
+export const commonOps = (Y, clients, state) => ({
+  // Answers with the updates that the edit made, one for each transaction, as a provider would send them.
+  edit ({ key, edit, args = {} }) {
+    const { doc } = clients.get(key)
+    return updatesOf(doc, () => edits[edit](Y, doc, args))
+  },
+
+  // What a provider does with what it is sent, for a test that is the provider itself. The answer is not
+  // always empty: where formats met, Yjs cleans up behind the update and sends that as an edit of its own.
+  apply ({ key, update }) {
+    const { doc } = clients.get(key)
+    return updatesOf(doc, () => Y.applyUpdate(doc, bytes(update), 'provider'))
+  },
+
+  vector: ({ key }) => base64(Y.encodeStateVector(clients.get(key).doc)),
+
+  diff: ({ key, vector }) => base64(Y.encodeStateAsUpdate(clients.get(key).doc, bytes(vector))),
+
+  encode: ({ key }) => base64(Y.encodeStateAsUpdate(clients.get(key).doc)),
+
+  state: ({ key }) => state(clients.get(key)),
+
+  // The last frames from the server, oldest first.
+  received: ({ key }) => clients.get(key).received,
+
+  // Waits until the parts of the state named in `want` are as given.
+  async until ({ key, want, seconds = 30 }) {
+    const it = clients.get(key)
+    const wanted = Object.entries(want).map(([part, value]) => [part, JSON.stringify(value)])
+    const deadline = Date.now() + seconds * 1000
+    for (;;) {
+      const now = state(it)
+      if (wanted.every(([part, value]) => JSON.stringify(now[part]) === value)) return now
+      if (Date.now() > deadline) throw new Error(`${key} waited ${seconds} s for ${JSON.stringify(want)}: ${JSON.stringify(now)}`)
+      await new Promise((resolve) => setTimeout(resolve, 15))
+    }
+  },
+
+  present ({ key, value }) {
+    clients.get(key).awareness.setLocalState(value)
+  },
+
+  // What one yjs shows that is given all these updates at once.
+  together ({ updates }) {
+    const doc = new Y.Doc()
+    for (const update of updates) Y.applyUpdate(doc, bytes(update))
+    return show(Y, doc)
+  }
+})
+
+/** Do what the lines on standard input say, until they end; then end the process. */
+export const run = async (ops) => {
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const { id, op, ...args } = JSON.parse(line)
+    // Not awaited: one client may wait for what another one is told to do next.
+    ;(async () => ops[op](args))().then(
+      (value) => process.stdout.write(JSON.stringify({ id, value: value ?? null }) + '\n'),
+      (error) => process.stdout.write(JSON.stringify({ id, error: String(error?.stack ?? error) }) + '\n')
+    )
+  }
+  process.exit(0)
+}
