@@ -20,10 +20,10 @@ LOCKS := $(shell find web_demo tests -name node_modules -prune -o -name package-
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench setup web wheel clean node chromium
+.PHONY: help run test lint format bench setup web demo-dev wheel clean node chromium
 
 help: ## list the targets
-	@sed -n 's/^\([a-z][a-z]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
 	@echo '  Add options with ARGS: make run ARGS="--port 4321", make test ARGS="-k journal", make test WORKERS=4'
 
 run: $(VENV)/.run web_demo/dist/index.html ## set up, build the page, serve on http://127.0.0.1:1234 with ./data
@@ -52,6 +52,9 @@ bench: $(VENV)/.dev web_demo/dist/index.html node ## measure this server beside 
 	@$(BIN)/collab bench peers $(ARGS)
 
 web: web_demo/dist/index.html ## build the page
+
+demo-dev: web_demo/node_modules/.installed ## serve the pages with hot reload, beside a server that `make run` has started
+	@cd web_demo && npm run --silent dev
 
 wheel: $(VENV)/.dev web_demo/dist/index.html ## build sdist and wheel into dist/
 	$(BIN)/python -m hatchling build

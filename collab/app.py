@@ -27,6 +27,7 @@ from collab.storage.journal import Journal
 from collab.storage.sql import open_store
 from collab.storage.urls import parse_database_url
 from collab.telemetry import get_logger
+from collab.transports.api import add_api_routes
 from collab.transports.health import Readiness, healthz
 from collab.transports.hocuspocus import HocuspocusConnection
 from collab.transports.http_log import HttpLog
@@ -79,9 +80,10 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
             compaction=CompactionPolicy(settings.compact_rows, settings.compact_bytes, settings.compact_ratio),
         ),
     )
+    access = authenticator or OpenAccess()
     sockets = WebSockets(
         hub,
-        authenticator or OpenAccess(),
+        access,
         WebSocketOptions(
             max_message_bytes=settings.max_message_bytes,
             outbox_bytes=settings.outbox_bytes,
@@ -121,6 +123,7 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
     app.router.add_route("GET", "/hocuspocus/", sockets.handler(HocuspocusConnection))
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", Readiness(hub).handle)
+    add_api_routes(app, hub, access, settings.auth_seconds)
     add_static_routes(app, find_web_root())
     return app
 

@@ -15,36 +15,47 @@ whoever renames a document says so here as well, and a listing has something to 
     PATCH  /api/documents/{name}   {"title"}       200, 404, 410
     DELETE /api/documents/{name}                   204, 404
 
+With authentication each request carries ``Authorization: Bearer``, and the authenticator is asked about each
+document that it touches: reading shows it, writing creates and names it, only ``admin`` deletes it. A listing
+leaves out what may not be read, so a page may hold fewer than ``limit`` documents and still have a ``next``.
+
 Bodies need the content type ``application/json``: no other origin's page can send that, or PATCH or DELETE,
 without asking first, and nobody here answers that question. An error is ``{"error": sentence}``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
 
+from collab.auth.access import AccessRequest, Authenticator, Grant, OpenAccess
 from collab.errors import (
+    AccessDenied,
+    AccessUnavailable,
     CollabError,
     DocumentDeleted,
     DocumentExists,
     DocumentNotFound,
+    Forbidden,
     InvalidDocumentName,
     StoreUnavailable,
+    Unauthenticated,
 )
 from collab.hub.hub import Hub
 from collab.hub.live import LiveRoom
 from collab.protocol.awareness import decode_awareness
-from collab.protocol.ywebsocket import check_document_name
+from collab.protocol.session import Access
+from collab.protocol.wire import check_document_name
 from collab.storage.store import DocumentSummary
 from collab.telemetry import get_logger, shown_name
-from collab.transports.websocket import document_name
+from collab.transports.ywebsocket import bearer_token, document_name
 
 _log = get_logger("http")
 
@@ -65,12 +76,18 @@ _HEADERS = MappingProxyType({"Cache-Control": "no-store", "X-Content-Type-Option
 _STATUS: MappingProxyType[type[CollabError], int] = MappingProxyType(
     {
         InvalidDocumentName: 400,
+        Unauthenticated: 401,
+        AccessDenied: 403,
         DocumentNotFound: 404,
         DocumentExists: 409,
         DocumentDeleted: 410,
+        AccessUnavailable: 503,
         StoreUnavailable: 503,
     }
 )
+
+# Questions about access that one listing has open at a time: an authenticator may be another server.
+_QUESTIONS = 8
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -83,9 +100,12 @@ class _BadRequest(Exception):
         self.status = status
 
 
-def add_api_routes(app: web.Application, hub: Hub) -> None:
-    """Serve ``/api/documents`` from the store and the rooms of ``hub``."""
-    documents = _Documents(hub)
+def add_api_routes(app: web.Application, hub: Hub, authenticator: Authenticator, seconds: float) -> None:
+    """Serve ``/api/documents`` from the store and the rooms of ``hub``.
+
+    ``authenticator`` gets ``seconds`` for each decision. With ``OpenAccess`` everybody may do everything here.
+    """
+    documents = _Documents(hub, authenticator, seconds)
     app.router.add_get("/api/documents", _answering(documents.list))
     app.router.add_post("/api/documents", _answering(documents.create))
     one = r"/api/documents/{name:[\s\S]+}"
@@ -106,7 +126,10 @@ def _answering(handler: _Handler) -> _Handler:
             status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
             if status >= 500:
                 _log.warning("%s %s: %s", request.method, shown_name(request.path), error)
-            return _json({"error": error.public}, status)
+            response = _json({"error": error.public}, status)
+            if status == 401:
+                response.headers["WWW-Authenticate"] = "Bearer"
+            return response
 
     return answer
 
@@ -114,8 +137,11 @@ def _answering(handler: _Handler) -> _Handler:
 class _Documents:
     """The handlers."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, authenticator: Authenticator, seconds: float) -> None:
         self._hub = hub
+        self._authenticator = authenticator
+        self._open = isinstance(authenticator, OpenAccess)
+        self._seconds = seconds
 
     async def list(self, request: web.Request) -> web.Response:
         """Answer with a page of documents in the order of their names; ``next`` is the ``after`` of the following."""
@@ -125,16 +151,19 @@ class _Documents:
             _encodable(text)
         found = await self._hub.store.list_documents(after=after, prefix=prefix, limit=limit + 1)
         page = found[:limit]
+        readable = await self._readable(request, [summary.document.name for summary in page])
         return _json(
             {
-                "documents": [self._describe(summary) for summary in page],
+                "documents": [self._describe(summary) for summary in page if summary.document.name in readable],
                 "next": page[-1].document.name if len(found) > limit else None,
             }
         )
 
     async def show(self, request: web.Request) -> web.Response:
         """Answer with one document as it stands in the listing."""
-        return _json(self._describe(await self._hub.store.describe(document_name(request))))
+        name = document_name(request)
+        await self._require(request, name, Access.READ)
+        return _json(self._describe(await self._hub.store.describe(name)))
 
     async def create(self, request: web.Request) -> web.Response:
         """Create an empty document, also in the place of a deleted one."""
@@ -142,7 +171,9 @@ class _Documents:
         name = body.get("name")
         if not isinstance(name, str):
             raise _BadRequest('"name" is missing')
+        _encodable(name)
         check_document_name(name)
+        await self._require(request, name, Access.WRITE)
         title = _title(body["title"]) if body.get("title") is not None else None
         await self._hub.store.create(name)
         if title is not None:
@@ -157,6 +188,7 @@ class _Documents:
         if "title" not in body:
             raise _BadRequest('"title" is missing')
         title = None if body["title"] is None else _title(body["title"])
+        await self._require(request, name, Access.WRITE)
         live = self._hub.rooms.get(name)
         if live is not None:
             # A document that was begun a moment ago is stored in a moment.
@@ -167,12 +199,48 @@ class _Documents:
     async def delete(self, request: web.Request) -> web.Response:
         """Delete the document: who is in it is told, and nobody brings it back by coming with an old copy."""
         name = document_name(request)
+        await self._require(request, name, Access.ADMIN)
         await self._hub.store.delete(name, time.time())
         _log.info("deleted %s", shown_name(name))
         live = self._hub.rooms.get(name)
         if live is not None and live.ended is None:
             self._hub.evict(live, DocumentDeleted(f"document {name!r} is deleted"))
         return web.Response(status=204, headers=_HEADERS)
+
+    async def _grant(self, request: web.Request, name: str) -> Grant:
+        token = bearer_token(request)
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._authenticator.authenticate(AccessRequest(token, name, request.remote or ""))
+        except TimeoutError:
+            raise AccessUnavailable(f"no decision on access within {self._seconds:g} s") from None
+
+    async def _require(self, request: web.Request, name: str, needed: Access) -> None:
+        """Let the request go on if its sender has at least this access to the document."""
+        if self._open:
+            return
+        access = (await self._grant(request, name)).access
+        if needed is not Access.READ and access is not Access.ADMIN and access is not needed:
+            raise Forbidden(f"{needed.value} access is needed", public=f"this needs {needed.value} access")
+
+    async def _readable(self, request: web.Request, names: Sequence[str]) -> set[str]:
+        """Return those documents that the request's sender may read."""
+        if self._open:
+            return set(names)
+        if not bearer_token(request):
+            raise Unauthenticated("no token", public="a token is needed")
+        questions = asyncio.Semaphore(_QUESTIONS)
+
+        async def may_read(name: str) -> bool:
+            async with questions:
+                try:
+                    await self._grant(request, name)
+                except AccessDenied:
+                    return False
+                return True
+
+        answers = await asyncio.gather(*map(may_read, names))
+        return {name for name, may in zip(names, answers, strict=True) if may}
 
     def _describe(self, summary: DocumentSummary) -> dict[str, Any]:
         document = summary.document

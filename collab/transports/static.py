@@ -1,10 +1,11 @@
-"""The page at ``/``: the build of ``web_demo`` as files, with the headers that make it safe.
+"""The pages at ``/``: the build of ``web_demo`` as files, with the headers that make them safe.
 
-Strategy: two kinds of files. What lies in ``assets/`` carries a hash of its content in its name, so
-it may be kept for ever and goes out through aiohttp's ``FileResponse``, which picks the ``.gz`` beside
-it. The few others (``index.html`` above all) keep their names from build to build, so they are
-revalidated each time, by a tag made of their content: files from a wheel all bear one date, and two
-builds often differ in nothing but a hash of equal length, so date and size would keep a stale page alive.
+Strategy: one ``index.html`` is every page; its script looks at the address. Beside it lie two kinds of
+files. What is in a folder carries a hash of its content in its name, so it may be kept for ever and goes
+out through aiohttp's ``FileResponse``, which picks the ``.br`` or ``.gz`` beside it. The few others
+(``index.html`` above all) keep their names from build to build, so they are revalidated each time, by a
+tag made of their content: files from a wheel all bear one date, and two builds often differ in nothing but
+a hash of equal length, so date and size would keep a stale page alive.
 """
 
 from __future__ import annotations
@@ -17,20 +18,24 @@ from types import MappingProxyType
 
 from aiohttp import ETag, hdrs, web
 
-# Scripts are ours alone. Styles may be inline because CodeMirror writes its own into a <style> element.
-# 'self' in connect-src covers the WebSocket of the same host and port (CSP level 3). form-action and
-# base-uri have no fallback to default-src.
+# Scripts are ours alone; WebAssembly, data: connections and fonts, and blob: workers are what the whiteboard's
+# drawing library compiles, reads and runs for images and for text in exported drawings. Styles may be inline
+# because the editors write their own into a <style> element. 'self' in connect-src covers the WebSocket of the
+# same host and port (CSP level 3). Frames are our own: /split shows a document twice. form-action and base-uri
+# have no fallback to default-src.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
-        "script-src 'self'",
+        "script-src 'self' 'wasm-unsafe-eval'",
         "style-src 'self' 'unsafe-inline'",
-        "connect-src 'self'",
-        "img-src 'self' data:",
-        "font-src 'self'",
+        "connect-src 'self' data:",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "worker-src 'self' blob:",
+        "frame-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",
-        "frame-ancestors 'none'",
+        "frame-ancestors 'self'",
     )
 )
 
@@ -43,7 +48,7 @@ SECURITY_HEADERS = MappingProxyType(
         # The address names the document: whoever has it can open it.
         "Referrer-Policy": "no-referrer",
         "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
+        "X-Frame-Options": "SAMEORIGIN",
     }
 )
 
@@ -100,7 +105,9 @@ def add_static_routes(app: web.Application, root: Path | None) -> None:
         return
     page = _Page(root.resolve())
     app.router.add_get("/", page.index)
-    app.router.add_get("/assets/{path:.+}", page.asset)
+    app.router.add_get("/split", page.index)
+    for folder in page.folders():
+        app.router.add_get(f"/{folder}/{{path:.+}}", page.asset)
     for name in page.other_files():
         app.router.add_get(f"/{name}", page.file)
 
@@ -124,6 +131,10 @@ class _Page:
             if entry.is_file() and entry.suffix in _CONTENT_TYPES and entry.name != "index.html"
         )
 
+    def folders(self) -> list[str]:
+        """Name the folders, all of whose files have hashes in their names."""
+        return sorted(entry.name for entry in self._root.iterdir() if entry.is_dir() and _ASSET.fullmatch(entry.name))
+
     async def index(self, request: web.Request) -> web.StreamResponse:
         return await self._revalidated(request, "index.html")
 
@@ -132,7 +143,10 @@ class _Page:
 
     async def asset(self, request: web.Request) -> web.StreamResponse:
         """Send a file whose name holds the hash of its content, compressed when the client takes that."""
-        path = await asyncio.to_thread(self._find_asset, request.match_info["path"])
+        resource = request.match_info.route.resource
+        assert resource is not None
+        folder = resource.canonical.rsplit("/", 2)[1]
+        path = await asyncio.to_thread(self._find_asset, folder, request.match_info["path"])
         if path is None:
             raise _not_found()
         headers = {
@@ -161,10 +175,10 @@ class _Page:
         response.etag = tag
         return response
 
-    def _find_asset(self, path: str) -> Path | None:
+    def _find_asset(self, folder: str, path: str) -> Path | None:
         if not _ASSET.fullmatch(path):
             return None
-        found = self._root / "assets" / path
+        found = self._root / folder / path
         # A link in the build could lead out of it.
         inside = found.resolve().is_relative_to(self._root)
         return found if inside and found.suffix in _CONTENT_TYPES and found.is_file() else None

@@ -59,7 +59,7 @@ class YWebSocketConnection(Connection):
     async def open(self) -> None:
         """Open the document that the path names, for what the token allows."""
         self.name = name = document_name(self.request)
-        grant = await self.authenticate(_token(self.request), name)
+        grant = await self.authenticate(bearer_token(self.request), name)
         live = await self.sockets.hub.open(name)
         if live.ended is not None:
             raise live.ended
@@ -112,7 +112,7 @@ class YWebSocketConnection(Connection):
         return super().log(document_name or self.name)
 
 
-def _token(request: web.Request) -> str:
+def bearer_token(request: web.Request) -> str:
     """Return the token of a request: from the Authorization header, else the parameter ``token``."""
     scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() == "bearer":

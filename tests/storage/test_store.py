@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -556,6 +557,22 @@ async def test_pruning_removes_the_content_of_deleted_documents(store: SqlStore)
 
 
 # Listing.
+
+
+async def test_a_title_is_listed_and_changes_nothing_else(store: SqlStore) -> None:
+    await put(store, "a", b"123", at=5.0)
+    before = (await store.describe("a")).document
+    await store.set_title("a", "Ærin \U0001f98a")
+    after = (await store.describe("a")).document
+    assert after.title == "Ærin \U0001f98a"
+    assert dataclasses.replace(after, title=None) == before
+    await store.set_title("a", None)
+    assert [summary.document for summary in await store.list_documents()] == [before]
+    with pytest.raises(DocumentNotFound):
+        await store.set_title("none", "x")
+    await store.delete("a", 9.0)
+    with pytest.raises(DocumentDeleted):
+        await store.set_title("a", "x")
 
 
 async def test_listing_pages_prefixes_and_sizes(store: SqlStore) -> None:

@@ -1,0 +1,235 @@
+"""``/api/documents`` over the whole application, with real clients in the documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+import pytest
+
+from collab.app import HUB
+from collab.auth.access import AccessRequest, Grant
+from collab.errors import Forbidden, Unauthenticated
+from collab.protocol.session import Access
+from tests.support.wsclient import LiveClient, RawClient, awareness, step2, text_update
+from tests.transports.conftest import Serve, Served
+
+
+class Api:
+    """A client of the listing that gives status and body."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self.url = url
+
+    async def __call__(self, method: str, path: str = "", body: Any = None, **options: Any) -> tuple[int, Any]:
+        if body is not None:
+            options["json"] = body
+        async with self._session.request(method, f"{self.url}/api/documents{path}", **options) as response:
+            text = await response.text()
+            assert response.headers["Cache-Control"] == "no-store"
+            return response.status, json.loads(text) if text else None
+
+    async def names(self, query: str = "", **options: Any) -> list[str]:
+        status, page = await self("GET", query, **options)
+        assert status == 200, page
+        return [document["name"] for document in page["documents"]]
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+async def served(serve: Serve) -> Served:
+    return await serve()
+
+
+@pytest.fixture
+def api(served: Served, session: aiohttp.ClientSession) -> Api:
+    return Api(session, served.url)
+
+
+async def write(served: Served, name: str, text: str = "hello") -> None:
+    """Put a text into a document, and return when it is stored."""
+    async with LiveClient(served.ws(name)) as client:
+        await client.until_synced()
+        client.text().insert(0, text)
+        await client.barrier()
+    await served.app[HUB].rooms[name].settled()
+
+
+async def test_a_document_is_listed_with_its_dates_its_size_and_who_is_in_it(served: Served, api: Api) -> None:
+    assert await api("GET") == (200, {"documents": [], "next": None})
+    ada = json.dumps({"user": {"name": "Ada", "color": "#0067a8", "colorLight": "#0067a833"}, "cursor": None})
+    async with RawClient(served.ws("text/notes")) as client:
+        await client.send(step2(text_update(7, "hello")), awareness((7, 1, ada)), awareness((8, 1, '{"user": 1}')))
+        await client.barrier()
+        await served.app[HUB].rooms["text/notes"].settled()
+        status, page = await api("GET")
+        assert status == 200
+        (document,) = page["documents"]
+        assert document["participants"] == [{"name": "Ada", "color": "#0067a8"}]
+        assert document["connections"] == 1
+    created, updated = (datetime.fromisoformat(document[key]) for key in ("created_at", "updated_at"))
+    assert created.tzinfo is not None and created <= updated
+    assert set(document) == {"name", "title", "created_at", "updated_at", "bytes", "participants", "connections"}
+    assert (document["name"], document["title"], document["bytes"]) == (
+        "text/notes",
+        None,
+        len(text_update(7, "hello")),
+    )
+    assert await api("GET", "/text/notes") == (200, await one(api, "text/notes"))
+
+
+async def one(api: Api, name: str) -> Any:
+    return next(document for document in (await api("GET"))[1]["documents"] if document["name"] == name)
+
+
+async def test_pages_follow_each_other_by_name(served: Served, api: Api) -> None:
+    for name in ("a", "text/1", "text/2 ä%?", "text/3", "z"):
+        assert (await api("POST", "", {"name": name}))[0] == 201
+    status, first = await api("GET", "?limit=2&prefix=text/")
+    assert [document["name"] for document in first["documents"]] == ["text/1", "text/2 ä%?"]
+    assert first["next"] == "text/2 ä%?"
+    status, second = await api("GET", "", params={"limit": "2", "prefix": "text/", "after": first["next"]})
+    assert [document["name"] for document in second["documents"]] == ["text/3"] and second["next"] is None
+    assert await api.names() == ["a", "text/1", "text/2 ä%?", "text/3", "z"]
+
+
+async def test_a_title_is_shown_instead_of_nothing_else_changes(served: Served, api: Api) -> None:
+    await write(served, "text/ä b")
+    before = await one(api, "text/ä b")
+    status, changed = await api("PATCH", "/text/%C3%A4%20b", {"title": "  Minutes ✓ "})
+    assert (status, changed) == (200, {**before, "title": "Minutes ✓"})
+    assert await one(api, "text/ä b") == changed
+    assert (await api("PATCH", "/text/%C3%A4%20b", {"title": None}))[1] == before
+
+
+async def test_a_title_may_come_at_once_after_the_first_edit(served: Served, api: Api) -> None:
+    async with LiveClient(served.ws("fresh")) as client:
+        await client.until_synced()
+        client.text().insert(0, "x")
+        await client.barrier()
+        assert (await api("PATCH", "/fresh", {"title": "Fresh"}))[0] == 200
+
+
+async def test_deleting_ends_the_document_for_everybody_in_it(served: Served, api: Api) -> None:
+    async with LiveClient(served.ws("gone"), keep=True) as client:
+        await client.until_synced()
+        client.text().insert(0, "x")
+        await client.barrier()
+        await served.app[HUB].rooms["gone"].settled()
+        assert await api("DELETE", "/gone") == (204, None)
+        assert await client.expect_close() == 4404
+    assert await api.names() == []
+    assert (await api("DELETE", "/gone"))[0] == 404
+    assert (await api("GET", "/gone"))[0] == 410
+    assert (await api("PATCH", "/gone", {"title": "x"}))[0] == 410
+    assert (await api("POST", "", {"name": "gone", "title": "again"}))[0] == 201
+    assert (await one(api, "gone"))["title"] == "again"
+
+
+async def test_creating_what_lives_is_a_conflict(api: Api) -> None:
+    status, document = await api("POST", "", {"name": "new", "title": "New"})
+    assert (status, document["name"], document["title"], document["bytes"]) == (201, "new", "New", 0)
+    assert await api("POST", "", {"name": "new"}) == (409, {"error": "the document exists already"})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "?limit=0", None, 400),
+        ("GET", "?limit=1001", None, 400),
+        ("GET", "?limit=" + "9" * 5000, None, 400),
+        ("GET", "?limit=ten", None, 400),
+        ("GET", "/nothing", None, 404),
+        ("GET", "/" + "x" * 513, None, 400),
+        ("GET", "/%FF", None, 400),
+        ("PATCH", "/nothing", {"title": "x"}, 404),
+        ("PATCH", "/nothing", {"title": ""}, 400),
+        ("PATCH", "/nothing", {"title": "x" * 201}, 400),
+        ("PATCH", "/nothing", {"title": "two\nlines"}, 400),
+        ("PATCH", "/nothing", {"title": "\ud800"}, 400),
+        ("PATCH", "/nothing", {"title": 1}, 400),
+        ("PATCH", "/nothing", {}, 400),
+        ("POST", "", {}, 400),
+        ("POST", "", {"name": ""}, 400),
+        ("POST", "", {"name": "a\0b"}, 400),
+        ("POST", "", {"name": "\ud800"}, 400),
+        ("POST", "", [], 400),
+        ("POST", "", {"name": "x", "more": "x" * 20_000}, 413),
+        ("DELETE", "/nothing", None, 404),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_with_a_sentence(
+    api: Api, method: str, path: str, body: Any, status: int
+) -> None:
+    found, answer = await api(method, path, body)
+    assert (found, list(answer)) == (status, ["error"])
+
+
+@pytest.mark.parametrize("data", [b"{", b"[" * 9000, b"\xff", b""])
+async def test_what_is_no_json_is_refused(api: Api, data: bytes) -> None:
+    assert (await api("POST", data=data, headers={"Content-Type": "application/json"}))[0] == 400
+
+
+async def test_what_a_foreign_page_could_send_unasked_is_refused(api: Api) -> None:
+    form = json.dumps({"name": "evil"}).encode()
+    assert (await api("POST", data=form, headers={"Content-Type": "text/plain"}))[0] == 415
+    assert await api.names() == []
+
+
+async def test_a_hostile_awareness_state_is_nobody(served: Served, api: Api) -> None:
+    states = [
+        '{"user":' * 500 + "1" + "}" * 500,
+        '{"user":{"name":"\\ud800"}}',
+        json.dumps({"user": {"name": "x" * 5000}}),
+    ]
+    async with RawClient(served.ws("busy")) as client:
+        await client.send(step2(text_update(7, "x")))
+        await client.send(*(awareness((number, 1, state)) for number, state in enumerate(states, 10)))
+        await client.barrier()
+        await served.app[HUB].rooms["busy"].settled()
+        assert (await one(api, "busy"))["participants"] == [{"name": "?", "color": ""}]
+
+
+class Scripted:
+    """Grant to the token ``<access>:<prefix>`` what begins with the prefix."""
+
+    async def authenticate(self, request: AccessRequest) -> Grant:
+        access, _, prefix = request.token.partition(":")
+        if not access:
+            raise Unauthenticated("no token")
+        if not request.document_name.startswith(prefix):
+            raise Forbidden("not yours")
+        return Grant(Access(access), "ada")
+
+
+async def test_each_token_sees_and_does_what_it_may(serve: Serve, session: aiohttp.ClientSession) -> None:
+    api = Api(session, (await serve(authenticator=Scripted())).url)
+
+    def bearer(token: str) -> dict[str, Any]:
+        return {"headers": {"Authorization": f"Bearer {token}"}}
+
+    root, writer, reader = bearer("admin:"), bearer("write:a/"), bearer("read:a/")
+    for name in ("a/1", "a/2", "b/1"):
+        assert (await api("POST", "", {"name": name}, **root))[0] == 201
+    assert await api.names(**root) == ["a/1", "a/2", "b/1"]
+    assert await api.names(**reader) == ["a/1", "a/2"]
+    assert (await api("GET", "?limit=2", **bearer("read:b/")))[1]["next"] == "a/2"
+    assert await api("GET") == (401, {"error": "a token is needed"})
+    assert (await api("GET", "/a/1"))[0] == 401
+    for token, patch, delete in ((reader, 403, 403), (writer, 200, 403), (root, 200, 204)):
+        assert (await api("GET", "/a/1", **token))[0] == 200
+        assert (await api("PATCH", "/a/1", {"title": "x"}, **token))[0] == patch
+        assert (await api("DELETE", "/a/1", **token))[0] == delete
+    assert (await api("GET", "/b/1", **writer))[0] == 403
+    assert (await api("POST", "", {"name": "b/2"}, **writer))[0] == 403
+    assert (await api("POST", "", {"name": "a/3"}, **reader))[0] == 403
+    assert (await api("POST", "", {"name": "a/3"}, **writer))[0] == 201
