@@ -36,7 +36,10 @@ _numbers = itertools.count(1)
 
 
 class OpenWindow(Protocol):
-    """Open the page of ``server`` in a new window, wait until it is connected unless told otherwise."""
+    """Open a page of ``server`` in a new window, wait until it is connected unless told otherwise.
+
+    ``script`` runs before the page's own; ``beside`` gives the window whose browser storage this one shares.
+    """
 
     def __call__(
         self,
@@ -45,6 +48,10 @@ class OpenWindow(Protocol):
         *,
         name: str | None = ...,
         connected: bool = ...,
+        path: str = ...,
+        query: str = ...,
+        script: str | None = ...,
+        beside: Window | None = ...,
         **context: Any,
     ) -> Awaitable[Window]: ...
 
@@ -101,17 +108,26 @@ async def open_window(browser: Browser) -> AsyncIterator[OpenWindow]:
         *,
         name: str | None = None,
         connected: bool = True,
+        path: str = "",
+        query: str = "",
+        script: str | None = None,
+        beside: Window | None = None,
         **context: Any,
     ) -> Window:
-        own = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context})
+        if beside is not None:
+            own = beside.context  # another tab of the same person
+        else:
+            own = await browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **context})
+        if script is not None:
+            await own.add_init_script(script)
         if name is not None:
             # Once, so that a later choice on the page outlives a reload.
             keep = f"localStorage.setItem('collab:name', {json.dumps(name)})"
             await own.add_init_script(f"if (localStorage.getItem('collab:name') === null) {keep}")
-        window = Window(own, await own.new_page(), server, document)
+        window = Window(own, await own.new_page(), server, document, path, query)
         windows.append(window)
         await window.open()
-        if connected:
+        if connected and document is not None:
             await window.until_connected()
         return window
 

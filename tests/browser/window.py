@@ -23,17 +23,21 @@ from playwright.async_api import BrowserContext, ConsoleMessage, Page, expect
 PATIENCE = 30.0
 
 # Chromium itself logs these when a server goes away or refuses; no page can prevent it.
-CONNECTION_LOST = re.compile(r"WebSocket connection to 'ws://127\.0\.0\.1:\d+/\S*' failed")
+CONNECTION_LOST = re.compile(
+    r"WebSocket connection to 'ws://127\.0\.0\.1:\d+/\S*' failed|net::ERR_(CONNECTION|INTERNET)_\w+"
+)
 
 # The text without what is drawn into it: the carets of others and their names.
 _READ_TEXT = """() => {
-    const lines = document.querySelectorAll('.cm-content > .cm-line')
-    return [...lines].map((line) => {
-        const copy = line.cloneNode(true)
+    const blocks = document.querySelectorAll('.cm-content > .cm-line, .tiptap :is(p, h1, h2, h3, pre)')
+    return [...blocks].map((block) => {
+        const copy = block.cloneNode(true)
         for (const drawn of copy.querySelectorAll('.caret, .cm-widgetBuffer, .cm-placeholder')) drawn.remove()
         return copy.textContent
     }).join('\\n')
 }"""
+
+OFFLINE = "Offline, your changes are kept here"
 
 
 async def until(fact: Callable[[], Awaitable[Any]], what: str, seconds: float = PATIENCE) -> None:
@@ -48,9 +52,13 @@ async def until(fact: Callable[[], Awaitable[Any]], what: str, seconds: float = 
 class Window:
     """A page in a context of its own, and what it has done wrong."""
 
-    def __init__(self, context: BrowserContext, page: Page, url: str, document: str | None) -> None:
+    def __init__(
+        self, context: BrowserContext, page: Page, url: str, document: str | None, path: str = "", query: str = ""
+    ) -> None:
         self.context = context
         self.page = page
+        self.path = path
+        self.query = query
         self.url = url
         self.document = document
         self.errors: list[str] = []
@@ -69,9 +77,9 @@ class Window:
             self.foreign.append(url)
 
     async def open(self) -> Self:
-        """Load the page; with no ``document`` the page invents a name."""
-        query = "" if self.document is None else f"?doc={quote(self.document, safe='')}"
-        response = await self.page.goto(f"{self.url}/{query}")
+        """Load the page of ``document``, home without one."""
+        query = "" if self.document is None else f"?doc={quote(self.document, safe='')}{self.query}"
+        response = await self.page.goto(f"{self.url}/{self.path}{query}")
         assert response is not None and response.ok, f"{self.url} answered {response}"
         return self
 
@@ -82,11 +90,11 @@ class Window:
         return text
 
     async def status(self) -> str:
-        return await self.page.locator("#status .words").inner_text()
+        return await self.page.locator("#status .words").text_content() or ""
 
     async def others(self) -> list[str]:
         """The names of the others in the list, as shown."""
-        return await self.page.locator("#list .person:not(.self) .name").all_inner_texts()
+        return await self.page.locator("#list .person:not(.self) .name").all_text_contents()
 
     async def carets(self) -> list[str]:
         """The names at the carets of the others in the text."""
@@ -98,11 +106,19 @@ class Window:
         await expect(self.page.locator("#status .words")).to_have_text(words, timeout=PATIENCE * 1000)
         return self
 
-    async def until_connected(self) -> Self:
-        return await self.until_status("Connected")
+    @property
+    def saved(self) -> str:
+        """What the status says when everything has arrived: only one of the protocols can say "Saved"."""
+        return "Saved" if (self.document or "").startswith(("text/", "board/")) else "Synced"
 
-    async def until_offline(self) -> Self:
-        return await self.until_status("Offline, your changes are kept in this tab")
+    async def until_connected(self) -> Self:
+        return await self.until_status(self.saved)
+
+    async def until_cut_off(self) -> Self:
+        await expect(self.page.locator("#status")).to_have_attribute(
+            "data-state", re.compile("reconnecting|offline"), timeout=PATIENCE * 1000
+        )
+        return self
 
     async def until_text(self, accept: Callable[[str], object], what: str) -> str:
         seen = ""
@@ -140,9 +156,15 @@ class Window:
         """Type into the focused text, one key at a time, ``delay`` milliseconds apart."""
         await self.page.keyboard.type(text, delay=delay)
 
-    async def rename(self, name: str) -> None:
+    async def call_oneself(self, name: str) -> None:
+        await self.page.locator("#people").click()
         await self.page.locator("#name").fill(name)
         await self.page.locator("#name").press("Enter")
+        await self.page.keyboard.press("Escape")
+
+    async def rename_document(self, title: str) -> None:
+        await self.page.locator("#title").fill(title)
+        await self.page.locator("#title").press("Enter")
 
     def forgive(self, *patterns: re.Pattern[str]) -> None:
         """Drop the errors that the test has provoked; the others still fail it."""

@@ -42,7 +42,7 @@ export function isUp({ state }: Status): boolean {
 }
 
 /** Say how it stands. `kept`: whether edits outlive the closing of this tab. */
-export function words(status: Status, kept: boolean): string {
+export function words(status: Status, kept: 'yes' | 'soon' | 'no'): string {
   switch (status.state) {
     case 'connecting':
       return 'Connecting'
@@ -55,7 +55,7 @@ export function words(status: Status, kept: boolean): string {
     case 'reconnecting':
       return 'Reconnecting'
     case 'offline':
-      return kept ? 'Offline, your changes are kept here' : 'Offline, your changes are kept in this tab'
+      return `Offline, your changes are kept ${kept === 'no' ? 'in this tab' : 'here'}`
     case 'refused':
       return `Refused: ${status.why}`
   }

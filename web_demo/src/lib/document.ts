@@ -19,37 +19,56 @@ export interface OpenDocument {
   readonly title: Signal<string>
   readonly connection: Connection
   readonly presence: Presence
-  /** Whether edits are kept in this browser when the tab is closed. */
-  readonly kept: boolean
+  /** Whether the edits made here outlive this tab. */
+  readonly kept: Signal<Kept>
 }
+
+/** In this browser's storage; on the way there; or in this tab alone, as the browser keeps nothing. */
+export type Kept = 'yes' | 'soon' | 'no'
 
 /** Milliseconds that a slow disk may hold up the connection. */
 const PATIENCE = 1500
 const TITLE_LENGTH = 120
 
-/** Read the copy in this browser into `doc`, and keep it up to date; tell whether that works here. */
-function keepLocally(name: string, doc: Y.Doc): Promise<boolean> {
+/** Read the copy in this browser into `doc`, and keep it up to date; `kept` tells whether that works here. */
+function keepLocally(name: string, doc: Y.Doc, kept: Signal<Kept>): Promise<void> {
   return new Promise((resolve) => {
     // A browser may have no IndexedDB, or refuse to open it in a private window; y-indexeddb would throw in the void.
     let probe: IDBOpenDBRequest
     try {
       probe = indexedDB.open('collab:probe')
     } catch {
-      return resolve(false)
+      return resolve()
     }
-    probe.onerror = () => resolve(false)
+    probe.onerror = () => resolve()
     probe.onsuccess = () => {
       probe.result.close()
-      new IndexeddbPersistence(`collab:${name}`, doc).once('synced', () => resolve(true))
+      const persistence = new IndexeddbPersistence(`collab:${name}`, doc)
+      persistence.once('synced', () => {
+        kept.set('yes')
+        // "Soon" until what has been written so far is on disk: transactions end in order, so one more tells.
+        let writes = 0
+        doc.on('update', () => {
+          const mine = (writes += 1)
+          kept.set('soon')
+          const transaction = persistence.db!.transaction('updates')
+          transaction.objectStore('updates').getKey(-1)
+          transaction.oncomplete = () => {
+            if (mine === writes) kept.set('yes')
+          }
+        })
+        resolve()
+      })
     }
-    setTimeout(resolve, PATIENCE, false)
+    setTimeout(resolve, PATIENCE)
   })
 }
 
 /** Open the document `name` by way of `connect`; `as` is the name one goes by, if not the remembered one. */
 export async function openDocument(name: string, connect: Connect, as?: string): Promise<OpenDocument> {
   const doc = new Y.Doc()
-  const kept = await keepLocally(name, doc)
+  const kept = new Signal<Kept>('no')
+  await keepLocally(name, doc, kept)
   const connection = connect(doc, name)
   const presence = new Presence(connection.awareness, as)
   presence.tellTyping(doc)

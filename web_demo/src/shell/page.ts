@@ -76,6 +76,7 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
   )
 
   if (embedded) {
+    opened.title.subscribe((title) => parent.postMessage({ title }, location.origin))
     addEventListener('message', ({ origin, source, data }) => {
       if (origin === location.origin && source === parent && typeof data?.online === 'boolean') opened.connection.setOnline(data.online)
     })

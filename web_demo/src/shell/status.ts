@@ -18,10 +18,11 @@ export function statusLine({ connection, kept }: OpenDocument, spoken: HTMLEleme
 
   const show = (status: Status): void => {
     line.dataset['state'] = status.state
-    label.textContent = status.state === 'refused' ? 'Refused' : words(status, kept)
+    line.dataset['kept'] = kept.value
+    label.textContent = status.state === 'refused' ? 'Refused' : words(status, kept.value)
     // Each key saved is not worth a word to who listens; a lost connection and a new one are.
     const up = isUp(status)
-    if (!up || wasUp === false) spoken.textContent = words(status, kept)
+    if (!up || wasUp === false) spoken.textContent = words(status, kept.value)
     if (status.state !== 'connecting') wasUp = up
   }
   connection.status.subscribe((status) => {
@@ -29,10 +30,13 @@ export function statusLine({ connection, kept }: OpenDocument, spoken: HTMLEleme
     if (status.state === 'saved' && line.dataset['state'] === 'saving') timer = window.setTimeout(show, CALM, status)
     else show(status)
   })
+  kept.subscribe((value) => {
+    line.dataset['kept'] = value
+  })
 
   addEventListener('beforeunload', (event) => {
     const { state } = connection.status.value
-    if (state !== 'saved' && state !== 'read-only' && !kept && edited) event.preventDefault()
+    if (state !== 'saved' && state !== 'read-only' && kept.value !== 'yes' && edited) event.preventDefault()
   })
   let edited = false
   connection.awareness.doc.on('afterTransaction', ({ local, changed }) => {

@@ -1,6 +1,7 @@
 /**
  * One document twice, side by side, with a plug for each side: the picture of what a CRDT does. Each side is
- * the ordinary page in a frame; all that passes between here and there is "you are offline now".
+ * the ordinary page in a frame; all that passes between here and there is the
+ * title and "you are offline now".
  */
 import { pageUrl, untitled } from '../lib/address'
 import { h } from '../shell/dom'
@@ -10,13 +11,21 @@ import './split.css'
 const PEOPLE = ['Ada', 'Grace']
 
 export function openSplit(name: string): void {
-  document.title = `${untitled(name)}, twice · collab`
+  const heading = h('h1', { class: 'split-title' })
+  const show = (title: string): void => {
+    heading.textContent = title
+    document.title = `${title}, twice · collab`
+  }
+  show(untitled(name))
+  addEventListener('message', ({ origin, data }) => {
+    if (origin === location.origin && typeof data?.title === 'string') show(data.title)
+  })
   document.body.replaceChildren(
     h(
       'header',
       { class: 'bar' },
       h('a', { class: 'brand', href: './', 'aria-label': 'All documents', title: 'All documents' }, h('img', { src: './favicon.svg', alt: '', width: '28', height: '28' })),
-      h('h1', { class: 'split-title' }, untitled(name)),
+      heading,
       h('div', { class: 'actions' }, h('a', { class: 'button quiet', href: pageUrl(name) }, 'One window'), themeButton()),
     ),
     h('main', { class: 'sides' }, ...PEOPLE.map((person) => side(name, person))),

@@ -6,27 +6,50 @@ import type { Awareness } from 'y-protocols/awareness'
 import * as Y from 'yjs'
 import { type AwarenessState, type Presence, toPerson } from '../lib/presence'
 
-/** Draw a caret with its name. What a peer calls itself is checked before it is shown. */
-function caret(user: Record<string, unknown>): HTMLElement {
-  const { name, color } = toPerson(0, { user })
+/** Draw a caret with its name. */
+function caret({ name, color }: Record<string, string>): HTMLElement {
   const element = document.createElement('span')
   element.className = 'caret'
-  element.style.setProperty('--who', color)
+  element.style.setProperty('--who', color!)
   element.setAttribute('aria-hidden', 'true')
   const label = document.createElement('bdi')
   label.className = 'caret-name'
-  label.textContent = name
+  label.textContent = name!
   // Word joiners keep the caret on the line of the character it stands at.
   element.append('\u2060', label, '\u2060')
   return element
 }
 
+function means(position: unknown, doc: Y.Doc): boolean {
+  try {
+    return Y.createAbsolutePositionFromRelativePosition(Y.createRelativePositionFromJSON(position), doc) !== null
+  } catch {
+    return false
+  }
+}
+
+/**
+ * The awareness as the caret plugin may see it: it takes states at their word, and would throw on a position,
+ * or complain about a colour, that a peer has made up.
+ */
+function checked(awareness: Awareness): Awareness {
+  const getStates = (): Map<number, AwarenessState> => {
+    const states = new Map<number, AwarenessState>()
+    for (const [id, state] of awareness.getStates()) {
+      const cursor = state['cursor'] as { anchor?: unknown; head?: unknown } | null | undefined
+      if (cursor && means(cursor.anchor, awareness.doc) && means(cursor.head, awareness.doc)) states.set(id, { user: toPerson(id, state), cursor })
+    }
+    return states
+  }
+  return Object.create(awareness, { getStates: { value: getStates } }) as Awareness
+}
+
 export const carets = (awareness: Awareness, presence: Presence) =>
   CollaborationCaret.configure({
-    provider: { awareness },
+    provider: { awareness: checked(awareness) },
     user: presence.user,
     render: caret,
-    selectionRender: (user: Record<string, unknown>) => ({ class: 'selected', style: `--who: ${toPerson(0, { user }).color}` }),
+    selectionRender: ({ color }: Record<string, string>) => ({ class: 'selected', style: `--who: ${color}` }),
   })
 
 /** Bring the caret of the followed one into view. */
