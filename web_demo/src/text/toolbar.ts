@@ -42,7 +42,8 @@ export function toolbar(editor: Editor): HTMLElement[] {
     const element = iconButton(icon, label, () => run(editor.chain().focus()).run())
     updates.push(() => {
       if (active) element.setAttribute('aria-pressed', String(editor.isActive(active)))
-      element.disabled = !editor.isEditable || !run(editor.can().chain()).run()
+      // A list turns into another kind of list in two steps, of which a trial sees only the first: hence not asked.
+      element.disabled = !editor.isEditable || (!active && !run(editor.can().chain()).run())
     })
     return element
   }
