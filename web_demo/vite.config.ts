@@ -32,6 +32,8 @@ function precompress(): Plugin {
   }
 }
 
+const SHARED = /src\/(lib\/(?!hocuspocus|ywebsocket)|shell\/).*\.ts$|node_modules\/(yjs|lib0|y-protocols|y-indexeddb)\//
+
 const server = process.env['COLLAB_URL'] ?? 'http://127.0.0.1:1234'
 
 // `make demo-dev` beside a running `collab serve`.
@@ -54,6 +56,8 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
     license: { fileName: 'licenses.md' },
+    // What every page with a document needs travels as one file: a dozen small ones cost more in headers than in content.
+    rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'shared', test: SHARED }] } } },
   },
   plugins: [precompress()],
   server: { proxy },

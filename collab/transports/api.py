@@ -15,6 +15,10 @@ whoever renames a document says so here as well, and a listing has something to 
     PATCH  /api/documents/{name}   {"title"}       200, 404, 410
     DELETE /api/documents/{name}                   204, 404
 
+A document is ``{"name", "title", "access", "created_at", "updated_at", "bytes", "participants": [{"name",
+"color"}], "connections"}``: ``access`` is what the one who asks may do with it, times are RFC 3339 in UTC,
+``bytes`` what opening it reads, and the last two tell who is in it now, on this node.
+
 With authentication each request carries ``Authorization: Bearer``, and the authenticator is asked about each
 document that it touches: reading shows it, writing creates and names it, only ``admin`` deletes it. A listing
 leaves out what may not be read, so a page may hold fewer than ``limit`` documents and still have a ``next``.
@@ -151,10 +155,14 @@ class _Documents:
             _encodable(text)
         found = await self._hub.store.list_documents(after=after, prefix=prefix, limit=limit + 1)
         page = found[:limit]
-        readable = await self._readable(request, [summary.document.name for summary in page])
+        access = await self._access(request, [summary.document.name for summary in page])
         return _json(
             {
-                "documents": [self._describe(summary) for summary in page if summary.document.name in readable],
+                "documents": [
+                    self._describe(summary, access[summary.document.name])
+                    for summary in page
+                    if summary.document.name in access
+                ],
                 "next": page[-1].document.name if len(found) > limit else None,
             }
         )
@@ -162,8 +170,8 @@ class _Documents:
     async def show(self, request: web.Request) -> web.Response:
         """Answer with one document as it stands in the listing."""
         name = document_name(request)
-        await self._require(request, name, Access.READ)
-        return _json(self._describe(await self._hub.store.describe(name)))
+        access = await self._require(request, name, Access.READ)
+        return _json(self._describe(await self._hub.store.describe(name), access))
 
     async def create(self, request: web.Request) -> web.Response:
         """Create an empty document, also in the place of a deleted one."""
@@ -173,13 +181,13 @@ class _Documents:
             raise _BadRequest('"name" is missing')
         _encodable(name)
         check_document_name(name)
-        await self._require(request, name, Access.WRITE)
+        access = await self._require(request, name, Access.WRITE)
         title = _title(body["title"]) if body.get("title") is not None else None
         await self._hub.store.create(name)
         if title is not None:
             await self._hub.store.set_title(name, title)
         _log.info("created %s", shown_name(name))
-        return _json(self._describe(await self._hub.store.describe(name)), 201)
+        return _json(self._describe(await self._hub.store.describe(name), access), 201)
 
     async def change(self, request: web.Request) -> web.Response:
         """Set the title; null takes it away."""
@@ -188,13 +196,13 @@ class _Documents:
         if "title" not in body:
             raise _BadRequest('"title" is missing')
         title = None if body["title"] is None else _title(body["title"])
-        await self._require(request, name, Access.WRITE)
+        access = await self._require(request, name, Access.WRITE)
         live = self._hub.rooms.get(name)
         if live is not None:
             # A document that was begun a moment ago is stored in a moment.
             await live.settled()
         await self._hub.store.set_title(name, title)
-        return _json(self._describe(await self._hub.store.describe(name)))
+        return _json(self._describe(await self._hub.store.describe(name), access))
 
     async def delete(self, request: web.Request) -> web.Response:
         """Delete the document: who is in it is told, and nobody brings it back by coming with an old copy."""
@@ -215,39 +223,40 @@ class _Documents:
         except TimeoutError:
             raise AccessUnavailable(f"no decision on access within {self._seconds:g} s") from None
 
-    async def _require(self, request: web.Request, name: str, needed: Access) -> None:
-        """Let the request go on if its sender has at least this access to the document."""
+    async def _require(self, request: web.Request, name: str, needed: Access) -> Access:
+        """Let the request go on if its sender has at least this access to the document; return what it has."""
         if self._open:
-            return
+            return Access.ADMIN
         access = (await self._grant(request, name)).access
         if needed is not Access.READ and access is not Access.ADMIN and access is not needed:
             raise Forbidden(f"{needed.value} access is needed", public=f"this needs {needed.value} access")
+        return access
 
-    async def _readable(self, request: web.Request, names: Sequence[str]) -> set[str]:
-        """Return those documents that the request's sender may read."""
+    async def _access(self, request: web.Request, names: Sequence[str]) -> dict[str, Access]:
+        """Return what the request's sender may do with those documents that it may read."""
         if self._open:
-            return set(names)
+            return dict.fromkeys(names, Access.ADMIN)
         if not bearer_token(request):
             raise Unauthenticated("no token", public="a token is needed")
         questions = asyncio.Semaphore(_QUESTIONS)
 
-        async def may_read(name: str) -> bool:
+        async def ask(name: str) -> Access | None:
             async with questions:
                 try:
-                    await self._grant(request, name)
+                    return (await self._grant(request, name)).access
                 except AccessDenied:
-                    return False
-                return True
+                    return None
 
-        answers = await asyncio.gather(*map(may_read, names))
-        return {name for name, may in zip(names, answers, strict=True) if may}
+        answers = await asyncio.gather(*map(ask, names))
+        return {name: access for name, access in zip(names, answers, strict=True) if access is not None}
 
-    def _describe(self, summary: DocumentSummary) -> dict[str, Any]:
+    def _describe(self, summary: DocumentSummary, access: Access) -> dict[str, Any]:
         document = summary.document
         live = self._hub.rooms.get(document.name)
         return {
             "name": document.name,
             "title": document.title,
+            "access": access.value,
             "created_at": _time(document.created_at),
             "updated_at": _time(document.updated_at),
             "bytes": summary.snapshot_bytes + summary.tail_bytes,

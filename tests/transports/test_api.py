@@ -78,7 +78,10 @@ async def test_a_document_is_listed_with_its_dates_its_size_and_who_is_in_it(ser
         assert document["connections"] == 1
     created, updated = (datetime.fromisoformat(document[key]) for key in ("created_at", "updated_at"))
     assert created.tzinfo is not None and created <= updated
-    assert set(document) == {"name", "title", "created_at", "updated_at", "bytes", "participants", "connections"}
+    assert list(document) == [
+        *("name", "title", "access", "created_at", "updated_at", "bytes", "participants", "connections")
+    ]
+    assert document["access"] == "admin", "nobody has to show a token here"
     assert (document["name"], document["title"], document["bytes"]) == (
         "text/notes",
         None,
@@ -222,6 +225,10 @@ async def test_each_token_sees_and_does_what_it_may(serve: Serve, session: aioht
         assert (await api("POST", "", {"name": name}, **root))[0] == 201
     assert await api.names(**root) == ["a/1", "a/2", "b/1"]
     assert await api.names(**reader) == ["a/1", "a/2"]
+    assert [(await api("GET", "/a/1", **token))[1]["access"] for token in (root, writer, reader)] == [
+        *("admin", "write", "read")
+    ]
+    assert {one["access"] for one in (await api("GET", **writer))[1]["documents"]} == {"write"}
     assert (await api("GET", "?limit=2", **bearer("read:b/")))[1]["next"] == "a/2"
     assert await api("GET") == (401, {"error": "a token is needed"})
     assert (await api("GET", "/a/1"))[0] == 401

@@ -1,7 +1,7 @@
 /** Home: the documents, who is in them now, and a new one of each kind in one click. */
 import { inventName, type Kind, kindOf, KINDS, pageUrl, untitled } from '../lib/address'
 import { ApiError, deleteDocument, type ListedDocument, listDocuments } from '../lib/api'
-import { setToken } from '../lib/token'
+import { getToken, setToken } from '../lib/token'
 import { copy } from '../shell/copy'
 import { h, icon, iconButton } from '../shell/dom'
 import { face } from '../shell/people'
@@ -71,12 +71,13 @@ export function openHome(): void {
     })
     message.hidden = shown.length > 0
     message.textContent = wanted ? 'Nothing is called that' : 'Nothing here yet: start with one of the three above.'
+    // A token that is not valid any more sees nothing, too.
+    token.hidden = shown.length > 0 || wanted !== '' || getToken() === ''
   }
 
   async function refresh(): Promise<void> {
     try {
       documents = await everything()
-      token.hidden = true
       show()
     } catch (error) {
       message.hidden = false
@@ -187,6 +188,13 @@ function makeRow(name: string, { remove, renamed }: { remove: (one: ListedDocume
       renamed()
     },
   })
+  const rename = iconButton('pencil', 'Rename', () => {
+    field.value = titleOf(present)
+    field.hidden = false
+    link.hidden = true
+    field.select()
+  })
+  const trash = iconButton('trash', 'Delete', () => remove(present))
   const faces = h('span', { class: 'faces' })
   const edited = h('time', { class: 'note' })
   const element = h(
@@ -198,14 +206,9 @@ function makeRow(name: string, { remove, renamed }: { remove: (one: ListedDocume
     h(
       'span',
       { class: 'row-actions' },
-      iconButton('pencil', 'Rename', () => {
-        field.value = titleOf(present)
-        field.hidden = false
-        link.hidden = true
-        field.select()
-      }),
+      rename,
       iconButton('share', 'Copy link', async () => void toast((await copy(pageUrl(name))) ? 'Link copied' : pageUrl(name))),
-      iconButton('trash', 'Delete', () => remove(present)),
+      trash,
     ),
   )
   element.dataset['name'] = name
@@ -213,6 +216,8 @@ function makeRow(name: string, { remove, renamed }: { remove: (one: ListedDocume
     element,
     show(one) {
       present = one
+      rename.hidden = one.access === 'read'
+      trash.hidden = one.access !== 'admin'
       if (link.textContent !== titleOf(one)) link.textContent = titleOf(one)
       edited.dateTime = one.updated_at
       edited.textContent = ago(new Date(one.updated_at))

@@ -5,6 +5,8 @@ import { getToken } from './token'
 export interface ListedDocument {
   name: string
   title: string | null
+  /** What whoever asks may do with it. */
+  access: 'read' | 'write' | 'admin'
   /** RFC 3339, UTC. */
   created_at: string
   updated_at: string

@@ -10,6 +10,9 @@ import { type Connect, Outage, type Status } from './connection'
 import { Signal } from './signal'
 import { getToken } from './token'
 
+/** The protocol gives a sentence and no code. These are the server's own; an application may say anything else. */
+const NOT_FOR_WANT_OF_A_TOKEN = /was deleted|document name|too large|refuses/
+
 export const connectHocuspocus: Connect = (doc, name) => {
   const status = new Signal<Status>({ state: 'connecting' })
   let refused: Status | undefined
@@ -44,7 +47,7 @@ export const connectHocuspocus: Connect = (doc, name) => {
     tell()
   })
   provider.on('authenticationFailed', ({ reason }: { reason: string }) => {
-    refused = { state: 'refused', why: reason.replaceAll('-', ' '), token: /token|permission|sign|auth|expired/i.test(reason) }
+    refused = { state: 'refused', why: reason.replaceAll('-', ' '), token: !NOT_FOR_WANT_OF_A_TOKEN.test(reason) }
     tell()
   })
   provider.attach()

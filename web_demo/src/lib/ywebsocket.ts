@@ -10,6 +10,7 @@ import { writeSyncStep1 } from 'y-protocols/sync'
 import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
 import { encodePath, socketUrl } from './address'
+import { listDocuments } from './api'
 import { type Connect, Outage, type Status } from './connection'
 import { Signal } from './signal'
 import { getToken } from './token'
@@ -110,10 +111,24 @@ export const connectYWebsocket: Connect = (doc, name) => {
   doc.on('update', onUpdate)
   provider.on('sync', (synced: boolean) => {
     asked = undefined
-    if (synced) outage.up()
-    else outage.down()
+    if (synced) {
+      outage.up()
+      void learnAccess()
+    } else outage.down()
     tell()
   })
+
+  /** The protocol tells a reader only when it refuses an edit, which is late: so this asks. */
+  async function learnAccess(): Promise<void> {
+    if (!getToken()) return
+    try {
+      const { documents } = await listDocuments({ prefix: name, limit: 1 })
+      readOnly = documents[0]?.name === name && documents[0].access === 'read'
+      tell()
+    } catch {
+      // The server will refuse what it does not want.
+    }
+  }
   provider.on('connection-close', () => {
     readOnly = false
     outage.down()

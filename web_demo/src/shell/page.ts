@@ -53,6 +53,9 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
     icon('share'),
     h('span', {}, 'Share'),
   )
+  const title = titleField(opened)
+  const heading = h('h1', { class: 'spoken' })
+  opened.title.subscribe((text) => (heading.textContent = text))
   const brand = h('a', { class: 'brand', href: './', 'aria-label': 'All documents', title: 'All documents' }, h('img', { src: './favicon.svg', alt: '', width: '28', height: '28' }))
   const split = h('a', { class: 'icon-button wide-only', href: pageUrl(name, 'split'), 'aria-label': 'Two windows side by side', title: 'Two windows side by side' }, icon('split'))
 
@@ -63,7 +66,7 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
       'header',
       { class: 'bar' },
       ...(embedded ? [] : [brand]),
-      titleField(opened),
+      h('div', { class: 'title-box' }, heading, title),
       statusLine(opened, spoken),
       h('div', { class: 'actions' }, ...peopleMenu(opened, spoken), ...(embedded ? [] : [split, themeButton(), share])),
     ),
@@ -83,7 +86,7 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
   }
 
   const forbids = ({ state }: Status): boolean => state === 'refused' || state === 'read-only'
-  return {
+  const page: Page = {
     ...opened,
     main,
     tools,
@@ -96,4 +99,8 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
       })
     },
   }
+  page.onReadOnly((readOnly) => {
+    title.readOnly = readOnly
+  })
+  return page
 }

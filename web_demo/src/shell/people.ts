@@ -40,7 +40,7 @@ function ownRow(presence: Presence): { row: HTMLLIElement; show: (me: Person) =>
     },
     onkeydown: (event: KeyboardEvent) => {
       if (event.key === 'Escape') input.value = presence.user.name
-      if (event.key === 'Enter' || event.key === 'Escape') input.blur()
+      if (event.key === 'Enter') input.blur()
     },
   })
   const row = h('li', { class: 'person self' }, input, h('span', { class: 'note' }, 'you'))

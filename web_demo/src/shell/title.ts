@@ -6,7 +6,7 @@ import { h } from './dom'
 
 const LENGTH = 120
 
-export function titleField({ name, meta, title, connection }: OpenDocument): HTMLElement {
+export function titleField({ name, meta, title, connection }: OpenDocument): HTMLInputElement {
   const commit = (): void => {
     const chosen = field.value.replace(/\s+/g, ' ').trim()
     if (chosen && chosen !== title.value) meta.set('title', chosen)
@@ -25,11 +25,9 @@ export function titleField({ name, meta, title, connection }: OpenDocument): HTM
       if (event.key === 'Enter' || event.key === 'Escape') field.blur()
     },
   })
-  const heading = h('h1', { class: 'spoken' })
   title.subscribe((value) => {
     if (document.activeElement !== field) field.value = value
     field.placeholder = untitled(name)
-    heading.textContent = value
     document.title = `${value} · collab`
   })
 
@@ -54,5 +52,5 @@ export function titleField({ name, meta, title, connection }: OpenDocument): HTM
   })
   connection.status.subscribe(() => void tell())
 
-  return h('div', { class: 'title-box' }, heading, field)
+  return field
 }

@@ -1,0 +1,111 @@
+"""The home page in a real browser: what there is, who is in it, and what one can do with it."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from playwright.async_api import Locator, expect
+
+from tests.browser.conftest import OpenWindow
+from tests.browser.window import Window, until
+from tests.support.server import ServerProcess
+
+
+def row(window: Window, document: str) -> Locator:
+    return window.page.locator(f'li[data-name="{document}"]')
+
+
+async def listed(window: Window, server: ServerProcess) -> dict[str, str | None]:
+    response = await window.page.request.get(f"{server.url}/api/documents?limit=1000")
+    return {one["name"]: one["title"] for one in (await response.json())["documents"]}
+
+
+@pytest.mark.parametrize(("kind", "label"), [("text", "New rich text"), ("code", "New code")])
+async def test_a_new_document_is_one_click_away_and_listed_with_its_first_edit(
+    shared_server: ServerProcess, open_window: OpenWindow, kind: str, label: str
+) -> None:
+    home = await open_window(shared_server.url)
+    ada = await open_window(shared_server.url, name="Ada")
+    await ada.page.get_by_role("link", name=label).click()
+    await ada.page.wait_for_selector("#editor")
+    (name,) = parse_qs(urlsplit(ada.page.url).query)["doc"]
+    assert re.fullmatch(rf"{kind}/[a-z]+-[a-z]+-\d{{6}}", name)
+    assert name not in await listed(ada, shared_server)
+    await ada.go_to_end()
+    await ada.type("hello")
+    await ada.rename_document("Ada's plans")
+    shown = row(home, name)
+    await expect(shown.get_by_role("link")).to_have_text("Ada's plans")
+    await expect(shown.locator(".faces")).to_contain_text("Ada is in there now")
+    await expect(shown.locator("time")).to_have_text("just now")
+    await shown.get_by_role("link").click()
+    await home.page.wait_for_selector("#editor")
+    await home.until_text(lambda text: text == "hello", "Ada's text")
+
+
+async def test_a_rename_at_home_is_an_edit_of_the_document(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    name = f"text/{document}"
+    ada = await open_window(shared_server.url, name)
+    await ada.go_to_end()
+    await ada.type("x")
+    await ada.until_status("Saved")
+    home = await open_window(shared_server.url)
+    await row(home, name).get_by_role("button", name="Rename").click()
+    field = row(home, name).get_by_role("textbox", name="New title")
+    await field.fill("Renamed at home")
+    await field.press("Enter")
+    await expect(ada.page.locator("#title")).to_have_value("Renamed at home")
+    await expect(row(home, name).get_by_role("link")).to_have_text("Renamed at home")
+
+    async def told() -> bool:
+        return (await listed(home, shared_server))[name] == "Renamed at home"
+
+    await until(told, "the title in the listing")
+    await home.page.locator("#filter").fill("at HOME")
+    await expect(home.page.locator("#documents > li")).to_have_count(1)
+    await home.page.locator("#filter").fill("nothing of the kind")
+    await expect(home.page.locator("#message")).to_have_text("Nothing is called that")
+
+
+async def test_a_delete_can_be_undone_and_is_sent_at_the_latest_when_the_page_is_left(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    name = f"code/{document}"
+    ada = await open_window(shared_server.url, name)
+    await ada.go_to_end()
+    await ada.type("precious")
+    await ada.until_status("Synced")
+    home = await open_window(shared_server.url)
+    await row(home, name).get_by_role("button", name="Delete").click()
+    await expect(row(home, name)).to_have_count(0)
+    await home.page.get_by_role("button", name="Undo").click()
+    await expect(row(home, name).get_by_role("link")).to_be_focused()
+    assert name in await listed(home, shared_server)
+    await ada.type(" still")
+    await ada.until_status("Synced")
+    await row(home, name).get_by_role("button", name="Delete").click()
+    await expect(row(home, name)).to_have_count(0)
+    await home.page.goto("about:blank")
+    await ada.until_status("Refused")
+    await expect(ada.page.locator("#refused")).to_contain_text("the document was deleted")
+
+    async def gone() -> bool:
+        return name not in await listed(ada, shared_server)
+
+    await until(gone, "the delete")
+
+
+async def test_home_says_when_the_server_is_away_and_comes_back_by_itself(
+    own_server: ServerProcess, open_window: OpenWindow
+) -> None:
+    home = await open_window(own_server.url)
+    await expect(home.page.locator("#message")).to_have_text(re.compile("Nothing here yet"))
+    await own_server.akill()
+    await expect(home.page.locator("#message")).to_have_text(re.compile("cannot be reached"), timeout=15_000)
+    await own_server.arestart()
+    await expect(home.page.locator("#message")).to_have_text(re.compile("Nothing here yet"), timeout=15_000)
+    home.errors = [error for error in home.errors if "ERR_CONNECTION" not in error]
