@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { brotliCompress, constants, gzip } from 'node:zlib'
 import { defineConfig, type Plugin } from 'vite'
+import { excalidraw } from './vite.excalidraw'
 
 const COMPRESSED = /\.(js|css|html|svg|json|md)$/
 
@@ -59,7 +60,7 @@ export default defineConfig({
     // What every page with a document needs travels as one file: a dozen small ones cost more in headers than in content.
     rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'shared', test: SHARED }] } } },
   },
-  plugins: [precompress()],
+  plugins: [excalidraw(), precompress()],
   server: { proxy },
   preview: { proxy },
 })

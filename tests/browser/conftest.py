@@ -56,6 +56,13 @@ class OpenWindow(Protocol):
     ) -> Awaitable[Window]: ...
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the tests of this directory on one loop: the browser that they share belongs to it."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
 def chromium() -> str:
     """Find the browser; a missing one is a failure that names the line to run."""
     for name in CHROMIUM:
@@ -90,7 +97,7 @@ def document() -> str:
     return f"browser/{next(_numbers)} ä%2f?#"
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
@@ -98,7 +105,7 @@ async def browser() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest_asyncio.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def open_window(browser: Browser) -> AsyncIterator[OpenWindow]:
     windows: list[Window] = []
 
@@ -132,6 +139,8 @@ async def open_window(browser: Browser) -> AsyncIterator[OpenWindow]:
         return window
 
     yield open_window
+    for own in {window.context for window in windows}:
+        await own.close()
     for window in windows:
         window.check()
 
