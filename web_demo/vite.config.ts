@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { brotliCompress, constants, gzip } from 'node:zlib'
 import { defineConfig, type Plugin } from 'vite'
-import { excalidraw } from './vite.excalidraw'
+import { excalidraw } from './vite.excalidraw.ts'
 
 const COMPRESSED = /\.(js|css|html|svg|json|md)$/
 
@@ -56,6 +56,8 @@ export default defineConfig({
     // Inlined assets would be data: URLs, which the Content-Security-Policy refuses for fonts.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
+    // Excalidraw's tool to cut fonts down for an exported SVG, loaded then; the tests watch what is loaded first.
+    chunkSizeWarningLimit: 2000,
     license: { fileName: 'licenses.md' },
     // What every page with a document needs travels as one file: a dozen small ones cost more in headers than in content.
     rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'shared', test: SHARED }] } } },
