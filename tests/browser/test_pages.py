@@ -288,7 +288,7 @@ async def test_a_token_is_asked_for_when_the_server_wants_one(
     window = await open_window(token_server.url, kind + document, connected=False)
     await window.until_status("Refused")
     notice = window.page.locator("#refused")
-    await expect(notice).to_contain_text("This document needs a token. It says: a valid token is needed.")
+    await expect(notice).to_contain_text("This document needs a token. The answer was: a valid token is needed.")
     await expect(window.page.locator("#editor")).to_have_attribute("contenteditable", "false")
     await notice.get_by_role("textbox", name="Token").fill("deny")
     await notice.get_by_role("button", name="Open").click()

@@ -80,7 +80,7 @@ export function refusal({ connection }: OpenDocument, content: () => string): HT
         'p',
         {},
         h('strong', {}, status.token && !getToken() ? 'This document needs a token. ' : 'The server has refused this document. '),
-        `It says: ${status.why}.`,
+        `The answer was: ${status.why}.`,
       ),
       ...(status.token ? [form] : []),
       ...(text ? [rescue] : []),
