@@ -1,5 +1,5 @@
 /** Excalidraw, as far as a page of ours shows it: its file menu, its library and its theme are the frame's business. */
-import { Excalidraw, MainMenu } from '@excalidraw/excalidraw'
+import { Excalidraw, MainMenu, WelcomeScreen } from '@excalidraw/excalidraw'
 import '@excalidraw/excalidraw/index.css'
 import type { ExcalidrawProps } from '@excalidraw/excalidraw/types'
 
@@ -18,6 +18,12 @@ export function Board(props: BoardProps) {
         <MainMenu.DefaultItems.ClearCanvas />
         <MainMenu.DefaultItems.Help />
       </MainMenu>
+      <WelcomeScreen>
+        <WelcomeScreen.Hints.ToolbarHint />
+        <WelcomeScreen.Center>
+          <WelcomeScreen.Center.Heading>Draw together: whoever has the link sees every line as it comes.</WelcomeScreen.Center.Heading>
+        </WelcomeScreen.Center>
+      </WelcomeScreen>
     </Excalidraw>
   )
 }

@@ -11,10 +11,14 @@ import { type Binding, bindScene, readElements } from './binding'
 import { Board, type BoardProps } from './Board'
 import './board.css'
 import { bindImages, readImages } from './images'
+import { nameThings } from './names'
 import { outline } from './outline'
 import { bindPointers, type Pointers } from './pointers'
 
 const NO_ROOM = 'This image is too large for the board: others do not see it'
+
+// In a build the fonts are assets (see vite.excalidraw.ts).
+if (import.meta.env.DEV) Object.assign(window, { EXCALIDRAW_ASSET_PATH: '/node_modules/@excalidraw/excalidraw/dist/dev/' })
 
 export async function openBoard(name: string): Promise<void> {
   const page = await openPage(name, connectHocuspocus, {
@@ -40,13 +44,14 @@ export async function openBoard(name: string): Promise<void> {
     binding = bindScene(elements, api, { onWrite: keep })
     binding.setReadOnly(readOnly)
     pointers = bindPointers(connection.awareness, presence, api, layer)
+    api.scrollToContent(undefined, { fitToContent: true })
     // For the console, and for tests: a canvas tells them nothing.
     Object.assign(canvas, { excalidraw: api })
   }
 
   const stable: BoardProps = {
     autoFocus: parent === window,
-    initialData: () => ({ elements: readElements(elements), files: readImages(images), scrollToContent: true }),
+    initialData: () => ({ elements: readElements(elements), files: readImages(images), appState: { showWelcomeScreen: true } }),
     excalidrawAPI: (given) => (api = given),
     onChange(_elements, state) {
       if (!api) return
@@ -56,6 +61,7 @@ export async function openBoard(name: string): Promise<void> {
     },
     onPointerUpdate: ({ pointer, button }) => pointers?.pointed(pointer, button),
   }
+  nameThings()
   const root = createRoot(canvas)
   const render = (): void => root.render(createElement(Board, { ...stable, theme: theme.value, name: title.value, viewModeEnabled: readOnly }))
 
