@@ -14,6 +14,7 @@ the command line alone. Three rules hold for every line:
 
 =======================  ==============================================================
 ``collab``               start, stop, configuration
+``collab.auth``          key sets fetched, whoever decides on access and does not answer
 ``collab.connection``    one client's socket, through ``ConnectionLog``
 ``collab.room``          rooms of this node: opened, unloaded, refused
 ``collab.journal``       group commit, retries, rows that the store refuses
