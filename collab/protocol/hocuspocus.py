@@ -24,6 +24,7 @@ The traps that the published clients set are written at the constant or function
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from collab.errors import (
@@ -296,6 +297,10 @@ class WaitingFrames:
         self.frames -= 1
         self.nbytes -= len(frame)
         return frame
+
+    def of(self, address: bytes) -> Iterable[bytes]:
+        """Give what waits for an address, in order."""
+        return self._queues.get(address, ())
 
     def take_all(self, address: bytes) -> list[bytes]:
         """Remove and return all frames of an address, in order."""

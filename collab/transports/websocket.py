@@ -45,6 +45,9 @@ _BUDGET_SECONDS = 0.002
 # Seconds that a client gets to answer a close before its connection is cut.
 _CLOSE_SECONDS = 5.0
 
+# Seconds between looks at a full outbox on which an answer waits.
+_DRAIN_PAUSE = 0.05
+
 # Seconds within which a probed client must have sent anything at all, its pong at the least.
 _PROBE_SECONDS = 5.0
 
@@ -250,6 +253,15 @@ class Connection(ABC):
         if not self._portions:
             self._portions = None
         return True
+
+    async def drained(self) -> None:
+        """Wait until the client has read most of what waits for it.
+
+        Call it before an answer that a client can ask for as often as it likes: one that reads nothing is
+        not read any further either, and is taken for dead in the end.
+        """
+        while self.waiting() > self.mark and not self.closing:  # noqa: ASYNC110 - a transport has one watcher of its marks
+            await asyncio.sleep(_DRAIN_PAUSE)
 
     # As the outbox of its members
 
