@@ -92,6 +92,14 @@ def parse(data: bytes) -> Frame:
     return Frame(address.decode(), number, fields)
 
 
+def parse_type(data: bytes) -> int:
+    """Give the type of any frame, to or from the server, behind its address."""
+    if data in (bytes((PING,)), bytes((PONG,))):
+        return data[0]
+    _, pos = take_varbytes(data, 0)
+    return take_varuint(data, pos)[0]
+
+
 def frame(address: Address, number: int, body: bytes = b"") -> bytes:
     """Make a frame of any type with any body."""
     return varbytes(_bytes(address)) + varuint(number) + body
