@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +141,7 @@ async def test_a_key_that_was_looked_for_in_vain_is_refused_for_good(
     trusting.ages.now += COOLDOWN
     for _ in range(5):
         assert not await trusting.takes(OTHER, kid)
+        trusting.ages.now += 1
     assert len(elsewhere.asked) == 2
 
 
@@ -263,10 +266,22 @@ async def test_those_who_wait_are_told_when_it_closes(elsewhere: Elsewhere) -> N
 async def test_a_secret_is_never_looked_for_at_an_address(trusting: Trusting, elsewhere: Elsewhere) -> None:
     assert await trusting.takes(OLD, "old")
     trusting.ages.now += COOLDOWN
-    request = AccessRequest(signed(SECRET, "old"), "notes/1", "192.0.2.1")
-    with pytest.raises(Unauthenticated, match="HS256"):
-        await trusting.authenticator.authenticate(request)
+    for kid in ("old", "other", None):
+        request = AccessRequest(signed(SECRET, kid), "notes/1", "192.0.2.1")
+        with pytest.raises(Unauthenticated, match="HS256"):
+            await trusting.authenticator.authenticate(request)
     assert len(elsewhere.asked) == 1
+
+
+async def test_a_name_that_two_issuers_give_finds_both_keys(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps(jwks(k1=OTHER)))
+    elsewhere.answers(jwks(k1=OLD))
+    trusting = Trusting(elsewhere.url, jwks_file=file)
+    await trusting.authenticator.start()
+    assert await trusting.takes(OTHER, "k1")
+    assert await trusting.takes(OLD, "k1")
+    await trusting.authenticator.close()
 
 
 async def test_keys_of_a_file_serve_while_the_address_is_down(elsewhere: Elsewhere, tmp_path: Any) -> None:

@@ -126,7 +126,8 @@ def test_a_secret_is_measured_in_bytes() -> None:
 
 def test_a_public_key_is_no_secret() -> None:
     der = pair("RS256").private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    for secret in (pair("RS256").public_pem, certificate(), der.decode("utf-8", "surrogateescape")):
+    broken = pair("RS256").public_pem[:-40]
+    for secret in (pair("RS256").public_pem, certificate(), der.decode("utf-8", "surrogateescape"), broken):
         with pytest.raises(ConfigurationError, match="public key|PEM"):
             secret_key(secret)
 
