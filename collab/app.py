@@ -92,6 +92,7 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
             stateless=settings.stateless == "relay",
             max_stateless_bytes=settings.max_stateless_bytes,
             stateless_rate=settings.stateless_rate,
+            stamp_users=settings.stamp_users,
         ),
     )
     app = web.Application()

@@ -13,6 +13,7 @@
     │   ├── AccessDenied
     │   │   ├── Unauthenticated     no token, or one that is not valid
     │   │   └── Forbidden           a valid token that does not allow this
+    │   ├── AccessExpired           retryable: what was granted has run out
     │   └── AccessUnavailable       retryable: whoever decides does not answer
     ├── ServerStopping              retryable: this node is going down, another will come
     ├── DocumentError
@@ -126,6 +127,13 @@ class Forbidden(AccessDenied):
     """The client's token is valid and does not allow this."""
 
     public = "the token does not allow this"
+
+
+class AccessExpired(AccessError):
+    """What the client was granted has run out; with a new token it may come back."""
+
+    retryable = True
+    public = "the token has expired, come back with a new one"
 
 
 class AccessUnavailable(AccessError):

@@ -212,6 +212,13 @@ class Settings(BaseModel):
         le=1_000_000,
         description="Stateless messages a second of one connection, past which it is read more slowly.",
     )
+    stamp_users: bool = Field(
+        True,
+        description=(
+            "Write who a client is (the token's sub and name) into the field user of its awareness states, so that "
+            "nobody poses as somebody else."
+        ),
+    )
     sandbox_processes: int = Field(
         1, ge=1, le=64, description="Processes for work on documents that may crash or hang; started when first needed."
     )

@@ -190,6 +190,11 @@ class LiveRoom:
         return bool(self._lagging)
 
     @property
+    def exists(self) -> bool:
+        """Whether the document is stored, or will be with what it holds."""
+        return self.document_id is not None or self.room.document.version > 0
+
+    @property
     def occupied(self) -> bool:
         """Whether anybody is here."""
         return bool(self.room.sessions)

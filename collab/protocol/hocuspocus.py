@@ -28,6 +28,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from collab.errors import (
+    AccessExpired,
     AccessUnavailable,
     AddressError,
     DecodeError,
@@ -68,6 +69,7 @@ _MAX_VERSION_BYTES = 64
 CLOSE_UNREADABLE = CloseCode(4401, "unreadable message: binary frames that begin with a document name")
 CLOSE_UNAUTHENTICATED = CloseCode(4408, "nothing was authenticated in time")
 CLOSE_RESET = CloseCode(4205, "too much was sent before authentication")
+CLOSE_EXPIRED = CloseCode(4501, AccessExpired.public)
 CLOSE_FAILED = CloseCode(4500, "internal error, come back")
 
 # The first class of an error's ancestry that stands here says how the socket is closed so that the

@@ -16,12 +16,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from collab.errors import CollabError, DecodeError, LimitExceeded, ServerStopping
+from collab.auth.access import Grant
+from collab.errors import AccessExpired, CollabError, DecodeError, LimitExceeded, ServerStopping
 from collab.hub.live import LiveRoom
 from collab.hub.member import Member
 from collab.protocol import hocuspocus
@@ -43,6 +45,9 @@ _RETRY_LAST = 10.0
 # Seconds after a client's CLOSE until it is answered, unless it has opened the document again: the new
 # provider of that name would take the answer for its own end. A page that does so sends both at once.
 _CLOSED_AFTER = 0.05
+
+# Seconds before the end of what was granted in which a provider may fetch a fresh token.
+_TOKEN_LEAD = 30.0
 
 # Updates under a denied address that are remembered, to be acknowledged should it be let in.
 _MAX_DROPPED = 5_000
@@ -102,6 +107,7 @@ class Channel:
         live: the room, from the moment in which the session has joined it.
         ready: nothing waits any more, so messages go straight to the room.
         task: asks for access and opens the document; None when that is done.
+        asking, expiry: when its client is asked for a fresh token, and when its access ends.
         dropped: updates that came while it was denied.
         renewal: looks at a token that came while the session is live; None when that is done.
     """
@@ -109,8 +115,10 @@ class Channel:
     __slots__ = (
         "_connection",
         "address",
+        "asking",
         "dropped",
         "encoder",
+        "expiry",
         "live",
         "mark",
         "member",
@@ -135,6 +143,15 @@ class Channel:
         self.task: asyncio.Task[None] | None = None
         self.renewal: asyncio.Task[None] | None = None
         self.dropped = 0
+        self.asking: asyncio.TimerHandle | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+
+    def forget_expiry(self) -> None:
+        """Wait no longer for the end of what was granted."""
+        for timer in (self.asking, self.expiry):
+            if timer is not None:
+                timer.cancel()
+        self.asking = self.expiry = None
 
     @property
     def name(self) -> str:
@@ -289,6 +306,7 @@ class HocuspocusConnection(Connection):
         live, channel.live = channel.live, None
         if live is not None:
             live.leave(channel.member)
+        channel.forget_expiry()
         for task in (channel.task, channel.renewal):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
@@ -422,17 +440,18 @@ class HocuspocusConnection(Connection):
             member.grant(grant.access, grant.user)
             live = await self._patiently(channel, lambda: self.sockets.hub.open(name))
             await self.drained()
-            if live.ended is not None:
-                raise live.ended
             self._established = True
             self._unproven.discard(channel.address)
             if self.closing:
                 return
+            self.check_enter(live, grant)
             # Not before: providers 2 that have got any message come back at once and for ever when the
             # socket is closed, because the store is down, say; without one they wait longer each time.
             self.write(channel.encoder.frame(hocuspocus.encode_authenticated(grant.access)))
+            self.identify(member, grant)
             live.join(member)
             channel.live = live
+            self._watch_expiry(channel, grant)
             if channel.dropped and grant.access is not Access.READ:
                 # The answer to the SyncStep1 that the client has just been sent holds them all.
                 member.held = [True] * channel.dropped
@@ -551,10 +570,29 @@ class HocuspocusConnection(Connection):
                 channel.renewal = None
         if member.state is State.CLOSED:
             return
-        member.author = grant.user
+        self.identify(member, grant)
+        self._watch_expiry(channel, grant)
         if member.access is not grant.access:
             member.access = grant.access
             self.write(channel.encoder.frame(hocuspocus.encode_authenticated(grant.access)))
+
+    def _watch_expiry(self, channel: Channel, grant: Grant) -> None:
+        """Ask for a fresh token in time, and end what was granted when it runs out."""
+        channel.forget_expiry()
+        channel.asking = self.when_expired(grant, partial(self._ask_for_token, channel), _TOKEN_LEAD)
+        channel.expiry = self.when_expired(grant, partial(self._expire, channel))
+
+    def _ask_for_token(self, channel: Channel) -> None:
+        self.send_control(channel.encoder.frame(hocuspocus.TOKEN_REQUEST))
+
+    def _expire(self, channel: Channel) -> None:
+        error = AccessExpired("the token has expired")
+        self._note(channel, error)
+        if any(other.live is not None for other in self.channels.values() if other is not channel):
+            self.refuse(channel, error)
+        else:
+            # Providers before 3.3 cannot be asked; coming back they show what their token function gives.
+            self.close_soon(hocuspocus.CLOSE_EXPIRED)
 
     async def _relay(self, channel: Channel, live: LiveRoom, message: Stateless) -> None:
         options = self.sockets.options

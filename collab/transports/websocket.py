@@ -23,14 +23,16 @@ from aiohttp import WSMessage, WSMsgType, web
 from aiohttp._websocket.models import WSMessageTextBytes
 
 from collab.auth.access import AccessRequest, Authenticator, Grant
-from collab.errors import AccessUnavailable, CollabError, ServerStopping
+from collab.errors import AccessUnavailable, CollabError, DocumentNotFound, ServerStopping
 from collab.hub.hub import Hub
 from collab.hub.live import SLICED, LiveRoom
 from collab.hub.member import Member
 from collab.hub.tasks import Tasks
+from collab.protocol.awareness import User
+from collab.protocol.session import Access
 from collab.protocol.sync import SyncStep2, SyncUpdate
 from collab.protocol.wire import CloseCode, Message
-from collab.telemetry import ConnectionLog, RateLimited, get_logger
+from collab.telemetry import ConnectionLog, RateLimited, get_logger, shown_name
 from collab.transports.eager import EagerWebSocketResponse
 from collab.transports.frames import PING, pong_frame
 from collab.transports.pacing import PORTION, Pacer
@@ -65,6 +67,7 @@ class WebSocketOptions:
     stateless: bool
     max_stateless_bytes: int
     stateless_rate: float
+    stamp_users: bool
 
 
 class Connection(ABC):
@@ -360,6 +363,31 @@ class Connection(ABC):
         except Exception as error:
             self.sockets.limited.error("authenticator", "the authenticator failed", to=self.log(), exc_info=error)
             raise AccessUnavailable(f"the authenticator failed ({type(error).__name__})") from None
+
+    def check_enter(self, live: LiveRoom, grant: Grant) -> None:
+        """Check that a room can be joined with what was granted.
+
+        Raises:
+            CollabError: the room has ended.
+            DocumentNotFound: there is no such document, and the client may not make it.
+        """
+        if live.ended is not None:
+            raise live.ended
+        if grant.access is Access.READ and not live.exists:
+            raise DocumentNotFound(f"{shown_name(live.name)} does not exist, and its client may only read")
+
+    def identify(self, member: Member, grant: Grant) -> None:
+        """Note who the client is, for the journal and for its awareness states."""
+        member.author = grant.user
+        stamped = self.sockets.options.stamp_users and grant.user is not None
+        member.user = User(grant.user, grant.name or grant.user) if stamped and grant.user is not None else None
+
+    def when_expired(self, grant: Grant, then: Callable[[], None], lead: float = 0.0) -> asyncio.TimerHandle | None:
+        """Call ``then`` when what was granted runs out, ``lead`` seconds (a third of its time at most) before."""
+        if grant.expires_at is None:
+            return None
+        left = grant.expires_at - self.sockets.hub.clock()
+        return asyncio.get_running_loop().call_later(max(0.0, left - min(lead, left / 3)), then)
 
     async def give(self, live: LiveRoom, member: Member, message: Message, size: int) -> None:
         """Hand a message of ``size`` bytes to a room, letting the loop go on in between if it is large."""

@@ -7,11 +7,12 @@ close code or has one member for the whole of its life.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from collab.errors import CollabError, InvalidDocumentName
+from collab.errors import AccessExpired, CollabError, InvalidDocumentName
 from collab.hub.live import LiveRoom
 from collab.hub.member import Member
 from collab.protocol import ywebsocket
@@ -41,7 +42,7 @@ class YWebSocketConnection(Connection):
 
     text_close = ywebsocket.CLOSE_TEXT
 
-    __slots__ = ("live", "member", "name")
+    __slots__ = ("_expiry", "live", "member", "name")
 
     def __init__(
         self,
@@ -55,18 +56,23 @@ class YWebSocketConnection(Connection):
         self.name: str | None = None
         self.live: LiveRoom | None = None
         self.member = Member(_ENCODER, self)
+        self._expiry: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         """Open the document that the path names, for what the token allows."""
         self.name = name = document_name(self.request)
         grant = await self.authenticate(_token(self.request), name)
         live = await self.sockets.hub.open(name)
-        if live.ended is not None:
-            raise live.ended
         if not self.closing:
             self.member.admit(grant.access, grant.user)
+            self.check_enter(live, grant)
+            self.identify(self.member, grant)
             live.join(self.member)
             self.live = live
+            # With another token the client may come back; with the same it is refused for good.
+            self._expiry = self.when_expired(
+                grant, partial(self.end, self.member, AccessExpired("the token has expired"))
+            )
 
     def take_small(self, data: bytes) -> bool:
         """Take a small message while the socket is read."""
@@ -92,6 +98,8 @@ class YWebSocketConnection(Connection):
 
     def leave(self) -> None:
         """Leave the room."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         if self.live is not None:
             self.live.leave(self.member)
 

@@ -19,6 +19,7 @@ from tests.support.wsclient import (
     RawClient,
     take_varbytes,
     take_varuint,
+    text_update,
     varbytes,
     varuint,
 )
@@ -204,6 +205,13 @@ class RawHocuspocus(RawClient):
         scope = answer.fields[1]
         assert isinstance(scope, str)
         return scope
+
+    async def make(self, address: str, token: str = "") -> None:
+        """Open a document and write something into it, so that readers find it."""
+        await self.join(address, token)
+        seen = len(self.frames)
+        await self.send(update(address, text_update(1, "made")))
+        await self.find_type(address, SYNC_STATUS, after=seen)
 
     async def denied(self, address: str, *, after: int = 0) -> str:
         """Wait for PermissionDenied under this address and return its reason."""
