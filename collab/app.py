@@ -91,7 +91,7 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
             max_documents=settings.max_documents_per_connection,
             stateless=settings.stateless == "relay",
             max_stateless_bytes=settings.max_stateless_bytes,
-            stateless_rate=settings.stateless_rate,
+            stateless_rate=settings.max_stateless_per_second,
             stamp_users=settings.stamp_users,
         ),
     )

@@ -206,7 +206,7 @@ class Settings(BaseModel):
     max_stateless_bytes: int = Field(
         64 * KIB, ge=1, le=16 * MIB, description="Largest stateless message (UTF-8); a larger one ends the session."
     )
-    stateless_rate: float = Field(
+    max_stateless_per_second: float = Field(
         50.0,
         ge=1,
         le=1_000_000,

@@ -142,7 +142,7 @@ def test_every_option_says_what_it_means_and_its_unit_is_in_its_name() -> None:
     for option in options():
         assert option.description.endswith("."), option.name
         if option.kind == "NUMBER":
-            assert option.name.endswith(("_ms", "_seconds", "_days", "_ratio")), option.name
+            assert option.name.endswith(("_ms", "_seconds", "_per_second", "_days", "_ratio")), option.name
 
 
 def test_the_documentation_lists_every_option_as_the_code_has_it() -> None:

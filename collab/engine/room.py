@@ -172,6 +172,9 @@ class Room:
             effects: list[Effect] = [Probe(owner) for owner in contested]
             if back:
                 effects.append(Send(session, AwarenessUpdate(encode_awareness(back))))
+                if session.acknowledges:
+                    # Hocuspocus providers 4 take the next clock upon that, but say so only when asked.
+                    effects.append(Send(session, QueryAwareness()))
             return effects
         if type(message) is Stateless:
             if session.access is Access.READ:

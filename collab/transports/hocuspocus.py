@@ -318,7 +318,7 @@ class HocuspocusConnection(Connection):
         if code is None and not isinstance(error, CollabError):
             code = hocuspocus.CLOSE_FAILED
         if code is not None:
-            self.close_soon(code)
+            self.close(code)
             return
         assert isinstance(error, CollabError)
         self._end_session(channel)
@@ -465,7 +465,7 @@ class HocuspocusConnection(Connection):
         except Exception as error:
             self._note(channel, error)
             if self.channels.get(channel.address) is not channel:
-                self.close_soon(self.close_code(error))
+                self.close(self.close_code(error))
             elif member is channel.member:
                 await self.drained()
                 behind = self._from_next_start(channel)
@@ -592,7 +592,7 @@ class HocuspocusConnection(Connection):
             self.refuse(channel, error)
         else:
             # Providers before 3.3 cannot be asked; coming back they show what their token function gives.
-            self.close_soon(hocuspocus.CLOSE_EXPIRED)
+            self.close(hocuspocus.CLOSE_EXPIRED)
 
     async def _relay(self, channel: Channel, live: LiveRoom, message: Stateless) -> None:
         options = self.sockets.options

@@ -34,7 +34,7 @@ from collab.protocol.sync import SyncStep2, SyncUpdate
 from collab.protocol.wire import CloseCode, Message
 from collab.telemetry import ConnectionLog, RateLimited, get_logger, shown_name
 from collab.transports.eager import EagerWebSocketResponse
-from collab.transports.frames import PING, pong_frame
+from collab.transports.frames import PING, close_frame, pong_frame
 from collab.transports.pacing import PORTION, Pacer
 
 _log = get_logger("connection")
@@ -46,6 +46,9 @@ _BUDGET_SECONDS = 0.002
 
 # Seconds that a client gets to answer a close before its connection is cut.
 _CLOSE_SECONDS = 5.0
+
+# What a library says of a close frame without a code, or of none: never sent in one (RFC 6455, section 7.4.1).
+_NO_CODES = (1005, 1006, 1015)
 
 # Seconds between looks at a full outbox on which an answer waits.
 _DRAIN_PAUSE = 0.05
@@ -189,7 +192,7 @@ class Connection(ABC):
         if message.type is not WSMsgType.BINARY:
             return False
         data = message.data
-        if len(data) > SLICED or self.sockets.stopping:
+        if len(data) > SLICED or self.sockets.stopping or self.closing:
             return False
         try:
             if not self.take_small(data):
@@ -286,7 +289,7 @@ class Connection(ABC):
             return
         code = self.overdue(now)
         if code is not None:
-            self.close_soon(code)
+            self.close(code)
             return
         waited, self._waited = self._waited, self.waiting()
         # One that takes what waits for it lives, though a ping would have to wait behind all that.
@@ -318,27 +321,31 @@ class Connection(ABC):
 
     # Closing
 
-    def close_soon(self, code: CloseCode) -> None:
-        """Begin to close the socket; nothing more is written to it."""
-        if not self.closing:
-            self.closing = True
-            self.sockets.tasks.spawn(self._close(code), "closing a socket")
+    def close(self, code: CloseCode) -> None:
+        """Send a close frame; nothing more is written, and what still comes is dropped until the client's own.
 
-    async def close(self, code: CloseCode) -> None:
-        """Close the socket and wait until it is."""
-        if not self.closing:
-            self.closing = True
-            await self._close(code)
+        Not closed at once: with bytes of the client still unread, the kernel would reset the connection,
+        which overtakes the close frame, and the client would never see its code.
+        """
+        if self.closing:
+            return
+        self.closing = True
+        if self._portions is not None:
+            self._transport.abort()  # else the close frame would stand in the middle of another
+            return
+        with contextlib.suppress(RuntimeError):
+            self._write(close_frame(code))
+        asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self._transport.abort)
 
-    async def _close(self, code: CloseCode) -> None:
-        try:
-            if self._portions is None:  # else the close frame would stand in the middle of another
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await self._ws.close(code=code.code, message=code.reason.encode())
-        except TimeoutError:
-            pass
-        finally:
-            self._transport.abort()
+    def closed_by_client(self, code: int | None) -> None:
+        """Answer the client's close frame, if it is no answer itself, and close the connection."""
+        if not self.closing and self._portions is None:
+            with contextlib.suppress(RuntimeError):
+                self._write(close_frame(CloseCode(1000 if code is None or code in _NO_CODES else code, "")))
+        self.closing = True
+        if self._buffered():  # a client that has closed need not read the rest
+            asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self._transport.abort)
+        self._transport.close()
 
     def abort(self) -> None:
         """Cut the connection: the peer is dead, so there is nobody to be polite to."""
@@ -434,7 +441,7 @@ class WebSockets:
     async def close(self) -> None:
         """Close all sockets, cut those that do not answer, end the sweep."""
         for connection in list(self._connections):
-            connection.close_soon(connection.close_code(ServerStopping()))
+            connection.close(connection.close_code(ServerStopping()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._empty.wait()
@@ -449,9 +456,7 @@ class WebSockets:
         return partial(self._handle, kind)  # a coroutine of its own would cost every socket its frame
 
     async def _handle(self, kind: type[Connection], request: web.Request) -> web.StreamResponse:
-        ws = EagerWebSocketResponse(
-            max_msg_size=self.options.max_message_bytes, autoping=False, compress=False, timeout=_CLOSE_SECONDS
-        )
+        ws = EagerWebSocketResponse(max_msg_size=self.options.max_message_bytes, timeout=_CLOSE_SECONDS)
         await ws.prepare(request)
         transport = request.transport
         if transport is None:
@@ -460,20 +465,24 @@ class WebSockets:
         self._connections[connection] = None
         self._empty.clear()
         try:
-            if self.stopping:
-                raise ServerStopping("the server is stopping")
-            await connection.open()
-            if not connection.closing:
+            # All in one coroutine: another one would cost every idle socket its frame.
+            try:
+                if self.stopping:
+                    raise ServerStopping("the server is stopping")
+                await connection.open()
                 ws.take = connection.take
                 await self._pump(ws, connection)
-        except CollabError as error:
-            self.limited.info(type(error).__name__, "refused: %s", error, to=connection.log())
-            await connection.close(connection.close_code(error))
+            except CollabError as error:
+                self.limited.info(type(error).__name__, "refused: %s", error, to=connection.log())
+                connection.close(connection.close_code(error))
+            except ConnectionError:
+                raise
+            except Exception as error:
+                self.limited.error(type(error).__name__, "failed", to=connection.log(), exc_info=error)
+                connection.close(connection.close_code(error))
+            await self._pump(ws, connection)  # one that was refused still has to answer the close frame
         except ConnectionError:
             pass  # the peer has gone
-        except Exception as error:
-            self.limited.error(type(error).__name__, "failed", to=connection.log(), exc_info=error)
-            await connection.close(connection.close_code(error))
         finally:
             connection.leave()
             connection.closing = True
@@ -501,6 +510,9 @@ class WebSockets:
             connection.heard = True
             if kind is WSMsgType.BINARY:
                 if connection.closing or hub.stopping:
+                    count += 1
+                    if not count % _BUDGET_MESSAGES:
+                        await asyncio.sleep(0)
                     continue  # the socket is closing; what is not taken is sent again after the reconnect
                 await connection.receive(message.data)
                 count += 1
@@ -515,8 +527,11 @@ class WebSockets:
             elif kind is WSMsgType.PONG:
                 pass
             elif kind is WSMsgType.TEXT:
-                self.limited.info("text frame", "refused: text frame", to=connection.log())
-                await connection.close(connection.text_close)
+                if not connection.closing:
+                    self.limited.info("text frame", "refused: text frame", to=connection.log())
+                    connection.close(connection.text_close)
+            elif kind is WSMsgType.CLOSE:
+                connection.closed_by_client(message.data)
                 return
             else:
                 if kind is WSMsgType.ERROR:

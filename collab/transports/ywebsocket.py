@@ -105,7 +105,7 @@ class YWebSocketConnection(Connection):
 
     def end(self, member: Member, error: CollabError) -> None:
         """Close the socket with the code by which y-websocket understands ``error``."""
-        self.close_soon(self.close_code(error))
+        self.close(self.close_code(error))
 
     def close_code(self, error: BaseException) -> CloseCode:
         """Return y-websocket's code for an error."""
