@@ -438,13 +438,14 @@ class HocuspocusConnection(Connection):
             name = hocuspocus.document_name(channel.address)
             grant = await self._patiently(channel, lambda: self.authenticate(token, name))
             member.grant(grant.access, grant.user)
-            live = await self._patiently(channel, lambda: self.sockets.hub.open(name))
             await self.drained()
-            self._established = True
-            self._unproven.discard(channel.address)
+            live = await self._patiently(channel, lambda: self.sockets.hub.open(name))
+            # From here to the join nothing is awaited: an empty room may leave memory at any time.
             if self.closing:
                 return
             self.check_enter(live, grant)
+            self._established = True
+            self._unproven.discard(channel.address)
             # Not before: providers 2 that have got any message come back at once and for ever when the
             # socket is closed, because the store is down, say; without one they wait longer each time.
             self.write(channel.encoder.frame(hocuspocus.encode_authenticated(grant.access)))
