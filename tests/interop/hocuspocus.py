@@ -128,3 +128,11 @@ class Provider(DocumentClient):
 
     async def destroy(self) -> None:
         await self.agent.ask("destroy", key=self.key)
+
+
+async def until_saved(provider: Provider) -> dict[str, Any]:
+    """Wait until the provider says that it has synced and all is saved; return the state.
+
+    2 counts below zero after edits that it made before it had synced, and means the same by it.
+    """
+    return await provider.until(synced=True, unsaved=False)

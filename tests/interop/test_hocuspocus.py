@@ -10,7 +10,7 @@ import pytest
 
 from tests.crash.test_outage import until_readiness
 from tests.interop.agent import Agent, DocumentClient, content, converge
-from tests.interop.hocuspocus import PROVIDERS, HocuspocusAgent, Provider, Socket
+from tests.interop.hocuspocus import PROVIDERS, HocuspocusAgent, Socket, until_saved
 from tests.support import hocuspocus as wire
 from tests.support.postgres import PostgresServer
 from tests.support.server import ServerProcess, collab_command
@@ -32,11 +32,6 @@ async def carried(socket: Socket) -> int:
     """How many messages with content the socket has sent: steps 2 and updates."""
     frames = [wire.parse(frame) for frame in await socket.sent() if wire.parse_type(frame) == wire.SYNC]
     return sum(frame.fields[0] in (STEP2, UPDATE) for frame in frames)
-
-
-async def until_saved(provider: Provider) -> None:
-    """Wait until the provider says so; the counter of 2 also goes below zero, which means saved, too."""
-    await provider.until(synced=True, unsaved=False)
 
 
 async def stored_text(server: ServerProcess, name: str, expected: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.interop.agent import converge
-from tests.interop.hocuspocus import PROVIDERS, HocuspocusAgent
+from tests.interop.hocuspocus import PROVIDERS, HocuspocusAgent, until_saved
 from tests.support import hocuspocus as wire
 from tests.support.server import ServerProcess
 from tests.support.token_server import DENIED
@@ -47,7 +47,7 @@ async def test_a_denied_document_is_asked_for_again_on_the_same_socket(
     await denied.until(failures=[DENIED, DENIED])
     await denied.token({"value": "write"})
     await denied.retry()
-    state = await denied.until(synced=True, unsaved=False)
+    state = await until_saved(denied)
     assert (state["scope"], state["opens"], state["failures"]) == ("read-write", 1, [DENIED, DENIED])
     await denied.edit("type", text="after")
     await denied.until(unsaved=False)
@@ -67,7 +67,7 @@ async def test_a_denied_provider_that_only_sends_another_token_is_let_in_whole(
     url = token_server.hocuspocus_url
     writer = await hocuspocus.open("writer", version, url, name, token="write")
     await writer.edit("type", text="there already, ")
-    await writer.until(synced=True, unsaved=False)
+    await until_saved(writer)
     content = [["push", {"values": ["mine"]}]]
     denied = await hocuspocus.open("denied", version, url, name, token={"value": "deny"}, content=content)
     await denied.until(failures=[DENIED])
@@ -84,6 +84,9 @@ async def test_a_reader_sees_everything_and_changes_nothing(
 ) -> None:
     url = token_server.hocuspocus_url
     writer = await hocuspocus.open("writer", version, url, name, token="write", clientID=11)
+    await writer.until(synced=True)
+    await writer.edit("type", text="there already")
+    await writer.until(unsynced=0)
     socket = await hocuspocus.socket(version, url)
     reader = await socket.open("reader", name, token="read", clientID=12)
     state = await reader.until(synced=True, unsynced=0)
@@ -121,6 +124,9 @@ async def test_offline_edits_of_a_reader_are_refused_when_it_comes_back(
     token_server: ServerProcess, hocuspocus: HocuspocusAgent, name: str, version: str
 ) -> None:
     url = token_server.hocuspocus_url
+    writer = await hocuspocus.open("writer", version, url, name, token="write")
+    await writer.edit("type", text="there already")
+    await until_saved(writer)
     socket = await hocuspocus.socket(version, url)
     reader = await socket.open("reader", name, token="read")
     await reader.until(synced=True, unsynced=0)
@@ -136,7 +142,7 @@ async def test_offline_edits_of_a_reader_are_refused_when_it_comes_back(
     await eventually(refused, "two refusals")
     assert (await reader.state())["unsaved"] is True
     joiner = await hocuspocus.open("joiner", version, url, name, token="read")
-    assert (await joiner.until(synced=True))["text"] == []
+    assert (await joiner.until(synced=True))["text"] == [{"insert": "there already"}]
 
 
 @pytest.mark.parametrize("version", PROVIDERS)
@@ -150,7 +156,7 @@ async def test_a_slow_authenticator_holds_up_its_document_alone(
     await slow.edit("keystrokes", text="while it decides")
     for i, other in enumerate(others):
         await other.edit("type", text=f"other {i}")
-        await other.until(synced=True, unsaved=False)
+        await until_saved(other)
     state = await slow.state()
     assert (state["authenticated"], state["unsaved"], state["failures"]) == (False, True, [])
     allow(token_server, file)
@@ -207,7 +213,7 @@ async def test_a_slow_token_function_loses_no_edit(
     provider = await socket.open("slow", name, token={"value": "write", "slow": 300})
     await provider.until(open=True)
     await provider.edit("keystrokes", text="early")
-    await provider.until(synced=True, unsaved=False)
+    await until_saved(provider)
     kinds = [wire.parse_type(frame) for frame in await socket.sent()]
     assert kinds[:6] == [wire.SYNC] * 5 + [wire.AUTH]
     reader = await hocuspocus.open("reader", version, token_server.hocuspocus_url, name, token="read")
@@ -255,6 +261,8 @@ async def test_another_token_on_a_live_session_changes_what_it_may(
 ) -> None:
     url = token_server.hocuspocus_url
     writer = await hocuspocus.open("writer", version, url, name, token="write")
+    await writer.edit("push", values=["there already"])
+    await until_saved(writer)
     provider = await hocuspocus.open("changes", version, url, name, token={"value": "read"})
     await provider.until(synced=True, unsynced=0, scope="readonly")
     await provider.token({"value": "write"})
@@ -292,7 +300,7 @@ async def test_fifty_documents_of_which_every_second_is_denied(
             if i % 2:
                 await provider.until(failures=[DENIED])
             else:
-                await provider.until(synced=True, unsaved=False)
+                await until_saved(provider)
         for provider in providers[1::2]:
             await provider.token({"value": "write"})
             await provider.retry()
