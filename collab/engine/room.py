@@ -29,7 +29,7 @@ from typing import NamedTuple
 from collab.engine.awareness import AwarenessStates
 from collab.engine.document import NEW, Document, Row, Taken
 from collab.errors import CollabError, DocumentTooLarge, Forbidden, LimitExceeded, UpdateError
-from collab.protocol.awareness import AwarenessUpdate, encode_awareness
+from collab.protocol.awareness import AwarenessUpdate, QueryAwareness, encode_awareness
 from collab.protocol.session import Access, Event, Session
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.protocol.wire import Message, PermissionDenied, Stateless
