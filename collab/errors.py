@@ -8,6 +8,8 @@
     ├── ProtocolError               a well-formed message that the peer may not send now
     ├── LimitExceeded               a bound that protects the others was passed
     │   ├── DocumentTooLarge
+    │   ├── DocumentBusy            retryable: one document, or one more, is too much now
+    │   ├── Overloaded              retryable: one connection more, or one more of this client, is too much now
     │   └── PeerTooSlow             retryable: a client that takes nothing for too long
     ├── AccessError
     │   ├── AccessDenied
@@ -86,6 +88,34 @@ class DocumentTooLarge(LimitExceeded):
     """The document would grow past what this server holds for one document."""
 
     public = "the document is too large"
+
+
+class _ComeBack(LimitExceeded):
+    """A bound that will not be passed for ever.
+
+    Args:
+        message: for the operator's log.
+        public: what the client is told, when it can be said more exactly than by the class.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        if public is not None:
+            self.public = public
+
+
+class DocumentBusy(_ComeBack):
+    """The document cannot be opened now: too many have it open, or too much is open; other documents may go on."""
+
+    public = "the document cannot be opened now, come back later"
+
+
+class Overloaded(_ComeBack):
+    """There is no room for this connection now; the client comes back later."""
+
+    public = "the server is busy, come back later"
 
 
 class PeerTooSlow(LimitExceeded):

@@ -44,8 +44,8 @@ class UnknownKey(Unauthenticated):
 
     public = "the token is signed with a key that this server does not know"
 
-    def __init__(self) -> None:
-        super().__init__(self.public)
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(self.public if message is None else message)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from collab.errors import (
     DecodeError,
     InvalidDocumentName,
     LimitExceeded,
+    Overloaded,
     PeerTooSlow,
     ServerStopping,
     StoreUnavailable,
@@ -76,6 +77,7 @@ CLOSE_FAILED = CloseCode(4500, "internal error, come back")
 # provider comes back. An error without a class here is one document's affair: PermissionDenied.
 CLOSE_CODES: dict[type[BaseException], int] = {
     AddressError: 4401,
+    Overloaded: 1013,
     PeerTooSlow: 4508,
     ServerStopping: 1012,
     StoreUnavailable: 1013,

@@ -27,9 +27,11 @@ from collab.errors import AccessExpired, CollabError, DecodeError, LimitExceeded
 from collab.hub.live import LiveRoom
 from collab.hub.member import Member
 from collab.protocol import hocuspocus
+from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.hocuspocus import BroadcastStateless, ClientMessage, Close, Token, WaitingFrames
 from collab.protocol.session import Access, Event, State
 from collab.protocol.wire import CloseCode, Message, PermissionDenied, Stateless, SyncStatus
+from collab.transports.audit import LIMIT
 from collab.transports.eager import EagerWebSocketResponse
 from collab.transports.frames import binary_frame
 from collab.transports.limits import TokenBucket
@@ -160,6 +162,7 @@ class Channel:
 
     def end(self, member: Member, error: CollabError) -> None:
         """Tell the client that this session is over, and why."""
+        self._connection.sockets.guard.audit.note(error, self._connection.peer, self.name)
         self._connection.refuse(self, error)
 
     def probe(self) -> None:
@@ -223,6 +226,8 @@ class HocuspocusConnection(Connection):
         decoded = hocuspocus.decode(data, pos)
         if decoded is None or isinstance(decoded, (Token, Close, BroadcastStateless)) or channel.live is None:
             return False
+        if type(decoded) is AwarenessUpdate:
+            self.awareness += 1
         channel.live.receive(channel.member, decoded)
         self._last = channel
         return True
@@ -281,6 +286,7 @@ class HocuspocusConnection(Connection):
         limit = self.sockets.options.max_documents
         if len(self.channels) >= limit:
             reason = f"more than {limit} documents on one connection"
+            self.sockets.guard.audit.write(LIMIT, reason, self.peer)
             self.sockets.limited.info("documents", "refused: %s", reason, to=self.log())
             self.send_control(_encoder(address).frame(hocuspocus.encode(PermissionDenied(reason))))
             return None
@@ -512,6 +518,8 @@ class HocuspocusConnection(Connection):
             elif isinstance(message, (Token, Close, BroadcastStateless, Stateless)):
                 await self._handle_own(channel, live, message)
             else:
+                if type(message) is AwarenessUpdate:
+                    self.awareness += 1
                 await self.give(live, member, message, len(frame))
         except CollabError as error:
             await self.drained()
@@ -613,6 +621,7 @@ class HocuspocusConnection(Connection):
         live.receive(channel.member, message)
 
     def _note(self, channel: Channel, error: Exception) -> None:
+        self.sockets.guard.audit.note(error, self.peer, channel.name)
         limited, log = self.sockets.limited, self.log(channel.name)
         if isinstance(error, CollabError):
             limited.info(type(error).__name__, "refused: %s", error, to=log)

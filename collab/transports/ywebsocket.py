@@ -16,6 +16,7 @@ from collab.errors import AccessExpired, CollabError, InvalidDocumentName
 from collab.hub.live import LiveRoom
 from collab.hub.member import Member
 from collab.protocol import ywebsocket
+from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.session import State
 from collab.protocol.wire import CloseCode, Message, check_document_name
 from collab.telemetry import ConnectionLog
@@ -82,6 +83,8 @@ class YWebSocketConnection(Connection):
         decoded = ywebsocket.decode(data)
         if decoded is None:
             return False
+        if type(decoded) is AwarenessUpdate:
+            self.awareness += 1
         live.receive(member, decoded)
         return True
 
@@ -94,6 +97,8 @@ class YWebSocketConnection(Connection):
         if decoded is None:
             self.sockets.limited.debug("unknown type", "unknown message type ignored", to=self.log())
         else:
+            if type(decoded) is AwarenessUpdate:
+                self.awareness += 1
             await self.give(live, member, decoded, len(data))
 
     def leave(self) -> None:
@@ -105,6 +110,7 @@ class YWebSocketConnection(Connection):
 
     def end(self, member: Member, error: CollabError) -> None:
         """Close the socket with the code by which y-websocket understands ``error``."""
+        self.sockets.guard.audit.note(error, self.peer, self.name)
         self.close(self.close_code(error))
 
     def close_code(self, error: BaseException) -> CloseCode:
@@ -114,6 +120,11 @@ class YWebSocketConnection(Connection):
     def keepalive_frame(self) -> bytes:
         """Return the empty awareness update."""
         return _KEEPALIVE
+
+    @property
+    def document_name(self) -> str | None:
+        """The document in the path, once it is found to be a name."""
+        return self.name
 
     def log(self, document_name: str | None = None) -> ConnectionLog:
         """Return a logger for this connection and its document."""
