@@ -34,7 +34,7 @@ def pong_frame(payload: bytes) -> bytes:
     return b"%c%c%b" % (_FIN_PONG, len(payload), payload)
 
 
-def close_frame(code: CloseCode) -> bytes:
-    """Return a close frame with its code and reason."""
-    payload = code.code.to_bytes(2) + code.reason.encode()
+def close_frame(code: CloseCode | None) -> bytes:
+    """Return a close frame with its code and reason, or without any."""
+    payload = b"" if code is None else code.code.to_bytes(2) + code.reason.encode()
     return b"%c%c%b" % (_FIN_CLOSE, len(payload), payload)

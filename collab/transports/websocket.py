@@ -39,6 +39,7 @@ from collab.transports.frames import PING, close_frame, pong_frame
 from collab.transports.guard import Guard
 from collab.transports.limits import Meter, Ticket
 from collab.transports.pacing import PORTION, Pacer
+from collab.transports.refusals import Refusals
 
 _log = get_logger("connection")
 
@@ -55,9 +56,6 @@ _DRAIN_PAUSE = 0.05
 
 # Seconds within which a probed client must have sent anything at all, its pong at the least.
 _PROBE_SECONDS = 5.0
-
-# What a library says of a close frame without a code, or of none: never sent in one (RFC 6455, section 7.4.1).
-_NO_CODES = (1005, 1006, 1015)
 
 # Bytes that a client may send between two looks at how much it sends; messages are looked at by the budget.
 _SETTLE_BYTES = 64 * 1024
@@ -381,7 +379,8 @@ class Connection(ABC):
         """Answer the client's close frame, if it is no answer itself, and close the connection."""
         if not self.closing and self._portions is None:
             with contextlib.suppress(RuntimeError):
-                self._write(close_frame(CloseCode(1000 if code is None or code in _NO_CODES else code, "")))
+                # A close frame without a code is answered by one.
+                self._write(close_frame(CloseCode(code, "") if code else None))
         self.closing = True
         if self._buffered():  # a client that has closed need not read the rest
             asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self._transport.abort)
@@ -487,6 +486,7 @@ class WebSockets:
         self.options = options
         self.tasks = Tasks()
         self.pacer = Pacer()
+        self.refusals = Refusals()
         self.limited = RateLimited(_log)
         self._connections: dict[Connection, None] = {}
         self._empty = asyncio.Event()

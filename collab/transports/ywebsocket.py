@@ -61,6 +61,15 @@ class YWebSocketConnection(Connection):
 
     async def open(self) -> None:
         """Open the document that the path names, for what the token allows."""
+        try:
+            await self._open()
+        except CollabError as error:
+            if not error.retryable:
+                now = asyncio.get_running_loop().time()
+                await asyncio.sleep(self.sockets.refusals.pause(self.peer, self.request.raw_path, now))
+            raise
+
+    async def _open(self) -> None:
         self.name = name = document_name(self.request)
         grant = await self.authenticate(_token(self.request), name)
         live = await self.sockets.hub.open(name)
