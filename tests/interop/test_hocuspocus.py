@@ -290,6 +290,8 @@ async def test_a_document_closed_and_opened_again_at_once_on_one_socket(
     """As React does in its strict mode; the new provider must not take the end of the old one for its own."""
     socket = await hocuspocus.socket(version, shared_server.hocuspocus_url)
     beside = await socket.open("beside", name + "/beside")
+    # Before the socket is open all providers keep back the CLOSE of the one and send it behind the other's Auth.
+    await beside.until(synced=True)
     for turn in range(5):
         gone = await socket.open(f"gone {turn}", name)
         if turn % 2:
