@@ -121,6 +121,7 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
         ),
     )
     app = web.Application(middlewares=[guard.middleware])
+    app.on_startup.append(_without_wrappers)
     app.on_response_prepare.append(guard.on_prepare)
     app[HUB] = hub
     app[GUARD] = guard
@@ -152,6 +153,17 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
     app.router.add_get("/readyz", Readiness(hub).handle)
     add_static_routes(app, find_web_root())
     return app
+
+
+async def _without_wrappers(app: web.Application) -> None:
+    """Take away the coroutine that aiohttp puts around each request of an application with middlewares.
+
+    It says which of nested applications ``request.app`` is, which nothing here asks, and its frame would
+    stay with every socket for as long as it lives (half a KiB). The name is private; aiohttp is pinned.
+    """
+    handlers = app._middlewares_handlers
+    assert handlers is not None
+    app._middlewares_handlers = handlers[:-1]
 
 
 def auth_options(settings: Settings) -> AuthOptions:

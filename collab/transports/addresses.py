@@ -5,6 +5,7 @@ Strategy: pure functions of the standard library, for the settings need them too
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from collab.errors import ConfigurationError
@@ -23,6 +24,7 @@ def key_of(address: Address) -> str:
     return str(address)
 
 
+@lru_cache(maxsize=4_096)  # most come from few places, and each is asked about several times
 def parse_address(text: str) -> Address | None:
     """Read an address, with or without brackets and port; IPv4 in IPv6 is IPv4. None if it is none."""
     text = text.strip().strip('"')

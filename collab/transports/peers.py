@@ -64,7 +64,7 @@ class Peers:
     def of(self, request: web.BaseRequest) -> Peer:
         """Tell who has sent a request."""
         peername = request.transport.get_extra_info("peername") if request.transport is not None else None
-        remote = _parse_cached(str(peername[0])) if isinstance(peername, tuple) and peername else None
+        remote = parse_address(str(peername[0])) if isinstance(peername, tuple) and peername else None
         secure, host = request.scheme == "https", request.headers.get("Host", "").lower()
         if remote is None or not self.trusts(remote):
             if remote is not None and remote.is_loopback and any(name in request.headers for name in _FORWARDED):
@@ -122,9 +122,6 @@ def _direct(address: Address | None, secure: bool, host: str) -> Peer:
     if address is None:
         return Peer("", "", False, True, secure, host)
     return Peer(str(address), key_of(address), not address.is_loopback, address.is_loopback, secure, host)
-
-
-_parse_cached = lru_cache(maxsize=1_024)(parse_address)
 
 
 def _read_x_forwarded(request: web.BaseRequest) -> list[_Hop]:

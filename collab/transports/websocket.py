@@ -526,6 +526,7 @@ class WebSockets:
         transport = request.transport
         if transport is None:
             return ws
+        ws.headers.clear()  # they have been sent; half a KiB that every idle socket would keep
         connection = kind(self, ws, transport, next(self._numbers), request)
         self._connections[connection] = None
         self._empty.clear()
