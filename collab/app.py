@@ -161,6 +161,7 @@ async def _without_wrappers(app: web.Application) -> None:
     It says which of nested applications ``request.app`` is, which nothing here asks, and its frame would
     stay with every socket for as long as it lives (half a KiB). The name is private; aiohttp is pinned.
     """
+    app.pre_freeze()  # else it would be done behind this, and would put the coroutine back
     handlers = app._middlewares_handlers
     assert handlers is not None
     app._middlewares_handlers = handlers[:-1]
