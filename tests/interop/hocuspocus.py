@@ -64,11 +64,11 @@ class Socket:
         return state
 
     async def received(self) -> list[Frame]:
-        """The last 50 frames from the server, oldest first."""
+        """The last 1,000 frames from the server, oldest first."""
         return [parse(base64.b64decode(frame)) for frame in await self.agent.ask("received", key=self.key)]
 
     async def sent(self) -> list[bytes]:
-        """The last 50 frames to the server, oldest first."""
+        """The last 1,000 frames to the server, oldest first."""
         return [base64.b64decode(frame) for frame in await self.agent.ask("sent", key=self.key)]
 
     async def raw(self, data: bytes) -> None:

@@ -185,7 +185,8 @@ async def test_an_authenticator_that_cannot_decide_is_asked_again_until_it_can(
 
     await eventually(sent_away_twice, "two closes")
     state = await alone.state()
-    assert (set(state["closes"]), state["failures"], state["synced"]) == ({1013}, [], False)
+    # The two retries of 3 that run side by side close each other's sockets, too.
+    assert (state["closes"][0], state["failures"], state["synced"]) == (1013, [], False)
     # 2 would come back in the same millisecond from a connection that has given it any frame.
     assert await alone_socket.received() == []
     await beside.edit("type", text="goes on")
