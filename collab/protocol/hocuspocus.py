@@ -42,7 +42,7 @@ from collab.errors import (
 from collab.protocol.awareness import EMPTY_AWARENESS_UPDATE, AwarenessUpdate, QueryAwareness
 from collab.protocol.lib0 import encode_var_bytes, encode_var_string, encode_var_uint, read_var_bytes, read_var_uint
 from collab.protocol.session import Access
-from collab.protocol.sync import STEP1, decode_sync, encode_sync
+from collab.protocol.sync import STEP1, STEP2, decode_sync, encode_sync
 from collab.protocol.wire import (
     CloseCode,
     Message,
@@ -157,6 +157,11 @@ def is_step1(frame: bytes, pos: int) -> bool:
     messages may come before both, while a token is fetched.
     """
     return frame[pos : pos + 2] == bytes((SYNC, STEP1))
+
+
+def is_step2(frame: bytes, pos: int) -> bool:
+    """Tell whether the message behind the address is a SyncStep2."""
+    return frame[pos : pos + 2] == bytes((SYNC, STEP2))
 
 
 def decode(frame: bytes, pos: int) -> ClientMessage | None:

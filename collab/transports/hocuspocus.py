@@ -247,8 +247,14 @@ class HocuspocusConnection(Connection):
         address, pos = hocuspocus.read_address(data)
         channel = self.channels.get(address)
         if channel is None:
-            if address in self._departed and data[pos : pos + 1] == bytes((hocuspocus.AWARENESS,)):
-                return
+            if address in self._departed:
+                if data[pos : pos + 1] == bytes((hocuspocus.AWARENESS,)):
+                    return
+                if hocuspocus.is_step2(data, pos):
+                    # It answers a question of the session that was closed, so whoever sends it does not know
+                    # of its end: made, destroyed and made again before the socket was open, the first one's
+                    # CLOSE has come behind the second one's Auth. After a reconnect only the second is there.
+                    raise LimitExceeded("a SyncStep2 behind the CLOSE of its document")
             channel = self._add(address)
             if channel is None:
                 return
@@ -286,7 +292,7 @@ class HocuspocusConnection(Connection):
         limit = self.sockets.options.max_documents
         if len(self.channels) >= limit:
             reason = f"more than {limit} documents on one connection"
-            self.sockets.guard.audit.write(LIMIT, reason, self.peer)
+            self.sockets.guard.audit.write(LIMIT, "documents", reason, self.peer)
             self.sockets.limited.info("documents", "refused: %s", reason, to=self.log())
             self.send_control(_encoder(address).frame(hocuspocus.encode(PermissionDenied(reason))))
             return None
@@ -542,8 +548,11 @@ class HocuspocusConnection(Connection):
         else:
             self.sockets.limited.info("broadcast", "refused: BroadcastStateless", to=self.log(channel.name))
             await self.drained()
+            behind = self._from_next_start(channel)
             self._remove(channel)
             self.write(channel.encoder.frame(hocuspocus.CLOSED_FOR_BROADCAST))
+            for frame in behind:
+                await self.receive(frame)
 
     async def _detach(self, channel: Channel) -> None:
         """Close one document, as its client has asked for."""

@@ -28,10 +28,11 @@ from tests.support.hocuspocus import (
     query_awareness,
     stateless,
     step1,
+    step2,
     update,
 )
 from tests.support.waiting import happens
-from tests.support.wsclient import STEP1, STEP2, UPDATE, RawClient, text_update
+from tests.support.wsclient import EMPTY_UPDATE, STEP1, STEP2, UPDATE, RawClient, text_update
 from tests.support.wsclient import update as plain_update
 from tests.transports.conftest import Serve
 
@@ -200,6 +201,16 @@ async def test_close_ends_one_document_and_opening_it_again_at_once_is_no_answer
 def _bytes(one: Frame) -> bytes:
     payload = one.fields[1]
     return payload if isinstance(payload, bytes) else b""
+
+
+async def test_a_provider_that_does_not_know_that_its_session_was_closed_is_made_to_come_back(
+    serve: Serve, connect_hocuspocus: ConnectHocuspocus
+) -> None:
+    """One made and destroyed and another made before the socket was open: the CLOSE comes behind the second's Auth."""
+    client = await connect_hocuspocus((await serve()).hocuspocus)
+    await client.join("d")
+    await client.send(close("d"), step2("d", EMPTY_UPDATE))
+    assert await client.expect_close() == 4205
 
 
 async def test_two_sessions_of_one_document_on_one_socket(serve: Serve, connect_hocuspocus: ConnectHocuspocus) -> None:
