@@ -9,6 +9,7 @@ a socket, signals, an exit code.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import signal
 import sys
@@ -18,30 +19,43 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from collab.auth.access import Authenticator, OpenAccess
+from collab.auth.factory import AuthOptions, make_authenticator
+from collab.errors import ConfigurationError
 from collab.hub.compaction import CompactionPolicy
 from collab.hub.hub import DAY, Hub, HubOptions
 from collab.sandbox.pool import Sandbox
-from collab.settings import Settings
+from collab.settings import SET_AUTHENTICATION, Settings
 from collab.storage import migrate
 from collab.storage.journal import Journal
 from collab.storage.sql import open_store
 from collab.storage.urls import parse_database_url
 from collab.telemetry import get_logger
+from collab.transports.addresses import parse_network
 from collab.transports.api import add_api_routes
+from collab.transports.door import Door, DoorOptions, Listener
+from collab.transports.guard import Guard
 from collab.transports.health import Readiness, healthz
 from collab.transports.hocuspocus import HocuspocusConnection
-from collab.transports.http_log import HttpLog
+from collab.transports.limits import Bounds, Limits
+from collab.transports.memory import LIMIT_SHARE, MARK_SHARE, Memory, machine_memory
+from collab.transports.origins import Origins
+from collab.transports.peers import Peers
 from collab.transports.static import add_static_routes, find_web_root
+from collab.transports.tls import Certificate
 from collab.transports.websocket import WebSocketOptions, WebSockets
 from collab.transports.ywebsocket import YWebSocketConnection
 
 _log = get_logger()
 
 HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
+GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
 UNSAVED: web.AppKey[list[str]] = web.AppKey("unsaved", list)
 
 # Seconds that open HTTP requests get after the drain; sockets have been closed by then.
 _HTTP_SHUTDOWN_SECONDS = 5.0
+
+# Files beside the sockets of clients: the store, the sandbox, pipes, and connections that come and go.
+_OTHER_FILES = 2_000
 
 
 def create_app(settings: Settings, authenticator: Authenticator | None = None) -> web.Application:
@@ -53,8 +67,17 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
 
     Args:
         settings: every option.
-        authenticator: decides who may do what; without one everybody may do everything.
+        authenticator: decides who may do what, instead of what the settings say of it. If it has
+            ``start`` and ``close``, they are awaited when the application starts and has ended.
+
+    Without an authenticator, and none in the settings, everybody may do everything, and only clients on
+    the same machine are served (``insecure`` serves the others too).
+
+    Raises:
+        ConfigurationError: something in the settings cannot be used.
     """
+    if authenticator is None:
+        authenticator = make_authenticator(auth_options(settings))
     url = parse_database_url(settings.database_url, settings.data_dir)
     store = open_store(url)
     journal = Journal(
@@ -80,10 +103,12 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
             compaction=CompactionPolicy(settings.compact_rows, settings.compact_bytes, settings.compact_ratio),
         ),
     )
+    guard = make_guard(settings, authenticated=authenticator is not None)
     access = authenticator or OpenAccess()
     sockets = WebSockets(
         hub,
         access,
+        guard,
         WebSocketOptions(
             max_message_bytes=settings.max_message_bytes,
             outbox_bytes=settings.outbox_bytes,
@@ -93,24 +118,29 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
             max_documents=settings.max_documents_per_connection,
             stateless=settings.stateless == "relay",
             max_stateless_bytes=settings.max_stateless_bytes,
-            stateless_rate=settings.stateless_rate,
+            stateless_rate=settings.max_stateless_per_second,
+            stamp_users=settings.stamp_users,
         ),
     )
-    app = web.Application()
+    app = web.Application(middlewares=[guard.middleware])
+    app.on_startup.append(_without_wrappers)
+    app.on_response_prepare.append(guard.on_prepare)
     app[HUB] = hub
+    app[GUARD] = guard
     app[UNSAVED] = []
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         if url.backend == "sqlite" or settings.migrate:
             await asyncio.to_thread(migrate.upgrade, url)
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(store.close)
+            stack.push_async_callback(sandbox.close)
             await store.open()
+            await _start_and_close(authenticator, stack)
             await hub.start()
             sockets.start()
+            sockets.tasks.spawn(guard.watch(), "watch of the guard")
             yield
-        finally:
-            await sandbox.close()
-            await store.close()
 
     async def drain(app: web.Application) -> None:
         app[UNSAVED].extend(await hub.drain(settings.drain_seconds))
@@ -128,22 +158,118 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
     return app
 
 
+async def _without_wrappers(app: web.Application) -> None:
+    """Take away the coroutine that aiohttp puts around each request of an application with middlewares.
+
+    It says which of nested applications ``request.app`` is, which nothing here asks, and its frame would
+    stay with every socket for as long as it lives (half a KiB). The name is private; aiohttp is pinned.
+    """
+    app.pre_freeze()  # else it would be done behind this, and would put the coroutine back
+    handlers = app._middlewares_handlers
+    assert handlers is not None
+    app._middlewares_handlers = handlers[:-1]
+
+
+def auth_options(settings: Settings) -> AuthOptions:
+    """Say how access is decided."""
+    return AuthOptions(
+        secret=settings.jwt_secret,
+        key_files=tuple(path.expanduser() for path in settings.jwt_keys),
+        jwks_file=settings.jwks_file,
+        jwks_url=settings.jwks_url,
+        auth_url=settings.auth_url,
+        issuer=settings.jwt_issuer,
+        audience=settings.jwt_audience,
+        leeway=settings.jwt_leeway_seconds,
+        jwks_ttl=settings.jwks_refresh_seconds,
+        timeout=settings.auth_timeout_seconds,
+        auth_cache=settings.auth_cache_seconds,
+        allow_http=settings.auth_allow_http,
+    )
+
+
+def make_guard(settings: Settings, *, authenticated: bool) -> Guard:
+    """Make what stands before the application."""
+    own_machine_only = not authenticated and not settings.insecure
+    there_is = machine_memory()
+    bounds = Bounds(
+        connections=settings.max_connections,
+        connections_per_address=settings.max_connections_per_address,
+        connections_per_user=settings.max_connections_per_user,
+        connections_per_document=settings.max_connections_per_document,
+        new_connections=settings.max_new_connections_per_second,
+        requests=settings.max_requests_per_second,
+        new_documents=settings.max_new_documents_per_minute,
+        unauthenticated=settings.max_unauthenticated,
+        messages=settings.max_messages_per_second,
+        bytes=settings.max_bytes_per_second,
+        awareness=settings.max_awareness_per_second,
+        flood_seconds=settings.flood_seconds,
+        spare_local=own_machine_only,
+    )
+    memory = Memory(
+        int(there_is * MARK_SHARE) if settings.memory_mark_bytes is None else settings.memory_mark_bytes,
+        int(there_is * LIMIT_SHARE) if settings.memory_limit_bytes is None else settings.memory_limit_bytes,
+    )
+    return Guard(
+        Peers([parse_network(text) for text in settings.trusted_proxies], settings.proxy_headers),
+        Origins(settings.allowed_origins, loopback=own_machine_only),
+        Limits(bounds, memory),
+        own_machine_only=own_machine_only,
+    )
+
+
+async def _start_and_close(authenticator: Authenticator | None, stack: contextlib.AsyncExitStack) -> None:
+    """Start an authenticator that wants it, and close it with ``stack``."""
+    close = getattr(authenticator, "close", None)
+    if close is not None:
+        stack.push_async_callback(close)
+    start = getattr(authenticator, "start", None)
+    if start is not None:
+        await start()
+
+
 async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
 
     Prints ``collab listening on http://HOST:PORT`` to standard output once connections are taken.
     0 means that everything taken was stored; 1 that something was not, with a line for each
-    document on standard error.
+    document on standard error. SIGHUP reads the certificate again.
+
+    Raises:
+        ConfigurationError: the server would be open by accident, or something in the settings cannot be used.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    app = create_app(settings)
-    runner = web.AppRunner(app, access_log=None, logger=HttpLog(), shutdown_timeout=_HTTP_SHUTDOWN_SECONDS)
+    authenticator = make_authenticator(auth_options(settings))
+    settings.check_exposure(authenticator is not None)
+    certificate = None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        certificate = Certificate(settings.tls_cert, settings.tls_key)
+    if hasattr(signal, "SIGHUP"):
+        # Without a certificate too: the signal's own meaning is to end the process.
+        loop.add_signal_handler(signal.SIGHUP, _reload, certificate)
+    _warn(settings, authenticator is not None)
+    raise_file_limit(settings.max_connections)
+    app = create_app(settings, authenticator)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_HTTP_SHUTDOWN_SECONDS)
     await runner.setup()
+    door = Door(
+        app[GUARD],
+        DoorOptions(
+            settings.header_seconds,
+            settings.http_idle_seconds,
+            settings.slow_seconds,
+            settings.max_connections_per_address,
+        ),
+    )
+    watch = asyncio.create_task(door.watch(), name="watch of the door")
     try:
-        site = web.TCPSite(runner, settings.host, settings.port, backlog=4096)
+        site = Listener(
+            runner, door, settings.host, settings.port, None if certificate is None else certificate.context
+        )
         await site.start()
         # What stands now stays for ever: the collector need not look at it again, and a storm of
         # connects spends a third of its time there with the thresholds as they are by default.
@@ -151,12 +277,62 @@ async def serve(settings: Settings) -> int:
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
         host, port = runner.addresses[0][:2]
-        print(f"collab listening on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+        scheme = "http" if certificate is None else "https"
+        print(f"collab listening on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
         await stop.wait()
         _log.info("stopping")
         await site.stop()
     finally:
         await runner.cleanup()
+        watch.cancel()
     for name in app[UNSAVED]:
         print(f"collab: not everything of the document {name!r} could be stored", file=sys.stderr, flush=True)
     return 1 if app[UNSAVED] else 0
+
+
+def _reload(certificate: Certificate | None) -> None:
+    """Do what SIGHUP asks for; a certificate that cannot be used leaves the one that is there."""
+    if certificate is None:
+        _log.info("SIGHUP: there is no certificate to read again, and options are read at the start only")
+        return
+    try:
+        certificate.reload()
+    except ConfigurationError as error:
+        _log.error("SIGHUP: the certificate stays as it was: %s", error)
+    else:
+        _log.info("SIGHUP: new connections get the certificate as it is now")
+
+
+def _warn(settings: Settings, authenticated: bool) -> None:
+    """Say what is open on purpose."""
+    if not authenticated:
+        reach = "this machine alone is served" if not settings.insecure else "whoever reaches it gets everything"
+        _log.warning(
+            "no authentication: everybody may read and change every document, and %s; %s", reach, SET_AUTHENTICATION
+        )
+    elif settings.insecure and not settings.on_loopback and settings.tls_cert is None and not settings.behind_proxy:
+        _log.warning("no TLS: whoever is on the way may read tokens and documents; set --tls-cert and --tls-key")
+
+
+def raise_file_limit(connections: int) -> None:
+    """Let the process have as many files as there may be connections, as far as the system lets it."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows, which has no such limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + _OTHER_FILES
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+    except (OSError, ValueError):
+        possible = soft
+    if possible < wanted:
+        _log.warning(
+            "the system allows %d files, which is not enough for --max-connections %d: raise it (ulimit -n, "
+            "LimitNOFILE)",
+            possible,
+            connections,
+        )

@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, documents, bench, version.
+"""The command line: serve, migrate, documents, token, keygen, bench, version.
 
 Strategy: commands are thin. The options of the server come from ``Settings`` (``with_settings`` makes
 flags of its fields), so they are not written twice; what a command needs is imported when it runs, so
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
+from collab import cli_auth
 from collab.errors import CollabError, ConfigurationError, InvalidDocumentName, LimitExceeded, UpdateError
 from collab.settings import Option, Settings, load_settings, options
 from collab.telemetry import configure, escape_controls, mask_secrets, shown_name
@@ -55,6 +56,7 @@ documents = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(documents, name="documents")
+cli_auth.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

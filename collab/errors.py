@@ -8,11 +8,14 @@
     ├── ProtocolError               a well-formed message that the peer may not send now
     ├── LimitExceeded               a bound that protects the others was passed
     │   ├── DocumentTooLarge
+    │   ├── DocumentBusy            retryable: one document, or one more, is too much now
+    │   ├── Overloaded              retryable: one connection more, or one more of this client, is too much now
     │   └── PeerTooSlow             retryable: a client that takes nothing for too long
     ├── AccessError
     │   ├── AccessDenied
     │   │   ├── Unauthenticated     no token, or one that is not valid
     │   │   └── Forbidden           a valid token that does not allow this
+    │   ├── AccessExpired           retryable: what was granted has run out
     │   └── AccessUnavailable       retryable: whoever decides does not answer
     ├── ServerStopping              retryable: this node is going down, another will come
     ├── DocumentError
@@ -87,6 +90,34 @@ class DocumentTooLarge(LimitExceeded):
     public = "the document is too large"
 
 
+class _ComeBack(LimitExceeded):
+    """A bound that will not be passed for ever.
+
+    Args:
+        message: for the operator's log.
+        public: what the client is told, when it can be said more exactly than by the class.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        if public is not None:
+            self.public = public
+
+
+class DocumentBusy(_ComeBack):
+    """The document cannot be opened now: too many have it open, or too much is open; other documents may go on."""
+
+    public = "the document cannot be opened now, come back later"
+
+
+class Overloaded(_ComeBack):
+    """There is no room for this connection now; the client comes back later."""
+
+    public = "the server is busy, come back later"
+
+
 class PeerTooSlow(LimitExceeded):
     """A client has taken nothing of what waits for it, or answered nothing, for too long."""
 
@@ -126,6 +157,13 @@ class Forbidden(AccessDenied):
     """The client's token is valid and does not allow this."""
 
     public = "the token does not allow this"
+
+
+class AccessExpired(AccessError):
+    """What the client was granted has run out; with a new token it may come back."""
+
+    retryable = True
+    public = "the token has expired, come back with a new one"
 
 
 class AccessUnavailable(AccessError):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -24,6 +24,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from collab.errors import ConfigurationError
+from collab.transports.addresses import parse_network
+from collab.transports.origins import ANY, normal_origin
 
 ENV_PREFIX = "COLLAB_"
 
@@ -33,6 +35,17 @@ CONFIG_ENV = "COLLAB_CONFIG"
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
+
+SET_AUTHENTICATION = "set --jwt-secret (as COLLAB_JWT_SECRET), --jwt-keys, --jwks-file, --jwks-url or --auth-url"
+"""What to do where there is no authentication; docs/security.md says more."""
+
+_SECRET = frozenset({"database_url", "jwt_secret", "jwks_url", "auth_url"})
+"""Options that may hold a secret: never in repr() or str() of the settings, nor in an error of ours."""
+
+_NEVER_EMPTY = frozenset({"jwt_secret", "jwt_keys", "jwks_file", "jwks_url", "auth_url"})
+"""Variables whose being empty means that something went missing in a deployment, and not that nothing is wanted."""
+
+_URLS = frozenset({"database_url", "jwks_url", "auth_url"})
 
 _KUBERNETES = (
     "Kubernetes sets it for a service named collab: put enableServiceLinks: false into the pod, or rename the service"
@@ -51,7 +64,9 @@ class Settings(BaseModel):
 
     host: str = Field(
         "127.0.0.1",
-        description="Address to listen on. Loopback addresses only, until access control is built in.",
+        description=(
+            "Address to listen on. One that other machines reach needs authentication, and TLS or --behind-proxy."
+        ),
     )
     port: int = Field(
         1234,
@@ -59,9 +74,79 @@ class Settings(BaseModel):
         le=65535,
         description="TCP port to listen on; 0 takes a free one, which the first line of output names.",
     )
+    insecure: bool = Field(
+        False,
+        description="Listen on any address, also without authentication or TLS: for networks that nobody else is on.",
+    )
+    tls_cert: Path | None = Field(
+        None, description="Certificate (PEM, with its chain) to serve https and wss by; read again on SIGHUP."
+    )
+    tls_key: Path | None = Field(None, description="Private key (PEM, without a password) of the certificate.")
+    behind_proxy: bool = Field(
+        False,
+        description=(
+            "Clients come through proxies, which end TLS and say in headers for whom they speak; "
+            "needs --trusted-proxies."
+        ),
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="Networks or addresses of those proxies (10.0.0.0/8, ::1), separated by commas."
+    )
+    proxy_headers: Literal["x-forwarded", "forwarded"] = Field(
+        "x-forwarded",
+        description=(
+            "What the proxies write: x-forwarded (X-Forwarded-For, -Proto, -Host) or forwarded (RFC 7239). "
+            "The other is not read, because proxies pass it on as the client sent it."
+        ),
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Web pages that may connect, beside those of the server's own address: origins (https://app.example), "
+            "separated by commas, or * for all."
+        ),
+    )
+    jwt_secret: str | None = Field(
+        None,
+        min_length=1,
+        repr=False,
+        description=(
+            "Shared secret of HS256 tokens, at least 32 bytes. Better as a variable: flags show in the list of "
+            "processes."
+        ),
+    )
+    jwt_keys: tuple[Path, ...] = Field(
+        (), description="Files with one public key each (PEM or JWK) that verify tokens, separated by commas."
+    )
+    jwks_file: Path | None = Field(None, description="File with a JWK set that verifies tokens.")
+    jwks_url: str | None = Field(
+        None, min_length=1, repr=False, description="Address of a JWK set that verifies tokens, as issuers publish it."
+    )
+    jwks_refresh_seconds: float = Field(
+        300.0, ge=1, le=86_400, description="Seconds after which the set of --jwks-url is fetched anew."
+    )
+    jwt_issuer: str | None = Field(None, min_length=1, description="What the claim iss of a token must be.")
+    jwt_audience: str | None = Field(None, min_length=1, description="What the claim aud of a token must be or hold.")
+    jwt_leeway_seconds: float = Field(
+        10.0, ge=0, le=300, description="Seconds by which clocks may differ at both ends of a token's time."
+    )
+    auth_url: str | None = Field(
+        None,
+        min_length=1,
+        repr=False,
+        description="The application's own endpoint, asked about every document that a client opens.",
+    )
+    auth_timeout_seconds: float = Field(
+        5.0, gt=0, le=60, description="Seconds for one answer of --auth-url or --jwks-url."
+    )
+    auth_cache_seconds: float = Field(
+        10.0, ge=0, le=3_600, description="Seconds for which a grant of --auth-url is kept, never longer than it lasts."
+    )
+    auth_allow_http: bool = Field(
+        False, description="Let --auth-url and --jwks-url be plain http to other machines than this one."
+    )
     database_url: str | None = Field(
         None,
-        # It may hold a password: never in repr() or str() of the settings, nor in an error of ours.
         repr=False,
         description=(
             "Where documents are stored: sqlite:///path/file.db or postgresql://user:password@host/database. "
@@ -206,11 +291,128 @@ class Settings(BaseModel):
     max_stateless_bytes: int = Field(
         64 * KIB, ge=1, le=16 * MIB, description="Largest stateless message (UTF-8); a larger one ends the session."
     )
-    stateless_rate: float = Field(
+    max_stateless_per_second: float = Field(
         50.0,
         ge=1,
         le=1_000_000,
         description="Stateless messages a second of one connection, past which it is read more slowly.",
+    )
+    stamp_users: bool = Field(
+        True,
+        description=(
+            "Write who a client is (the token's sub and name) into the field user of its awareness states, so that "
+            "nobody poses as somebody else."
+        ),
+    )
+    max_connections: int = Field(
+        10_000, ge=0, le=1_000_000, description="WebSocket connections at a time; 0 for no bound."
+    )
+    max_connections_per_address: int = Field(
+        1_000,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "Connections at a time from one address (an IPv6 network of 64 bits counts as one; loopback is not "
+            "counted); 0 for no bound."
+        ),
+    )
+    max_connections_per_user: int = Field(
+        200, ge=0, le=1_000_000, description="Connections at a time of one signed-in user; 0 for no bound."
+    )
+    max_connections_per_document: int = Field(
+        5_000, ge=0, le=1_000_000, description="Connections at a time on one document; 0 for no bound."
+    )
+    max_new_connections_per_second: float = Field(
+        50.0,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "New WebSocket connections a second from one address, ten seconds' worth at once; 0 for no bound."
+        ),
+    )
+    max_requests_per_second: float = Field(
+        100.0,
+        ge=0,
+        le=1_000_000,
+        description="Other HTTP requests a second from one address, ten seconds' worth at once; 0 for no bound.",
+    )
+    max_unauthenticated: int = Field(
+        1_000,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "Connections at a time that were not let in to a document. Past it those that have waited longest are "
+            "closed with 1013; 0 for no bound."
+        ),
+    )
+    max_messages_per_second: float = Field(
+        500.0,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "Messages a second of one connection, ten seconds' worth at once; past it the connection is read more "
+            "slowly. 0 for no bound."
+        ),
+    )
+    max_bytes_per_second: int = Field(
+        8 * MIB,
+        ge=0,
+        le=1_000 * GIB,
+        description=(
+            "Bytes a second from one connection, four seconds' worth at once; past it the connection is read more "
+            "slowly. 0 for no bound."
+        ),
+    )
+    max_awareness_per_second: float = Field(
+        100.0,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "Awareness messages a second of one connection, ten seconds' worth at once; past it the connection is "
+            "read more slowly. 0 for no bound."
+        ),
+    )
+    flood_seconds: float = Field(
+        60.0,
+        ge=0,
+        le=86_400,
+        description=(
+            "Seconds for which a connection may be read more slowly without a pause; then it is closed with 1013. "
+            "0: it never is."
+        ),
+    )
+    max_new_documents_per_minute: float = Field(
+        60.0,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "New documents a minute of one user, or of one address where nobody is signed in; 0 for no bound."
+        ),
+    )
+    memory_mark_bytes: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Memory of the process past which no documents are opened that are not open already. Without it, 70 "
+            "percent of what the machine or the container has; 0 for no mark."
+        ),
+    )
+    memory_limit_bytes: int | None = Field(
+        None,
+        ge=0,
+        description=(
+            "Memory of the process past which no new connections are taken. Without it, 85 percent of what the "
+            "machine or the container has; 0 for no limit."
+        ),
+    )
+    header_seconds: float = Field(
+        15.0, gt=0, le=3_600, description="Seconds for the first HTTP request of a connection to be there."
+    )
+    http_idle_seconds: float = Field(
+        75.0,
+        gt=0,
+        le=3_600,
+        description="Seconds after an answer until the next HTTP request is there; more than a proxy keeps its own.",
     )
     sandbox_processes: int = Field(
         1, ge=1, le=64, description="Processes for work on documents that may crash or hang; started when first needed."
@@ -239,31 +441,97 @@ class Settings(BaseModel):
 
     @field_validator("host")
     @classmethod
-    def _loopback_only(cls, host: str) -> str:
+    def _without_brackets(cls, host: str) -> str:
         host = host.strip()
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
-        try:
-            loopback = ip_address(host).is_loopback
-        except ValueError:
-            # Only this name is promised to mean the machine itself (RFC 6761, section 6.3).
-            loopback = host.lower() == "localhost"
-        if not loopback:
-            raise ValueError(
-                f"{host!r} is not a loopback address (127.0.0.1, ::1, localhost): until access control is built in, "
-                "whoever reaches the port may read and change every document, so the server listens on loopback only"
-            )
+        if not host:
+            raise ValueError("is empty: 127.0.0.1 is this machine alone, 0.0.0.0 and :: are all its addresses")
         return host
+
+    @field_validator("trusted_proxies", "allowed_origins", "jwt_keys", mode="before")
+    @classmethod
+    def _by_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",") if part.strip()]
+            if not value:
+                raise ValueError("is empty")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_checked(lambda text: str(parse_network(text)), network) for network in networks)
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(origin if origin == ANY else _checked(normal_origin, origin) for origin in origins)
+
+    @field_validator("jwks_file", "tls_cert", "tls_key", mode="before")
+    @classmethod
+    def _named(cls, path: object) -> object:
+        if path == "":
+            raise ValueError("is empty")  # it would be the directory
+        return path
 
     @field_validator("data_dir")
     @classmethod
     def _at_home(cls, data_dir: Path) -> Path:
         return data_dir.expanduser()
 
+    @field_validator("jwks_file", "tls_cert", "tls_key")
+    @classmethod
+    def _path_at_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser()
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _any_case(cls, level: object) -> object:
         return level.lower() if isinstance(level, str) else level
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether ``host`` is reached from this machine alone."""
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            # Only this name is promised to mean the machine itself (RFC 6761, section 6.3).
+            return self.host.lower() == "localhost"
+
+    def check_exposure(self, authenticated: bool) -> None:
+        """Check that nothing is open by accident: who may reach the server, and what protects it then.
+
+        Raises:
+            ConfigurationError: something is missing; the line says what to set.
+        """
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigurationError("--tls-cert and --tls-key go together")
+        if self.behind_proxy and not self.trusted_proxies:
+            raise ConfigurationError(
+                "--behind-proxy needs --trusted-proxies, the addresses of the proxies: anybody else could write the "
+                "same headers"
+            )
+        if self.trusted_proxies and not self.behind_proxy:
+            raise ConfigurationError("--trusted-proxies goes with --behind-proxy")
+        if self.insecure:
+            return
+        if not authenticated and self.behind_proxy:
+            raise ConfigurationError(
+                "behind a proxy without authentication whoever reaches the proxy may read and change every document: "
+                f"{SET_AUTHENTICATION}, or say --insecure"
+            )
+        if not authenticated and not self.on_loopback:
+            raise ConfigurationError(
+                f"{self.host!r} is not a loopback address (127.0.0.1, ::1, localhost), and without authentication "
+                f"whoever reaches it may read and change every document: {SET_AUTHENTICATION}, or say --insecure"
+            )
+        if not self.on_loopback and self.tls_cert is None and not self.behind_proxy:
+            raise ConfigurationError(
+                f"{self.host!r} is not a loopback address, and without TLS whoever is on the way may read tokens and "
+                "documents: set --tls-cert and --tls-key, or --behind-proxy with --trusted-proxies for a proxy that "
+                "ends TLS, or say --insecure"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,24 +559,33 @@ def options() -> list[Option]:
             flag=flag_of(name),
             env=env_of(name),
             default=_shown(name, field.default),
-            kind="URL" if name == "database_url" else _KINDS.get(field.annotation, "TEXT"),
+            kind="URL" if name in _URLS else _KINDS.get(field.annotation, "TEXT"),
             description=field.description or "",
         )
         for name, field in Settings.model_fields.items()
     ]
 
 
-_KINDS: dict[object, str] = {int: "INTEGER", float: "NUMBER", bool: "", Path: "PATH"}
+_KINDS: dict[object, str] = {
+    int: "INTEGER",
+    int | None: "INTEGER",
+    float: "NUMBER",
+    bool: "",
+    Path: "PATH",
+    Path | None: "PATH",
+    tuple[Path, ...]: "PATH,...",
+    tuple[str, ...]: "TEXT,...",
+}
 
 
 def _shown(name: str, default: object) -> str:
-    if default is None:
+    if default is None or default == ():
         return ""
     if isinstance(default, bool):
         return "true" if default else "false"
     if isinstance(default, float):
         return f"{default:g}"
-    if isinstance(default, int) and name.endswith("_bytes"):
+    if isinstance(default, int) and "_bytes" in name:
         size, unit = next((size, unit) for size, unit in ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")) if default >= size)
         return f"{default} ({default // size} {unit})"
     return str(default)
@@ -356,7 +633,12 @@ def load_settings(
             values[key] = value
             sources[key] = f"{key} in {config}"
     for name in known:
-        if text := ours.get(env_of(name)):
+        text = ours.get(env_of(name))
+        if text == "" and name in _NEVER_EMPTY:
+            raise ConfigurationError(
+                f"{env_of(name)} is empty: give it a value, or unset it if there is to be no authentication by it"
+            )
+        if text:
             values[name] = text
             sources[name] = env_of(name)
             if name == "port" and _from_kubernetes(env_of(name), text):
@@ -388,6 +670,14 @@ def _core(name: str, prefix: str) -> str:
     return name.removeprefix(prefix).lower().replace("-", "_")
 
 
+def _checked(read: Callable[[str], str], text: str) -> str:
+    """Read one entry of a list, with an error that pydantic passes on."""
+    try:
+        return read(text)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
@@ -414,6 +704,6 @@ def _explain(error: ValidationError, values: Mapping[str, object]) -> Configurat
     wanted = first["msg"].replace("Input should be ", "must be ", 1)
     wanted = wanted.partition(", unable to ")[0]
     field = Settings.model_fields.get(name)
-    if field is None or name == "database_url":
+    if field is None or name in _SECRET:
         return ConfigurationError(f"{name}: {wanted}")
     return ConfigurationError(f"{name}: {wanted}, not {values.get(name)!r}")

@@ -14,7 +14,10 @@ the command line alone. Three rules hold for every line:
 
 =======================  ==============================================================
 ``collab``               start, stop, configuration
+``collab.auth``          key sets fetched, whoever decides on access and does not answer
+``collab.audit``         sign-ins refused, permissions refused, limits hit
 ``collab.connection``    one client's socket, through ``ConnectionLog``
+``collab.http``          requests that are none, proxies, TLS
 ``collab.room``          rooms of this node: opened, unloaded, refused
 ``collab.journal``       group commit, retries, rows that the store refuses
 ``collab.store``         schema, snapshots, pruning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,10 +36,29 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         "data_dir": "elsewhere",
         "migrate": True,
         "log_level": "debug",
+        "stateless": "off",
+        "stamp_users": False,
+        "insecure": True,
+        "tls_cert": "cert.pem",
+        "tls_key": "key.pem",
+        "behind_proxy": True,
+        "trusted_proxies": "10.0.0.0/8,::1/128",
+        "proxy_headers": "forwarded",
+        "allowed_origins": "https://a.example,*",
+        "jwt_secret": "a secret",
+        "jwt_keys": "one.pem,two.pem",
+        "jwks_file": "jwks.json",
+        "jwks_url": "https://issuer.example/jwks.json",
+        "jwt_issuer": "an issuer",
+        "jwt_audience": "an audience",
+        "auth_url": "https://app.example/access",
+        "auth_allow_http": True,
+        "memory_mark_bytes": 1,
+        "memory_limit_bytes": 1,
     }
     for option in options():
         default = getattr(Settings(), option.name)
-        value = other.get(option.name) or (default + 1 if not isinstance(default, str | None) else default)
+        value = other[option.name] if option.name in other else default + 1
         as_text = str(value).lower() if isinstance(value, bool) else str(value)
         quoted = as_text if isinstance(value, bool | int | float) else f'"{as_text}"'
         config = write(tmp_path / f"{option.name}.toml", f"{option.name} = {quoted}")
@@ -47,7 +67,9 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
             getattr(load_settings(environ={option.env: as_text}), option.name),
             getattr(load_settings(config=config, environ={}), option.name),
         ]
-        expected = Path(as_text) if option.kind == "PATH" else value
+        expected: object = Path(as_text) if option.kind == "PATH" else value
+        if option.kind.endswith(",..."):
+            expected = tuple(map(Path if option.kind.startswith("PATH") else str, as_text.split(",")))
         assert read == [expected] * 3, option.name
         assert expected != default, option.name
 
@@ -104,15 +126,84 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         load_settings(config=tmp_path / "none.toml", environ={})
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "[::1]", "localhost", "LOCALHOST"])
-def test_loopback_addresses_are_taken(host: str) -> None:
+LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1", "[::1]", "localhost", "LOCALHOST"]
+REACHABLE = ["0.0.0.0", "::", "192.168.1.5", "example.org", "localhost.example.org", "::2"]
+TLS: dict[str, Any] = {"tls_cert": "cert.pem", "tls_key": "key.pem"}
+PROXY: dict[str, Any] = {"behind_proxy": True, "trusted_proxies": "10.0.0.0/8"}
+
+
+@pytest.mark.parametrize("host", LOOPBACK)
+def test_on_loopback_nothing_is_asked_for(host: str) -> None:
     assert Settings(host=host).host == host.strip("[]")
+    for authenticated in (True, False):
+        Settings(host=host).check_exposure(authenticated)
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "", "localhost.example.org", "::2"])
-def test_other_addresses_are_refused_with_the_reason(host: str) -> None:
-    with pytest.raises(ConfigurationError, match="is not a loopback address.*until access control is built in"):
-        Settings(host=host)
+@pytest.mark.parametrize("host", REACHABLE)
+def test_an_address_that_others_reach_needs_authentication_and_a_protected_way(host: str) -> None:
+    for more in ({}, TLS):
+        with pytest.raises(ConfigurationError, match="not a loopback address .*without authentication.*--insecure"):
+            Settings(host=host, **more).check_exposure(False)
+    with pytest.raises(ConfigurationError, match="without authentication.*--insecure"):
+        Settings(host=host, **PROXY).check_exposure(False)
+    with pytest.raises(ConfigurationError, match="without TLS .*--tls-cert.*--behind-proxy.*--insecure"):
+        Settings(host=host).check_exposure(True)
+    for more in (TLS, PROXY, {"insecure": True}):
+        Settings(host=host, **more).check_exposure(True)
+    Settings(host=host, insecure=True).check_exposure(False)
+
+
+def test_behind_a_proxy_loopback_is_not_this_machine_alone() -> None:
+    with pytest.raises(ConfigurationError, match="whoever reaches the proxy .*--insecure"):
+        Settings(**PROXY).check_exposure(False)
+    Settings(**PROXY).check_exposure(True)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"tls_cert": "cert.pem"}, "--tls-cert and --tls-key go together"),
+        ({"tls_key": "key.pem"}, "--tls-cert and --tls-key go together"),
+        ({"behind_proxy": True}, "--behind-proxy needs --trusted-proxies"),
+        ({"trusted_proxies": "::1"}, "--trusted-proxies goes with --behind-proxy"),
+    ],
+)
+def test_what_belongs_together_is_asked_for_together(given: dict[str, Any], expected: str) -> None:
+    for authenticated in (True, False):
+        with pytest.raises(ConfigurationError, match=expected):
+            Settings(**given, insecure=True).check_exposure(authenticated)
+
+
+@pytest.mark.parametrize("name", ["jwt_secret", "jwt_keys", "jwks_file", "jwks_url", "auth_url"])
+def test_an_empty_variable_never_turns_authentication_off(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"COLLAB_{name.upper()} is empty"):
+        load_settings(environ={f"COLLAB_{name.upper()}": ""})
+    with pytest.raises(ConfigurationError, match=f"--{name.replace('_', '-')}: "):
+        load_settings({name: ""}, environ={})
+
+
+def test_lists_are_read_from_text_and_from_arrays(tmp_path: Path) -> None:
+    config = write(tmp_path / "collab.toml", 'allowed_origins = ["https://A.example:443/", "http://b.example:8080"]')
+    assert load_settings(config=config, environ={}).allowed_origins == ("https://a.example", "http://b.example:8080")
+    assert Settings(trusted_proxies=" 10.0.0.0/8 , ::1").trusted_proxies == ("10.0.0.0/8", "::1/128")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({"host": " "}, "--host: is empty"),
+        ({"trusted_proxies": "10.0.0.1/8"}, "--trusted-proxies: '10.0.0.1/8' is no network"),
+        ({"trusted_proxies": "proxy.internal"}, "--trusted-proxies: 'proxy.internal' is no network"),
+        ({"allowed_origins": "app.example"}, "--allowed-origins: 'app.example' is no origin"),
+        ({"allowed_origins": "https://app.example/page"}, "is no origin as in https://app.example"),
+        ({"jwks_file": ""}, "--jwks-file: is empty"),
+        ({"max_connections": "-1"}, "--max-connections: must be greater than or equal to 0"),
+    ],
+)
+def test_what_is_no_entry_of_a_list_is_refused(flags: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(flags, environ={})
+    assert expected in str(caught.value)
 
 
 def test_a_password_is_never_shown(tmp_path: Path) -> None:
@@ -125,6 +216,13 @@ def test_a_password_is_never_shown(tmp_path: Path) -> None:
         load_settings(config=broken, environ={})
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
+    for name in ("jwt_secret", "jwks_url", "auth_url"):
+        settings = load_settings(environ={f"COLLAB_{name.upper()}": "https://user:hunter2@issuer.example/"})
+        assert "hunter2" not in repr(settings) + str(settings)
+        broken = write(tmp_path / "collab.toml", f'{name} = ["hunter2"]')
+        with pytest.raises(ConfigurationError) as caught:
+            load_settings(config=broken, environ={})
+        assert "hunter2" not in str(caught.value)
     unquoted = write(tmp_path / "unquoted.toml", f"database_url = {url}")
     with pytest.raises(ConfigurationError) as caught:
         load_settings(config=unquoted, environ={})
@@ -140,7 +238,9 @@ def test_every_option_says_what_it_means_and_its_unit_is_in_its_name() -> None:
     for option in options():
         assert option.description.endswith("."), option.name
         if option.kind == "NUMBER":
-            assert option.name.endswith(("_ms", "_seconds", "_days", "_ratio")), option.name
+            assert option.name.endswith(("_ms", "_seconds", "_per_second", "_per_minute", "_days", "_ratio")), (
+                option.name
+            )
 
 
 def test_the_documentation_lists_every_option_as_the_code_has_it() -> None:

@@ -49,7 +49,8 @@ class HookAuthenticator:
         self._owner: object = hook
         function: Any = getattr(hook, "authenticate", hook)
         # A callable object is async if its __call__ is.
-        if not any(inspect.iscoroutinefunction(f) for f in (function, getattr(function, "__call__", None))):  # noqa: B004
+        candidates = (function, getattr(function, "__call__", None))  # noqa: B004
+        if inspect.isclass(hook) or not any(map(inspect.iscoroutinefunction, candidates)):
             raise ConfigurationError("an authenticator is an async function or has an async method authenticate")
         self._function: Hook = function
         self._log = RateLimited(get_logger("auth"), clock=clock)

@@ -44,8 +44,8 @@ class UnknownKey(Unauthenticated):
 
     public = "the token is signed with a key that this server does not know"
 
-    def __init__(self) -> None:
-        super().__init__(self.public)
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(self.public if message is None else message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +123,10 @@ def verify(token: str, header: Header, keys: KeySet) -> dict[str, Any]:
 
     Raises:
         UnknownKey: none of the keys at hand has signed it, as far as can be told.
-        Unauthenticated: the key that it names has not signed it or is of another type; or its content
-            is not a JSON object.
+        Unauthenticated: the key that it names has not signed it, or its content is not a JSON object.
     """
     candidates = keys.candidates(header.algorithm, header.kid)
     if not candidates:
-        if keys.names(header.kid):
-            # Above all HS256 "signed" with a public key that everybody may read.
-            raise refuse(f"the key that the token names is not for its algorithm, {header.algorithm}")
         raise UnknownKey
     if len(candidates) > MAX_TRIED:
         raise refuse("the token does not name its key (kid), and this server has too many to try them all")
@@ -221,6 +217,8 @@ class TokenAuthenticator:
             raise AccessUnavailable("the key set was fetched too short a time ago to look for another key") from None
 
     def _explain(self, header: Header) -> None:
-        """Say it more exactly when no key is even of the type that the token needs."""
+        """Say it more exactly when the algorithm is wrong: above all HS256 "signed" with a key that is public."""
         if not self._keys.verifies(header.algorithm):
             raise refuse(f"the token is signed with {header.algorithm}, for which this server has no key")
+        if self._keys.names(header.kid):
+            raise refuse(f"the key that the token names is not for its algorithm, {header.algorithm}")

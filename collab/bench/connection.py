@@ -30,6 +30,8 @@ _BINARY, _PING, _PONG, _CLOSE = 0x82, 0x89, 0x8A, 0x88
 _ZERO_KEY = bytes(4)
 # Above this a frame is gathered in pieces instead of joined to the rest of the last chunk.
 _LARGE = 1 << 18
+
+_EMPTY_UPDATE = b"\x00\x00"
 # Of a large frame that nobody keeps, the beginning is: enough for the address, the types and the length.
 _HEAD = 1024
 
@@ -52,13 +54,14 @@ class Connection(asyncio.Protocol):
 
     Made by :func:`connect`. ``known`` holds, for each client ID, the clock behind the last update that
     came here; ``states`` the newest awareness clock. ``synced_at`` is the perf_counter time of the first
-    step 2, ``step2`` its update when ``keep`` was set, ``step2_size`` its length always.
+    step 2, ``step2`` its update when ``keep`` was set, ``step2_size`` its length always, ``vector_size`` that of the
+    state vector in the server's last step 1.
     """
 
     __slots__ = (
         "_accept", "_fronts", "_kept", "_large", "_large_head", "_large_left", "_prefix", "_request", "_rest",
         "_skipped", "closed", "closing", "document", "error", "keep", "known", "ledger", "ready",
-        "started_at", "states", "step2", "step2_size", "synced_at", "transport", "typists", "wire",
+        "started_at", "states", "step2", "step2_size", "synced_at", "transport", "typists", "vector_size", "wire",
     )  # fmt: skip
 
     def __init__(self, wire: Wire, document: str, ledger: Ledger, request: bytes, accept: bytes, keep: bool) -> None:
@@ -73,6 +76,7 @@ class Connection(asyncio.Protocol):
         self.synced_at = 0.0
         self.step2: bytes | None = None
         self.step2_size = 0
+        self.vector_size = 0
         self.closing = False
         self.error: Exception | None = None
         loop = asyncio.get_running_loop()
@@ -380,6 +384,10 @@ class Connection(asyncio.Protocol):
             self.ready.set_result(None)
 
     def _answer_step1(self, vector: bytes) -> None:
+        self.vector_size = len(vector)
+        if not self.typists:
+            self.send(bytes((SYNC, STEP_2)) + encode_var_bytes(_EMPTY_UPDATE))
+            return
         theirs: dict[int, int] = {}
         count, pos = read_var_uint(vector, 0)
         for _ in range(count):
@@ -387,7 +395,7 @@ class Connection(asyncio.Protocol):
             theirs[client], pos = read_var_uint(vector, pos)
         lacking = [typist for typist in self.typists if theirs.get(typist.client, 0) < typist.clock]
         if not lacking:
-            update = b"\x00\x00"
+            update = _EMPTY_UPDATE
         else:
             sections = [typist.encode(theirs.get(typist.client, 0))[1:-1] for typist in lacking]
             update = encode_var_uint(len(sections)) + b"".join(sections) + b"\x00"

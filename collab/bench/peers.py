@@ -45,16 +45,18 @@ class Candidate:
 
 
 OURS = Candidate("collab", None, WireName.Y_WEBSOCKET, "/ws")
+OURS_HOCUSPOCUS = Candidate("collab, Hocuspocus protocol", None, WireName.HOCUSPOCUS, "/hocuspocus")
 Y_WEBSOCKET = Candidate("@y/websocket-server", "y-websocket", WireName.Y_WEBSOCKET, "")
 HOCUSPOCUS = Candidate("@hocuspocus/server", "hocuspocus", WireName.HOCUSPOCUS, "")
-CANDIDATES = (OURS, Y_WEBSOCKET, HOCUSPOCUS)
+CANDIDATES = (OURS, OURS_HOCUSPOCUS, Y_WEBSOCKET, HOCUSPOCUS)
+_ONE_PROTOCOL = (OURS, Y_WEBSOCKET, HOCUSPOCUS)
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
     """A figure, and what it should be: at most (or least) ``factor`` of the best peer's, or a bound of its own.
 
-    ``against`` names the peers that count; empty, ``factor`` is absolute.
+    ``against`` names the peers that count; empty, ``factor`` is absolute. ``of`` is who has to reach it.
     """
 
     key: str
@@ -62,11 +64,14 @@ class Goal:
     factor: float
     against: tuple[Candidate, ...] = ()
     higher: bool = False
+    of: Candidate = OURS
 
 
 PEERS = (Y_WEBSOCKET, HOCUSPOCUS)
 _CPU = "server CPU for 1,000 deliveries, ms"
 _P99 = Goal("p99_ms", "p99 latency, ms", 1.0, PEERS)
+# What a client that is told "saved" may cost more than one that is not.
+_BOTH = Goal("cpu_ms_per_1000", f"{_CPU}, Hocuspocus to y-websocket protocol", 1.15, (OURS,), of=OURS_HOCUSPOCUS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +91,24 @@ class Plan:
 PLANS = (
     Plan(
         "one-writer", "One writer at 50 edits/s, 100 readers",
-        (Goal("cpu_ms_per_1000", _CPU, 0.9, (Y_WEBSOCKET,)), _P99),
+        (Goal("cpu_ms_per_1000", _CPU, 0.9, (Y_WEBSOCKET,)), _BOTH, _P99),
     ),
-    Plan("everybody", "100 clients in one room, 5 edits/s each", (Goal("cpu_ms_per_1000", _CPU, 0.6, PEERS), _P99)),
+    Plan(
+        "everybody", "100 clients in one room, 5 edits/s each",
+        (Goal("cpu_ms_per_1000", _CPU, 0.6, PEERS), _BOTH, _P99),
+    ),
     Plan(
         "many-rooms", "500 rooms of 2 clients, 1 edit/s each",
         (
             Goal("cpu_ms_per_1000", f"{_CPU}, against @y/websocket-server", 1.1, (Y_WEBSOCKET,)),
             Goal("cpu_ms_per_1000", f"{_CPU}, against @hocuspocus/server", 0.75, (HOCUSPOCUS,)),
+            _BOTH,
             _P99,
         ),
     ),
     Plan(
         "presence", "Presence: 100 clients moving 10 times a second",
-        (Goal("cpu_ms_per_1000", _CPU, 0.4, PEERS), _P99),
+        (Goal("cpu_ms_per_1000", _CPU, 0.4, PEERS), _BOTH, _P99),
     ),
     Plan(
         "max-one-room", "Highest rate with p99 under 100 ms: 1 room of 20",
@@ -115,12 +124,12 @@ PLANS = (
             Goal("memory_kib", "memory for each connection, KiB", 15.0),
             Goal("connects_per_s", "connects/s", 1.0, (Y_WEBSOCKET,), higher=True),
         ),
-        repetitions=2, peer_repetitions=2, quick={"connections": 2_000},
+        repetitions=2, peer_repetitions=2, candidates=_ONE_PROTOCOL, quick={"connections": 2_000},
     ),
     Plan(
         "cold-join", "A stored document of 100,000 single-character edits, after a restart",
         (Goal("first_ms", "first client in sync, ms", 40.0), Goal("last_ms", "last of 50 at once, ms", 150.0)),
-        peer_repetitions=1, keeps=True, quick={"edits": 20_000},
+        peer_repetitions=1, candidates=_ONE_PROTOCOL, keeps=True, quick={"edits": 20_000},
     ),
     Plan(
         "big-join", "A 20 MB document, 150 clients joining at once",
@@ -128,7 +137,7 @@ PLANS = (
             Goal("server_cpu_s", "server CPU in all, s", 2.0),
             Goal("others_p99_ms", "other rooms' p99 meanwhile, ms", 50.0),
         ),
-        peer_repetitions=1, quick={"megabytes": 5, "clients": 50},
+        peer_repetitions=1, candidates=_ONE_PROTOCOL, quick={"megabytes": 5, "clients": 50},
     ),
     Plan(
         "many-ids", "A document of 50,000 client IDs and 1,000,000 edits, beside a fresh one",
@@ -156,7 +165,7 @@ async def compare(*, quick: bool, only: list[str], show: Callable[[float, str], 
         for plan in plans
         for turn in range(1 if quick else plan.repetitions)
         for candidate in plan.candidates
-        if turn == 0 or candidate is OURS or turn < plan.peer_repetitions
+        if turn == 0 or candidate.folder is None or turn < plan.peer_repetitions
     ]
     runs: dict[tuple[str, str], list[Figures]] = {}
     for at, (plan, candidate) in enumerate(steps):
@@ -168,7 +177,8 @@ async def compare(*, quick: bool, only: list[str], show: Callable[[float, str], 
         part(0.0, "starting")
         figures = await _measure(plan, candidate, quick, part)
         runs.setdefault((plan.scenario, candidate.name), []).append(figures)
-    right = all(figures["right"] for (_, name), many in runs.items() if name == OURS.name for figures in many)
+    ours = {OURS.name, OURS_HOCUSPOCUS.name}
+    right = all(figures["right"] for (_, name), many in runs.items() if name in ours for figures in many)
     return _report(plans, runs, quick), right
 
 
@@ -320,7 +330,8 @@ def _report(plans: list[Plan], runs: dict[tuple[str, str], list[Figures]], quick
         "meanwhile. Only in the scenario with a restart do they keep files. Figures are medians of interleaved",
         "repetitions on a shared virtual machine whose speed drifts: trust ratios of one run, not decimals. In the",
         "search for the highest rate a client that types more than 150 times a second hands what it typed within",
-        "10 ms to its socket in one write, still a message and a frame each.",
+        "10 ms to its socket in one write, still a message and a frame each. Over the Hocuspocus protocol this server",
+        "acknowledges each edit after its commit, which the y-websocket protocol has no message for.",
         "",
         "```sh",
         "make bench" + (" ARGS=--quick" if quick else ""),
@@ -338,7 +349,7 @@ def _report(plans: list[Plan], runs: dict[tuple[str, str], list[Figures]], quick
             values = {candidate: _value(runs, plan.scenario, candidate.name, goal.key) for candidate in plan.candidates}
             rivals = [value for peer in goal.against if (value := values.get(peer)) is not None]
             best = (max(rivals) if goal.higher else min(rivals)) if rivals else None
-            wanted, reached, good = _verdict(goal, values[OURS], best)
+            wanted, reached, good = _verdict(goal, values[goal.of], best)
             cells = " | ".join(_number(values[candidate]) if candidate in values else "" for candidate in CANDIDATES)
             lines.append(
                 f"| {title} | {goal.meaning} | {cells} | {wanted} | {reached} | {'yes' if good else '**no**'} |"

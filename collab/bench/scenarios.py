@@ -352,12 +352,15 @@ async def _fill(
 
 
 async def join_at_once(bench: Bench, document: str, clients: int, within: float = 120.0) -> tuple[list[float], int]:
-    """Join with ``clients`` at once; return the seconds until each had its first sync, sorted, and its size."""
+    """Join with ``clients`` at once; return the seconds until each had its first sync, sorted, and its size.
+
+    The size is what a join carries: the server's step 2 and the state vector in its step 1, in bytes.
+    """
     ledger = Ledger()  # shared, so that what all are sent alike is read once
     start = perf_counter()
     opened = await gathered([lambda: connect(bench.target, document, ledger, within=within)] * clients, at_once=clients)
     try:
-        sizes = {connection.step2_size for connection in opened}
+        sizes = {connection.step2_size + connection.vector_size for connection in opened}
         if len(sizes) != 1:
             raise ProtocolError(f"joiners got first syncs of different sizes: {sorted(sizes)}")
         return sorted(connection.synced_at - start for connection in opened), sizes.pop()
@@ -576,7 +579,7 @@ async def _calm(bench: Bench, seconds: float = 60.0) -> None:
             return
 
 
-async def _join_cost(bench: Bench, document: str, times: int = 10) -> Figures:
+async def _join_cost(bench: Bench, document: str, times: int = 100) -> Figures:
     await _calm(bench)
     await join_at_once(bench, document, 1)
     watch = Stopwatch(bench.server)

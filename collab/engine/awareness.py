@@ -10,6 +10,8 @@ The rules beyond y-protocols, all of which protect the others:
   arrives are echoes (each y-websocket client re-sends every awareness update that it gets);
 - a state that a live session owns cannot be changed or removed by another session. The owner may
   be a dead socket whose client has come back on a new one, so the room asks for a probe of it;
+- where it is known who a session is, its states say so: the server writes it, so nobody poses as
+  somebody else;
 - a client that comes back with the clock at which its state was removed would be ignored by all
   (y-protocols wants a greater clock): it is told ``null`` for itself, upon which y-protocols makes
   it announce itself again with the next clock.
@@ -18,7 +20,7 @@ The rules beyond y-protocols, all of which protect the others:
 from __future__ import annotations
 
 from collab.errors import LimitExceeded
-from collab.protocol.awareness import NULL, Entry, check_state, decode_awareness, encode_awareness, is_newer
+from collab.protocol.awareness import NULL, Entry, check_state, decode_awareness, encode_awareness, is_newer, stamp_user
 from collab.protocol.session import Session
 
 # Payloads that the room has just broadcast, compared as bytes before they are decoded. Clients
@@ -81,7 +83,10 @@ class AwarenessStates:
                 if entry.state != NULL:
                     contested.append(owner)
                 continue
-            check_state(entry.state)
+            if session.user is None or entry.state == NULL:
+                check_state(entry.state)
+            else:
+                entry = entry._replace(state=stamp_user(entry.state, session.user))
             accepted.append(entry)
         self._check_limits(session, accepted)
         for entry in accepted:

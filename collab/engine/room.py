@@ -29,7 +29,7 @@ from typing import NamedTuple
 from collab.engine.awareness import AwarenessStates
 from collab.engine.document import NEW, Document, Row, Taken
 from collab.errors import CollabError, DocumentTooLarge, Forbidden, LimitExceeded, UpdateError
-from collab.protocol.awareness import AwarenessUpdate, encode_awareness
+from collab.protocol.awareness import AwarenessUpdate, QueryAwareness, encode_awareness
 from collab.protocol.session import Access, Event, Session
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.protocol.wire import Message, PermissionDenied, Stateless
@@ -164,7 +164,7 @@ class Room:
                 return ()
             return self.taken(session, taken, answer=answer)
         if type(message) is SyncStep1:
-            return (Send(session, SyncStep2(self.document.step2(message.state_vector))),)
+            return (*self.ask_again(session), Send(session, SyncStep2(self.document.step2(message.state_vector))))
         if type(message) is AwarenessUpdate:
             back, contested = self.awareness.apply(session, message.payload)
             if self.awareness.changed:
@@ -172,6 +172,9 @@ class Room:
             effects: list[Effect] = [Probe(owner) for owner in contested]
             if back:
                 effects.append(Send(session, AwarenessUpdate(encode_awareness(back))))
+                if session.acknowledges:
+                    # Hocuspocus providers 4 take the next clock upon that, but say so only when asked.
+                    effects.append(Send(session, QueryAwareness()))
             return effects
         if type(message) is Stateless:
             if session.access is Access.READ:
@@ -179,6 +182,14 @@ class Room:
             return [Send(other, message) for other in self.sessions if other.stateless and other is not session]
         states = self.awareness.everything()  # QueryAwareness
         return () if states is None else (Send(session, AwarenessUpdate(states)),)
+
+    def ask_again(self, session: Session) -> Sequence[Effect]:
+        """Give what goes before the answer to a SyncStep1: a question, if none is open to one that acknowledges.
+
+        A Hocuspocus provider that syncs again (``forceSync``) counts itself unsaved until what it answers
+        to a SyncStep1 of the server is acknowledged.
+        """
+        return (self._ask(session),) if session.acknowledges and not session.unanswered else ()
 
     def refused(self, session: Session, error: CollabError, *, answer: bool) -> Sequence[Effect]:
         """Go on after an update was not taken: tell the session, if its protocol can, else raise ``error``."""

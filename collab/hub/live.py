@@ -190,6 +190,11 @@ class LiveRoom:
         return bool(self._lagging)
 
     @property
+    def exists(self) -> bool:
+        """Whether the document is stored, or will be with what it holds."""
+        return self.document_id is not None or self.room.document.version > 0
+
+    @property
     def occupied(self) -> bool:
         """Whether anybody is here."""
         return bool(self.room.sessions)
@@ -294,6 +299,7 @@ class LiveRoom:
         document = self.room.document
         if member.state is State.LAGGING:
             decode_state_vector(state_vector)  # a malformed one is refused now
+            self.perform(self.room.ask_again(member))
             member.since, member.asks = state_vector, True
             return
         if self._frames_version != document.version:
@@ -304,6 +310,7 @@ class LiveRoom:
         if frame is None:
             frame = member.encoder.encode(SyncStep2(document.step2(state_vector)))
             self._frames[member.encoder, state_vector] = frame
+        self.perform(self.room.ask_again(member))
         self._send(member, frame)
 
     def drop_frames(self) -> None:

@@ -85,6 +85,76 @@ def is_newer(known_clock: int, state_known: bool, entry: Entry) -> bool:
     return entry.clock > known_clock or (entry.clock == known_clock and state_known and entry.state == NULL)
 
 
+class User(NamedTuple):
+    """Who a client is, as its token says: the ``sub`` and a name to show."""
+
+    sub: str
+    name: str
+
+
+def stamp_user(state: bytes, user: User) -> bytes:
+    """Write who a client really is into the field ``user`` of its state; the rest of the text stays as it is.
+
+    ``user.sub`` and ``user.name`` are the server's, other members of ``user`` (a colour) the client's. A
+    state that is no object has no such field and stays as it is.
+
+    Raises:
+        DecodeError: as ``check_state``.
+    """
+    try:
+        text = state.decode()
+        if not text.lstrip(_WHITESPACE).startswith("{"):
+            check_state(state)
+            return state
+        return _stamp(text, user).encode()
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"awareness state: not JSON ({type(error).__name__})") from None
+
+
+def _stamp(text: str, user: User) -> str:
+    """Give the text of an object with its members ``user`` replaced by one at the end."""
+    pos = _skip(text, 0) + 1
+    kept: list[str] = []
+    shown: dict[str, object] = {}
+    pos = _skip(text, pos)
+    while text[pos : pos + 1] != "}":
+        begin = pos
+        if text[pos : pos + 1] != '"':
+            raise ValueError("a member without a name")
+        name, pos = _decoder.raw_decode(text, pos)
+        pos = _skip(text, pos)
+        if text[pos : pos + 1] != ":":
+            raise ValueError("a member without a value")
+        start = _skip(text, pos + 1)
+        _, pos = _decoder.raw_decode(text, start)
+        if name == "user":
+            # A name may stand there more than once; JavaScript takes the last.
+            value = json.loads(text[start:pos])
+            shown = value if isinstance(value, dict) else {}
+        else:
+            kept.append(text[begin:pos])
+        pos = _skip(text, pos)
+        if text[pos : pos + 1] == ",":
+            pos = _skip(text, pos + 1)
+            if text[pos : pos + 1] == "}":
+                raise ValueError("a comma before the end")
+        elif text[pos : pos + 1] != "}":
+            raise ValueError("no comma between members")
+    if _skip(text, pos + 1) != len(text):
+        raise ValueError("something behind the object")
+    stamp = json.dumps({**shown, **user._asdict()}, ensure_ascii=False, separators=(",", ":"))
+    return "{" + ",".join([*kept, f'"user":{stamp}']) + "}"
+
+
+_WHITESPACE = " \t\n\r"  # of JSON, RFC 8259 section 2
+
+
+def _skip(text: str, pos: int) -> int:
+    while text[pos : pos + 1] in _WHITESPACE and pos < len(text):
+        pos += 1
+    return pos
+
+
 def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 

@@ -24,14 +24,17 @@ The traps that the published clients set are written at the constant or function
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from collab.errors import (
+    AccessExpired,
     AccessUnavailable,
     AddressError,
     DecodeError,
     InvalidDocumentName,
     LimitExceeded,
+    Overloaded,
     PeerTooSlow,
     ServerStopping,
     StoreUnavailable,
@@ -39,7 +42,7 @@ from collab.errors import (
 from collab.protocol.awareness import EMPTY_AWARENESS_UPDATE, AwarenessUpdate, QueryAwareness
 from collab.protocol.lib0 import encode_var_bytes, encode_var_string, encode_var_uint, read_var_bytes, read_var_uint
 from collab.protocol.session import Access
-from collab.protocol.sync import STEP1, decode_sync, encode_sync
+from collab.protocol.sync import STEP1, STEP2, decode_sync, encode_sync
 from collab.protocol.wire import (
     CloseCode,
     Message,
@@ -67,12 +70,14 @@ _MAX_VERSION_BYTES = 64
 CLOSE_UNREADABLE = CloseCode(4401, "unreadable message: binary frames that begin with a document name")
 CLOSE_UNAUTHENTICATED = CloseCode(4408, "nothing was authenticated in time")
 CLOSE_RESET = CloseCode(4205, "too much was sent before authentication")
+CLOSE_EXPIRED = CloseCode(4501, AccessExpired.public)
 CLOSE_FAILED = CloseCode(4500, "internal error, come back")
 
 # The first class of an error's ancestry that stands here says how the socket is closed so that the
 # provider comes back. An error without a class here is one document's affair: PermissionDenied.
 CLOSE_CODES: dict[type[BaseException], int] = {
     AddressError: 4401,
+    Overloaded: 1013,
     PeerTooSlow: 4508,
     ServerStopping: 1012,
     StoreUnavailable: 1013,
@@ -152,6 +157,11 @@ def is_step1(frame: bytes, pos: int) -> bool:
     messages may come before both, while a token is fetched.
     """
     return frame[pos : pos + 2] == bytes((SYNC, STEP1))
+
+
+def is_step2(frame: bytes, pos: int) -> bool:
+    """Tell whether the message behind the address is a SyncStep2."""
+    return frame[pos : pos + 2] == bytes((SYNC, STEP2))
 
 
 def decode(frame: bytes, pos: int) -> ClientMessage | None:
@@ -296,6 +306,10 @@ class WaitingFrames:
         self.frames -= 1
         self.nbytes -= len(frame)
         return frame
+
+    def of(self, address: bytes) -> Iterable[bytes]:
+        """Give what waits for an address, in order."""
+        return self._queues.get(address, ())
 
     def take_all(self, address: bytes) -> list[bytes]:
         """Remove and return all frames of an address, in order."""

@@ -15,6 +15,7 @@ from enum import Enum
 from typing import ClassVar
 
 from collab.errors import ProtocolError
+from collab.protocol.awareness import User
 
 
 class State(Enum):
@@ -76,6 +77,7 @@ class Session:
         state: where it stands; change it only through ``on``.
         access: what its client may do; it may change while the session lives.
         author: who the client is, as the journal records it; None while nobody has said.
+        user: who its awareness states say it is; None leaves that to the client.
         asked, answered: SyncStep1 sent to the client, SyncStep2 received from it.
         blocked: the (client, clock) that a SyncStep2 referred to and the room still lacks.
         held: what became of its updates from the first on that is not whole yet; None while there is none.
@@ -85,12 +87,13 @@ class Session:
     acknowledges: ClassVar[bool] = False
     stateless: ClassVar[bool] = False
 
-    __slots__ = ("access", "answered", "asked", "author", "awareness", "blocked", "held", "state")
+    __slots__ = ("access", "answered", "asked", "author", "awareness", "blocked", "held", "state", "user")
 
     def __init__(self) -> None:
         self.state = State.ARRIVED
         self.access = Access.WRITE
         self.author: str | None = None
+        self.user: User | None = None
         self.asked = 0
         self.answered = 0
         self.blocked: tuple[int, int] | None = None

@@ -43,8 +43,8 @@ class EagerWebSocketResponse(web.WebSocketResponse):
 
     __slots__ = ("take",)
 
-    def __init__(self, *, timeout: float, max_msg_size: int, autoping: bool, compress: bool) -> None:
-        super().__init__(timeout=timeout, max_msg_size=max_msg_size, autoping=autoping, compress=compress)
+    def __init__(self, *, timeout: float, max_msg_size: int) -> None:
+        super().__init__(timeout=timeout, max_msg_size=max_msg_size, autoping=False, autoclose=False, compress=False)
         self.take: Callable[[WSMessage | WSMessageTextBytes], bool] | None = None
 
     @property

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import struct
 
+from collab.protocol.wire import CloseCode
+
 _FIN_BINARY = 0x82
+_FIN_CLOSE = 0x88
 _FIN_PING = 0x89
 _FIN_PONG = 0x8A
 
@@ -29,3 +32,9 @@ PING = bytes((_FIN_PING, 0))
 def pong_frame(payload: bytes) -> bytes:
     """Return the answer to a ping; a control frame carries at most 125 bytes."""
     return b"%c%c%b" % (_FIN_PONG, len(payload), payload)
+
+
+def close_frame(code: CloseCode | None) -> bytes:
+    """Return a close frame with its code and reason, or without any."""
+    payload = b"" if code is None else code.code.to_bytes(2) + code.reason.encode()
+    return b"%c%c%b" % (_FIN_CLOSE, len(payload), payload)

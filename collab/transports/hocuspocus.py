@@ -16,18 +16,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from collab.errors import CollabError, DecodeError, LimitExceeded, ServerStopping
+from collab.auth.access import Grant
+from collab.errors import AccessExpired, CollabError, DecodeError, LimitExceeded, ServerStopping
 from collab.hub.live import LiveRoom
 from collab.hub.member import Member
 from collab.protocol import hocuspocus
+from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.hocuspocus import BroadcastStateless, ClientMessage, Close, Token, WaitingFrames
 from collab.protocol.session import Access, Event, State
 from collab.protocol.wire import CloseCode, Message, PermissionDenied, Stateless, SyncStatus
+from collab.transports.audit import LIMIT
 from collab.transports.eager import EagerWebSocketResponse
 from collab.transports.frames import binary_frame
 from collab.transports.limits import TokenBucket
@@ -43,6 +47,12 @@ _RETRY_LAST = 10.0
 # Seconds after a client's CLOSE until it is answered, unless it has opened the document again: the new
 # provider of that name would take the answer for its own end. A page that does so sends both at once.
 _CLOSED_AFTER = 0.05
+
+# Seconds before the end of what was granted in which a provider may fetch a fresh token.
+_TOKEN_LEAD = 30.0
+
+# Updates under a denied address that are remembered, to be acknowledged should it be let in.
+_MAX_DROPPED = 5_000
 
 # Addresses that were closed of late, under which providers 2 send one more awareness message.
 _MAX_DEPARTED = 20
@@ -98,10 +108,28 @@ class Channel:
         member: its session; a new one after each end that leaves the channel.
         live: the room, from the moment in which the session has joined it.
         ready: nothing waits any more, so messages go straight to the room.
-        task: what is under way for it (asking for access, opening); None if nothing is.
+        task: asks for access and opens the document; None when that is done.
+        asking, expiry: when its client is asked for a fresh token, and when its access ends.
+        dropped: updates that came while it was denied.
+        renewal: looks at a token that came while the session is live; None when that is done.
     """
 
-    __slots__ = ("_connection", "address", "encoder", "live", "mark", "member", "ready", "task", "waiting", "write")
+    __slots__ = (
+        "_connection",
+        "address",
+        "asking",
+        "dropped",
+        "encoder",
+        "expiry",
+        "live",
+        "mark",
+        "member",
+        "ready",
+        "renewal",
+        "task",
+        "waiting",
+        "write",
+    )
 
     def __init__(self, connection: HocuspocusConnection, address: bytes) -> None:
         self._connection = connection
@@ -115,6 +143,17 @@ class Channel:
         self.live: LiveRoom | None = None
         self.ready = False
         self.task: asyncio.Task[None] | None = None
+        self.renewal: asyncio.Task[None] | None = None
+        self.dropped = 0
+        self.asking: asyncio.TimerHandle | None = None
+        self.expiry: asyncio.TimerHandle | None = None
+
+    def forget_expiry(self) -> None:
+        """Wait no longer for the end of what was granted."""
+        for timer in (self.asking, self.expiry):
+            if timer is not None:
+                timer.cancel()
+        self.asking = self.expiry = None
 
     @property
     def name(self) -> str:
@@ -123,6 +162,7 @@ class Channel:
 
     def end(self, member: Member, error: CollabError) -> None:
         """Tell the client that this session is over, and why."""
+        self._connection.sockets.guard.audit.note(error, self._connection.peer, self.name)
         self._connection.refuse(self, error)
 
     def probe(self) -> None:
@@ -163,7 +203,7 @@ class HocuspocusConnection(Connection):
         self._last: Channel | None = None  # the one that spoke last; most sockets have only one
         self._waiting_frames = WaitingFrames()
         self._unproven: set[bytes] = set()  # addresses that have shown no token
-        self._departed: dict[bytes, None] = {}
+        self._departed: dict[bytes, asyncio.TimerHandle] = {}  # with when each is told so
         self._opened_at = asyncio.get_running_loop().time()
         self._established = False  # whether any document was ever granted
         self._stateless: TokenBucket | None = None
@@ -186,6 +226,8 @@ class HocuspocusConnection(Connection):
         decoded = hocuspocus.decode(data, pos)
         if decoded is None or isinstance(decoded, (Token, Close, BroadcastStateless)) or channel.live is None:
             return False
+        if type(decoded) is AwarenessUpdate:
+            self.awareness += 1
         channel.live.receive(channel.member, decoded)
         self._last = channel
         return True
@@ -205,8 +247,14 @@ class HocuspocusConnection(Connection):
         address, pos = hocuspocus.read_address(data)
         channel = self.channels.get(address)
         if channel is None:
-            if address in self._departed and data[pos : pos + 1] == bytes((hocuspocus.AWARENESS,)):
-                return
+            if address in self._departed:
+                if data[pos : pos + 1] == bytes((hocuspocus.AWARENESS,)):
+                    return
+                if hocuspocus.is_step2(data, pos):
+                    # It answers a question of the session that was closed, so whoever sends it does not know
+                    # of its end: made, destroyed and made again before the socket was open, the first one's
+                    # CLOSE has come behind the second one's Auth. After a reconnect only the second is there.
+                    raise LimitExceeded("a SyncStep2 behind the CLOSE of its document")
             channel = self._add(address)
             if channel is None:
                 return
@@ -244,13 +292,13 @@ class HocuspocusConnection(Connection):
         limit = self.sockets.options.max_documents
         if len(self.channels) >= limit:
             reason = f"more than {limit} documents on one connection"
+            self.sockets.guard.audit.write(LIMIT, "documents", reason, self.peer)
             self.sockets.limited.info("documents", "refused: %s", reason, to=self.log())
             self.send_control(_encoder(address).frame(hocuspocus.encode(PermissionDenied(reason))))
             return None
         self._unproven.add(address)
         if len(self._unproven) > WaitingFrames.MAX_ADDRESSES:
             raise LimitExceeded(f"{len(self._unproven)} documents before authentication")
-        self._departed.pop(address, None)
         channel = self.channels[address] = Channel(self, address)
         return channel
 
@@ -270,9 +318,11 @@ class HocuspocusConnection(Connection):
         live, channel.live = channel.live, None
         if live is not None:
             live.leave(channel.member)
-        task, channel.task = channel.task, None
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
+        channel.forget_expiry()
+        for task in (channel.task, channel.renewal):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+        channel.task = channel.renewal = None
 
     def refuse(self, channel: Channel, error: Exception) -> None:
         """End one session and say why: by closing the socket if coming back may help, else under its address."""
@@ -280,7 +330,7 @@ class HocuspocusConnection(Connection):
         if code is None and not isinstance(error, CollabError):
             code = hocuspocus.CLOSE_FAILED
         if code is not None:
-            self.close_soon(code)
+            self.close(code)
             return
         assert isinstance(error, CollabError)
         self._end_session(channel)
@@ -299,12 +349,14 @@ class HocuspocusConnection(Connection):
         state = channel.member.state
         if state is State.ARRIVED or state is State.DENIED:
             if kind == hocuspocus.CLOSE:
+                self._waiting_frames.take_all(channel.address)  # it came before
                 await self._detach(channel)
                 return
             if kind == hocuspocus.AUTH:
                 try:
                     message = hocuspocus.decode(frame, pos)
                 except (DecodeError, LimitExceeded) as error:
+                    await self.drained()
                     channel.member.on(Event.PRESENTED)
                     self._note(channel, error)
                     self.refuse(channel, error)
@@ -316,23 +368,51 @@ class HocuspocusConnection(Connection):
             if state is State.ARRIVED and hocuspocus.is_step1(frame, pos):
                 self._present(channel, "")
         waiting = self._waiting_frames
+        if state is State.AUTHENTICATING and kind == hocuspocus.AUTH and not self._closes(channel):
+            await self._present_again(channel, frame, pos)
+            return
         waiting.put(channel.address, frame)
         if state is State.DENIED:
             self._thin_out(channel)
         while waiting.full:
             await self._relieve()
 
+    def _closes(self, channel: Channel) -> bool:
+        """Tell whether a CLOSE waits: what comes behind it is for the next session."""
+        pos = len(channel.encoder.prefix)
+        return any(
+            frame[pos : pos + 1] == bytes((hocuspocus.CLOSE,)) for frame in self._waiting_frames.of(channel.address)
+        )
+
+    async def _present_again(self, channel: Channel, frame: bytes, pos: int) -> None:
+        """Look at a newer token instead of the one that is being looked at, which may take for ever."""
+        try:
+            message = hocuspocus.decode(frame, pos)
+        except (DecodeError, LimitExceeded) as error:
+            await self.drained()
+            self._note(channel, error)
+            self.refuse(channel, error)
+            return
+        assert isinstance(message, Token)
+        if channel.task is not None:
+            channel.task.cancel()
+        channel.member = HocuspocusMember(channel.encoder, channel)
+        self._present(channel, message.token)
+
     def _thin_out(self, channel: Channel) -> None:
         """Keep of what waits for a denied channel its last SyncStep1 and awareness message.
 
         People type on in a document that is denied. Nothing is lost: should it be let in, both sides tell
-        each other what they lack.
+        each other what they lack, and then the updates that were dropped here are acknowledged.
         """
         pos = len(channel.encoder.prefix)
         last: dict[bytes, bytes] = {}
         for frame in self._waiting_frames.take_all(channel.address):
-            if frame[pos : pos + 1] == bytes((hocuspocus.AWARENESS,)) or hocuspocus.is_step1(frame, pos):
-                last[frame[pos : pos + 1]] = frame
+            kind = frame[pos : pos + 1]
+            if kind == bytes((hocuspocus.AWARENESS,)) or hocuspocus.is_step1(frame, pos):
+                last[kind] = frame
+            elif kind == bytes((hocuspocus.SYNC,)) and channel.dropped < _MAX_DROPPED:
+                channel.dropped += 1
         for frame in last.values():
             self._waiting_frames.put(channel.address, frame)
 
@@ -370,16 +450,25 @@ class HocuspocusConnection(Connection):
             name = hocuspocus.document_name(channel.address)
             grant = await self._patiently(channel, lambda: self.authenticate(token, name))
             member.grant(grant.access, grant.user)
-            self._established = True
-            self.write(channel.encoder.frame(hocuspocus.encode_authenticated(grant.access)))
+            await self.drained()
             live = await self._patiently(channel, lambda: self.sockets.hub.open(name))
-            if live.ended is not None:
-                raise live.ended
-            self._unproven.discard(channel.address)
+            # From here to the join nothing is awaited: an empty room may leave memory at any time.
             if self.closing:
                 return
+            self.check_enter(live, grant)
+            self._established = True
+            self._unproven.discard(channel.address)
+            # Not before: providers 2 that have got any message come back at once and for ever when the
+            # socket is closed, because the store is down, say; without one they wait longer each time.
+            self.write(channel.encoder.frame(hocuspocus.encode_authenticated(grant.access)))
+            self.identify(member, grant)
             live.join(member)
             channel.live = live
+            self._watch_expiry(channel, grant)
+            if channel.dropped and grant.access is not Access.READ:
+                # The answer to the SyncStep1 that the client has just been sent holds them all.
+                member.held = [True] * channel.dropped
+            channel.dropped = 0
             while member.state is not State.CLOSED:
                 frame = self._waiting_frames.take(channel.address)
                 if frame is None:
@@ -389,9 +478,23 @@ class HocuspocusConnection(Connection):
         except Exception as error:
             self._note(channel, error)
             if self.channels.get(channel.address) is not channel:
-                self.close_soon(self.close_code(error))
+                self.close(self.close_code(error))
             elif member is channel.member:
+                await self.drained()
+                behind = self._from_next_start(channel)
                 self.refuse(channel, error)
+                for frame in behind:
+                    await self.receive(frame)
+
+    def _from_next_start(self, channel: Channel) -> list[bytes]:
+        """Remove and return what waits from the next CLOSE or Auth on: what is refused before does not concern it."""
+        pos = len(channel.encoder.prefix)
+        frames = self._waiting_frames.take_all(channel.address)
+        starts = (bytes((hocuspocus.CLOSE,)), bytes((hocuspocus.AUTH,)))
+        start = next((at for at, frame in enumerate(frames) if frame[pos : pos + 1] in starts), len(frames))
+        for frame in frames[:start]:
+            self._waiting_frames.put(channel.address, frame)
+        return frames[start:]
 
     async def _patiently(self, channel: Channel, attempt: Callable[[], Awaitable[Result]]) -> Result:
         """Try again what may succeed later, while other documents of the socket go on; alone, it fails."""
@@ -421,8 +524,11 @@ class HocuspocusConnection(Connection):
             elif isinstance(message, (Token, Close, BroadcastStateless, Stateless)):
                 await self._handle_own(channel, live, message)
             else:
+                if type(message) is AwarenessUpdate:
+                    self.awareness += 1
                 await self.give(live, member, message, len(frame))
         except CollabError as error:
+            await self.drained()
             if channel.member is member:
                 self._note(channel, error)
                 self.refuse(channel, error)
@@ -430,9 +536,9 @@ class HocuspocusConnection(Connection):
     async def _handle_own(self, channel: Channel, live: LiveRoom, message: ClientMessage) -> None:
         """Take a message that only this protocol has."""
         if isinstance(message, Token):
-            if channel.task is not None:
-                channel.task.cancel()  # a newer token is what counts
-            channel.task = self.sockets.tasks.spawn(
+            if channel.renewal is not None:
+                channel.renewal.cancel()  # a newer token is what counts
+            channel.renewal = self.sockets.tasks.spawn(
                 self._renew(channel, channel.member, message.token), "renewing a token"
             )
         elif isinstance(message, Close):
@@ -441,18 +547,25 @@ class HocuspocusConnection(Connection):
             await self._relay(channel, live, message)
         else:
             self.sockets.limited.info("broadcast", "refused: BroadcastStateless", to=self.log(channel.name))
+            await self.drained()
+            behind = self._from_next_start(channel)
             self._remove(channel)
             self.write(channel.encoder.frame(hocuspocus.CLOSED_FOR_BROADCAST))
+            for frame in behind:
+                await self.receive(frame)
 
     async def _detach(self, channel: Channel) -> None:
         """Close one document, as its client has asked for."""
+        await self.drained()
         # A page that closes a document and opens it again at once has sent both by now.
         behind = self._waiting_frames.take_all(channel.address)
         self._remove(channel)
-        self._departed[channel.address] = None
+        loop = asyncio.get_running_loop()
+        if (told := self._departed.pop(channel.address, None)) is not None:
+            told.cancel()  # once is enough
+        self._departed[channel.address] = loop.call_later(_CLOSED_AFTER, self._say_closed, channel)
         if len(self._departed) > _MAX_DEPARTED:
             del self._departed[next(iter(self._departed))]
-        asyncio.get_running_loop().call_later(_CLOSED_AFTER, self._say_closed, channel)
         for frame in behind:
             await self.receive(frame)
 
@@ -471,14 +584,33 @@ class HocuspocusConnection(Connection):
                 self.refuse(channel, error)
             return
         finally:
-            if channel.task is asyncio.current_task():
-                channel.task = None
+            if channel.renewal is asyncio.current_task():
+                channel.renewal = None
         if member.state is State.CLOSED:
             return
-        member.author = grant.user
+        self.identify(member, grant)
+        self._watch_expiry(channel, grant)
         if member.access is not grant.access:
             member.access = grant.access
             self.write(channel.encoder.frame(hocuspocus.encode_authenticated(grant.access)))
+
+    def _watch_expiry(self, channel: Channel, grant: Grant) -> None:
+        """Ask for a fresh token in time, and end what was granted when it runs out."""
+        channel.forget_expiry()
+        channel.asking = self.when_expired(grant, partial(self._ask_for_token, channel), _TOKEN_LEAD)
+        channel.expiry = self.when_expired(grant, partial(self._expire, channel))
+
+    def _ask_for_token(self, channel: Channel) -> None:
+        self.send_control(channel.encoder.frame(hocuspocus.TOKEN_REQUEST))
+
+    def _expire(self, channel: Channel) -> None:
+        error = AccessExpired("the token has expired")
+        self._note(channel, error)
+        if any(other.live is not None for other in self.channels.values() if other is not channel):
+            self.refuse(channel, error)
+        else:
+            # Providers before 3.3 cannot be asked; coming back they show what their token function gives.
+            self.close(hocuspocus.CLOSE_EXPIRED)
 
     async def _relay(self, channel: Channel, live: LiveRoom, message: Stateless) -> None:
         options = self.sockets.options
@@ -498,6 +630,7 @@ class HocuspocusConnection(Connection):
         live.receive(channel.member, message)
 
     def _note(self, channel: Channel, error: Exception) -> None:
+        self.sockets.guard.audit.note(error, self.peer, channel.name)
         limited, log = self.sockets.limited, self.log(channel.name)
         if isinstance(error, CollabError):
             limited.info(type(error).__name__, "refused: %s", error, to=log)

@@ -23,17 +23,23 @@ from aiohttp import WSMessage, WSMsgType, web
 from aiohttp._websocket.models import WSMessageTextBytes
 
 from collab.auth.access import AccessRequest, Authenticator, Grant
-from collab.errors import AccessUnavailable, CollabError, ServerStopping
+from collab.errors import AccessDenied, AccessUnavailable, CollabError, DocumentNotFound, ServerStopping
 from collab.hub.hub import Hub
 from collab.hub.live import SLICED, LiveRoom
 from collab.hub.member import Member
 from collab.hub.tasks import Tasks
+from collab.protocol.awareness import User
+from collab.protocol.session import Access
 from collab.protocol.sync import SyncStep2, SyncUpdate
 from collab.protocol.wire import CloseCode, Message
-from collab.telemetry import ConnectionLog, RateLimited, get_logger
+from collab.telemetry import ConnectionLog, RateLimited, get_logger, shown_name
+from collab.transports.audit import LIMIT
 from collab.transports.eager import EagerWebSocketResponse
-from collab.transports.frames import PING, pong_frame
+from collab.transports.frames import PING, close_frame, pong_frame
+from collab.transports.guard import Guard
+from collab.transports.limits import Meter, Ticket
 from collab.transports.pacing import PORTION, Pacer
+from collab.transports.refusals import Refusals
 
 _log = get_logger("connection")
 
@@ -45,8 +51,16 @@ _BUDGET_SECONDS = 0.002
 # Seconds that a client gets to answer a close before its connection is cut.
 _CLOSE_SECONDS = 5.0
 
+# Seconds between looks at a full outbox on which an answer waits.
+_DRAIN_PAUSE = 0.05
+
 # Seconds within which a probed client must have sent anything at all, its pong at the least.
 _PROBE_SECONDS = 5.0
+
+# Bytes that a client may send between two looks at how much it sends; messages are looked at by the budget.
+_SETTLE_BYTES = 64 * 1024
+
+_CUT = CloseCode(1013, "others need the place: show a token sooner, come back later")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,7 @@ class WebSocketOptions:
     stateless: bool
     max_stateless_bytes: int
     stateless_rate: float
+    stamp_users: bool
 
 
 class Connection(ABC):
@@ -71,6 +86,11 @@ class Connection(ABC):
         mark: bytes waiting past which the client counts as slow.
         heard: something arrived since the last sweep; ``heard_at`` is when the last sweep saw that.
         quiet: nothing but keepalives was written since the last sweep.
+        client: who is at the other end; ``peer`` is its address.
+        refused: why nothing can be done here, whatever token is shown; found before ``open``.
+        ticket: the place that the socket takes; None until it has one.
+        messages, nbytes, awareness: what was received since ``settle``; for ``awareness`` the wire
+            protocol counts.
     """
 
     text_close: ClassVar[CloseCode]
@@ -86,15 +106,21 @@ class Connection(ABC):
         "_waited",
         "_write",
         "_ws",
+        "awareness",
+        "client",
         "closing",
         "heard",
         "heard_at",
         "mark",
+        "messages",
+        "nbytes",
         "peer",
         "pinged",
         "quiet",
+        "refused",
         "request",
         "sockets",
+        "ticket",
     )
 
     def __init__(
@@ -112,7 +138,11 @@ class Connection(ABC):
         self._buffered = transport.get_write_buffer_size
         self._number = number
         self.request = request
-        self.peer = request.remote or ""
+        self.client = sockets.guard.peer(request)
+        self.peer = self.client.address
+        self.refused: AccessDenied | None = None
+        self.ticket: Ticket | None = None
+        self.messages = self.nbytes = self.awareness = 0
         self.mark = sockets.options.outbox_bytes
         self.closing = False
         self._budget = 0
@@ -158,6 +188,11 @@ class Connection(ABC):
     def keepalive_frame(self) -> bytes | None:
         """Return a frame that feeds the client's watchdog and does nothing else."""
 
+    @property
+    def document_name(self) -> str | None:
+        """The document that the whole socket is for, if there is one."""
+        return None
+
     def overdue(self, now: float) -> CloseCode | None:
         """Return how to close a client that has not done in time what it must do."""
         return None
@@ -183,7 +218,7 @@ class Connection(ABC):
         if message.type is not WSMsgType.BINARY:
             return False
         data = message.data
-        if len(data) > SLICED or self.sockets.stopping:
+        if len(data) > SLICED or self.sockets.stopping or self.closing:
             return False
         try:
             if not self.take_small(data):
@@ -192,7 +227,19 @@ class Connection(ABC):
             return False
         self._budget = budget - 1
         self.heard = True
+        self.messages += 1
+        self.nbytes += len(data)
         return True
+
+    def settle(self, meter: Meter, now: float) -> float:
+        """Account for what was received; return the seconds for which nothing more is to be read.
+
+        Raises:
+            Overloaded: the client sends far too much.
+        """
+        pause = meter.settle(now, self.messages, self.nbytes, self.awareness)
+        self.messages = self.nbytes = self.awareness = 0
+        return pause
 
     # Writing
 
@@ -251,6 +298,15 @@ class Connection(ABC):
             self._portions = None
         return True
 
+    async def drained(self) -> None:
+        """Wait until the client has read most of what waits for it.
+
+        Call it before an answer that a client can ask for as often as it likes: one that reads nothing is
+        not read any further either, and is taken for dead in the end.
+        """
+        while self.waiting() > self.mark and not self.closing:  # noqa: ASYNC110 - a transport has one watcher of its marks
+            await asyncio.sleep(_DRAIN_PAUSE)
+
     # As the outbox of its members
 
     def probe(self) -> None:
@@ -271,7 +327,7 @@ class Connection(ABC):
             return
         code = self.overdue(now)
         if code is not None:
-            self.close_soon(code)
+            self.close(code)
             return
         waited, self._waited = self._waited, self.waiting()
         # One that takes what waits for it lives, though a ping would have to wait behind all that.
@@ -303,27 +359,38 @@ class Connection(ABC):
 
     # Closing
 
-    def close_soon(self, code: CloseCode) -> None:
-        """Begin to close the socket; nothing more is written to it."""
-        if not self.closing:
-            self.closing = True
-            self.sockets.tasks.spawn(self._close(code), "closing a socket")
+    def close(self, code: CloseCode) -> None:
+        """Send a close frame; nothing more is written, and what still comes is dropped until the client's own.
 
-    async def close(self, code: CloseCode) -> None:
-        """Close the socket and wait until it is."""
-        if not self.closing:
-            self.closing = True
-            await self._close(code)
+        Not closed at once: with bytes of the client still unread, the kernel would reset the connection,
+        which overtakes the close frame, and the client would never see its code.
+        """
+        if self.closing:
+            return
+        self.closing = True
+        if self._portions is not None:
+            self._transport.abort()  # else the close frame would stand in the middle of another
+            return
+        with contextlib.suppress(RuntimeError):
+            self._write(close_frame(code))
+        asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self._transport.abort)
 
-    async def _close(self, code: CloseCode) -> None:
-        try:
-            if self._portions is None:  # else the close frame would stand in the middle of another
-                async with asyncio.timeout(_CLOSE_SECONDS):
-                    await self._ws.close(code=code.code, message=code.reason.encode())
-        except TimeoutError:
-            pass
-        finally:
-            self._transport.abort()
+    def closed_by_client(self, code: int | None) -> None:
+        """Answer the client's close frame, if it is no answer itself, and close the connection."""
+        if not self.closing and self._portions is None:
+            with contextlib.suppress(RuntimeError):
+                # A close frame without a code is answered by one.
+                self._write(close_frame(CloseCode(code, "") if code else None))
+        self.closing = True
+        if self._buffered():  # a client that has closed need not read the rest
+            asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self._transport.abort)
+        self._transport.close()
+
+    def cut(self) -> None:
+        """End a connection that has shown no token for too long, while others need its place."""
+        self.sockets.guard.audit.write(LIMIT, "too many connections that have not authenticated", self.peer)
+        self.close(_CUT)
+        self._transport.close()  # at once: those who do this on purpose would keep the place by not answering
 
     def abort(self) -> None:
         """Cut the connection: the peer is dead, so there is nobody to be polite to."""
@@ -337,10 +404,14 @@ class Connection(ABC):
 
         Raises:
             AccessDenied, AccessUnavailable.
+            Overloaded: the user has too many connections.
+            DocumentBusy: the document would have to be loaded, for which there is no memory now.
         """
+        if self.refused is not None:
+            raise self.refused
         try:
             async with asyncio.timeout(self.sockets.options.auth):
-                return await self.sockets.authenticator.authenticate(AccessRequest(token, document_name, self.peer))
+                grant = await self.sockets.authenticator.authenticate(AccessRequest(token, document_name, self.peer))
         except TimeoutError:
             raise AccessUnavailable(f"no decision on access within {self.sockets.options.auth:g} s") from None
         except CollabError:
@@ -348,6 +419,43 @@ class Connection(ABC):
         except Exception as error:
             self.sockets.limited.error("authenticator", "the authenticator failed", to=self.log(), exc_info=error)
             raise AccessUnavailable(f"the authenticator failed ({type(error).__name__})") from None
+        limits = self.sockets.guard.limits
+        if grant.user is not None and self.ticket is not None:
+            limits.identify(self.ticket, grant.user, asyncio.get_running_loop().time())
+        limits.settle(self)
+        limits.check_load(document_name in self.sockets.hub.rooms)
+        return grant
+
+    def check_enter(self, live: LiveRoom, grant: Grant) -> None:
+        """Check that a room can be joined with what was granted.
+
+        Raises:
+            CollabError: the room has ended.
+            DocumentNotFound: there is no such document, and the client may not make it.
+            DocumentBusy: too many have it open, or the client has made too many.
+        """
+        if live.ended is not None:
+            raise live.ended
+        if grant.access is Access.READ and not live.exists:
+            raise DocumentNotFound(f"{shown_name(live.name)} does not exist, and its client may only read")
+        if self.ticket is not None:
+            members = len(live.room.sessions)
+            self.sockets.guard.limits.check_join(
+                self.ticket, grant.user, members, not (live.exists or members), asyncio.get_running_loop().time()
+            )
+
+    def identify(self, member: Member, grant: Grant) -> None:
+        """Note who the client is, for the journal and for its awareness states."""
+        member.author = grant.user
+        stamped = self.sockets.options.stamp_users and grant.user is not None
+        member.user = User(grant.user, grant.name or grant.user) if stamped and grant.user is not None else None
+
+    def when_expired(self, grant: Grant, then: Callable[[], None], lead: float = 0.0) -> asyncio.TimerHandle | None:
+        """Call ``then`` when what was granted runs out, ``lead`` seconds (a third of its time at most) before."""
+        if grant.expires_at is None:
+            return None
+        left = grant.expires_at - self.sockets.hub.clock()
+        return asyncio.get_running_loop().call_later(max(0.0, left - min(lead, left / 3)), then)
 
     async def give(self, live: LiveRoom, member: Member, message: Message, size: int) -> None:
         """Hand a message of ``size`` bytes to a room, letting the loop go on in between if it is large."""
@@ -367,15 +475,18 @@ class WebSockets:
     Args:
         hub: the rooms.
         authenticator: decides who may do what.
+        guard: decides who may come at all, and how much each may have.
         options: see ``WebSocketOptions``.
     """
 
-    def __init__(self, hub: Hub, authenticator: Authenticator, options: WebSocketOptions) -> None:
+    def __init__(self, hub: Hub, authenticator: Authenticator, guard: Guard, options: WebSocketOptions) -> None:
         self.hub = hub
         self.authenticator = authenticator
+        self.guard = guard
         self.options = options
         self.tasks = Tasks()
         self.pacer = Pacer()
+        self.refusals = Refusals()
         self.limited = RateLimited(_log)
         self._connections: dict[Connection, None] = {}
         self._empty = asyncio.Event()
@@ -394,7 +505,7 @@ class WebSockets:
     async def close(self) -> None:
         """Close all sockets, cut those that do not answer, end the sweep."""
         for connection in list(self._connections):
-            connection.close_soon(connection.close_code(ServerStopping()))
+            connection.close(connection.close_code(ServerStopping()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await self._empty.wait()
@@ -406,44 +517,60 @@ class WebSockets:
 
     def handler(self, kind: type[Connection]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """Return the aiohttp handler that serves one socket of ``kind`` from its handshake to its end."""
-        return partial(self._handle, kind)  # a coroutine of its own would cost every socket its frame
+        # No coroutine of its own: it would cost every socket its frame.
+        return self.guard.sockets(partial(self._handle, kind))
 
     async def _handle(self, kind: type[Connection], request: web.Request) -> web.StreamResponse:
-        ws = EagerWebSocketResponse(
-            max_msg_size=self.options.max_message_bytes, autoping=False, compress=False, timeout=_CLOSE_SECONDS
-        )
+        ws = EagerWebSocketResponse(max_msg_size=self.options.max_message_bytes, timeout=_CLOSE_SECONDS)
         await ws.prepare(request)
         transport = request.transport
         if transport is None:
             return ws
+        ws.headers.clear()  # they have been sent; half a KiB that every idle socket would keep
         connection = kind(self, ws, transport, next(self._numbers), request)
         self._connections[connection] = None
         self._empty.clear()
+        limits, client, loop_time = self.guard.limits, connection.client, asyncio.get_running_loop().time
         try:
-            if self.stopping:
-                raise ServerStopping("the server is stopping")
-            await connection.open()
-            if not connection.closing:
+            # All in one coroutine: another one would cost every idle socket its frame.
+            try:
+                if self.stopping:
+                    raise ServerStopping("the server is stopping")
+                if not limits.spares(client):
+                    limits.wait(connection, connection.cut, loop_time())
+                connection.ticket = limits.enter(client, loop_time())
+                connection.refused = self.guard.refusal(request, client)
+                await connection.open()
                 ws.take = connection.take
-                await self._pump(ws, connection)
-        except CollabError as error:
-            self.limited.info(type(error).__name__, "refused: %s", error, to=connection.log())
-            await connection.close(connection.close_code(error))
+                await self._pump(ws, connection, self.guard.meter(client, loop_time()))
+            except CollabError as error:
+                self.guard.audit.note(error, connection.peer, connection.document_name)
+                self.limited.info(type(error).__name__, "refused: %s", error, to=connection.log())
+                connection.close(connection.close_code(error))
+            except ConnectionError:
+                raise
+            except Exception as error:
+                self.limited.error(type(error).__name__, "failed", to=connection.log(), exc_info=error)
+                connection.close(connection.close_code(error))
+            await self._pump(ws, connection, None)  # one that was refused still has to answer the close frame
         except ConnectionError:
             pass  # the peer has gone
-        except Exception as error:
-            self.limited.error(type(error).__name__, "failed", to=connection.log(), exc_info=error)
-            await connection.close(connection.close_code(error))
         finally:
             connection.leave()
             connection.closing = True
+            limits.settle(connection)
+            if connection.ticket is not None:
+                limits.leave(connection.ticket, loop_time())
             del self._connections[connection]
             if not self._connections:
                 self._empty.set()
         return ws
 
-    async def _pump(self, ws: EagerWebSocketResponse, connection: Connection) -> None:
+    async def _pump(self, ws: EagerWebSocketResponse, connection: Connection, meter: Meter | None) -> None:
         """Hand the client's messages to its connection until the socket ends.
+
+        One that sends more than ``meter`` allows is read more slowly: what it has sent waits in the kernel,
+        and then with itself.
 
         Raises:
             CollabError: the client sent what it may not; the socket is still open.
@@ -459,10 +586,15 @@ class WebSockets:
             connection.expect(0)
             kind = message.type
             connection.heard = True
+            connection.messages += 1
             if kind is WSMsgType.BINARY:
                 if connection.closing or hub.stopping:
+                    count += 1
+                    if not count % _BUDGET_MESSAGES:
+                        await asyncio.sleep(0)
                     continue  # the socket is closing; what is not taken is sent again after the reconnect
                 await connection.receive(message.data)
+                connection.nbytes += len(message.data)
                 count += 1
                 if count >= _BUDGET_MESSAGES:
                     count = 0
@@ -475,13 +607,21 @@ class WebSockets:
             elif kind is WSMsgType.PONG:
                 pass
             elif kind is WSMsgType.TEXT:
-                self.limited.info("text frame", "refused: text frame", to=connection.log())
-                await connection.close(connection.text_close)
+                if not connection.closing:
+                    self.limited.info("text frame", "refused: text frame", to=connection.log())
+                    connection.close(connection.text_close)
+            elif kind is WSMsgType.CLOSE:
+                connection.closed_by_client(message.data)
                 return
             else:
                 if kind is WSMsgType.ERROR:
                     self.limited.info("websocket", "refused: %s", message.data, to=connection.log())
                 return
+            if meter is not None and (connection.messages >= _BUDGET_MESSAGES or connection.nbytes >= _SETTLE_BYTES):
+                pause = connection.settle(meter, loop_time())
+                if pause:
+                    await asyncio.sleep(pause)
+                    connection.heard = True  # it may well have been, and nobody listened
 
     async def _sweep_forever(self) -> None:
         # Twice within the shortest of the times, so that none is ever passed by more than half.

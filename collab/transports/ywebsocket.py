@@ -7,14 +7,16 @@ close code or has one member for the whole of its life.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from collab.errors import CollabError, InvalidDocumentName
+from collab.errors import AccessExpired, CollabError, InvalidDocumentName
 from collab.hub.live import LiveRoom
 from collab.hub.member import Member
 from collab.protocol import ywebsocket
+from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.session import State
 from collab.protocol.wire import CloseCode, Message, check_document_name
 from collab.telemetry import ConnectionLog
@@ -41,7 +43,7 @@ class YWebSocketConnection(Connection):
 
     text_close = ywebsocket.CLOSE_TEXT
 
-    __slots__ = ("live", "member", "name")
+    __slots__ = ("_expiry", "live", "member", "name")
 
     def __init__(
         self,
@@ -55,18 +57,32 @@ class YWebSocketConnection(Connection):
         self.name: str | None = None
         self.live: LiveRoom | None = None
         self.member = Member(_ENCODER, self)
+        self._expiry: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         """Open the document that the path names, for what the token allows."""
+        try:
+            await self._open()
+        except CollabError as error:
+            if not error.retryable:
+                now = asyncio.get_running_loop().time()
+                await asyncio.sleep(self.sockets.refusals.pause(self.peer, self.request.raw_path, now))
+            raise
+
+    async def _open(self) -> None:
         self.name = name = document_name(self.request)
         grant = await self.authenticate(bearer_token(self.request), name)
         live = await self.sockets.hub.open(name)
-        if live.ended is not None:
-            raise live.ended
         if not self.closing:
             self.member.admit(grant.access, grant.user)
+            self.check_enter(live, grant)
+            self.identify(self.member, grant)
             live.join(self.member)
             self.live = live
+            # With another token the client may come back; with the same it is refused for good.
+            self._expiry = self.when_expired(
+                grant, partial(self.end, self.member, AccessExpired("the token has expired"))
+            )
 
     def take_small(self, data: bytes) -> bool:
         """Take a small message while the socket is read."""
@@ -76,6 +92,8 @@ class YWebSocketConnection(Connection):
         decoded = ywebsocket.decode(data)
         if decoded is None:
             return False
+        if type(decoded) is AwarenessUpdate:
+            self.awareness += 1
         live.receive(member, decoded)
         return True
 
@@ -88,16 +106,21 @@ class YWebSocketConnection(Connection):
         if decoded is None:
             self.sockets.limited.debug("unknown type", "unknown message type ignored", to=self.log())
         else:
+            if type(decoded) is AwarenessUpdate:
+                self.awareness += 1
             await self.give(live, member, decoded, len(data))
 
     def leave(self) -> None:
         """Leave the room."""
+        if self._expiry is not None:
+            self._expiry.cancel()
         if self.live is not None:
             self.live.leave(self.member)
 
     def end(self, member: Member, error: CollabError) -> None:
         """Close the socket with the code by which y-websocket understands ``error``."""
-        self.close_soon(self.close_code(error))
+        self.sockets.guard.audit.note(error, self.peer, self.name)
+        self.close(self.close_code(error))
 
     def close_code(self, error: BaseException) -> CloseCode:
         """Return y-websocket's code for an error."""
@@ -106,6 +129,11 @@ class YWebSocketConnection(Connection):
     def keepalive_frame(self) -> bytes:
         """Return the empty awareness update."""
         return _KEEPALIVE
+
+    @property
+    def document_name(self) -> str | None:
+        """The document in the path, once it is found to be a name."""
+        return self.name
 
     def log(self, document_name: str | None = None) -> ConnectionLog:
         """Return a logger for this connection and its document."""

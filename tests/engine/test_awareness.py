@@ -4,7 +4,7 @@ import pytest
 
 from collab.engine.awareness import AwarenessStates
 from collab.errors import DecodeError, LimitExceeded
-from collab.protocol.awareness import Entry, decode_awareness, encode_awareness
+from collab.protocol.awareness import Entry, User, decode_awareness, encode_awareness
 from collab.protocol.session import Session
 
 
@@ -139,3 +139,20 @@ def test_a_bad_state_takes_nothing_of_its_update() -> None:
         room.apply(a, update((1, 1, "{}"), (2, 1, "{")))
     assert room.flush() is None
     assert len(room) == 0
+
+
+def test_a_session_whose_user_is_known_cannot_pose_as_another() -> None:
+    room, mallory = states(), Session()
+    mallory.user = User("u7", "Mallory")
+    room.apply(mallory, update((1, 1, '{"cursor":{"x":1.50},"user":{"name":"Ann","color":"#c00"}}')))
+    room.apply(mallory, update((2, 1, '{"user":{"name":"x"},"\\u0075ser":{"sub":"u1","name":"Ann"}}')))
+    room.apply(mallory, update((3, 1, "[]")))
+    assert flushed(room) == [
+        Entry(1, 1, b'{"cursor":{"x":1.50},"user":{"name":"Mallory","color":"#c00","sub":"u7"}}'),
+        Entry(2, 1, b'{"user":{"sub":"u7","name":"Mallory"}}'),
+        Entry(3, 1, b"[]"),
+    ]
+    room.apply(mallory, update((1, 2, "null")))
+    assert flushed(room) == [Entry(1, 2, b"null")]
+    with pytest.raises(DecodeError):
+        room.apply(mallory, update((1, 3, '{"user":}')))

@@ -217,8 +217,20 @@ def test_a_reader_changes_nothing_and_is_told_so_in_its_own_way() -> None:
         room.receive(viewer, SyncUpdate(b"\xff"))
     assert not reader.unanswered and not viewer.unanswered
     assert content(room.document.encode()) == "a"
-    (effect,) = room.receive(reader, SyncStep1(EMPTY_STATE_VECTOR))
+    (effect,) = room.receive(viewer, SyncStep1(EMPTY_STATE_VECTOR))
     assert isinstance(effect, Send) and type(effect.message) is SyncStep2
+
+
+def test_one_that_acknowledges_and_syncs_again_is_asked_again() -> None:
+    room = make_room()
+    session = joined(room, kind=Acknowledged, answered=False)
+    (first,) = room.receive(session, SyncStep1(EMPTY_STATE_VECTOR))
+    assert isinstance(first, Send) and type(first.message) is SyncStep2, "it was asked when it joined"
+    room.receive(session, SyncStep2(EMPTY_UPDATE))
+    question, answer = room.receive(session, SyncStep1(EMPTY_STATE_VECTOR))
+    assert isinstance(question, Send) and type(question.message) is SyncStep1
+    assert isinstance(answer, Send) and type(answer.message) is SyncStep2
+    assert session.unanswered == 1
 
 
 def test_stateless_messages_go_to_the_others_whose_protocol_has_them() -> None:

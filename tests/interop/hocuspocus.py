@@ -64,11 +64,11 @@ class Socket:
         return state
 
     async def received(self) -> list[Frame]:
-        """The last 50 frames from the server, oldest first."""
+        """The last 1,000 frames from the server, oldest first."""
         return [parse(base64.b64decode(frame)) for frame in await self.agent.ask("received", key=self.key)]
 
     async def sent(self) -> list[bytes]:
-        """The last 50 frames to the server, oldest first."""
+        """The last 1,000 frames to the server, oldest first."""
         return [base64.b64decode(frame) for frame in await self.agent.ask("sent", key=self.key)]
 
     async def raw(self, data: bytes) -> None:
@@ -128,3 +128,11 @@ class Provider(DocumentClient):
 
     async def destroy(self) -> None:
         await self.agent.ask("destroy", key=self.key)
+
+
+async def until_saved(provider: Provider) -> dict[str, Any]:
+    """Wait until the provider says that it has synced and all is saved; return the state.
+
+    2 counts below zero after edits that it made before it had synced, and means the same by it.
+    """
+    return await provider.until(synced=True, unsaved=False)

@@ -65,6 +65,11 @@ await run({
     clients.get(key).provider.disconnect()
   },
 
+  // The provider reads them anew each time it connects: that is how a token is renewed.
+  params ({ key, params }) {
+    clients.get(key).provider.params = params
+  },
+
   // The process behind a client dies: the socket is cut, nothing is said.
   vanish ({ key }) {
     const { provider } = clients.get(key)

@@ -10,10 +10,12 @@ from collab.errors import DecodeError
 from collab.protocol.awareness import (
     EMPTY_AWARENESS_UPDATE,
     Entry,
+    User,
     check_state,
     decode_awareness,
     encode_awareness,
     is_newer,
+    stamp_user,
 )
 
 numbers = st.integers(0, 2**53 - 1)
@@ -80,3 +82,44 @@ def test_what_json_parse_throws_on_is_refused(text: bytes) -> None:
 def test_a_number_of_any_length_is_no_work() -> None:
     check_state(b"1" * 60_000)
     check_state(b"1" + b"0" * 30_000 + b".5e99999")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text() | st.just("user"), inner, max_size=4),
+    max_leaves=12,
+)
+USER = User("u7", 'Ann "the" Ä\u2028')
+
+
+@given(st.dictionaries(st.text() | st.just("user"), JSON, max_size=5), st.sampled_from([None, 2]), st.booleans())
+def test_a_stamped_state_says_who_it_is_and_else_what_it_said(
+    value: dict[str, object], indent: int | None, plain: bool
+) -> None:
+    state = json.dumps(value, indent=indent, ensure_ascii=not plain).encode(errors="replace")
+    before = json.loads(state)
+    after = json.loads(stamp_user(state, USER))
+    theirs, ours = before.pop("user", None), after.pop("user")
+    assert after == before
+    kept = theirs if isinstance(theirs, dict) else {}
+    assert ours == {**kept, "sub": USER.sub, "name": USER.name}
+
+
+@given(st.binary(max_size=40) | st.text(alphabet='{}[]",: \n0user\\1', max_size=30).map(str.encode))
+def test_stamping_refuses_exactly_what_is_no_json(text: bytes) -> None:
+    try:
+        check_state(text)
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            stamp_user(text, USER)
+    else:
+        stamped = stamp_user(text, USER)
+        assert stamped == text or json.loads(stamped)["user"]["sub"] == "u7"
+
+
+@pytest.mark.parametrize(
+    "text", [b'{"a":1,}', b'{,"a":1}', b'{"a" 1}', b'{"a":1 "b":2}', b'{"a":1}x', b"{a:1}", b"{", b'{"a":NaN}']
+)
+def test_stamping_reads_as_strictly_as_json_parse(text: bytes) -> None:
+    with pytest.raises(DecodeError):
+        stamp_user(text, USER)

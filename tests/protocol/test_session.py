@@ -1,30 +1,128 @@
+"""The table that both wire protocols drive, row by row."""
+
 from __future__ import annotations
 
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collab.errors import ProtocolError
-from collab.protocol.session import TRANSITIONS, Event, Session, State
+from collab.protocol.session import TRANSITIONS, Access, Event, Session, State
+
+ROWS = sorted(TRANSITIONS.items(), key=str)
+NO_ROWS = [pair for pair in itertools.product(State, Event) if pair not in TRANSITIONS]
 
 
-@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)))
-def test_only_what_the_table_says(state: State, event: Event) -> None:
+def ident(value: object) -> str:
+    return value.value if isinstance(value, (State, Event)) else str(value)
+
+
+def way_to(state: State) -> list[Event]:
+    """The shortest way from where a session begins."""
+    ways = {State.ARRIVED: list[Event]()}
+    while state not in ways:
+        for (before, event), after in ROWS:
+            if before in ways:
+                ways.setdefault(after, [*ways[before], event])
+    return ways[state]
+
+
+def session_in(state: State) -> Session:
     session = Session()
-    session.state = state
-    if (state, event) in TRANSITIONS:
+    for event in way_to(state):
         session.on(event)
-        assert session.state is TRANSITIONS[state, event]
-    else:
-        with pytest.raises(ProtocolError):
-            session.on(event)
-        assert session.state is state
+    assert session.state is state
+    return session
+
+
+@pytest.mark.parametrize(
+    ("row", "after"), ROWS, ids=lambda value: "-".join(map(ident, value)) if isinstance(value, tuple) else ident(value)
+)
+def test_a_row_leads_where_it_says(row: tuple[State, Event], after: State) -> None:
+    session = session_in(row[0])
+    session.on(row[1])
+    assert session.state is after
+
+
+@pytest.mark.parametrize(("state", "event"), NO_ROWS, ids=ident)
+def test_without_a_row_nothing_happens(state: State, event: Event) -> None:
+    session = session_in(state)
+    with pytest.raises(ProtocolError) as caught:
+        session.on(event)
+    assert session.state is state
+    assert state.value in str(caught.value) and event.value in str(caught.value)
+
+
+def test_a_session_begins_where_it_has_shown_nothing() -> None:
+    session = Session()
+    assert session.state is State.ARRIVED
+    assert session.author is None
+
+
+def test_every_state_is_reached_and_ends() -> None:
+    assert set(TRANSITIONS.values()) | {State.ARRIVED} == set(State)
+    assert {state for state, event in TRANSITIONS if event is Event.ENDED} == set(State) - {State.CLOSED}
 
 
 def test_a_closed_session_stays_closed() -> None:
     assert not any(state is State.CLOSED for state, _ in TRANSITIONS)
 
 
-def test_every_state_is_reached_and_ends() -> None:
-    assert set(TRANSITIONS.values()) | {State.JOINING} == set(State)
-    assert {state for state, event in TRANSITIONS if event is Event.ENDED} == set(State) - {State.CLOSED}
+def test_nobody_gets_to_a_document_but_by_a_token_that_was_found_good() -> None:
+    """Every way into a room passes GRANTED, and every way out of DENIED passes another token."""
+    assert {event for (_, event), after in ROWS if after is State.JOINING} == {Event.GRANTED}
+    assert {before for (before, _), after in ROWS if after in (State.LIVE, State.LAGGING)} == {
+        State.JOINING,
+        State.LIVE,
+        State.LAGGING,
+    }
+    assert {event for (before, event), _ in ROWS if before is State.DENIED} == {Event.PRESENTED, Event.ENDED}
+    # A session that is in is not put out by the table's DENIED: it is ended.
+    assert {before for before, event in TRANSITIONS if event is Event.DENIED} == {State.AUTHENTICATING, State.JOINING}
+
+
+@given(st.lists(st.sampled_from(Event), max_size=30))
+def test_whatever_happens_a_session_is_where_the_table_leads(events: list[Event]) -> None:
+    session = Session()
+    expected = State.ARRIVED
+    for event in events:
+        after = TRANSITIONS.get((expected, event))
+        if after is None:
+            with pytest.raises(ProtocolError):
+                session.on(event)
+        else:
+            session.on(event)
+            expected = after
+        assert session.state is expected
+
+
+@pytest.mark.parametrize("access", Access)
+@pytest.mark.parametrize("state", [State.ARRIVED, State.DENIED])
+def test_a_session_is_admitted_at_once_by_a_token_that_was_looked_at_before(state: State, access: Access) -> None:
+    session = session_in(state)
+    session.admit(access, "ada")
+    assert (session.state, session.access, session.author) == (State.JOINING, access, "ada")
+
+
+def test_a_grant_counts_only_while_a_token_is_looked_at() -> None:
+    for state in set(State) - {State.AUTHENTICATING}:
+        session = session_in(state)
+        with pytest.raises(ProtocolError):
+            session.grant(Access.READ, "mallory")
+        assert (session.state, session.access, session.author) == (state, Access.WRITE, None)
+
+
+def test_no_one_is_admitted_twice() -> None:
+    for state in set(State) - {State.ARRIVED, State.DENIED}:
+        session = session_in(state)
+        with pytest.raises(ProtocolError):
+            session.admit(Access.READ, "mallory")
+        assert (session.state, session.author) == (state, None)
+
+
+def test_questions_without_an_answer_are_counted() -> None:
+    session = Session()
+    session.asked, session.answered = 3, 1
+    assert session.unanswered == 2

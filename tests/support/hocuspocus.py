@@ -19,6 +19,7 @@ from tests.support.wsclient import (
     RawClient,
     take_varbytes,
     take_varuint,
+    text_update,
     varbytes,
     varuint,
 )
@@ -90,6 +91,14 @@ def parse(data: bytes) -> Frame:
         assert number == QUERY_AWARENESS, f"a message that no server sends: {data[:80].hex()}"
     assert pos == len(data), f"more than one message in a frame: {data[:80].hex()}"
     return Frame(address.decode(), number, fields)
+
+
+def parse_type(data: bytes) -> int:
+    """Give the type of any frame, to or from the server, behind its address."""
+    if data in (bytes((PING,)), bytes((PONG,))):
+        return data[0]
+    _, pos = take_varbytes(data, 0)
+    return take_varuint(data, pos)[0]
 
 
 def frame(address: Address, number: int, body: bytes = b"") -> bytes:
@@ -196,6 +205,13 @@ class RawHocuspocus(RawClient):
         scope = answer.fields[1]
         assert isinstance(scope, str)
         return scope
+
+    async def make(self, address: str, token: str = "") -> None:
+        """Open a document and write something into it, so that readers find it."""
+        await self.join(address, token)
+        seen = len(self.frames)
+        await self.send(update(address, text_update(1, "made")))
+        await self.find_type(address, SYNC_STATUS, after=seen)
 
     async def denied(self, address: str, *, after: int = 0) -> str:
         """Wait for PermissionDenied under this address and return its reason."""

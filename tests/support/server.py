@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
-READY = re.compile(r"^collab listening on (http://(\S+):(\d+))\s*$")
+READY = re.compile(r"^collab listening on (https?)://(\S+):(\d+)\s*$")
 
 # Generous: a machine with two busy cores starts Python, SQLAlchemy and the migrations in some seconds.
 START_SECONDS = 60.0
@@ -60,6 +60,7 @@ class ServerProcess:
         self.options = list(options)
         self.port = port
         self.host = "127.0.0.1"
+        self.scheme = "http"
         self.starts = 0
         self._environment = dict(environment or {})
         self._wrapper = list(wrapper)
@@ -76,17 +77,17 @@ class ServerProcess:
     @property
     def url(self) -> str:
         """The HTTP address, without a slash at its end."""
-        return f"http://{self.host}:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
 
     @property
     def ws_url(self) -> str:
         """The address that y-websocket takes as its server URL; the document name follows behind a slash."""
-        return f"ws://{self.host}:{self.port}/ws"
+        return f"{self.url.replace('http', 'ws', 1)}/ws"
 
     @property
     def hocuspocus_url(self) -> str:
         """The address that Hocuspocus providers take; document names follow in the messages."""
-        return f"ws://{self.host}:{self.port}/hocuspocus"
+        return f"{self.url.replace('http', 'ws', 1)}/hocuspocus"
 
     def document_url(self, name: str) -> str:
         """Give the WebSocket address of a document; slashes stay, the rest is percent-encoded as clients do."""
@@ -176,7 +177,7 @@ class ServerProcess:
             while True:
                 for line in self._stdout[first:]:
                     if match := READY.match(line):
-                        self.host, self.port = match[2], int(match[3])
+                        self.scheme, self.host, self.port = match[1], match[2], int(match[3])
                         return self
                 if process.poll() is not None:
                     reason = f"ended with {process.returncode} before it was ready"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
@@ -135,8 +136,9 @@ class RawClient:
         close_reason: the reason text that came with it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
         self.url = url
+        self._tls = tls
         self.frames: list[bytes] = []
         self.close_code: int | None = None
         self.close_reason: str | None = None
@@ -151,7 +153,9 @@ class RawClient:
         self.close_code = self.close_reason = None
         self._session = aiohttp.ClientSession()
         try:
-            self._ws = await self._session.ws_connect(self.url, headers=headers, max_msg_size=0, autoclose=True)
+            self._ws = await self._session.ws_connect(
+                self.url, headers=headers, max_msg_size=0, autoclose=True, ssl=self._tls or True
+            )
         except BaseException:
             await self._session.close()
             raise
@@ -310,8 +314,10 @@ class LiveClient(RawClient):
     (or a close code of 4400 to 4499).
     """
 
-    def __init__(self, url: str, *, client_id: int | None = None, keep: bool = False) -> None:
-        super().__init__(url)
+    def __init__(
+        self, url: str, *, client_id: int | None = None, keep: bool = False, tls: ssl.SSLContext | None = None
+    ) -> None:
+        super().__init__(url, tls=tls)
         self.doc: Doc[Any] = Doc(client_id=client_id) if client_id is not None else Doc()
         self.synced = False
         self.connects = 0

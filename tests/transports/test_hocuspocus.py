@@ -1,8 +1,9 @@
-"""The Hocuspocus endpoint, over real sockets in this process."""
+"""The Hocuspocus endpoint, and what access control adds to both, over real sockets in this process."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -27,10 +28,11 @@ from tests.support.hocuspocus import (
     query_awareness,
     stateless,
     step1,
+    step2,
     update,
 )
 from tests.support.waiting import happens
-from tests.support.wsclient import STEP1, STEP2, UPDATE, RawClient, text_update
+from tests.support.wsclient import EMPTY_UPDATE, STEP1, STEP2, UPDATE, RawClient, text_update
 from tests.support.wsclient import update as plain_update
 from tests.transports.conftest import Serve
 
@@ -39,7 +41,10 @@ ConnectHocuspocus = Callable[[str], Awaitable[RawHocuspocus]]
 
 
 class Scripted:
-    """An authenticator that does what the token says; ``slow`` waits until the test lets it go on."""
+    """An authenticator that does what the token says.
+
+    ``slow`` waits until the test lets it go on; ``write:2`` lasts two seconds.
+    """
 
     def __init__(self) -> None:
         self.go_on = asyncio.Event()
@@ -58,7 +63,13 @@ class Scripted:
             raise RuntimeError("a defect of the application")
         elif request.token == "":
             raise Unauthenticated("no token")
-        return Grant(Access.READ if request.token == "read" else Access.WRITE, "ann")
+        lasts = float(request.token.partition(":")[2] or 0)
+        return Grant(
+            Access.READ if request.token == "read" else Access.WRITE,
+            "ann",
+            "Ann",
+            time.time() + lasts if lasts else None,
+        )
 
 
 async def test_a_document_is_opened_as_hocuspocus_does(serve: Serve, connect_hocuspocus: ConnectHocuspocus) -> None:
@@ -122,7 +133,9 @@ async def test_a_new_token_changes_the_scope_of_a_live_session(
     serve: Serve, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
     scripted = Scripted()
-    client = await connect_hocuspocus((await serve(authenticator=scripted)).hocuspocus)
+    served = await serve(authenticator=scripted)
+    client = await connect_hocuspocus(served.hocuspocus)
+    await (await connect_hocuspocus(served.hocuspocus)).make("d", "write")
     assert await client.join("d", "read") == "readonly"
     await client.send(update("d", text_update(1, "a")))
     assert (await client.find_type("d", SYNC_STATUS)).fields == (0,)
@@ -190,6 +203,16 @@ def _bytes(one: Frame) -> bytes:
     return payload if isinstance(payload, bytes) else b""
 
 
+async def test_a_provider_that_does_not_know_that_its_session_was_closed_is_made_to_come_back(
+    serve: Serve, connect_hocuspocus: ConnectHocuspocus
+) -> None:
+    """One made and destroyed and another made before the socket was open: the CLOSE comes behind the second's Auth."""
+    client = await connect_hocuspocus((await serve()).hocuspocus)
+    await client.join("d")
+    await client.send(close("d"), step2("d", EMPTY_UPDATE))
+    assert await client.expect_close() == 4205
+
+
 async def test_two_sessions_of_one_document_on_one_socket(serve: Serve, connect_hocuspocus: ConnectHocuspocus) -> None:
     served = await serve()
     client = await connect_hocuspocus(served.hocuspocus)
@@ -224,7 +247,7 @@ async def test_awareness_is_told_to_whoever_asks(serve: Serve, connect_hocuspocu
 async def test_stateless_messages_are_relayed_or_not(serve: Serve, connect_hocuspocus: ConnectHocuspocus) -> None:
     served = await serve(authenticator=Scripted(), max_stateless_bytes=10)
     writer, other, reader = [await connect_hocuspocus(served.hocuspocus) for _ in range(3)]
-    await writer.join("d", "write")
+    await writer.make("d", "write")
     await other.join("d", "write")
     await reader.join("d", "read")
     await reader.send(stateless("d", "unheard"))
@@ -260,3 +283,55 @@ async def test_a_server_that_stops_closes_the_socket_so_that_providers_come_back
     await served.server.close()
     assert await live.expect_close() == 1012
     assert await denied.expect_close() == 1012
+
+
+async def test_a_reader_does_not_make_documents(
+    serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus
+) -> None:
+    served = await serve(authenticator=Scripted())
+    client = await connect_hocuspocus(served.hocuspocus)
+    await client.send(auth("d", "read"))
+    assert (await client.find_type("d", AUTH)).fields == (PERMISSION_DENIED, "no such document")
+    assert await (await connect(served.ws("d?token=read"))).expect_close() == 4404
+    await (await connect_hocuspocus(served.hocuspocus)).make("d", "write")
+    assert await client.join("d", "read") == "readonly"
+    reader = await connect(served.ws("d?token=read"))
+    await reader.expect_sync(0)
+    await reader.send(plain_update(text_update(2, "b")))
+    await reader.until(lambda: any(frame[:2] == b"\x02\x00" for frame in reader.frames), "the refusal")
+    assert reader.close_code is None
+
+
+async def test_a_token_that_runs_out_ends_the_access_unless_a_fresh_one_comes(
+    serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus
+) -> None:
+    served = await serve(authenticator=Scripted())
+    client = await connect_hocuspocus(served.hocuspocus)
+    await client.join("renewed", "write:1.5")
+    await client.join("forgotten", "write:1.5")
+    plain = await connect(served.ws("d?token=write:0.3"))
+    assert await plain.expect_close() == 4501
+    await client.find(lambda one: one == Frame("renewed", AUTH, (0,)), "it is asked for a fresh token")
+    await client.send(auth("renewed", "write"))
+    expired = await client.find(
+        lambda one: one[:2] == ("forgotten", AUTH) and one.fields[0] == PERMISSION_DENIED, "the end"
+    )
+    assert expired.fields[1] == "the token has expired, come back with a new one"
+    await client.send(update("renewed", text_update(1, "a")))
+    assert (await client.find_type("renewed", SYNC_STATUS)).fields == (1,)
+    alone = await connect_hocuspocus(served.hocuspocus)
+    await alone.join("d", "write:0.2")
+    assert await alone.expect_close() == 4501
+
+
+@pytest.mark.parametrize("stamps", [True, False])
+async def test_awareness_says_who_a_client_is(
+    serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus, stamps: bool
+) -> None:
+    served = await serve(authenticator=Scripted(), stamp_users=stamps)
+    client = await connect_hocuspocus(served.hocuspocus)
+    plain = await connect(served.ws("d?token=write"))
+    await client.join("d", "write")
+    shown = b'"name":"Ann","color":"#c00","sub":"ann"' if stamps else b'"name":"Bob","color":"#c00"'
+    await client.send(awareness("d", (7, 1, '{"user":{"name":"Bob","color":"#c00"}}')))
+    await plain.until(lambda: any(shown in frame for frame in plain.frames), "who it is")

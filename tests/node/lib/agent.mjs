@@ -11,7 +11,7 @@ export const base64 = (bytes) => Buffer.from(bytes).toString('base64')
 export const bytes = (text) => new Uint8Array(Buffer.from(text, 'base64'))
 
 // How many of the last frames a client keeps for a test to look at.
-const KEPT = 50
+const KEPT = 1000
 
 /** Keeps the last ones of what is pushed. */
 export const keep = (list, item) => {

@@ -1,0 +1,53 @@
+"""The audit log: who was not let in, was not allowed something, or has passed a bound.
+
+Strategy: one line for each refusal on the logger ``collab.audit``, of three kinds that a filter can tell
+apart by how they begin. Anybody can cause such lines as often as he likes, so each kind has a rate of its
+own and says how many were left out. A line holds what the operator's log may hold of an error: its
+message, never a token or content; what a client has chosen is quoted, escaped and cut.
+"""
+
+from __future__ import annotations
+
+from collab.errors import AccessDenied, AccessExpired, CollabError, DocumentNotFound, LimitExceeded, Unauthenticated
+from collab.telemetry import RateLimited, get_logger, shown_name
+
+_BURST = 20
+_PER_SECOND = 1.0
+
+SIGN_IN = "sign-in refused"
+PERMISSION = "permission refused"
+LIMIT = "limit"
+
+
+class Audit:
+    """Write the audit log."""
+
+    def __init__(self) -> None:
+        self._limited = RateLimited(get_logger("audit"), burst=_BURST, per_second=_PER_SECOND)
+
+    def note(self, error: BaseException, address: str, document_name: str | None = None) -> None:
+        """Note an error that a client was told, if it is one that an audit asks for."""
+        kind = _kind(error)
+        if kind is not None and isinstance(error, CollabError):
+            self.write(kind, str(error) or error.public, address, document_name)
+
+    def write(self, kind: str, reason: str, address: str, document_name: str | None = None) -> None:
+        """Write a line of one of the three kinds."""
+        where = f"address={address or 'none'}"
+        if document_name is not None:
+            where += f" document={shown_name(document_name)}"
+        # Limits are what an operator may want to act on; the others happen every day.
+        log = self._limited.warning if kind is LIMIT else self._limited.info
+        log(kind, "%s: %s (%s)", kind, reason, where)
+
+    def flush(self) -> None:
+        """Tell how many lines were left out."""
+        self._limited.flush()
+
+
+def _kind(error: BaseException) -> str | None:
+    if isinstance(error, Unauthenticated | AccessExpired):
+        return SIGN_IN
+    if isinstance(error, AccessDenied | DocumentNotFound):
+        return PERMISSION
+    return LIMIT if isinstance(error, LimitExceeded) else None

@@ -1,0 +1,141 @@
+"""Code of the application decides; whatever it does wrong lets nobody in and shows no token."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from collab.auth.access import AccessRequest, Grant
+from collab.auth.hook import HookAuthenticator
+from collab.errors import AccessUnavailable, ConfigurationError, Forbidden, Unauthenticated
+from collab.protocol.session import Access
+
+REQUEST = AccessRequest("hidden-token", "notes/1", "192.0.2.1")
+GRANT = Grant(Access.READ, "u-17", "Ada", 5.0)
+
+
+async def decide(request: AccessRequest) -> Grant:
+    assert request is REQUEST
+    return GRANT
+
+
+async def decide_for(user: str, request: AccessRequest) -> Grant:
+    return Grant(Access.WRITE, user)
+
+
+class Owner:
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def start(self) -> None:
+        self.calls.append("start")
+
+    async def close(self) -> None:
+        self.calls.append("close")
+
+    async def authenticate(self, request: AccessRequest) -> Grant:
+        return GRANT
+
+
+class Callable_:
+    async def __call__(self, request: AccessRequest) -> Grant:
+        return GRANT
+
+
+async def test_an_async_function_or_an_object_decides() -> None:
+    for hook in (decide, Owner(), Callable_()):
+        assert await HookAuthenticator(hook).authenticate(REQUEST) is GRANT
+    assert (await HookAuthenticator(partial(decide_for, "u-9")).authenticate(REQUEST)).user == "u-9"
+
+
+async def test_an_object_is_started_and_closed_if_it_can_be() -> None:
+    owner = Owner()
+    for hook in (HookAuthenticator(owner), HookAuthenticator(decide)):
+        await hook.start()
+        await hook.close()
+    assert owner.calls == ["start", "close"]
+
+
+@pytest.mark.parametrize("hook", [None, "decide", lambda request: GRANT, object(), Owner])
+def test_what_cannot_be_awaited_is_refused_at_once(hook: Any) -> None:
+    with pytest.raises(ConfigurationError, match="async"):
+        HookAuthenticator(hook)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Unauthenticated("who?", public="sign in again"),
+        Forbidden("not this one", public="ask the owner"),
+        AccessUnavailable("the database is away"),
+    ],
+)
+async def test_what_it_refuses_on_purpose_passes(error: Exception) -> None:
+    async def refuse(request: AccessRequest) -> Grant:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        await HookAuthenticator(refuse).authenticate(REQUEST)
+    assert caught.value is error
+
+
+async def by_name(users: dict[str, Grant], request: AccessRequest) -> Grant:
+    return users[request.token]
+
+
+async def impossible(request: AccessRequest) -> Grant:
+    raise RuntimeError(f"cannot read {request.token}") from ValueError(request.token)
+
+
+async def too_slow(request: AccessRequest) -> Grant:
+    raise TimeoutError(request.token)
+
+
+@pytest.mark.parametrize(
+    ("hook", "kind", "place"),
+    [
+        (partial(by_name, {}), "KeyError", "by_name"),
+        (impossible, "RuntimeError", "impossible"),
+        (too_slow, "TimeoutError", "too_slow"),
+    ],
+)
+async def test_what_it_raises_by_mistake_lets_nobody_in(
+    hook: Callable[[AccessRequest], Awaitable[Grant]], kind: str, place: str, lines: Callable[[], str]
+) -> None:
+    with pytest.raises(AccessUnavailable) as caught:
+        await HookAuthenticator(hook).authenticate(REQUEST)
+    assert kind in lines() and f" {place}" in lines() and "test_hook.py" in lines()
+    assert "hidden-token" not in lines() + str(caught.value)
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("value", [None, True, "write", {"access": "write"}, Grant("write")])  # type: ignore[arg-type]
+async def test_what_is_no_grant_lets_nobody_in(value: Any) -> None:
+    async def give(request: AccessRequest) -> Any:
+        return value
+
+    with pytest.raises(AccessUnavailable, match=type(value).__name__):
+        await HookAuthenticator(give).authenticate(REQUEST)
+
+
+async def test_who_stops_waiting_stops_the_hook() -> None:
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def forever(request: AccessRequest) -> Grant:
+        began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return GRANT
+
+    task = asyncio.create_task(HookAuthenticator(forever).authenticate(REQUEST))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()

@@ -1,0 +1,320 @@
+"""Bounds over real sockets: each refuses in the client's own protocol, with its own reason, and nobody else pays."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import aiohttp
+import pytest
+
+from collab.app import GUARD
+from collab.auth.access import AccessRequest, Grant
+from collab.errors import Unauthenticated
+from collab.protocol.session import Access
+from tests.support import hocuspocus
+from tests.support.hocuspocus import RawHocuspocus
+from tests.support.waiting import happens
+from tests.support.wsclient import EMPTY_UPDATE, RawClient, awareness, step2, text_update, update
+from tests.transports.conftest import Serve, Served
+
+PROXY = {"behind_proxy": True, "trusted_proxies": "127.0.0.1"}
+ADA, BOB = "203.0.113.7", "198.51.100.9"
+
+
+class ByToken:
+    """Let in everybody who shows a token, which names the user."""
+
+    async def authenticate(self, request: AccessRequest) -> Grant:
+        if not request.token:
+            raise Unauthenticated("no token was given", public="no token was given")
+        return Grant(Access.WRITE, request.token)
+
+
+class Clients:
+    """Open sockets from any address, and close them all in the end."""
+
+    def __init__(self, stack: AsyncExitStack) -> None:
+        self._stack = stack
+
+    async def y(self, served: Served, name: str, address: str = ADA, token: str = "ada") -> RawClient:
+        client = RawClient(f"{served.ws(name)}?token={token}")
+        await client.connect({"X-Forwarded-For": address})
+        self._stack.push_async_callback(client.close)
+        return client
+
+    async def hocuspocus(self, served: Served, address: str = ADA) -> RawHocuspocus:
+        client = RawHocuspocus(served.hocuspocus)
+        await client.connect({"X-Forwarded-For": address})
+        self._stack.push_async_callback(client.close)
+        return client
+
+
+@pytest.fixture
+async def clients() -> AsyncIterator[Clients]:
+    async with AsyncExitStack() as stack:
+        yield Clients(stack)
+
+
+ServeProxied = Callable[..., Awaitable[Served]]
+
+
+@pytest.fixture
+def proxied(serve: Serve) -> ServeProxied:
+    """Serve with authentication, believing this machine what it says of addresses."""
+
+    async def start(**options: object) -> Served:
+        return await serve(authenticator=ByToken(), **{**PROXY, **options})
+
+    return start
+
+
+async def welcome(client: RawClient) -> RawClient:
+    await client.expect_sync(0)
+    return client
+
+
+async def refused(client: RawClient) -> tuple[int, str | None]:
+    return await client.expect_close(), client.close_reason
+
+
+async def test_connections_in_all(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_connections=2)
+    first = await welcome(await clients.y(served, "a"))
+    await welcome(await clients.y(served, "b", BOB))
+    reason = (1013, "the server has too many connections, come back later")
+    assert await refused(await clients.y(served, "c")) == reason
+    assert await refused(await clients.hocuspocus(served)) == reason
+    await first.close()
+    await happens(lambda: served.app[GUARD].limits.connections == 1, "its place is free")
+    await welcome(await clients.y(served, "c"))
+
+
+async def test_connections_of_one_address_and_not_of_another_behind_the_same_proxy(
+    proxied: ServeProxied, clients: Clients
+) -> None:
+    served = await proxied(max_connections_per_address=2)
+    for name in "ab":
+        await welcome(await clients.y(served, name))
+    reason = (1013, "too many connections from your address, come back later")
+    assert await refused(await clients.y(served, "c")) == reason
+    assert await refused(await clients.y(served, "c", f"10.0.0.1, {ADA}")) == reason, "an invented hop does not help"
+    assert await refused(await clients.hocuspocus(served)) == reason
+    await welcome(await clients.y(served, "c", BOB))
+
+
+async def test_an_ipv6_subscriber_is_one_address(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_connections_per_address=1)
+    await welcome(await clients.y(served, "a", "2001:db8::1"))
+    assert (await refused(await clients.y(served, "b", "2001:db8::2")))[0] == 1013
+    await welcome(await clients.y(served, "b", "2001:db8:0:1::1"))
+
+
+async def test_connections_of_one_user_from_anywhere(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_connections_per_user=2)
+    first = await welcome(await clients.y(served, "a"))
+    shared = await clients.hocuspocus(served, BOB)
+    for name in "abc":  # three documents, one socket
+        await shared.send(hocuspocus.auth(name, "ada"))
+        await shared.find(lambda frame, name=name: frame.address == name, f"a word on {name}")
+    assert not [frame for frame in shared.got(number=hocuspocus.AUTH) if frame.fields[0] == 0]
+    reason = (1013, "too many connections with your sign-in, come back later")
+    assert await refused(await clients.y(served, "b", BOB)) == reason
+    third = await clients.hocuspocus(served)
+    await third.send(hocuspocus.auth("a", "ada"))
+    assert await refused(third) == reason
+    await welcome(await clients.y(served, "b", token="bob"))
+    await first.close()
+    await happens(lambda: served.app[GUARD].limits.connections == 2, "its place is free")
+    await welcome(await clients.y(served, "b"))
+
+
+async def test_connections_on_one_document(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_connections_per_document=2)
+    for token in ("ada", "bob"):
+        await welcome(await clients.y(served, "busy", token=token))
+    reason = "the document is open too many times, come back later"
+    assert await refused(await clients.y(served, "busy", token="eve")) == (1013, reason)
+    shared = await clients.hocuspocus(served)
+    await shared.send(hocuspocus.auth("busy", "ada"), hocuspocus.auth("other", "ada"))
+    denied = await shared.find_type("busy", hocuspocus.AUTH)
+    assert denied.fields == (hocuspocus.PERMISSION_DENIED, reason)
+    granted = await shared.find_type("other", hocuspocus.AUTH)
+    assert granted.fields[0] == hocuspocus.AUTHENTICATED and shared.open
+
+
+async def test_new_connections_a_second_of_one_address(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_new_connections_per_second=0.01)  # and one at once
+    await welcome(await clients.y(served, "a"))
+    reason = (1013, "too many new connections from your address, come back later")
+    assert await refused(await clients.y(served, "a")) == reason
+    assert await refused(await clients.hocuspocus(served)) == reason
+    await welcome(await clients.y(served, "a", BOB))
+
+
+async def test_new_documents_a_minute_of_one_user(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_new_documents_per_minute=2)
+    first = await welcome(await clients.y(served, "first"))
+    await first.send(step2(text_update(1, "there")))
+    await first.barrier()
+    await welcome(await clients.y(served, "second", BOB))
+    reason = "too many new documents, come back later"
+    assert await refused(await clients.y(served, "third")) == (1013, reason)
+    shared = await clients.hocuspocus(served)
+    await shared.send(hocuspocus.auth("fourth", "ada"), hocuspocus.auth("first", "ada"))
+    assert (await shared.find_type("fourth", hocuspocus.AUTH)).fields == (hocuspocus.PERMISSION_DENIED, reason)
+    assert (await shared.find_type("first", hocuspocus.AUTH)).fields[0] == hocuspocus.AUTHENTICATED, "it is not new"
+    await welcome(await clients.y(served, "third", token="bob"))
+
+
+async def test_requests_of_one_address(proxied: ServeProxied) -> None:
+    served = await proxied(max_requests_per_second=0.2)  # two at once
+    async with aiohttp.ClientSession() as session:
+
+        async def status(address: str) -> int:
+            async with session.get(f"{served.url}/healthz", headers={"X-Forwarded-For": address}) as response:
+                return response.status
+
+        assert [await status(ADA) for _ in range(3)] == [200, 200, 429]
+        assert await status(BOB) == 200
+        async with session.get(f"{served.url}/healthz", headers={"X-Forwarded-For": ADA}) as response:
+            assert response.headers["Retry-After"] == "1" and "too many requests" in await response.text()
+
+
+async def test_who_has_waited_longest_without_a_token_goes_for_those_who_come(
+    proxied: ServeProxied, clients: Clients
+) -> None:
+    served = await proxied(max_unauthenticated=3)
+    honest = await welcome(await clients.y(served, "d"))
+    silent = [await clients.hocuspocus(served) for _ in range(5)]
+    for gone in silent[:2]:
+        assert await refused(gone) == (1013, "others need the place: show a token sooner, come back later")
+    assert all(client.open for client in silent[2:])
+    await silent[4].send(hocuspocus.auth("d", "bob"))
+    await silent[4].find_type("d", hocuspocus.AUTH)
+    for _ in range(3):
+        await clients.hocuspocus(served)
+    await silent[3].expect_close()
+    assert silent[4].open, "it has been let in"
+    await honest.barrier()
+
+
+async def test_past_the_memory_mark_no_documents_and_past_the_limit_no_connections(
+    proxied: ServeProxied, clients: Clients
+) -> None:
+    served = await proxied(memory_mark_bytes=0, memory_limit_bytes=0)
+    memory = served.app[GUARD].limits.memory
+    open_already = await welcome(await clients.y(served, "open"))
+    memory._mark = 1  # any process has more
+    await happens(lambda: memory.past_mark, "the look at the memory")
+    reason = "the server is short of memory, come back later"
+    await welcome(await clients.y(served, "open"))
+    assert await refused(await clients.y(served, "closed")) == (1013, reason)
+    shared = await clients.hocuspocus(served)
+    await shared.send(hocuspocus.auth("closed", "ada"))
+    denied = await shared.find_type("closed", hocuspocus.AUTH)
+    assert denied.fields == (hocuspocus.PERMISSION_DENIED, reason)
+
+    memory._limit = 1
+    assert await refused(await clients.y(served, "open")) == (1013, reason)
+    assert await refused(await clients.hocuspocus(served)) == (1013, reason)
+    await open_already.send(step2(text_update(1, "editing goes on")))
+    await open_already.barrier()
+    memory._mark = memory._limit = 0
+    await welcome(await clients.y(served, "closed"))
+
+
+async def test_a_client_that_sends_too_much_is_read_more_slowly_and_then_closed(
+    proxied: ServeProxied, clients: Clients
+) -> None:
+    served = await proxied(max_messages_per_second=5, flood_seconds=1)  # fifty at once
+    client = await welcome(await clients.y(served, "d"))
+    await client.send(step2(EMPTY_UPDATE))
+    await client.barrier()
+    client.burst(*[b"\x03"] * 200)
+    assert await refused(client) == (1013, "you send too many messages, come back later")
+
+
+async def test_awareness_has_a_rate_of_its_own(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_awareness_per_second=1, flood_seconds=0)  # ten at once
+    client = await welcome(await clients.y(served, "d"))
+    loop = asyncio.get_running_loop()
+    for messages in ([update(EMPTY_UPDATE)] * 14, [awareness((9, clock, "{}")) for clock in range(1, 15)]):
+        began = loop.time()
+        client.burst(*messages, *[b"\x03"] * 3)
+        await client.barrier()
+    # Fourteen were sent where ten are free, so at least three seconds lie before the answer. Edits are not held.
+    assert loop.time() - began >= 3.0
+
+
+async def test_bytes_have_a_rate_of_their_own(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_bytes_per_second=50_000, flood_seconds=0)  # 200,000 at once
+    client = await welcome(await clients.y(served, "d"))
+    began = asyncio.get_running_loop().time()
+    client.burst(*[update(EMPTY_UPDATE + bytes(0))] * 16, *[b"\x7f" + bytes(70_000)] * 5)
+    await client.barrier()
+    assert asyncio.get_running_loop().time() - began >= 2.0
+
+
+async def test_on_its_own_machine_without_authentication_nobody_is_held_back(serve: Serve, clients: Clients) -> None:
+    served = await serve(
+        max_connections_per_address=1,
+        max_new_connections_per_second=0.01,
+        max_unauthenticated=1,
+        max_messages_per_second=1,
+        max_awareness_per_second=1,
+        max_bytes_per_second=1,
+        max_new_documents_per_minute=0.01,
+        max_requests_per_second=0.01,
+        flood_seconds=0.1,
+    )
+    for number in range(20):
+        client = await welcome(await clients.y(served, f"d{number}"))
+    client.burst(*[b"\x03"] * 500)
+    await client.barrier()
+    shared = [await clients.hocuspocus(served) for _ in range(3)]
+    assert all(one.open for one in shared)
+    async with aiohttp.ClientSession() as session:
+        for _ in range(5):
+            async with session.get(f"{served.url}/healthz") as response:
+                assert response.status == 200
+
+
+async def test_the_audit_log_says_who_was_refused_what_and_never_a_token(
+    proxied: ServeProxied, clients: Clients, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "collab.audit")
+    served = await proxied(max_connections_per_user=1, max_document_bytes=1024)
+    assert (await refused(await clients.y(served, "notes/a", token="")))[0] == 4401
+    await welcome(await clients.y(served, "notes/a", token="s3cret-token"))
+    await refused(await clients.y(served, "notes/a", token="s3cret-token"))
+    shared = await clients.hocuspocus(served, BOB)
+    await shared.send(hocuspocus.auth("notes/b", ""))
+    await shared.find_type("notes/b", hocuspocus.AUTH)
+    stranger = RawClient(f"{served.ws('notes/a')}?token=s3cret-token")
+    await stranger.connect({"X-Forwarded-For": BOB, "Origin": "https://evil.example"})
+    await refused(stranger)
+    await stranger.close()
+    lines = [record.getMessage() for record in caplog.records if record.name == "collab.audit"]
+    assert lines == [
+        f"sign-in refused: no token was given (address={ADA} document='notes/a')",
+        f"limit: 1 connections of one user (address={ADA} document='notes/a')",
+        f"sign-in refused: no token was given (address={BOB} document='notes/b')",
+        f"permission refused: origin 'https://evil.example' for host '127.0.0.1:{served.server.port}' "
+        f"(address={BOB} document='notes/a')",
+    ]
+    assert "s3cret" not in caplog.text
+
+
+async def test_the_audit_log_cannot_be_flooded(
+    proxied: ServeProxied, clients: Clients, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "collab.audit")
+    served = await proxied()
+    shared = await clients.hocuspocus(served)
+    await shared.send(*(hocuspocus.auth(f"d{number}", "") for number in range(90)))
+    await shared.until(lambda: len(shared.got(number=hocuspocus.AUTH)) == 90, "ninety refusals")
+    lines = [record for record in caplog.records if record.name == "collab.audit"]
+    assert 20 <= len(lines) < 60
