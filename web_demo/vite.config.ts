@@ -1,5 +1,6 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { brotliCompress, constants, gzip } from 'node:zlib'
 import { defineConfig, type Plugin } from 'vite'
@@ -48,7 +49,13 @@ export default defineConfig({
   // Relative, so that the build works at any path behind a proxy.
   base: './',
   // Two copies of yjs in one page break its `instanceof` checks.
-  resolve: { dedupe: ['yjs', 'lib0', 'y-protocols', '@codemirror/state', '@codemirror/view', 'react', 'react-dom'] },
+  resolve: {
+    dedupe: ['yjs', 'lib0', 'y-protocols', '@codemirror/state', '@codemirror/view', 'react', 'react-dom'],
+    alias: {
+      // micromark's look-up of entities has a form for browsers that asks the DOM, which its worker has not.
+      'decode-named-character-reference': fileURLToPath(new URL('node_modules/decode-named-character-reference/index.js', import.meta.url)),
+    },
+  },
   build: {
     target: 'es2022',
     // Newer than `target` means by itself: light-dark() and nesting stay as they are written.

@@ -6,6 +6,7 @@ import './code.css'
 import { followCursor } from './cursors'
 import { createEditor } from './editor'
 import { languageName, LANGUAGES } from './languages'
+import { type Preview, preview } from './preview'
 
 /** The name of the root type is the one that the y-codemirror.next demos use. */
 const ROOT = 'codemirror'
@@ -25,7 +26,7 @@ export async function openCode(name: string): Promise<void> {
     { id: 'language', 'aria-label': 'Language', onchange: () => meta.set('language', select.value) },
     ...Object.entries(LANGUAGES).map(([value, { label }]) => h('option', { value }, label)),
   )
-  const toggle = h('button', { type: 'button', class: 'button quiet small', id: 'preview-toggle', 'aria-pressed': 'false', onclick: () => showPreview(Boolean(pane.hidden)) }, 'Preview')
+  const toggle = h('button', { type: 'button', class: 'button quiet small', id: 'preview-toggle', 'aria-pressed': 'false', onclick: () => showPreview(!shownPreview) }, 'Preview')
   page.tools.append(select, toggle)
   page.onReadOnly((readOnly) => {
     editor.setReadOnly(readOnly)
@@ -34,14 +35,14 @@ export async function openCode(name: string): Promise<void> {
 
   const pane = h('section', { class: 'preview prose', id: 'preview', 'aria-label': 'Preview', tabindex: '0', hidden: true })
   desk.append(pane)
-  let refresh: (() => void) | undefined
-  text.observe(() => refresh?.())
+  let shownPreview: Preview | undefined
+  text.observe(() => shownPreview?.refresh())
 
-  async function showPreview(show: boolean): Promise<void> {
+  function showPreview(show: boolean): void {
     pane.hidden = !show
     toggle.setAttribute('aria-pressed', String(show))
-    if (!show) refresh = undefined
-    else refresh = (await import('./preview')).preview(pane, () => text.toString())
+    shownPreview?.stop()
+    shownPreview = show ? preview(pane, () => text.toString()) : undefined
   }
 
   let shown: string | undefined
@@ -50,7 +51,7 @@ export async function openCode(name: string): Promise<void> {
     if (language === shown) return
     shown = select.value = language
     toggle.hidden = language !== 'markdown'
-    if (toggle.hidden) void showPreview(false)
+    if (toggle.hidden) showPreview(false)
     editor.view.contentDOM.spellcheck = language === 'markdown' || language === 'plain'
     desk.classList.toggle('prose-like', language === 'markdown' || language === 'plain')
     const extension = await LANGUAGES[language]!.load()
@@ -59,5 +60,5 @@ export async function openCode(name: string): Promise<void> {
   meta.observe(() => void showLanguage())
   await showLanguage()
   // Beside the text where there is room for both.
-  if (shown === 'markdown' && matchMedia('(width >= 64rem)').matches && parent === window) await showPreview(true)
+  if (shown === 'markdown' && matchMedia('(width >= 64rem)').matches && parent === window) showPreview(true)
 }

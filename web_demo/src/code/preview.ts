@@ -1,40 +1,60 @@
 /**
- * Markdown shown as it reads. micromark lets no HTML of the author through and only harmless addresses;
- * images of other servers become links, so that opening a document tells nobody else about it.
+ * Markdown shown as it reads, put together in a worker. Images of other servers become links, so that opening
+ * a document tells nobody else about it.
  */
-import { micromark } from 'micromark'
-import { gfm, gfmHtml } from 'micromark-extension-gfm'
+import { h } from '../shell/dom'
 
-/** Milliseconds from an edit to its preview; a long text is not put together with every key. */
-const DELAY = 120
+/** Characters past which a preview would take seconds. */
+const LENGTH = 500_000
 
-function render(markdown: string): Node[] {
-  const html = micromark(markdown, { extensions: [gfm()], htmlExtensions: [gfmHtml()] })
+function parse(html: string): Element[] {
   // A parsed document fetches nothing: what must not be shown goes before it is.
   const { body } = new DOMParser().parseFromString(html, 'text/html')
-  for (const image of body.querySelectorAll('img')) {
-    const link = document.createElement('a')
-    link.href = image.src
-    link.textContent = image.alt || image.src
-    image.replaceWith(link)
-  }
+  for (const image of body.querySelectorAll('img')) image.replaceWith(h('a', { href: image.src }, image.alt || image.src))
   for (const link of body.querySelectorAll('a')) {
     link.target = '_blank'
     link.rel = 'noopener noreferrer'
   }
   for (const box of body.querySelectorAll('input')) box.setAttribute('aria-label', box.checked ? 'Done' : 'To do')
-  return [...body.childNodes]
+  return [...body.children]
 }
 
-/** Keep `element` in step with what `text` gives; call the result after each change. */
-export function preview(element: HTMLElement, text: () => string): () => void {
-  let timer: number | undefined
-  const show = (): void => {
-    timer = undefined
-    element.replaceChildren(...render(text()))
+/** Make the children of `element` those of `next`, leaving alone what is the same at both ends. */
+function show(element: Element, next: Element[]): void {
+  const before = [...element.children]
+  let start = 0
+  while (start < before.length && start < next.length && before[start]!.isEqualNode(next[start]!)) start += 1
+  let end = 0
+  while (end < before.length - start && end < next.length - start && before.at(-1 - end)!.isEqualNode(next.at(-1 - end)!)) end += 1
+  for (const gone of before.slice(start, before.length - end)) gone.remove()
+  const anchor = element.children[start] ?? null
+  for (const child of next.slice(start, next.length - end)) element.insertBefore(child, anchor)
+}
+
+export interface Preview {
+  /** Show the text as it is now; calls that come while one is being worked on become one. */
+  refresh(): void
+  stop(): void
+}
+
+/** Show what `text` gives in `element`, now and at each `refresh`. */
+export function preview(element: HTMLElement, text: () => string): Preview {
+  const worker = new Worker(new URL('./preview.worker.ts', import.meta.url), { type: 'module' })
+  let busy = false
+  let stale = false
+  const refresh = (): void => {
+    stale = busy
+    if (busy) return
+    const markdown = text()
+    if (markdown.length > LENGTH) return element.replaceChildren(h('p', { class: 'hint' }, 'This text is too long for a preview.'))
+    busy = true
+    worker.postMessage(markdown)
   }
-  show()
-  return () => {
-    timer ??= window.setTimeout(show, DELAY)
+  worker.onmessage = ({ data }: MessageEvent<string>) => {
+    busy = false
+    show(element, parse(data))
+    if (stale) refresh()
   }
+  refresh()
+  return { refresh, stop: () => worker.terminate() }
 }
