@@ -38,7 +38,7 @@ lint: $(VENV)/.dev ## check style, types, layers and lock files
 	$(BIN)/mypy --strict collab
 	$(BIN)/lint-imports
 	@# A lock file that names a host installs from that host alone, whatever mirror its user has.
-	@if grep -nE '://|^-| @ ' constraints.txt || grep -n '"resolved": ' $(LOCKS) /dev/null; then \
+	@if grep -nE '://|^-| @ ' constraints.txt || grep -n '"resolved": "[a-z+]*:' $(LOCKS) /dev/null; then \
 		echo 'lint: these lines name a host or an option; lock files hold versions and hashes only' >&2; exit 1; fi
 
 format: $(VENV)/.dev ## bring the Python code into its format
