@@ -388,7 +388,8 @@ class Connection(ABC):
 
     def cut(self) -> None:
         """End a connection that has shown no token for too long, while others need its place."""
-        self.sockets.guard.audit.write(LIMIT, "too many connections that have not authenticated", self.peer)
+        reason = "too many connections that have not authenticated"
+        self.sockets.guard.audit.write(LIMIT, "unauthenticated", reason, self.peer)
         self.close(_CUT)
         self._transport.close()  # at once: those who do this on purpose would keep the place by not answering
 
