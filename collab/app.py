@@ -20,6 +20,7 @@ from aiohttp import web
 
 from collab.auth.access import Authenticator, OpenAccess
 from collab.auth.factory import AuthOptions, make_authenticator
+from collab.auth.timed import TimedAuthenticator
 from collab.errors import ConfigurationError
 from collab.hub.compaction import CompactionPolicy
 from collab.hub.hub import DAY, Hub, HubOptions
@@ -103,9 +104,10 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
         ),
     )
     guard = make_guard(settings, authenticated=authenticator is not None)
+    access = OpenAccess() if authenticator is None else TimedAuthenticator(authenticator, settings.auth_seconds)
     sockets = WebSockets(
         hub,
-        authenticator or OpenAccess(),
+        access,
         guard,
         WebSocketOptions(
             max_message_bytes=settings.max_message_bytes,
