@@ -20,6 +20,7 @@ from aiohttp import web
 
 from collab.auth.access import Authenticator, OpenAccess
 from collab.auth.factory import AuthOptions, make_authenticator
+from collab.auth.timed import TimedAuthenticator
 from collab.errors import ConfigurationError
 from collab.hub.compaction import CompactionPolicy
 from collab.hub.hub import DAY, Hub, HubOptions
@@ -104,7 +105,7 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
         ),
     )
     guard = make_guard(settings, authenticated=authenticator is not None)
-    access = authenticator or OpenAccess()
+    access = OpenAccess() if authenticator is None else TimedAuthenticator(authenticator, settings.auth_seconds)
     sockets = WebSockets(
         hub,
         access,
@@ -153,7 +154,7 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
     app.router.add_route("GET", "/hocuspocus/", sockets.handler(HocuspocusConnection))
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", Readiness(hub).handle)
-    add_api_routes(app, hub, access, settings.auth_seconds)
+    add_api_routes(app, hub, access, guard)
     add_static_routes(app, find_web_root())
     return app
 

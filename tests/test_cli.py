@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
+import os
 import re
 import socket
 import subprocess
@@ -19,6 +21,8 @@ from pycrdt import Array, Doc, Map, Text
 from collab.cli import run
 from collab.settings import options
 from collab.telemetry import get_logger
+from tests.support.server import ServerProcess
+from tests.support.wsclient import RawClient
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +113,12 @@ def test_serve_has_a_flag_for_every_option(collab: Terminal) -> None:
         (("documents", "show"), "NAME"),
         (("serve", "--port", "http"), "--port: must be a valid integer, not 'http'"),
         (("serve", "--host", "0.0.0.0"), "is not a loopback address"),
+        (("serve", "--host", "0.0.0.0", "--jwt-secret", "hunter2" * 8), "without TLS"),
+        (("serve", "--jwt-secret", "hunter2"), "the secret"),
+        (("serve", "--jwt-keys", "none.pem"), "cannot read"),
+        (("serve", "--tls-cert", "none.pem", "--tls-key", "none.key"), "cannot read none.pem or none.key"),
+        (("serve", "--trusted-proxies", "::1"), "--trusted-proxies goes with --behind-proxy"),
+        (("token", "--user", "ada", "--document", "notes"), "--document takes NAME=ACCESS"),
         (("serve", "--config", "none.toml"), "cannot read the configuration file none.toml"),
         (
             ("migrate", "--database-url", "mysql://u:hunter2@h/d"),
@@ -331,3 +341,50 @@ def test_a_reader_that_leaves_is_no_error_worth_a_traceback(collab: Terminal) ->
         listing.stdout.close()
         assert listing.stderr.read() == b""
         assert listing.wait(timeout=60) == 1
+
+
+# --- access
+
+
+def test_a_token_made_here_is_what_a_server_with_that_secret_lets_in(tmp_path: Path) -> None:
+    secret = "a secret of the tests, long enough for HS256"
+    made = subprocess.run(
+        [sys.executable, "-m", "collab", "token", "--user", "ada", "--document", "notes/*=write"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLLAB_JWT_SECRET": secret},
+    ).stdout.strip()
+
+    async def closed(url: str) -> int | None:
+        async with RawClient(url) as client:
+            await client.until(lambda: client.frames or client.close_code is not None, "a greeting or the close")
+            return client.close_code
+
+    async def play(server: ServerProcess) -> None:
+        assert await closed(f"{server.document_url('notes/a')}?token={made}") is None
+        assert await closed(f"{server.document_url('letters/a')}?token={made}") == 4403
+        assert await closed(server.document_url("notes/a")) == 4401
+
+    with ServerProcess(tmp_path / "data", environment={"COLLAB_JWT_SECRET": secret}) as server:
+        asyncio.run(play(server))
+        assert "no authentication" not in server.stderr
+        assert secret not in server.stderr and made not in server.stderr
+
+
+def test_keygen_makes_a_key_that_serve_takes(collab: Terminal, tmp_path: Path) -> None:
+    assert collab("keygen", "--out", "collab") == 0
+    assert (tmp_path / "collab.public.pem").is_file()
+    assert collab("serve", "--host", "0.0.0.0", "--jwt-keys", "collab.public.pem") == 2
+    assert "without TLS" in collab.complaint, "the key was taken, and authentication is on"
+    assert collab("serve", "--host", "0.0.0.0", "--jwt-keys", "collab.private.pem") == 2
+    assert "private" in collab.complaint
+
+
+def test_a_server_that_is_open_says_so_and_what_to_set(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server:
+        line = server.wait_for_log(lambda line: "no authentication" in line)
+        assert "WARNING" in line and "this machine alone" in line and "COLLAB_JWT_SECRET" in line
+    with ServerProcess(tmp_path / "other", "--host", "0.0.0.0", "--insecure") as server:
+        assert server.host == "0.0.0.0"
+        assert "whoever reaches it" in server.wait_for_log(lambda line: "no authentication" in line)

@@ -59,6 +59,7 @@ from collab.protocol.session import Access
 from collab.protocol.wire import check_document_name
 from collab.storage.store import DocumentSummary
 from collab.telemetry import get_logger, shown_name
+from collab.transports.guard import Guard
 from collab.transports.ywebsocket import bearer_token, document_name
 
 _log = get_logger("http")
@@ -104,12 +105,12 @@ class _BadRequest(Exception):
         self.status = status
 
 
-def add_api_routes(app: web.Application, hub: Hub, authenticator: Authenticator, seconds: float) -> None:
+def add_api_routes(app: web.Application, hub: Hub, authenticator: Authenticator, guard: Guard) -> None:
     """Serve ``/api/documents`` from the store and the rooms of ``hub``.
 
-    ``authenticator`` gets ``seconds`` for each decision. With ``OpenAccess`` everybody may do everything here.
+    With ``OpenAccess`` everybody may do everything here. ``guard`` tells who asks.
     """
-    documents = _Documents(hub, authenticator, seconds)
+    documents = _Documents(hub, authenticator, guard)
     app.router.add_get("/api/documents", _answering(documents.list))
     app.router.add_post("/api/documents", _answering(documents.create))
     one = r"/api/documents/{name:[\s\S]+}"
@@ -141,11 +142,11 @@ def _answering(handler: _Handler) -> _Handler:
 class _Documents:
     """The handlers."""
 
-    def __init__(self, hub: Hub, authenticator: Authenticator, seconds: float) -> None:
+    def __init__(self, hub: Hub, authenticator: Authenticator, guard: Guard) -> None:
         self._hub = hub
         self._authenticator = authenticator
         self._open = isinstance(authenticator, OpenAccess)
-        self._seconds = seconds
+        self._guard = guard
 
     async def list(self, request: web.Request) -> web.Response:
         """Answer with a page of documents in the order of their names; ``next`` is the ``after`` of the following."""
@@ -216,20 +217,20 @@ class _Documents:
         return web.Response(status=204, headers=_HEADERS)
 
     async def _grant(self, request: web.Request, name: str) -> Grant:
-        token = bearer_token(request)
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await self._authenticator.authenticate(AccessRequest(token, name, request.remote or ""))
-        except TimeoutError:
-            raise AccessUnavailable(f"no decision on access within {self._seconds:g} s") from None
+        peer = self._guard.peer(request).address
+        return await self._authenticator.authenticate(AccessRequest(bearer_token(request), name, peer))
 
     async def _require(self, request: web.Request, name: str, needed: Access) -> Access:
         """Let the request go on if its sender has at least this access to the document; return what it has."""
         if self._open:
             return Access.ADMIN
-        access = (await self._grant(request, name)).access
-        if needed is not Access.READ and access is not Access.ADMIN and access is not needed:
-            raise Forbidden(f"{needed.value} access is needed", public=f"this needs {needed.value} access")
+        try:
+            access = (await self._grant(request, name)).access
+            if needed is not Access.READ and access is not Access.ADMIN and access is not needed:
+                raise Forbidden(f"{needed.value} access is needed", public=f"this needs {needed.value} access")
+        except AccessDenied as error:
+            self._guard.audit.note(error, self._guard.peer(request).address, name)
+            raise
         return access
 
     async def _access(self, request: web.Request, names: Sequence[str]) -> dict[str, Access]:

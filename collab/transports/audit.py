@@ -1,9 +1,10 @@
 """The audit log: who was not let in, was not allowed something, or has passed a bound.
 
 Strategy: one line for each refusal on the logger ``collab.audit``, of three kinds that a filter can tell
-apart by how they begin. Anybody can cause such lines as often as he likes, so each kind has a rate of its
-own and says how many were left out. A line holds what the operator's log may hold of an error: its
-message, never a token or content; what a client has chosen is quoted, escaped and cut.
+apart by how they begin. Anybody can cause such lines as often as he likes, so each sort of them has a rate
+of its own, in which a flood of one drowns no other, and says how many were left out. A line holds what
+the operator's log may hold of an error: its message, never a token or content; what a client has chosen
+is quoted, escaped and cut.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ class Audit:
         """Note an error that a client was told, if it is one that an audit asks for."""
         kind = _kind(error)
         if kind is not None and isinstance(error, CollabError):
-            self.write(kind, str(error) or error.public, address, document_name)
+            self.write(kind, type(error).__name__, str(error) or error.public, address, document_name)
 
-    def write(self, kind: str, reason: str, address: str, document_name: str | None = None) -> None:
-        """Write a line of one of the three kinds."""
+    def write(self, kind: str, what: str, reason: str, address: str, document_name: str | None = None) -> None:
+        """Write a line of one of the three kinds; ``what``, a constant, has a rate of its own."""
         where = f"address={address or 'none'}"
         if document_name is not None:
             where += f" document={shown_name(document_name)}"
         # Limits are what an operator may want to act on; the others happen every day.
         log = self._limited.warning if kind is LIMIT else self._limited.info
-        log(kind, "%s: %s (%s)", kind, reason, where)
+        log(f"{kind}, {what}", "%s: %s (%s)", kind, reason, where)
 
     def flush(self) -> None:
         """Tell how many lines were left out."""

@@ -79,14 +79,16 @@ class Door:
             handler, since = next(iter(self._unread.items()))
             if now - since < options.head:
                 break
-            self._guard.audit.write(LIMIT, f"no request within {options.head:g} s", handler.address)
+            self._guard.audit.write(LIMIT, "no request", f"no request within {options.head:g} s", handler.address)
             handler.cut()
         for handler, (waited, since) in list(self._answering.items()):
             waiting = handler.waiting()
             if waiting != waited or not waiting:
                 self._answering[handler] = (waiting, now)
             elif now - since >= options.slow:
-                self._guard.audit.write(LIMIT, f"nothing of an answer taken for {options.slow:g} s", handler.address)
+                self._guard.audit.write(
+                    LIMIT, "slow reader", f"nothing of an answer taken for {options.slow:g} s", handler.address
+                )
                 handler.cut()
 
     # What its connections say
@@ -100,7 +102,9 @@ class Door:
         if address is not None and not local and not self._guard.is_proxy(address):
             key = key_of(address)
             if 0 < self._options.per_address <= self._by_address.get(key, 0):
-                self._guard.audit.write(LIMIT, f"{self._options.per_address} requests at a time from {key}", key)
+                self._guard.audit.write(
+                    LIMIT, "address", f"{self._options.per_address} requests at a time from {key}", key
+                )
                 handler.cut()
                 return
             self._open[handler] = key
@@ -109,7 +113,7 @@ class Door:
         if self._spared(address):
             return
         if 0 < limits.bounds.unauthenticated <= len(self._answering):
-            self._guard.audit.write(LIMIT, "too many requests at a time", handler.address)
+            self._guard.audit.write(LIMIT, "requests", "too many requests at a time", handler.address)
             handler.cut()
         else:
             limits.wait(handler, handler.cut, now)

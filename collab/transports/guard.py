@@ -129,10 +129,10 @@ class Guard:
                 public="without authentication this server answers under the names of its own machine only",
             )
         if refused is not None:
-            self.audit.write(PERMISSION, str(refused), peer.address)
+            self.audit.write(PERMISSION, "origin", str(refused), peer.address)
             return _answer(403, refused.public)
         if not self.limits.request(peer, asyncio.get_running_loop().time()):
-            self.audit.write(LIMIT, f"too many requests from {peer.key}", peer.address)
+            self.audit.write(LIMIT, "requests", f"too many requests from {peer.key}", peer.address)
             return _answer(429, "too many requests from your address, try again later", {"Retry-After": "1"})
         if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
             return _answer(204, "", dict(_CORS_PREFLIGHT))

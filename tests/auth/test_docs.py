@@ -55,7 +55,7 @@ async def test_the_function_of_the_embedding_example_is_asked(monkeypatch: pytes
 
 
 def test_what_the_document_says_clients_are_told_is_what_they_are_told() -> None:
-    table = TEXT[TEXT.index("| the client is told |") :]
+    table = TEXT[TEXT.index("| the client is told |") :].partition("\n## ")[0]
     told = [row.split("|")[1].strip().removesuffix(" ...") for row in table.splitlines()[2:] if row.startswith("|")]
     places = Path(sys.modules["collab.auth"].__path__[0]).glob("*.py")
     code = "\n".join(path.read_text(encoding="utf-8") for path in places) + (

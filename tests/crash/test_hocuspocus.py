@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.crash.stored import PostgresLog, SqliteLog, StoredLog, read, tokens
-from tests.crash.test_kill import OPTIONS
 from tests.support.node import find_node, installed_packages
 from tests.support.postgres import PostgresServer
 from tests.support.server import ServerProcess
@@ -195,7 +194,7 @@ async def run(server: ServerProcess, log: StoredLog, *, kills: int, seed: int) -
 
 @pytest.mark.timeout(240)
 async def test_kill_under_load_on_sqlite(tmp_path: Path) -> None:
-    await run(ServerProcess(tmp_path, *OPTIONS), SqliteLog(tmp_path / "collab.db"), kills=12, seed=21)
+    await run(ServerProcess(tmp_path), SqliteLog(tmp_path / "collab.db"), kills=11, seed=21)
 
 
 @pytest.mark.timeout(240)
@@ -203,5 +202,5 @@ async def test_kill_under_load_on_postgresql(
     tmp_path: Path, postgres_server: PostgresServer, postgres_url: str
 ) -> None:
     database = urlsplit(postgres_url).path.lstrip("/")
-    server = ServerProcess(tmp_path, *OPTIONS, database_url=postgres_url)
-    await run(server, PostgresLog(postgres_server, database), kills=8, seed=22)
+    server = ServerProcess(tmp_path, database_url=postgres_url)
+    await run(server, PostgresLog(postgres_server, database), kills=9, seed=22)

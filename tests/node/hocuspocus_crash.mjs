@@ -82,11 +82,15 @@ const edit = ({ version, name, document }, number) => {
   made[name]++
 }
 
-// About 30 edits a second and client while it is connected; offline a person edits too, but less.
+// About 30 edits a second and client while it is connected; offline a person edits too, but less. Only so many for
+// each life of the server: on a slow machine the documents would grow the more the longer everything takes.
+const EDITS = 60
 const timers = new Set(clients.map((client) => {
   let number = 0
+  let end = EDITS
+  client.socket.on('open', () => { end = number + EDITS })
   return setInterval(() => {
-    if (client.socket.status === 'connected' || Math.random() < 0.05) edit(client, number++)
+    if (number < end && (client.socket.status === 'connected' || Math.random() < 0.05)) edit(client, number++)
   }, 33)
 }))
 timers.add(setInterval(() => say({ made }), 50))

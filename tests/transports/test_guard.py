@@ -6,14 +6,18 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp.test_utils import TestServer, make_mocked_request
 
-from collab.app import GUARD
+from collab.app import GUARD, create_app
 from collab.auth.access import AccessRequest, Grant
 from collab.errors import Unauthenticated
 from collab.protocol.session import Access
+from collab.settings import Settings
+from collab.transports.peers import Peer
 from tests.support import hocuspocus
 from tests.support.hocuspocus import RawHocuspocus
 from tests.support.waiting import happens
@@ -280,6 +284,41 @@ async def test_on_its_own_machine_without_authentication_nobody_is_held_back(ser
         for _ in range(5):
             async with session.get(f"{served.url}/healthz") as response:
                 assert response.status == 200
+
+
+def test_without_authentication_nobody_from_elsewhere_is_served_wherever_the_application_is_mounted(
+    tmp_path: Path,
+) -> None:
+    made = make_mocked_request("GET", "/", {"Host": "127.0.0.1"})
+    here = Peer("127.0.0.1", "127.0.0.1", False, True, False, "127.0.0.1")
+    elsewhere = Peer("203.0.113.7", "203.0.113.7", True, False, False, "127.0.0.1")
+    guard = create_app(Settings(data_dir=str(tmp_path)))[GUARD]
+    refusal = guard.refusal(made, elsewhere)
+    assert refusal is not None and "own machine only" in refusal.public
+    assert guard.refusal(made, here) is None
+    for app in (create_app(Settings(data_dir=str(tmp_path), insecure=True)), create_app(Settings(), ByToken())):
+        assert app[GUARD].refusal(made, elsewhere) is None
+
+
+async def test_an_authenticator_is_started_and_closed_with_the_application(tmp_path: Path) -> None:
+    class Managed(ByToken):
+        life: list[str] = []
+
+        async def start(self) -> None:
+            self.life.append("start")
+
+        async def close(self) -> None:
+            self.life.append("close")
+
+    async with TestServer(create_app(Settings(data_dir=str(tmp_path)), Managed()), host="127.0.0.1"):
+        assert Managed.life == ["start"]
+    assert Managed.life == ["start", "close"]
+
+
+async def test_the_settings_make_an_authenticator_and_one_that_is_given_wins(serve: Serve, clients: Clients) -> None:
+    secret = "a secret of the tests, long enough for HS256"
+    assert (await refused(await clients.y(await serve(jwt_secret=secret), "d")))[0] == 4401
+    await welcome(await clients.y(await serve(authenticator=ByToken(), jwt_secret=secret), "d"))
 
 
 async def test_the_audit_log_says_who_was_refused_what_and_never_a_token(

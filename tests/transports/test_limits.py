@@ -1,4 +1,4 @@
-"""The token bucket, with a clock of the test's own."""
+"""Buckets, counts and meters, with a clock of the test's own; tests/transports/test_guard.py has them over sockets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collab.transports.limits import TokenBucket
+from collab.errors import DocumentBusy, Overloaded
+from collab.transports import limits as limits_module
+from collab.transports.limits import Bounds, Limits, Meter, Ticket, TokenBucket
+from collab.transports.peers import Peer
 
 
 def test_a_burst_is_free_and_what_follows_is_paid_by_waiting() -> None:
@@ -27,3 +30,130 @@ def test_who_waits_as_told_never_passes_the_rate(pauses: list[float]) -> None:
         now += pause
         now += bucket.take(now)
         assert taken <= 5.0 * now + 5.0 + 1e-6
+
+
+def peer(address: str = "203.0.113.7", *, counted: bool = True, local: bool = False) -> Peer:
+    return Peer(address, address, counted, local, False, "collab.example")
+
+
+def test_an_attempt_without_a_token_takes_none() -> None:
+    bucket = TokenBucket(rate=1.0, burst=1.0, now=0.0)
+    assert bucket.try_take(0.0)
+    assert not any(bucket.try_take(now / 100) for now in range(1, 100))
+    assert bucket.try_take(1.0)
+
+
+def test_nothing_is_bounded_where_the_bound_is_0() -> None:
+    limits = Limits(Bounds())
+    tickets = [limits.enter(peer(), 0.0) for _ in range(3_000)]
+    for ticket in tickets:
+        limits.identify(ticket, "ada", 0.0)
+        limits.check_join(ticket, "ada", 10**6, True, 0.0)
+    assert all(limits.request(peer(), 0.0) for _ in range(3_000))
+    assert all(limits.wait(number, lambda: None, 0.0) for number in range(3_000))
+    assert Meter(Bounds(), 0.0).settle(0.0, 10**6, 10**9, 10**6) == 0.0
+
+
+def test_what_is_left_is_forgotten_in_time_and_not_before_a_bucket_is_full_again() -> None:
+    limits = Limits(Bounds(new_documents=1, connections_per_user=5))
+    ticket = limits.enter(peer(), 0.0)
+    limits.identify(ticket, "ada", 0.0)
+    limits.check_join(ticket, "ada", 0, True, 0.0)
+    limits.leave(ticket, 1.0)
+    for now in (10.0, 30.0, 59.0):
+        limits.sweep(now)
+        again = limits.enter(peer(), now)
+        with pytest.raises(DocumentBusy):  # going and coming back gives nobody a new bucket
+            limits.check_join(again, "ada", 0, True, now)
+        limits.leave(again, now)
+    limits.sweep(200.0)
+    assert limits._addresses == {} == limits._users
+    assert limits.connections == 0
+
+
+def test_the_table_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits_module, "_MAX_ACCOUNTS", 10)
+    limits = Limits(Bounds(connections_per_address=1))
+    stays = limits.enter(peer("192.0.2.1"), 0.0)
+    for number in range(200):
+        limits.leave(limits.enter(peer(f"198.51.100.{number}"), 0.0), 0.0)
+        assert len(limits._addresses) <= 11
+    with pytest.raises(Overloaded):  # who is here is not forgotten
+        limits.enter(peer("192.0.2.1"), 0.0)
+    limits.leave(stays, 0.0)
+
+
+def test_a_refused_connection_takes_no_place() -> None:
+    limits = Limits(Bounds(connections=2, connections_per_address=1))
+    limits.enter(peer("192.0.2.1"), 0.0)
+    for _ in range(5):
+        with pytest.raises(Overloaded):
+            limits.enter(peer("192.0.2.1"), 0.0)
+    limits.enter(peer("192.0.2.2"), 0.0)
+    assert limits.connections == 2
+
+
+def test_a_shared_address_is_not_counted() -> None:
+    limits = Limits(Bounds(connections_per_address=1, new_connections=0.01, requests=0.01, new_documents=0.01))
+    for _ in range(50):
+        ticket = limits.enter(peer("127.0.0.1", counted=False, local=True), 0.0)
+        limits.check_join(ticket, None, 0, True, 0.0)
+        assert limits.request(ticket.peer, 0.0)
+
+
+def test_only_clients_of_this_machine_are_spared_and_only_where_they_are_alone() -> None:
+    here, proxied = peer("127.0.0.1", counted=False, local=True), peer("127.0.0.1", counted=False)
+    assert Limits(Bounds(spare_local=True)).spares(here)
+    assert not Limits(Bounds(spare_local=True)).spares(proxied)
+    assert not Limits(Bounds(spare_local=False)).spares(here)
+
+
+def test_who_settles_is_not_cut() -> None:
+    cut: list[int] = []
+    limits = Limits(Bounds(unauthenticated=2))
+    for number in range(5):
+        limits.wait(number, lambda number=number: cut.append(number), 0.0)
+        limits.settle(1)
+    assert cut == [0, 2]
+    assert limits.waiting == 2
+
+
+def test_a_meter_holds_back_what_is_too_much_and_ends_only_what_never_pauses() -> None:
+    bounds = Bounds(messages=10, flood_seconds=5)
+    meter = Meter(bounds, 0.0)
+    assert meter.settle(0.0, 100, 0, 0) == 0.0, "ten seconds' worth at once"
+    assert meter.settle(0.0, 10, 0, 0) == pytest.approx(1.0)
+    assert meter.settle(2.0, 1, 0, 0) == 0.0, "a pause"
+    now, read = 2.0, 0
+    with pytest.raises(Overloaded, match="flood of messages for [56] s"):
+        while True:
+            now += meter.settle(now, 16, 0, 0)
+            read += 16
+    assert 5.0 <= now - 2.0 <= 8.0 and read <= 100 + 10 * (now - 2.0) + 16
+
+
+def test_nobody_is_held_for_ever_by_one_message() -> None:
+    assert Meter(Bounds(bytes=1), 0.0).settle(0.0, 1, 10**9, 0) == 5.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=80))
+def test_places_are_given_back_exactly(steps: list[tuple[int, bool]]) -> None:
+    limits = Limits(Bounds(connections=6, connections_per_address=3, connections_per_user=2))
+    taken: list[Ticket] = []
+    for number, arrive in steps:
+        if arrive or not taken:
+            try:
+                ticket = limits.enter(peer(f"192.0.2.{number}"), 0.0)
+            except Overloaded:
+                continue
+            taken.append(ticket)
+            try:
+                limits.identify(ticket, f"user {number % 2}", 0.0)
+            except Overloaded:
+                continue
+        else:
+            limits.leave(taken.pop(number % len(taken)), 0.0)
+    for ticket in taken:
+        limits.leave(ticket, 0.0)
+    left = [account.connections for accounts in (limits._addresses, limits._users) for account in accounts.values()]
+    assert limits.connections == 0 == sum(left)
