@@ -73,7 +73,8 @@ class Window:
             self.errors.append(f"{message.type}: {message.text}")
 
     def _on_request(self, url: str) -> None:
-        if urlsplit(url).netloc != urlsplit(self.url).netloc:
+        # Of data: and blob: URLs the browser tells as well; they stay in it.
+        if not url.startswith(("data:", "blob:")) and urlsplit(url).netloc != urlsplit(self.url).netloc:
             self.foreign.append(url)
 
     async def open(self) -> Self:
@@ -172,8 +173,8 @@ class Window:
 
     def check(self) -> None:
         """Fail if the page logged an error, threw, or asked another origin for anything."""
-        assert self.errors == [], "the page logged errors"
-        assert self.foreign == [], "the page asked another origin"
+        assert self.errors == [], f"the page logged errors: {self.errors}"
+        assert self.foreign == [], f"the page asked another origin: {self.foreign}"
 
 
 class Cable:

@@ -93,7 +93,7 @@ export interface Binding {
 
 export interface BindingOptions {
   /** Called inside the transaction that writes, with the elements that count after it. */
-  onWrite?: (present: readonly ExcalidrawElement[]) => void
+  onWrite?: (present: Iterable<ExcalidrawElement>) => void
 }
 
 /** Keep the scene of `api` and `elements` in step, until `destroy`. */
@@ -157,6 +157,13 @@ export function bindScene(elements: Y.Array<unknown>, api: ExcalidrawImperativeA
     for (const { id, versionNonce } of untouched) known.get(id)!.nonce = versionNonce
   }
 
+  /** Whether an entry goes: what is written replaces it, or it is one that does not count beside one that does. */
+  function isReplaced(entry: unknown, entries: Map<string, Entry>, gone: Set<string>): boolean {
+    const { id } = (entry ?? {}) as Entry
+    const counts = entries.get(id)
+    return counts === entry ? gone.has(id) : (counts !== undefined || gone.has(id)) && isElement(entry)
+  }
+
   function write(): void {
     const entries = present()
     const add: Entry[] = []
@@ -193,8 +200,7 @@ export function bindScene(elements: Y.Array<unknown>, api: ExcalidrawImperativeA
       let at = elements.length
       let number = 0
       elements.forEach((entry) => {
-        // Of several entries for one element, those that do not count go as well.
-        if (isElement(entry) && (gone.has(entry.id) || (entries.has(entry.id) && entries.get(entry.id) !== entry))) dropped.push(number)
+        if (isReplaced(entry, entries, gone)) dropped.push(number)
         number += 1
         if (entry === last) at = number
       })
@@ -203,8 +209,9 @@ export function bindScene(elements: Y.Array<unknown>, api: ExcalidrawImperativeA
         last = copies.at(-1)
       }
       for (const index of dropped.reverse()) elements.delete(index < at ? index : index + copies.length)
-      current = undefined
-      options.onWrite?.([...present().values()])
+      for (const id of gone) entries.delete(id)
+      for (const copy of copies) entries.set(copy.id, copy)
+      options.onWrite?.(entries.values())
     }, binding)
   }
 
@@ -227,8 +234,8 @@ export function bindScene(elements: Y.Array<unknown>, api: ExcalidrawImperativeA
   }
 
   const onElements = (_event: unknown, { origin }: Y.Transaction): void => {
-    current = undefined
     if (origin === binding) return
+    current = undefined
     toRead = true
     schedule()
   }

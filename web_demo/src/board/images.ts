@@ -35,7 +35,7 @@ export function readImages(images: Y.Map<unknown>): Record<string, BinaryFileDat
 }
 
 /** Keep the files of `api` and `images` in step. `refused` tells that an image could not be taken in. */
-export function bindImages(images: Y.Map<unknown>, api: ExcalidrawImperativeAPI, refused: () => void): { keep(present: readonly ExcalidrawElement[]): void } {
+export function bindImages(images: Y.Map<unknown>, api: ExcalidrawImperativeAPI, refused: () => void): { keep(present: Iterable<ExcalidrawElement>): void } {
   const onTheWay = new Set<string>()
   let needed = new Set<string>()
 
@@ -63,7 +63,8 @@ export function bindImages(images: Y.Map<unknown>, api: ExcalidrawImperativeAPI,
     /** Store what the elements that are there show, and nothing else; call inside the transaction that writes them. */
     keep(present) {
       const files = api.getFiles()
-      needed = new Set(present.flatMap((element) => (element.type === 'image' && element.fileId ? [element.fileId] : [])))
+      needed = new Set()
+      for (const element of present) if (element.type === 'image' && element.fileId) needed.add(element.fileId)
       for (const id of needed) {
         const file = files[id]
         if (file && !images.has(id) && !onTheWay.has(id)) void send(file)

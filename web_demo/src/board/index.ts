@@ -17,6 +17,8 @@ import { bindPointers, type Pointers } from './pointers'
 
 const NO_ROOM = 'This image is too large for the board: others do not see it'
 
+// Several renderings within one frame become one; with thousands of elements each takes its time.
+Object.assign(window, { EXCALIDRAW_THROTTLE_RENDER: true })
 // In a build the fonts are assets (see vite.excalidraw.ts).
 if (import.meta.env.DEV) Object.assign(window, { EXCALIDRAW_ASSET_PATH: '/node_modules/@excalidraw/excalidraw/dist/dev/' })
 
@@ -29,7 +31,7 @@ export async function openBoard(name: string): Promise<void> {
   const elements = doc.getArray<unknown>('elements')
   const images = doc.getMap<unknown>('images')
 
-  const canvas = h('div', { class: 'canvas', id: 'editor' })
+  const canvas = h('div', { class: 'canvas', id: 'board' })
   const layer = h('div', { class: 'pointers', 'aria-hidden': 'true' })
   page.main.append(h('div', { class: 'board' }, canvas, layer), outline(elements))
 
@@ -44,7 +46,7 @@ export async function openBoard(name: string): Promise<void> {
     binding = bindScene(elements, api, { onWrite: keep })
     binding.setReadOnly(readOnly)
     pointers = bindPointers(connection.awareness, presence, api, layer)
-    api.scrollToContent(undefined, { fitToContent: true })
+    if (api.getSceneElements().length > 0) api.scrollToContent(undefined, { fitToContent: true })
     // For the console, and for tests: a canvas tells them nothing.
     Object.assign(canvas, { excalidraw: api })
   }

@@ -5,11 +5,16 @@
 const MENDS: [selector: string, mend: (element: Element) => void][] = [
   ['.main-menu-trigger:not([aria-label])', (button) => button.setAttribute('aria-label', 'Menu')],
   ['.color-picker-container:not([aria-label])', (dialog) => dialog.setAttribute('aria-label', 'Colors')],
+  ['.FontPicker__container:not([aria-label])', (dialog) => dialog.setAttribute('aria-label', 'Fonts')],
+  // A box around a button that says of itself whether it is open.
+  ['div[aria-haspopup][aria-expanded]', (box) => ['aria-haspopup', 'aria-expanded', 'aria-controls'].forEach((name) => box.removeAttribute(name))],
+  ['.ImageExportModal .TextInput:not([aria-label])', (input) => input.setAttribute('aria-label', 'File name')],
   // The heading that the dialog says it is named by does not carry that id.
   ['.Dialog[aria-labelledby="dialog-title"]', nameByHeading],
   // What is written on them is their name, with the shortcut; the title describes them.
   [':is(.dropdown-menu-item, .reset-zoom-button, .ImageExportModal .ExcButton)[aria-label]', (button) => button.removeAttribute('aria-label')],
   ['input[name="exportScale"]:not([aria-label])', (input) => input.setAttribute('aria-label', `Scale ${input.parentElement?.textContent ?? ''}`)],
+  ['label[title] > input:not([aria-label])', (input) => input.setAttribute('aria-label', input.parentElement?.getAttribute('title') ?? '')],
   // Within the main part of a page there is no footer of the page.
   ['[role="contentinfo"]', nameFooter],
 ]

@@ -91,7 +91,7 @@ export function bindPointers(awareness: Awareness, presence: Presence, api: Exca
   function draw(): void {
     frame = undefined
     const view: View = api.getAppState()
-    const elements = new Map(api.getSceneElements().map((element) => [element.id, element]))
+    let elements: Map<string, ReturnType<typeof api.getSceneElements>[number]> | undefined
     const pointing = new Map<SocketId, Collaborator>()
     const seen = new Set<number>()
     for (const [id, state] of awareness.getStates()) {
@@ -107,7 +107,9 @@ export function bindPointers(awareness: Awareness, presence: Presence, api: Exca
         pointer.style.transform = `translate(${(at.x + view.scrollX) * view.zoom.value}px, ${(at.y + view.scrollY) * view.zoom.value}px)`
       }
       if (at?.laser) pointing.set(String(id) as SocketId, laser(at, person, state))
-      const picked = selectionOf(state).flatMap((element) => elements.get(element) ?? [])
+      const selection = selectionOf(state)
+      if (selection.length > 0) elements ??= new Map(api.getSceneElements().map((element) => [element.id, element]))
+      const picked = selection.flatMap((element) => elements?.get(element) ?? [])
       frame.hidden = picked.length === 0
       if (picked.length > 0) {
         const [left, top, right, bottom] = getCommonBounds(picked)
