@@ -63,8 +63,8 @@ export default defineConfig({
     // Inlined assets would be data: URLs, which the Content-Security-Policy refuses for fonts.
     assetsInlineLimit: 0,
     modulePreload: { polyfill: false },
-    // Excalidraw's tool to cut fonts down for an exported SVG, loaded then; the tests watch what is loaded first.
-    chunkSizeWarningLimit: 2000,
+    // Excalidraw is as large as it is; the tests watch what a first visit loads.
+    chunkSizeWarningLimit: 800,
     license: { fileName: 'licenses.md' },
     // What every page with a document needs travels as one file: a dozen small ones cost more in headers than in content.
     rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'shared', test: SHARED }] } } },
