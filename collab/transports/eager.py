@@ -47,6 +47,14 @@ class EagerWebSocketResponse(web.WebSocketResponse):
         super().__init__(timeout=timeout, max_msg_size=max_msg_size, autoping=False, autoclose=False, compress=False)
         self.take: Callable[[WSMessage | WSMessageTextBytes], bool] | None = None
 
+    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
+        """Do nothing: the connection sends the close frame, and knows when its code has been read.
+
+        aiohttp calls this when it cannot go on reading, and closes at once; with bytes of the client still
+        unread the kernel would reset the connection, and the client would never see the code.
+        """
+        return False
+
     @property
     def queued(self) -> bool:
         """Whether messages that were not taken wait to be received."""

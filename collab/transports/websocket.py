@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 from aiohttp._websocket.models import WSMessageTextBytes
 
 from collab.auth.access import AccessRequest, Authenticator, Grant
@@ -50,6 +50,9 @@ _BUDGET_SECONDS = 0.002
 
 # Seconds that a client gets to answer a close before its connection is cut.
 _CLOSE_SECONDS = 5.0
+
+# Seconds in which what a client still sends is dropped when its messages cannot be read any more.
+_DROP_SECONDS = 1.0
 
 # Seconds between looks at a full outbox on which an answer waits.
 _DRAIN_PAUSE = 0.05
@@ -550,6 +553,7 @@ class WebSockets:
         finally:
             connection.leave()
             connection.closing = True
+            transport.close()
             limits.settle(connection)
             if connection.ticket is not None:
                 limits.leave(connection.ticket, loop_time())
@@ -605,9 +609,14 @@ class WebSockets:
             elif kind is WSMsgType.CLOSE:
                 connection.closed_by_client(message.data)
                 return
+            elif kind is WSMsgType.ERROR and isinstance(message.data, WebSocketError) and not connection.closing:
+                # What follows cannot be read any more, the client's own close frame neither: it is dropped for
+                # a while, so that ours is not overtaken by a reset.
+                self.limited.info("websocket", "refused: %s", message.data, to=connection.log())
+                connection.close(CloseCode(message.data.code, "message not readable, or too big"))
+                await asyncio.sleep(_DROP_SECONDS)
+                return
             else:
-                if kind is WSMsgType.ERROR:
-                    self.limited.info("websocket", "refused: %s", message.data, to=connection.log())
                 return
             if meter is not None and (connection.messages >= _BUDGET_MESSAGES or connection.nbytes >= _SETTLE_BYTES):
                 pause = connection.settle(meter, loop_time())

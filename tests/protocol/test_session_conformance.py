@@ -368,6 +368,11 @@ async def test_every_message_has_its_place_in_every_state(
             async with protocol(stage) as client:
                 await client.hold(state)
                 await client.send(client.messages[kind])
+                if kind == "step 2" and state is State.CLOSED and protocol is Hocuspocus:
+                    # Only one that does not know of its end sends that: it is made to come back.
+                    assert client.raw is not None
+                    assert await client.raw.expect_close() == 4205
+                    continue
                 await client.let_go(state)
                 if kind in client.ends:
                     await client.recover(state, kind)
