@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import jwt
 import pytest
 
@@ -75,6 +76,7 @@ class Case:
     said: str = ""
     scope: str = "read-write"
     creates: bool = True
+    access: str = "admin"
 
 
 CASES = {
@@ -100,10 +102,10 @@ CASES = {
     ),
     "signed with the public key as a secret": Case(with_the_public_key_as_secret, 4401, UNKNOWN_KEY),
     "for another document": Case(lambda: token(documents={"other/*": "write"}), 4403, NOT_THIS),
-    "read": Case(lambda: token(documents={"made/*": "read"}), scope="readonly", creates=False),
-    "write": Case(lambda: token(documents={"made/*": "write"})),
+    "read": Case(lambda: token(documents={"made/*": "read"}), scope="readonly", creates=False, access="read"),
+    "write": Case(lambda: token(documents={"made/*": "write"}), access="write"),
     "admin": Case(token),
-    "write, signed by the key": Case(lambda: jwt.encode(claims(), key().private, "RS256")),
+    "admin, signed by the key": Case(lambda: jwt.encode(claims(), key().private, "RS256")),
 }
 
 
@@ -189,6 +191,36 @@ async def test_y_websocket(server: ServerProcess, hocuspocus: HocuspocusAgent, a
         await fresh.until(synced=True, closed=None)
     else:
         await fresh.until(closed={"code": 4404, "reason": "no such document"})
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+async def test_http(server: ServerProcess, hocuspocus: HocuspocusAgent, case: Case) -> None:
+    name = await made(hocuspocus, server)
+    shown = case.make()
+    headers = {"Authorization": f"Bearer {shown}"} if shown else {}
+    async with aiohttp.ClientSession(f"{server.url}/", headers=headers) as session:
+
+        async def ask(method: str, address: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+            async with session.request(method, f"/api/documents{address}", json=body) as response:
+                return response.status, None if response.status == 204 else await response.json()
+
+        status, said = await ask("GET", f"/{name}")
+        if case.code is not None:
+            refused = (case.code - 4000, {"error": case.said})
+            assert (status, said) == refused
+            assert await ask("POST", "", {"name": f"{name}/new"}) == refused
+            assert await ask("PATCH", f"/{name}", {"title": "Mine"}) == refused
+            assert await ask("DELETE", f"/{name}") == refused
+            return
+        assert (status, said["access"], said["title"]) == (200, case.access, None)
+        rank = ("read", "write", "admin").index(case.access)
+        no_write, no_admin = (403, {"error": "this needs write access"}), (403, {"error": "this needs admin access"})
+        status, said = await ask("POST", "", {"name": f"{name}/new"})
+        assert status == 201 if rank else (status, said) == no_write
+        status, said = await ask("PATCH", f"/{name}", {"title": "Mine"})
+        assert (status, said["title"]) == (200, "Mine") if rank else (status, said) == no_write
+        status, said = await ask("DELETE", f"/{name}")
+        assert status == 204 if rank == 2 else (status, said) == no_admin
 
 
 async def test_a_refused_y_websocket_3_0_which_always_comes_back_does_not_come_in_a_storm(
