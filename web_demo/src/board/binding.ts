@@ -171,7 +171,7 @@ export function bindScene(elements: Y.Array<unknown>, api: ExcalidrawImperativeA
     const mended: OrderedExcalidrawElement[] = []
     for (const local of api.getSceneElementsIncludingDeleted()) {
       const before = known.get(local.id)
-      if (before && !isOwnChange(local)) {
+      if (before && local.versionNonce === before.nonce) {
         if (local.index !== before.entry.index) mended.push(local)
         continue
       }

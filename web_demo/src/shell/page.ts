@@ -48,6 +48,8 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
       type: 'button',
       class: 'button share',
       id: 'share',
+      // Phones show the icon alone.
+      'aria-label': 'Share',
       onclick: async () => void toast((await copy(pageUrl(name))) ? 'Link copied' : pageUrl(name)),
     },
     icon('share'),
