@@ -671,7 +671,8 @@ async def test_typing_stays_quick_on_a_board_of_2000_elements(
         await ada.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
         times.append(await busy() - before)
     await ada.page.keyboard.press("Escape")
-    assert statistics.median(times) <= 50
+    # Some 50 ms where this was measured with nothing else running; three times that on the slowest machine.
+    assert statistics.median(times) <= 150
     await ada.until_status("Saved")
     assert len(await stored(shared_server, document)) == 2001
 
