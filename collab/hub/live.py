@@ -49,6 +49,8 @@ SLICED = 32 * 1024
 _VERDICTS = 1_000
 _MAX_OWED = 1 << 20
 
+_SAVED, _REFUSED = SyncStatus(True), SyncStatus(False)
+
 # Rows read from the log at once when another node has written.
 _ROWS = 500
 
@@ -381,6 +383,12 @@ class LiveRoom:
 
     def _acknowledge(self, verdicts: list[Verdict]) -> None:
         """Tell members what became of their updates, in order."""
+        if len(verdicts) == 1:  # the usual case in many small rooms
+            session, saved = verdicts[0]
+            if session.state is State.LIVE:
+                assert isinstance(session, Member)
+                self._send(session, session.encoder.encode(_SAVED if saved else _REFUSED))
+                return
         of_member: dict[Session, bytearray] = {}
         for member, saved in verdicts:
             if member.state is not State.CLOSED:
@@ -392,7 +400,7 @@ class LiveRoom:
     def _tell(self, member: Member, verdicts: bytearray) -> None:
         """Write verdicts, a byte each, or keep them while the member lags: it could make any number of them wait."""
         if member.state is State.LIVE:
-            frames = (member.encoder.encode(SyncStatus(False)), member.encoder.encode(SyncStatus(True)))
+            frames = (member.encoder.encode(_REFUSED), member.encoder.encode(_SAVED))
             while verdicts and member.state is State.LIVE:
                 self._send(member, b"".join([frames[saved] for saved in verdicts[:_VERDICTS]]))
                 del verdicts[:_VERDICTS]
