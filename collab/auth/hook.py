@@ -76,12 +76,12 @@ class HookAuthenticator:
         except AccessError:
             raise
         except Exception as error:
-            self._log.error("hook", "access not decided: the hook raised %s at %s", _kind(error), _places(error))
+            self._log.error("hook", "access not decided: the hook raised %s at %s", kind_of(error), places_of(error))
             # Not chained: whoever logs this one with its cause would log the text.
-            raise AccessUnavailable(f"the hook raised {_kind(error)}") from None
+            raise AccessUnavailable(f"the hook raised {kind_of(error)}") from None
         if not isinstance(grant, Grant) or not isinstance(grant.access, Access):
-            self._log.error("no grant", "access not decided: the hook gave %s, not a Grant", _kind(grant))
-            raise AccessUnavailable(f"the hook gave {_kind(grant)}")
+            self._log.error("no grant", "access not decided: the hook gave %s, not a Grant", kind_of(grant))
+            raise AccessUnavailable(f"the hook gave {kind_of(grant)}")
         return grant
 
     async def _call(self, name: str) -> None:
@@ -90,11 +90,12 @@ class HookAuthenticator:
             await method()
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Name the type of a value of somebody else's, and nothing of the value."""
     return type(value).__qualname__
 
 
-def _places(error: BaseException) -> str:
+def places_of(error: BaseException) -> str:
     """Name file, line and function of the last frames, which are code and never data."""
     frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
     return " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))

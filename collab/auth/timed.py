@@ -1,8 +1,8 @@
 """An authenticator that always answers: in time, and with the errors of the port.
 
 Strategy: whoever asks has clients that wait, and must not care how an application's own authenticator
-breaks. A defect of it is logged with its traceback and told to clients as what it is to them: access
-that cannot be checked now.
+breaks. A defect of it is logged as a hook's is, without its text, which may hold the token, and told to
+clients as what it is to them: access that cannot be checked now.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from collab.auth.access import AccessRequest, Authenticator, Grant
+from collab.auth.hook import kind_of, places_of
 from collab.errors import AccessUnavailable, CollabError
 from collab.telemetry import RateLimited, get_logger
 
@@ -37,5 +38,11 @@ class TimedAuthenticator:
         except CollabError:
             raise
         except Exception as error:
-            self._limited.error("authenticator", "the authenticator failed for %s", request, exc_info=error)
-            raise AccessUnavailable(f"the authenticator failed ({type(error).__name__})") from None
+            self._limited.error(
+                "authenticator",
+                "access not decided for %s: the authenticator raised %s at %s",
+                request,
+                kind_of(error),
+                places_of(error),
+            )
+            raise AccessUnavailable(f"the authenticator raised {kind_of(error)}") from None

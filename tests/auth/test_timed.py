@@ -43,6 +43,6 @@ async def test_silence_ends_in_time() -> None:
 
 async def test_a_defect_is_logged_without_the_token(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, "collab.auth"), pytest.raises(AccessUnavailable):
-        await TimedAuthenticator(Inner(KeyError("sub")), 5.0).authenticate(REQUEST)
+        await TimedAuthenticator(Inner(KeyError(REQUEST.token)), 5.0).authenticate(REQUEST)
     assert "KeyError" in caplog.text and "'d'" in caplog.text
     assert "secret" not in caplog.text
