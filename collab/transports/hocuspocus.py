@@ -20,8 +20,6 @@ from functools import partial
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from aiohttp import web
-
 from collab.auth.access import Grant
 from collab.errors import AccessExpired, CollabError, DecodeError, LimitExceeded, ServerStopping
 from collab.hub.live import LiveRoom
@@ -32,10 +30,9 @@ from collab.protocol.hocuspocus import BroadcastStateless, ClientMessage, Close,
 from collab.protocol.session import Access, Event, State
 from collab.protocol.wire import CloseCode, Message, PermissionDenied, Stateless, SyncStatus
 from collab.transports.audit import LIMIT
-from collab.transports.eager import EagerWebSocketResponse
 from collab.transports.frames import binary_frame
 from collab.transports.limits import TokenBucket
-from collab.transports.websocket import Connection, WebSockets
+from collab.transports.websocket import Accepted, Connection, WebSockets
 
 _PONG = binary_frame(hocuspocus.PONG)
 
@@ -190,15 +187,8 @@ class HocuspocusConnection(Connection):
         "channels",
     )
 
-    def __init__(
-        self,
-        sockets: WebSockets,
-        ws: EagerWebSocketResponse,
-        transport: asyncio.Transport,
-        number: int,
-        request: web.Request,
-    ) -> None:
-        super().__init__(sockets, ws, transport, number, request)
+    def __init__(self, sockets: WebSockets, accepted: Accepted) -> None:
+        super().__init__(sockets, accepted)
         self.channels: dict[bytes, Channel] = {}
         self._last: Channel | None = None  # the one that spoke last; most sockets have only one
         self._waiting_frames = WaitingFrames()

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from aiohttp import WebSocketError, WSMessage, WSMsgType, web
 from aiohttp._websocket.models import WSMessageTextBytes
@@ -82,6 +82,14 @@ class WebSocketOptions:
     stamp_users: bool
 
 
+class Accepted(NamedTuple):
+    """A socket behind its handshake; ``number`` names it in the log."""
+
+    transport: asyncio.Transport
+    number: int
+    request: web.Request
+
+
 class Connection(ABC):
     """One client's socket, in one wire protocol.
 
@@ -108,7 +116,6 @@ class Connection(ABC):
         "_transport",
         "_waited",
         "_write",
-        "_ws",
         "awareness",
         "client",
         "closing",
@@ -126,16 +133,9 @@ class Connection(ABC):
         "ticket",
     )
 
-    def __init__(
-        self,
-        sockets: WebSockets,
-        ws: EagerWebSocketResponse,
-        transport: asyncio.Transport,
-        number: int,
-        request: web.Request,
-    ) -> None:
+    def __init__(self, sockets: WebSockets, accepted: Accepted) -> None:
+        transport, number, request = accepted
         self.sockets = sockets
-        self._ws = ws
         self._transport = transport
         self._write = transport.write
         self._buffered = transport.get_write_buffer_size
@@ -522,7 +522,7 @@ class WebSockets:
         if transport is None:
             return ws
         ws.headers.clear()  # they have been sent; half a KiB that every idle socket would keep
-        connection = kind(self, ws, transport, next(self._numbers), request)
+        connection = kind(self, Accepted(transport, next(self._numbers), request))
         self._connections[connection] = None
         self._empty.clear()
         limits, client, loop_time = self.guard.limits, connection.client, asyncio.get_running_loop().time

@@ -20,9 +20,8 @@ from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.session import State
 from collab.protocol.wire import CloseCode, Message, check_document_name
 from collab.telemetry import ConnectionLog
-from collab.transports.eager import EagerWebSocketResponse
 from collab.transports.frames import binary_frame
-from collab.transports.websocket import Connection, WebSockets
+from collab.transports.websocket import Accepted, Connection, WebSockets
 
 _KEEPALIVE = binary_frame(ywebsocket.KEEPALIVE)
 
@@ -45,15 +44,8 @@ class YWebSocketConnection(Connection):
 
     __slots__ = ("_expiry", "live", "member", "name")
 
-    def __init__(
-        self,
-        sockets: WebSockets,
-        ws: EagerWebSocketResponse,
-        transport: asyncio.Transport,
-        number: int,
-        request: web.Request,
-    ) -> None:
-        super().__init__(sockets, ws, transport, number, request)
+    def __init__(self, sockets: WebSockets, accepted: Accepted) -> None:
+        super().__init__(sockets, accepted)
         self.name: str | None = None
         self.live: LiveRoom | None = None
         self.member = Member(_ENCODER, self)
