@@ -7,7 +7,7 @@ import random
 import sys
 from collections.abc import Callable, Generator
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -20,20 +20,10 @@ from collab.protocol.update.join import join_updates
 from collab.protocol.update.reader import read_update
 from collab.protocol.update.state_vector import decode_state_vector, encode_state_vector
 from tests.support.build import deletes, gc, item, lines, reader_of, section, session, skip, text, update
+from tests.support.slices import run
 
 SEEDS = range(6)
 KNOWN = Taken(False, None)
-
-Result = TypeVar("Result")
-
-
-def run(slices: Generator[None, None, Result]) -> Result:
-    while True:
-        try:
-            next(slices)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
 
 
 def document_of(*updates: bytes) -> Document:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import itertools
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
 import pytest
@@ -33,8 +33,8 @@ from collab.protocol.session import Access, Session
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.protocol.update.collect import collect
 from tests.support.node import NodeScript
+from tests.support.slices import run
 
-T = TypeVar("T")
 
 CONTENT = ("text", "map", "array", "xml", "snapshot")
 
@@ -81,15 +81,6 @@ class Peer:
         self.to_client: deque[bytes] = deque()
 
 
-def drain(slices: Generator[None, None, T]) -> T:
-    while True:
-        try:
-            next(slices)
-        except StopIteration as done:
-            value: T = done.value
-            return value
-
-
 class Server:
     """A room as the hub runs it: turns, a log of which only a prefix is committed, snapshots, restarts."""
 
@@ -102,7 +93,7 @@ class Server:
 
     def _open(self) -> Room:
         number, data, index = self.snapshot or (0, None, None)
-        document = drain(Document.load(data, index, self.rows[number:]))
+        document = run(Document.load(data, index, self.rows[number:]))
         return Room(document, max_document_bytes=1 << 30, max_awareness_bytes=1 << 16, max_awareness_ids=100)
 
     def crash(self) -> None:
@@ -154,7 +145,7 @@ class Server:
         if number == 0 or (self.snapshot is not None and self.snapshot[0] == number):
             return
         before, data, index = self.snapshot or (0, None, None)
-        covered = drain(Document.load(data, index, self.rows[before:number]))
+        covered = run(Document.load(data, index, self.rows[before:number]))
         collected = collect(covered.encode())
         self.snapshot = (number, collected.data, collected.index)
         self.room.document.rebase(collected.data, collected.index, covered.state_vector())

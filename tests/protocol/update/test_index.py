@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Generator
-from typing import TypeVar
 
 import pytest
 
@@ -17,17 +15,7 @@ from collab.protocol.update.join import join_updates
 from collab.protocol.update.reader import read_update
 from collab.protocol.update.state_vector import decode_state_vector, encode_state_vector
 from tests.support.build import gc, item, lines, section, session, skip, text, update
-
-Result = TypeVar("Result")
-
-
-def run(slices: Generator[None, None, Result]) -> Result:
-    while True:
-        try:
-            next(slices)
-        except StopIteration as stop:
-            result: Result = stop.value
-            return result
+from tests.support.slices import run
 
 
 def by_reading(*rows: bytes) -> Document:

@@ -25,6 +25,7 @@ from collab.engine.document import Document
 from collab.protocol.update.collect import collect
 from collab.protocol.update.reader import read_update
 from tests.support.node import NodeScript
+from tests.support.slices import run
 
 RUNS = int(os.environ.get("COLLAB_FUZZ_RUNS", "2000"))
 FIRST_SEED = int(os.environ.get("COLLAB_FUZZ_FIRST", "1"))
@@ -157,15 +158,6 @@ class Server:
         vector = before.state_vector()
         assert self.document.step2(vector) == before.step2(vector)
         assert self.document.flush() is None
-
-
-def run(slices: Generator[None, None, Any]) -> Any:
-    """Run a generator to its end and return what it returns."""
-    while True:
-        try:
-            next(slices)
-        except StopIteration as stop:
-            return stop.value
 
 
 def session(seed: int, split: bool) -> Game:
