@@ -13,7 +13,7 @@ import base64
 import itertools
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,7 +34,6 @@ from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.protocol.update.collect import collect
 from tests.support.node import NodeScript
 from tests.support.slices import run
-
 
 CONTENT = ("text", "map", "array", "xml", "snapshot")
 
