@@ -8,19 +8,17 @@ dead and every provider has seen its end: afterwards they would bring back what 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from tests.crash.stored import PostgresLog, SqliteLog, StoredLog, read, tokens
-from tests.support.node import find_node, installed_packages
+from tests.support.node_process import NodeProcess
 from tests.support.postgres import PostgresServer
 from tests.support.server import ServerProcess
 from tests.support.wsclient import STEP2, RawClient, step1
@@ -29,7 +27,7 @@ DOCUMENTS = ("crash 0", "crash 1")
 VERSIONS = ("2", "3", "4")
 
 
-class Providers:
+class Providers(NodeProcess):
     """The Node process; use as an async context manager.
 
     Attributes:
@@ -39,43 +37,12 @@ class Providers:
     """
 
     def __init__(self, url: str, names: Sequence[str]) -> None:
-        self._arguments = (url, json.dumps(list(names)))
+        super().__init__("hocuspocus_crash.mjs", url, json.dumps(list(names)))
         self.saved: dict[str, set[str]] = {name: set() for name in names}
         self.made = dict.fromkeys(names, 0)
         self.open = 0
         self._state: dict[str, Any] | None = None
         self._changed = asyncio.Condition()
-        self._process: asyncio.subprocess.Process | None = None
-        self._tasks: list[asyncio.Task[None]] = []
-        self._stderr: list[str] = []
-
-    async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            find_node()[0],
-            str(installed_packages() / "hocuspocus_crash.mjs"),
-            *self._arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=64 << 20,
-        )
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            try:
-                await asyncio.wait_for(self._process.wait(), 10)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-        await asyncio.gather(*self._tasks)
-        if self._stderr and isinstance(error, Exception):
-            error.add_note("node said:\n" + "".join(self._stderr[-30:]))
 
     async def until(self, fact: Callable[[], object], what: str) -> None:
         """Wait until the fact is true; it is asked again with every line."""
@@ -84,7 +51,7 @@ class Providers:
                 await self._changed.wait_for(lambda: bool(fact()) or self._ended)
         except TimeoutError:
             raise AssertionError(f"{what}: not within 60 s; {self.open} open, made {self.made}") from None
-        assert not self._ended, f"{what}: the Node process ended:\n{''.join(self._stderr)}"
+        assert not self._ended, f"{what}: the Node process ended:\n{self.stderr}"
 
     async def until_saved(self, more: int) -> None:
         """Wait until the providers of each document were told that so many more tokens are saved."""
@@ -149,11 +116,6 @@ class Providers:
     async def _tell_end(self) -> None:
         async with self._changed:
             self._changed.notify_all()
-
-    async def _read_errors(self) -> None:
-        assert self._process is not None and self._process.stderr is not None
-        while line := await self._process.stderr.readline():
-            self._stderr.append(line.decode(errors="replace"))
 
 
 async def kill_and_check(server: ServerProcess, log: StoredLog, providers: Providers, moment: float) -> None:

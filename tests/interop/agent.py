@@ -9,66 +9,27 @@ What speaks with such a process (`NodeAgent`) serves the Hocuspocus providers, t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import json
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from tests.support.node import find_node, installed_packages
+from tests.support.node_process import NodeProcess
 
 GENERATION = {"3.0": "yjs13", "3.1": "yjs13", "4": "yjs14"}
 VERSIONS = tuple(GENERATION)
 
 
-class NodeAgent:
+class NodeAgent(NodeProcess):
     """One Node process with any number of clients; use as an async context manager.
 
     Answers may come in any order, so one client may wait while another is told what it waits for.
     """
 
     def __init__(self, script: str, *arguments: str) -> None:
-        self._command = (script, *arguments)
-        self._process: asyncio.subprocess.Process | None = None
+        super().__init__(script, *arguments)
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[Any]] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._stderr: list[str] = []
-
-    async def __aenter__(self) -> Self:
-        packages = installed_packages()
-        self._process = await asyncio.create_subprocess_exec(
-            find_node()[0],
-            str(packages / self._command[0]),
-            *self._command[1:],
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            limit=64 << 20,
-        )
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._read_errors())]
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.close()
-        with contextlib.suppress(ProcessLookupError):
-            try:
-                await asyncio.wait_for(self._process.wait(), 10)
-            except TimeoutError:
-                self._process.kill()
-                await self._process.wait()
-        await asyncio.gather(*self._tasks)
-        if self._stderr and isinstance(error, Exception):
-            error.add_note("node said:\n" + "".join(self._stderr[-30:]))
-
-    @property
-    def stderr(self) -> str:
-        """What Node printed, warnings of the clients among it."""
-        return "".join(self._stderr)
 
     async def ask(self, op: str, **arguments: Any) -> Any:
         """Have the agent do one thing and return its answer; its errors are raised as AssertionError."""
@@ -98,11 +59,6 @@ class NodeAgent:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(AssertionError("the Node process ended:\n" + self.stderr))
-
-    async def _read_errors(self) -> None:
-        assert self._process is not None and self._process.stderr is not None
-        while line := await self._process.stderr.readline():
-            self._stderr.append(line.decode(errors="replace"))
 
 
 class Agent(NodeAgent):
