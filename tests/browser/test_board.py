@@ -54,6 +54,13 @@ _READY = """() => {
     return Boolean(board?.excalidraw) && board.contains(document.activeElement)
 }"""
 
+# An image was chosen, and the next click says where it goes.
+_TO_BE_PLACED = """() => {
+    const {excalidraw} = document.querySelector('#board')
+    const pending = excalidraw.getAppState().pendingImageElementId
+    return excalidraw.getSceneElements().some(({id, fileId}) => id === pending && fileId in excalidraw.getFiles())
+}"""
+
 
 # -- what is drawn ----------------------------------------------------------------------------------------------
 
@@ -357,6 +364,12 @@ async def test_an_image_is_scaled_down_shared_once_and_goes_with_its_last_elemen
     async with ada.page.expect_file_chooser() as choosing:
         await ada.page.get_by_title("Insert image").click()
     await (await choosing.value).set_files([FilePayload(name="noise.png", mimeType="image/png", buffer=data)])
+
+    async def at_the_pointer() -> bool:
+        return bool(await ada.page.evaluate(_TO_BE_PLACED))
+
+    # A click that comes before goes nowhere: Excalidraw is still reading the file.
+    await until(at_the_pointer, "the image to place")
     await ada.page.mouse.click(500, 400)
     both = (ada, grace)
     drawing = await until_equal(both, lambda seen: types(seen) == ["image"] and seen[0]["fileId"], "the image")
