@@ -153,7 +153,7 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
     app.router.add_route("GET", "/hocuspocus", sockets.handler(HocuspocusConnection))
     app.router.add_route("GET", "/hocuspocus/", sockets.handler(HocuspocusConnection))
     app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", Readiness(hub).handle)
+    app.router.add_get("/readyz", Readiness(hub, guard.limits.memory).handle)
     add_api_routes(app, hub, access, guard)
     add_static_routes(app, find_web_root())
     return app

@@ -25,7 +25,9 @@ LIMIT_SHARE = 0.85
 # Seconds between two tries to give memory back to the system while it is past a mark.
 _TRIM_SECONDS = 30.0
 
-_STATES = ("below the marks again", "no new documents are opened", "no new connections are taken")
+# What each state means to those who come, for the log and for /readyz.
+_PAST_MARK = "documents that are not open already are refused"
+_PAST_LIMIT = "new connections are refused, editing goes on"
 
 
 class Memory:
@@ -41,7 +43,7 @@ class Memory:
         self._mark = mark
         self._limit = limit
         self._process = psutil.Process()
-        self._state = 0
+        self._told: str | None = None
         self._trimmed = float("-inf")
 
     @property
@@ -54,6 +56,11 @@ class Memory:
         """Whether documents that are not open yet must wait."""
         return 0 < self._mark < self.used or self.past_limit
 
+    @property
+    def shortage(self) -> str | None:
+        """What is refused now, as a clause; None below the marks."""
+        return _PAST_LIMIT if self.past_limit else _PAST_MARK if self.past_mark else None
+
     async def look(self, now: float) -> None:
         """Look at the process; call it about once a second, ``now`` by the loop."""
         self._read()
@@ -62,11 +69,11 @@ class Memory:
             self._trimmed = now
             await asyncio.to_thread(_trim)
             self._read()
-        state = 2 if self.past_limit else 1 if self.past_mark else 0
-        if state != self._state:
-            self._state = state
-            log = _log.warning if state else _log.info
-            log("memory: %d MiB in use, %s", self.used >> 20, _STATES[state])
+        shortage = self.shortage
+        if shortage != self._told:
+            self._told = shortage
+            log = _log.warning if shortage else _log.info
+            log("memory: %d MiB in use, %s", self.used >> 20, shortage or "below the marks again")
 
     def _read(self) -> None:
         try:
