@@ -54,7 +54,13 @@ class Probe(NamedTuple):
     session: Session
 
 
-Effect = Send | Probe
+class Refused(NamedTuple):
+    """Note that a session which may only read has tried to write; its client is told by other means."""
+
+    session: Session
+
+
+Effect = Send | Probe | Refused
 
 
 class Verdict(NamedTuple):
@@ -214,10 +220,10 @@ class Room:
         if answer:
             self._answered(session)
         if session.acknowledges:
-            self._judge(session, saved=known and answer)
-        elif not known:
-            return (Send(session, PermissionDenied(READ_ONLY)),)
-        return ()
+            saved = known and answer
+            self._judge(session, saved=saved)
+            return () if saved else (Refused(session),)
+        return () if known else (Refused(session), Send(session, PermissionDenied(READ_ONLY)))
 
     def _judge(self, session: Session, *, saved: bool) -> None:
         held = session.held

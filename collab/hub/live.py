@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
 
-from collab.engine.room import Effect, Room, Send, TurnEnd, Verdict
+from collab.engine.room import Effect, Probe, Refused, Room, TurnEnd, Verdict
 from collab.errors import (
     CollabError,
     DocumentDeleted,
@@ -285,8 +285,10 @@ class LiveRoom:
         for effect in effects:
             member = effect.session
             assert isinstance(member, Member)
-            if not isinstance(effect, Send):
+            if isinstance(effect, Probe):
                 member.outbox.probe()
+            elif isinstance(effect, Refused):
+                member.outbox.note_refused(member)
             elif member.state is State.LIVE or type(effect.message) is SyncStep1:
                 # One that lags gets all awareness states with its catch-up; of SyncStep1 only one
                 # is ever open. So nothing that a client asks for can make its outbox grow.

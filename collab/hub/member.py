@@ -48,6 +48,10 @@ class Outbox(Protocol):
         """Find out soon whether the client still lives, and end its connection if not."""
         ...
 
+    def note_refused(self, member: Member) -> None:
+        """Note that this session may only read and has tried to write."""
+        ...
+
 
 class Member(Session):
     """A session on a live room.

@@ -32,11 +32,30 @@ class Audit:
         if kind is not None and isinstance(error, CollabError):
             self.write(kind, type(error).__name__, str(error) or error.public, address, document_name)
 
-    def write(self, kind: str, what: str, reason: str, address: str, document_name: str | None = None) -> None:
+    def read_only(self, what: str, address: str, user: str | None, document_name: str, protocol: str) -> None:
+        """Note what a client has tried that may only read: ``an edit``, say, for its ``document_name``."""
+        reason = f"{what} by a client that may only read"
+        self.write(PERMISSION, what, reason, address, document_name, user=user, protocol=protocol)
+
+    def write(
+        self,
+        kind: str,
+        what: str,
+        reason: str,
+        address: str,
+        document_name: str | None = None,
+        *,
+        user: str | None = None,
+        protocol: str | None = None,
+    ) -> None:
         """Write a line of one of the three kinds; ``what``, a constant, has a rate of its own."""
         where = f"address={address or 'none'}"
+        if user is not None:
+            where += f" user={shown_name(user)}"
         if document_name is not None:
             where += f" document={shown_name(document_name)}"
+        if protocol is not None:
+            where += f" protocol={protocol}"
         # Limits are what an operator may want to act on; the others happen every day.
         log = self._limited.warning if kind is LIMIT else self._limited.info
         log(f"{kind}, {what}", "%s: %s (%s)", kind, reason, where)

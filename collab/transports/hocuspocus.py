@@ -166,6 +166,11 @@ class Channel:
         """Find out soon whether the client still lives."""
         self._connection.probe()
 
+    def note_refused(self, member: Member, what: str = "an edit") -> None:
+        """Write the attempt to the audit log."""
+        connection = self._connection
+        connection.sockets.guard.audit.read_only(what, connection.peer, member.author, self.name, "hocuspocus")
+
 
 class HocuspocusConnection(Connection):
     """One client's socket with its channels.
@@ -607,6 +612,8 @@ class HocuspocusConnection(Connection):
         if not options.stateless or channel.member.access is Access.READ:
             why = "stateless messages are off" if not options.stateless else "the session may only read"
             self.sockets.limited.info("stateless", "stateless message not relayed: %s", why, to=self.log(channel.name))
+            if options.stateless:
+                channel.note_refused(channel.member, "a stateless message")
             return
         if len(message.payload) > options.max_stateless_bytes:
             raise LimitExceeded(f"stateless message of {len(message.payload)} bytes")

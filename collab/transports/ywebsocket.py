@@ -114,6 +114,10 @@ class YWebSocketConnection(Connection):
         self.sockets.guard.audit.note(error, self.peer, self.name)
         self.close(self.close_code(error))
 
+    def note_refused(self, member: Member) -> None:
+        """Write the attempt to the audit log."""
+        self.sockets.guard.audit.read_only("an edit", self.peer, member.author, self.name or "", "y-websocket")
+
     def close_code(self, error: BaseException) -> CloseCode:
         """Return y-websocket's code for an error."""
         return ywebsocket.close_code(error)

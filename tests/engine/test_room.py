@@ -6,7 +6,7 @@ import pytest
 from pycrdt import Doc, Text
 
 from collab.engine.document import Document
-from collab.engine.room import Probe, Room, Send
+from collab.engine.room import Probe, Refused, Room, Send
 from collab.errors import DecodeError, DocumentTooLarge, Forbidden, LimitExceeded, UpdateError
 from collab.protocol.awareness import AwarenessUpdate, Entry, QueryAwareness, encode_awareness
 from collab.protocol.session import Access, Session, State
@@ -208,9 +208,10 @@ def test_a_reader_changes_nothing_and_is_told_so_in_its_own_way() -> None:
         (SyncUpdate(more), False, 1),
         (SyncStep2(more), False, 1),
     ):
-        assert room.receive(reader, message) == ()
+        assert room.receive(reader, message) == (() if verdict else (Refused(reader),))
         assert said(room, reader) == [verdict], message
         effects = room.receive(viewer, message)
+        assert (Refused(viewer) in effects) == bool(told)
         assert [type(effect.message) for effect in effects if isinstance(effect, Send)] == [PermissionDenied] * told
     assert room.receive(reader, SyncUpdate(b"\xff")) == () and said(room, reader) == [False]
     with pytest.raises(UpdateError):

@@ -78,7 +78,7 @@ class Box:
         self.held = 0
         self.blocked = False
         self.ended: CollabError | None = None
-        self.probed = 0
+        self.probed = self.refused = 0
         self.changed = asyncio.Event()
 
     def write(self, data: bytes) -> int:
@@ -97,6 +97,9 @@ class Box:
 
     def probe(self) -> None:
         self.probed += 1
+
+    def note_refused(self, member: Member) -> None:
+        self.refused += 1
 
     def updates(self) -> list[bytes]:
         return [m.update for m in self.messages if isinstance(m, (SyncUpdate, SyncStep2))]

@@ -251,6 +251,7 @@ async def test_a_readers_large_step_2_is_refused_in_slices_too(start_node: Start
     await live.receive_in_slices(reader, SyncUpdate(b"\xff" * SLICED * 2))
     await box.until(lambda: len(box.verdicts()) == 4, "a verdict each")
     assert box.verdicts() == [True, True, False, False]
+    assert box.refused == 1, "what is malformed is no attempt to write"
     assert content(live.room.document.encode()) == "x" * SLICED * 2
 
 

@@ -133,6 +133,13 @@ async def made(hocuspocus: HocuspocusAgent, server: ServerProcess) -> str:
     return name
 
 
+async def audited(server: ServerProcess, name: str, protocol: str) -> None:
+    """Wait for the audit line of an edit that was refused; what it does not say is what was typed."""
+    who = f"address=127.0.0.1 user='u-17' document='{name}' protocol={protocol}"
+    line = f"permission refused: an edit by a client that may only read ({who})"
+    await asyncio.to_thread(server.wait_for_log, lambda found: found.endswith(line))
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize("version", PROVIDERS)
 async def test_hocuspocus(server: ServerProcess, hocuspocus: HocuspocusAgent, version: str, case: Case) -> None:
@@ -155,6 +162,7 @@ async def test_hocuspocus(server: ServerProcess, hocuspocus: HocuspocusAgent, ve
         await client.until(map={"seen": 1})
         state = await client.state()
         assert state["unsaved"] is True
+        await audited(server, name, "hocuspocus")
         assert (await other.state())["text"] == [{"insert": "here"}]
     else:
         await other.until(text=[{"insert": "heremore"}])
@@ -184,6 +192,7 @@ async def test_y_websocket(server: ServerProcess, hocuspocus: HocuspocusAgent, a
         await client.until(map={"seen": 1})
         assert (await other.state())["text"] == [{"insert": "here"}]
         assert (await client.state())["connected"] is True
+        await audited(server, name, "y-websocket")
     else:
         await other.until(text=[{"insert": "heremore"}])
     fresh = await agent.open("fresh", "3.1", server.ws_url, f"{name}/new", params={"token": case.make()})
