@@ -19,8 +19,9 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from collab.auth.access import Authenticator, OpenAccess
-from collab.auth.factory import AuthOptions, make_authenticator
+from collab.auth.factory import AuthOptions, make_authenticator, make_guest_tokens
 from collab.auth.timed import TimedAuthenticator
+from collab.auth.tokens import TokenAuthenticator
 from collab.errors import ConfigurationError
 from collab.hub.compaction import CompactionPolicy
 from collab.hub.hub import DAY, Hub, HubOptions
@@ -41,6 +42,7 @@ from collab.transports.limits import Bounds, Limits
 from collab.transports.memory import LIMIT_SHARE, MARK_SHARE, Memory, machine_memory
 from collab.transports.origins import Origins
 from collab.transports.peers import Peers
+from collab.transports.shares import add_share_routes
 from collab.transports.static import add_static_routes, find_web_root
 from collab.transports.tls import Certificate
 from collab.transports.websocket import WebSocketOptions, WebSockets
@@ -155,6 +157,10 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", Readiness(hub, guard.limits.memory).handle)
     add_api_routes(app, hub, access, guard)
+    # An application's own authenticator would not know the tokens that are signed with a secret of the settings.
+    by_token = isinstance(authenticator, TokenAuthenticator)
+    guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
+    add_share_routes(app, access, guard, guests)
     add_static_routes(app, find_web_root())
     return app
 

@@ -147,8 +147,7 @@ def _duration(text: str) -> int:
 
 
 def _signed(claims: dict[str, Any], file: Path | None, secret: str | None, kid: str | None) -> str:
-    from joserfc import jwt
-    from joserfc.jws import JWSRegistry
+    from collab.auth.tokens import sign
 
     if file is None and secret is None:
         raise ConfigurationError(f"a token needs a signature: give --key FILE, or --secret (better {SECRET_ENV})")
@@ -166,14 +165,7 @@ def _signed(claims: dict[str, Any], file: Path | None, secret: str | None, kid: 
         assert isinstance(checked, OctKey)
         signing, algorithm = checked, "HS256"
 
-    class Registry(JWSRegistry):
-        """See ``tokens._Registry``: no warning for the name EdDSA."""
-
-        def get_alg(self, name: str) -> Any:
-            return self.algorithms[name]
-
-    header = {"alg": algorithm, "typ": "JWT"} | ({"kid": kid} if kid else {})
-    return jwt.encode(header, claims, signing, registry=Registry())
+    return sign(claims, signing, algorithm, kid)
 
 
 def _private_key(file: Path) -> tuple[ECKey | OKPKey | RSAKey, str]:

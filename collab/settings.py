@@ -145,6 +145,15 @@ class Settings(BaseModel):
     auth_allow_http: bool = Field(
         False, description="Let --auth-url and --jwks-url be plain http to other machines than this one."
     )
+    max_share_seconds: int = Field(
+        30 * 86_400,
+        ge=0,
+        le=366 * 86_400,
+        description=(
+            "Longest life, in seconds, of a link by which a user who may write a document shares it with guests; needs "
+            "--jwt-secret, which signs it. 0 turns such links off."
+        ),
+    )
     database_url: str | None = Field(
         None,
         repr=False,

@@ -14,6 +14,7 @@ from pathlib import Path
 from collab.auth.access import ManagedAuthenticator
 from collab.auth.claims import ClaimRules
 from collab.auth.endpoint import Endpoint
+from collab.auth.guests import GuestTokens
 from collab.auth.jwks import MAX_JWKS_BYTES, RemoteKeys
 from collab.auth.keys import KeySet, joined, load_jwks_file, load_key_file, secret_key
 from collab.auth.remote import MAX_ANSWER_BYTES, RemoteAuthenticator
@@ -114,8 +115,20 @@ def make_authenticator(
             cooldown=options.jwks_cooldown,
             clock=monotonic,
         )
-    rules = ClaimRules(options.issuer or None, options.audience or None, options.leeway)
-    return TokenAuthenticator(joined(sets), rules, remote, clock=clock)
+    return TokenAuthenticator(joined(sets), _rules(options), remote, clock=clock)
+
+
+def make_guest_tokens(options: AuthOptions, max_seconds: int) -> GuestTokens | None:
+    """Make what signs tokens for guests (see ``guests``); None without a shared secret, which alone can sign.
+
+    Raises:
+        ConfigurationError: the secret cannot be used.
+    """
+    return GuestTokens(options.secret, _rules(options), max_seconds) if options.secret else None
+
+
+def _rules(options: AuthOptions) -> ClaimRules:
+    return ClaimRules(options.issuer or None, options.audience or None, options.leeway)
 
 
 def _endpoint(url: str, option: str, max_bytes: int, options: AuthOptions) -> Endpoint:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from joserfc import jwt
 from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jws import JWSRegistry, extract_compact, validate_compact
 
@@ -79,6 +80,18 @@ class _Registry(JWSRegistry):
 
 # Unknown header parameters are ignored, as RFC 7515, section 4 wants it.
 _REGISTRY = _Registry(strict_check_header=False)
+
+
+def sign(claims: dict[str, Any], key: Any, algorithm: str, kid: str | None = None) -> str:
+    """Make a token of ``claims``, as they are: whoever lets them be signed has checked them.
+
+    Args:
+        claims: the token's JSON object.
+        key: the library's key, with its private part.
+        algorithm: one of ``ALGORITHMS`` that is for the type of the key.
+        kid: the name of the key, if tokens are to say it.
+    """
+    return jwt.encode({"alg": algorithm, "typ": "JWT"} | ({"kid": kid} if kid else {}), claims, key, registry=_REGISTRY)
 
 
 def read_header(token: str) -> Header:

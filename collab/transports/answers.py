@@ -7,8 +7,9 @@ origin's page can send that without asking first. An error is ``{"error": senten
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from types import MappingProxyType
 from typing import Any
 
@@ -142,11 +143,17 @@ class Permission:
             AccessDenied: not so; the audit log has it.
             AccessUnavailable: this cannot be decided now.
         """
-        try:
+        with self.noting(request, name):
             grant = await self.grant(request, name)
             if needed is not Access.READ and grant.access is not Access.ADMIN and grant.access is not needed:
                 raise Forbidden(f"{needed.value} access is needed", public=f"this needs {needed.value} access")
+            return grant
+
+    @contextlib.contextmanager
+    def noting(self, request: web.Request, name: str) -> Iterator[None]:
+        """Write into the audit log what is refused meanwhile."""
+        try:
+            yield
         except AccessDenied as error:
             self._guard.audit.note(error, self._guard.peer(request).address, name)
             raise
-        return grant

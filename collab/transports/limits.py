@@ -11,17 +11,22 @@ they are, those that have waited longest go, for who means it needs milliseconds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 
 from collab.errors import DocumentBusy, Overloaded
+from collab.telemetry import shown_name
 from collab.transports.memory import Memory
 from collab.transports.peers import Peer
 
 # A bucket of a rate holds what may come at once: a reconnect, a paste, a page of many documents.
 _BURST_SECONDS = 10.0
 _BURST_SECONDS_OF_BYTES = 4.0
+
+# Links for guests that one user makes, and at once: people press a button for each. Each is a line of the log.
+_SHARES_PER_MINUTE = 20
 
 # A client that is held back is looked at again after so long, whatever it owes.
 _LONGEST_PAUSE = 5.0
@@ -69,6 +74,10 @@ class TokenBucket:
         self._tokens -= 1.0
         return True
 
+    def give_back(self) -> None:
+        """Put back one token that was taken for nothing."""
+        self._tokens = min(self._burst, self._tokens + 1.0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
@@ -109,6 +118,7 @@ class _Account:
     arrivals: TokenBucket | None = None
     requests: TokenBucket | None = None
     documents: TokenBucket | None = None
+    shares: TokenBucket | None = None
 
 
 @dataclass(slots=True)
@@ -195,7 +205,7 @@ class Limits:
         account = self._account(self._users, user, now)
         if 0 < self.bounds.connections_per_user <= account.connections:
             raise Overloaded(
-                f"{account.connections} connections of one user",
+                f"{account.connections} connections of the user {shown_name(user)}",
                 public="too many connections with your sign-in, come back later",
             )
         account.connections += 1
@@ -235,21 +245,55 @@ class Limits:
                 f"{members} connections on one document",
                 public="the document is open too many times, come back later",
             )
-        if not new or not bounds.new_documents or self.spares(ticket.peer):
-            return
+        if new:
+            self._create(ticket.peer, user, now)
+
+    @contextmanager
+    def creating(self, peer: Peer, user: str | None, now: float) -> Iterator[None]:
+        """Count one new document, unless what is done meanwhile raises.
+
+        Raises:
+            DocumentBusy: there may be none now; in ``creation_pause`` seconds at most there may be one.
+        """
+        bucket = self._create(peer, user, now)
+        try:
+            yield
+        except BaseException:
+            if bucket is not None:
+                bucket.give_back()
+            raise
+
+    @property
+    def creation_pause(self) -> float:
+        """Seconds in which one more new document is allowed."""
+        return 60.0 / self.bounds.new_documents if self.bounds.new_documents else 0.0
+
+    def _create(self, peer: Peer, user: str | None, now: float) -> TokenBucket | None:
+        """Count one new document; return where, None if it is not counted."""
+        rate = self.bounds.new_documents
+        if not rate or self.spares(peer):
+            return None
         if user is not None:
-            account = self._account(self._users, user, now)
-        elif ticket.peer.counted:
-            account = self._account(self._addresses, ticket.peer.key, now)
+            account, whose = self._account(self._users, user, now), f"of the user {shown_name(user)}"
+        elif peer.counted:
+            account, whose = self._account(self._addresses, peer.key, now), f"from {peer.key}"
         else:
-            return
+            return None
         if account.documents is None:
-            account.documents = TokenBucket(bounds.new_documents / 60, bounds.new_documents, now)
+            account.documents = TokenBucket(rate / 60, max(1.0, rate), now)
         if not account.documents.try_take(now):
             raise DocumentBusy(
-                f"more than {bounds.new_documents:g} new documents a minute",
+                f"more than {rate:g} new documents a minute {whose}",
                 public="too many new documents, come back later",
             )
+        return account.documents
+
+    def share(self, user: str, now: float) -> bool:
+        """Count a link for guests; False if its user has made too many."""
+        account = self._account(self._users, user, now)
+        if account.shares is None:
+            account.shares = TokenBucket(_SHARES_PER_MINUTE / 60, _SHARES_PER_MINUTE, now)
+        return account.shares.try_take(now)
 
     # Who has not been let in yet
 
