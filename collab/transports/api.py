@@ -10,7 +10,7 @@ merged like all else; but only a CRDT library could read it there, and none runs
 whoever renames a document says so here as well, and a listing has something to show.
 
     GET    /api/documents?prefix=&after=&limit=    200 {"documents": [...], "next": name or null}
-    POST   /api/documents          {"name", "title"?}    201, 409
+    POST   /api/documents          {"name", "title"?}    201, 409, 429
     GET    /api/documents/{name}                   200, 404, 410
     PATCH  /api/documents/{name}   {"title"}       200, 404, 410
     DELETE /api/documents/{name}                   204, 404
@@ -23,6 +23,9 @@ With authentication each request carries ``Authorization: Bearer``, and the auth
 document that it touches: reading shows it, writing creates and names it, only ``admin`` deletes it. A listing
 leaves out what may not be read, so a page may hold fewer than ``limit`` documents and still have a ``next``.
 
+Creating counts in ``max_new_documents_per_minute`` as joining a document that is not there does: past it the
+answer is 429 with ``Retry-After``. Nothing else here makes a document.
+
 Bodies and errors are as in ``answers``; no other origin's page can send PATCH or DELETE without asking first either.
 """
 
@@ -30,6 +33,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -38,7 +42,7 @@ from typing import Any
 from aiohttp import web
 
 from collab.auth.access import Authenticator
-from collab.errors import AccessDenied, DocumentDeleted, Unauthenticated
+from collab.errors import AccessDenied, DocumentBusy, DocumentDeleted, Unauthenticated
 from collab.hub.hub import Hub
 from collab.hub.live import LiveRoom
 from collab.protocol.awareness import decode_awareness
@@ -72,7 +76,7 @@ def add_api_routes(app: web.Application, hub: Hub, authenticator: Authenticator,
 
     With ``OpenAccess`` everybody may do everything here. ``guard`` tells who asks.
     """
-    documents = _Documents(hub, Permission(authenticator, guard))
+    documents = _Documents(hub, Permission(authenticator, guard), guard)
     app.router.add_get("/api/documents", answering(documents.list))
     app.router.add_post("/api/documents", answering(documents.create))
     one = r"/api/documents/{name:[\s\S]+}"
@@ -84,9 +88,10 @@ def add_api_routes(app: web.Application, hub: Hub, authenticator: Authenticator,
 class _Documents:
     """The handlers."""
 
-    def __init__(self, hub: Hub, permission: Permission) -> None:
+    def __init__(self, hub: Hub, permission: Permission, guard: Guard) -> None:
         self._hub = hub
         self._permission = permission
+        self._guard = guard
 
     async def list(self, request: web.Request) -> web.Response:
         """Answer with a page of documents in the order of their names; ``next`` is the ``after`` of the following."""
@@ -122,13 +127,20 @@ class _Documents:
             raise BadRequest('"name" is missing')
         encodable(name)
         check_document_name(name)
-        access = (await self._permission.require(request, name, Access.WRITE)).access
+        grant = await self._permission.require(request, name, Access.WRITE)
         title = _title(body["title"]) if body.get("title") is not None else None
-        await self._hub.store.create(name)
+        peer, limits = self._guard.peer(request), self._guard.limits
+        try:
+            # One that exists already, or cannot be stored, is not counted.
+            with limits.creating(peer, grant.user, asyncio.get_running_loop().time()):
+                await self._hub.store.create(name)
+        except DocumentBusy as error:
+            self._guard.audit.note(error, peer.address, name)
+            raise BadRequest(error.public, 429, {"Retry-After": str(math.ceil(limits.creation_pause))}) from None
         if title is not None:
             await self._hub.store.set_title(name, title)
         _log.info("created %s", shown_name(name))
-        return json_answer(self._describe(await self._hub.store.describe(name), access), 201)
+        return json_answer(self._describe(await self._hub.store.describe(name), grant.access), 201)
 
     async def change(self, request: web.Request) -> web.Response:
         """Set the title; null takes it away."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -29,12 +30,12 @@ ADA, BOB = "203.0.113.7", "198.51.100.9"
 
 
 class ByToken:
-    """Let in everybody who shows a token, which names the user."""
+    """Let in everybody who shows a token, which names the user before its first colon."""
 
     async def authenticate(self, request: AccessRequest) -> Grant:
         if not request.token:
             raise Unauthenticated("no token was given", public="no token was given")
-        return Grant(Access.WRITE, request.token)
+        return Grant(Access.WRITE, request.token.partition(":")[0])
 
 
 class Clients:
@@ -171,6 +172,35 @@ async def test_new_documents_a_minute_of_one_user(proxied: ServeProxied, clients
     assert (await shared.find_type("fourth", hocuspocus.AUTH)).fields == (hocuspocus.PERMISSION_DENIED, reason)
     assert (await shared.find_type("first", hocuspocus.AUTH)).fields[0] == hocuspocus.AUTHENTICATED, "it is not new"
     await welcome(await clients.y(served, "third", token="bob"))
+
+
+async def test_documents_made_over_http_count_as_those_made_by_joining(
+    proxied: ServeProxied, clients: Clients, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "collab.audit")
+    served = await proxied(max_new_documents_per_minute=2)
+    async with aiohttp.ClientSession() as session:
+
+        async def create(name: str, token: str = "ada") -> tuple[int, str | None, Any]:
+            headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": ADA}
+            async with session.post(f"{served.url}/api/documents", json={"name": name}, headers=headers) as response:
+                return response.status, response.headers.get("Retry-After"), await response.json()
+
+        assert (await create("first"))[0] == 201
+        for _ in range(3):
+            assert (await create("first"))[0] == 409, "what is there already is not counted"
+        await welcome(await clients.y(served, "first"))
+        await welcome(await clients.y(served, "second", BOB))
+        reason = "too many new documents, come back later"
+        assert await create("third") == (429, "30", {"error": reason})
+        assert await refused(await clients.y(served, "third")) == (1013, reason)
+        assert (await create("third", "bob"))[0] == 201
+        headers = {"Authorization": "Bearer ada"}
+        async with session.patch(f"{served.url}/api/documents/first", json={"title": "x"}, headers=headers) as response:
+            assert response.status == 200, "a title makes nothing new"
+    line = f"limit: more than 2 new documents a minute of the user 'ada' (address={ADA} document='third')"
+    lines = [record.getMessage() for record in caplog.records if record.name == "collab.audit"]
+    assert lines == [line] * 2
 
 
 async def test_requests_of_one_address(proxied: ServeProxied) -> None:
@@ -327,19 +357,19 @@ async def test_the_audit_log_says_who_was_refused_what_and_never_a_token(
     caplog.set_level(logging.INFO, "collab.audit")
     served = await proxied(max_connections_per_user=1, max_document_bytes=1024)
     assert (await refused(await clients.y(served, "notes/a", token="")))[0] == 4401
-    await welcome(await clients.y(served, "notes/a", token="s3cret-token"))
-    await refused(await clients.y(served, "notes/a", token="s3cret-token"))
+    await welcome(await clients.y(served, "notes/a", token="ada:s3cret"))
+    await refused(await clients.y(served, "notes/a", token="ada:s3cret"))
     shared = await clients.hocuspocus(served, BOB)
     await shared.send(hocuspocus.auth("notes/b", ""))
     await shared.find_type("notes/b", hocuspocus.AUTH)
-    stranger = RawClient(f"{served.ws('notes/a')}?token=s3cret-token")
+    stranger = RawClient(f"{served.ws('notes/a')}?token=eve:s3cret")
     await stranger.connect({"X-Forwarded-For": BOB, "Origin": "https://evil.example"})
     await refused(stranger)
     await stranger.close()
     lines = [record.getMessage() for record in caplog.records if record.name == "collab.audit"]
     assert lines == [
         f"sign-in refused: no token was given (address={ADA} document='notes/a')",
-        f"limit: 1 connections of one user (address={ADA} document='notes/a')",
+        f"limit: 1 connections of the user 'ada' (address={ADA} document='notes/a')",
         f"sign-in refused: no token was given (address={BOB} document='notes/b')",
         f"permission refused: origin 'https://evil.example' for host '127.0.0.1:{served.server.port}' "
         f"(address={BOB} document='notes/a')",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collab.errors import DocumentBusy, Overloaded
+from collab.errors import DocumentBusy, DocumentExists, Overloaded
 from collab.transports import limits as limits_module
 from collab.transports.limits import Bounds, Limits, Meter, Ticket, TokenBucket
 from collab.transports.peers import Peer
@@ -69,6 +69,20 @@ def test_what_is_left_is_forgotten_in_time_and_not_before_a_bucket_is_full_again
     limits.sweep(200.0)
     assert limits._addresses == {} == limits._users
     assert limits.connections == 0
+
+
+def test_a_new_document_that_could_not_be_made_is_not_counted() -> None:
+    limits = Limits(Bounds(new_documents=2))
+    for _ in range(5):
+        with pytest.raises(DocumentExists), limits.creating(peer(), "ada", 0.0):
+            raise DocumentExists("it is there")
+    for _ in range(2):
+        with limits.creating(peer(), "ada", 0.0):
+            pass
+    with pytest.raises(DocumentBusy), limits.creating(peer(), "ada", limits.creation_pause - 1.0):
+        pytest.fail("it was made")
+    with limits.creating(peer(), "ada", limits.creation_pause), limits.creating(peer(), "bob", 0.0):
+        pass
 
 
 def test_the_table_of_addresses_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
