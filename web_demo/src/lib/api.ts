@@ -1,4 +1,4 @@
-/** The HTTP API, as far as this page uses it. */
+/** The HTTP API, as far as these pages use it. */
 import { apiUrl, encodePath } from './address'
 import { getToken } from './token'
 
@@ -51,6 +51,16 @@ export async function listDocuments(options: { prefix?: string; after?: string; 
 /** Set the title that listings show. */
 export async function setTitle(name: string, title: string): Promise<void> {
   await request('PATCH', documentUrl(name), { title })
+}
+
+/** Tell how long a link for guests may last, in seconds; 0 where the server makes none. */
+export async function guestLinkSeconds(): Promise<number> {
+  return ((await request('GET', apiUrl('shares'))) as { max_seconds: number }).max_seconds
+}
+
+/** Let the server make a token by which whoever has it opens this document; `expires` is RFC 3339, UTC. */
+export async function makeGuestLink(name: string, access: 'read' | 'write', seconds: number): Promise<{ token: string; expires: string }> {
+  return (await request('POST', apiUrl('shares'), { name, access, seconds })) as { token: string; expires: string }
 }
 
 export async function deleteDocument(name: string): Promise<void> {

@@ -56,6 +56,8 @@ export const connectYWebsocket: Connect = (doc, name) => {
   const status = new Signal<Status>({ state: 'connecting' })
   let refused: Status | undefined
   let readOnly = false
+  /** Whether it is known what may be done here: else an edit would be let in that the server then refuses. */
+  let learned = false
   /** The newest edit that the server has not sent back; edits travel in order, so the newest speaks for all. */
   let unseen: Uint8Array | undefined
   /** The edit that a question to the server will settle, see below. */
@@ -71,7 +73,7 @@ export const connectYWebsocket: Connect = (doc, name) => {
   const outage = new Outage(tell)
 
   function present(): Status {
-    if (!provider.synced) return outage.status
+    if (!provider.synced || !learned) return outage.status
     if (readOnly) return { state: 'read-only' }
     return { state: unseen ? 'saving' : 'saved', durable: false }
   }
@@ -111,26 +113,29 @@ export const connectYWebsocket: Connect = (doc, name) => {
   doc.on('update', onUpdate)
   provider.on('sync', (synced: boolean) => {
     asked = undefined
-    if (synced) {
-      outage.up()
-      void learnAccess()
-    } else outage.down()
+    if (synced) void learnAccess()
+    else outage.down()
     tell()
   })
 
   /** The protocol tells a reader only when it refuses an edit, which is late: so this asks. */
   async function learnAccess(): Promise<void> {
-    if (!getToken()) return
+    const socket = provider.ws
+    let reader = false
     try {
-      const { documents } = await listDocuments({ prefix: name, limit: 1 })
-      readOnly = documents[0]?.name === name && documents[0].access === 'read'
-      tell()
+      const found = getToken() ? (await listDocuments({ prefix: name, limit: 1 })).documents[0] : undefined
+      reader = found?.name === name && found.access === 'read'
     } catch {
       // The server will refuse what it does not want.
     }
+    if (provider.ws !== socket || !provider.synced) return
+    if (reader) readOnly = true
+    learned = true
+    outage.up()
+    tell()
   }
   provider.on('connection-close', () => {
-    readOnly = false
+    readOnly = learned = false
     outage.down()
     tell()
   })

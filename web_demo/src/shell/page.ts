@@ -9,13 +9,13 @@
 import { pageUrl } from '../lib/address'
 import type { Connect, Status } from '../lib/connection'
 import { openDocument, type OpenDocument } from '../lib/document'
-import { copy } from './copy'
 import { h, icon } from './dom'
 import { followBanner, peopleMenu } from './people'
+import { shareMenu } from './share'
 import { refusal, statusLine } from './status'
 import { themeButton } from './theme'
 import { titleField } from './title'
-import { placeForToasts, toast } from './toast'
+import { placeForToasts } from './toast'
 
 export interface Page extends OpenDocument {
   /** Where the editor goes. */
@@ -42,19 +42,6 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
   const spoken = h('p', { class: 'spoken', role: 'log', 'aria-live': 'polite', id: 'spoken' })
   const main = h('main', { id: 'main', class: 'main' })
   const tools = h('div', { class: 'tools' })
-  const share = h(
-    'button',
-    {
-      type: 'button',
-      class: 'button share',
-      id: 'share',
-      // Phones show the icon alone.
-      'aria-label': 'Share',
-      onclick: async () => void toast((await copy(pageUrl(name))) ? 'Link copied' : pageUrl(name)),
-    },
-    icon('share'),
-    h('span', {}, 'Share'),
-  )
   const title = titleField(opened)
   const heading = h('h1', { class: 'spoken' })
   opened.title.subscribe((text) => (heading.textContent = text))
@@ -70,7 +57,7 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
       ...(embedded ? [] : [brand]),
       h('div', { class: 'title-box' }, heading, title),
       statusLine(opened, spoken),
-      h('div', { class: 'actions' }, ...peopleMenu(opened, spoken), ...(embedded ? [] : [split, themeButton(), share])),
+      h('div', { class: 'actions' }, ...peopleMenu(opened, spoken), ...(embedded ? [] : [split, themeButton(), ...shareMenu(opened)])),
     ),
     refusal(opened, () => options.content?.(opened) ?? ''),
     tools,
