@@ -13,7 +13,7 @@ from playwright.async_api import expect
 from tests.auth.makers import SECRET
 from tests.browser.conftest import OpenWindow
 from tests.browser.test_board import draw, ready, scene, types, until_equal
-from tests.browser.window import Window
+from tests.browser.window import CONNECTION_LOST, Cable, Window, until
 from tests.support.server import ServerProcess
 
 KINDS = ["text/", "code/"]
@@ -127,4 +127,60 @@ async def test_what_cannot_be_had_is_not_offered(
         await ada.page.get_by_role("button", name="Share").click()
         await expect(ada.page.locator(".toast")).to_have_text("Link copied")
         assert "#" not in await ada.page.evaluate("navigator.clipboard.readText()")
+        await ada.page.close()
+
+
+async def show_another(window: Window, another: str) -> None:
+    """Paste a token where the page asks for one."""
+    notice = window.page.locator("#refused")
+    await notice.get_by_role("textbox", name="Token").fill(another)
+    await notice.get_by_role("button", name="Open").click()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_token_that_runs_out_is_said_and_a_new_one_goes_on_where_it_was(
+    signed_server: ServerProcess, open_window: OpenWindow, document: str, kind: str
+) -> None:
+    name = kind + document
+    grace = await open_window(signed_server.url, name, query=signed_in("Grace"))
+    async with Cable(signed_server.port) as cable:
+        ada = await open_window(cable.url, name, query=signed_in(seconds=10))
+        await ada.go_to_end()
+        await ada.type("while it lasted")
+        await ada.until_status(ada.saved)
+        # It runs out while she looks on.
+        await ada.until_status("Refused")
+        notice = ada.page.locator("#refused")
+        await expect(notice).to_contain_text("Your access has run out. Show a new token to go on")
+        await expect(ada.page.locator("#editor")).to_have_attribute("contenteditable", "false")
+        await grace.until_others()
+        end = time.time() + 10
+        await show_another(ada, token(seconds=10))
+        await ada.until_connected()
+        await expect(notice).to_be_hidden()
+        await ada.go_to_end()
+        await ada.type(", again")
+        await grace.until_text(lambda text: text == "while it lasted, again", "what was written with the new token")
+        # It runs out while she is cut off, and writes on.
+        await cable.pull_out()
+        await ada.until_cut_off()
+        await ada.type(", alone")
+
+        async def run_out() -> bool:
+            return time.time() > end
+
+        await until(run_out, "the end of the second token")
+        await cable.plug_in()
+        await ada.until_status("Refused")
+        await expect(notice).to_contain_text("Your access has run out. Show a new token to go on")
+        assert await ada.text() == "while it lasted, again, alone"
+        await grace.go_to_end()
+        await grace.type("!")
+        await show_another(ada, token())
+        for window in (ada, grace):
+            await window.until_connected()
+            seen = await window.until_text(lambda text: "!" in text and "alone" in text, "what both have written")
+            assert sorted(seen) == sorted("while it lasted, again, alone!")
+        await ada.until_others("Grace")
+        ada.forgive(CONNECTION_LOST)
         await ada.page.close()

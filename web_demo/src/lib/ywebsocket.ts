@@ -28,7 +28,7 @@ function whyRefused(code: number, reason: string): string {
     case 4400:
       return 'this name cannot be used for a document'
     case 4401:
-      return 'a valid token is needed'
+      return reason || 'a valid token is needed'
     case 4403:
       return 'this token does not open the document'
     case 4404:

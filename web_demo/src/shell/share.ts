@@ -88,7 +88,7 @@ function choices({ name, doc, meta, title }: OpenDocument, longest: number, plai
   return [
     h('h2', { class: 'menu-title' }, 'With people who can sign in'),
     h('button', { type: 'button', class: 'button quiet', onclick: () => void plain().then(close) }, 'Copy link'),
-    h('p', { class: 'hint' }, 'They may do here what they may do anyway.'),
+    h('p', { class: 'hint' }, 'It opens what their own sign-in allows.'),
     h('h2', { class: 'menu-title' }, 'With guests'),
     guests,
     h('p', { class: 'hint' }, 'Whoever has this link needs no sign-in. It cannot be taken back before its time.'),

@@ -45,6 +45,12 @@ export function statusLine({ connection, kept }: OpenDocument, spoken: HTMLEleme
   return line
 }
 
+function headline({ why, token }: Status & { state: 'refused' }): string {
+  if (token && !getToken()) return 'This document needs a token. '
+  if (token && /expired/.test(why)) return 'Your access has run out. Show a new token to go on: what you have written is still here. '
+  return 'The server has refused this document. '
+}
+
 /** Make the notice for a refusal: why, a field for a token if that may help, and a way to keep the content. */
 export function refusal({ connection }: OpenDocument, content: () => string): HTMLElement {
   const notice = h('section', { class: 'notice', role: 'alert', id: 'refused', hidden: true })
@@ -79,7 +85,7 @@ export function refusal({ connection }: OpenDocument, content: () => string): HT
       h(
         'p',
         {},
-        h('strong', {}, status.token && !getToken() ? 'This document needs a token. ' : 'The server has refused this document. '),
+        h('strong', {}, headline(status)),
         `The answer was: ${status.why}.`,
       ),
       ...(status.token ? [form] : []),
