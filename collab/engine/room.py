@@ -80,6 +80,7 @@ class TurnEnd(NamedTuple):
             an update, in the order in which a session's updates came.
         awareness: an awareness update for every session, or None.
         effects: questions to sessions whose earlier answer had to wait.
+        author: the session that has sent all of ``delta``; None when nothing changed or several took part.
     """
 
     delta: bytes | None
@@ -87,6 +88,10 @@ class TurnEnd(NamedTuple):
     verdicts: list[Verdict]
     awareness: bytes | None
     effects: Sequence[Effect]
+    author: Session | None
+
+
+_SEVERAL = Session()
 
 
 class Room:
@@ -101,7 +106,16 @@ class Room:
         max_awareness_ids: how many client IDs one session may own.
     """
 
-    __slots__ = ("_blocked", "_max_document_bytes", "_verdicts", "awareness", "document", "pending", "sessions")
+    __slots__ = (
+        "_author",
+        "_blocked",
+        "_max_document_bytes",
+        "_verdicts",
+        "awareness",
+        "document",
+        "pending",
+        "sessions",
+    )
 
     def __init__(
         self, document: Document, *, max_document_bytes: int, max_awareness_bytes: int, max_awareness_ids: int
@@ -112,6 +126,7 @@ class Room:
         self._max_document_bytes = max_document_bytes
         self._verdicts: list[Verdict] = []
         self._blocked: dict[Session, None] = {}
+        self._author: Session | None = None  # of the turn so far
         self.pending = False
 
     def join(self, session: Session) -> list[Effect]:
@@ -166,6 +181,8 @@ class Room:
             if taken is NEW and not answer and session.held is None:  # the usual case
                 if session.acknowledges:
                     self._verdicts.append(Verdict(session, True))
+                if self._author is not session:
+                    self._author = session if self._author is None else _SEVERAL
                 self.pending = True
                 return ()
             return self.taken(session, taken, answer=answer)
@@ -267,7 +284,7 @@ class Room:
             answer: whether the update came in a SyncStep2.
         """
         if taken.new:
-            self.pending = True
+            self.joined(session)
         if session.acknowledges:
             if session.held is not None and answer and taken.missing is None and session.unanswered:
                 held, session.held = session.held, None
@@ -284,6 +301,11 @@ class Room:
             return (self._ask(session),)
         return ()
 
+    def joined(self, session: Session) -> None:
+        """Note that something of ``session`` has joined the turn; ``taken`` does so for one that is still here."""
+        self.pending = True
+        self._author = session if self._author is None or self._author is session else _SEVERAL
+
     def _ask(self, session: Session) -> Send:
         session.asked += 1
         return Send(session, SyncStep1(self.document.state_vector()))
@@ -297,8 +319,10 @@ class Room:
         awareness = self.awareness.flush() if self.awareness.changed else None
         turn = self.document.flush()
         if turn is None:
-            return TurnEnd(None, (), verdicts, awareness, ())
-        return TurnEnd(turn.delta, turn.rows, verdicts, awareness, self._ask_unblocked() if self._blocked else ())
+            return TurnEnd(None, (), verdicts, awareness, (), None)
+        author, self._author = self._author, None
+        effects = self._ask_unblocked() if self._blocked else ()
+        return TurnEnd(turn.delta, turn.rows, verdicts, awareness, effects, None if author is _SEVERAL else author)
 
     def _ask_unblocked(self) -> list[Effect]:
         effects: list[Effect] = []

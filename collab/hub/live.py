@@ -49,6 +49,9 @@ SLICED = 32 * 1024
 _VERDICTS = 1_000
 _MAX_OWED = 1 << 20
 
+# Bytes of an update whose echo may wait for its commit: it is kept in memory until then.
+_LATE_ECHO = 4 * 1024
+
 _SAVED, _REFUSED = SyncStatus(True), SyncStatus(False)
 
 # Rows read from the log at once when another node has written.
@@ -175,7 +178,7 @@ class LiveRoom:
         self._frames_version = -1
         self._frames_used = False
         self._turns = 0
-        self._unsettled: deque[tuple[int, list[Verdict]]] = deque()
+        self._unsettled: deque[tuple[int, list[Verdict], bytes]] = deque()
         self._settled: list[tuple[int, asyncio.Future[int | None]]] = []
         self._reading = False
 
@@ -272,8 +275,10 @@ class LiveRoom:
             if not known:
                 raise _backlog_full() if full else room.too_large(update)
         taken = await in_slices(document.take_in_slices(update, member.author))
-        if taken.new and not self.dirty:
-            self._hub.touch(self)
+        if taken.new:
+            room.joined(member)
+            if not self.dirty:
+                self._hub.touch(self)
         if member.state is State.CLOSED:
             return ()  # its socket ended meanwhile; what it sent is taken all the same
         return room.taken(member, taken, answer=answer)
@@ -326,13 +331,13 @@ class LiveRoom:
             self._frames = {}
         self._frames_used = False
 
-    def _broadcast(self, message: Message) -> None:
+    def _broadcast(self, message: Message, absent: Session | None = None) -> None:
         live = State.LIVE
         for encoder, group in self._groups.items():
             frame = encoder.encode(message)
             slow: list[Member] = []
             for member in group:
-                if member.state is live:
+                if member.state is live and member is not absent:
                     outbox = member.outbox
                     if outbox.write(frame) > outbox.mark:
                         slow.append(member)
@@ -383,13 +388,13 @@ class LiveRoom:
 
     # Verdicts
 
-    def _acknowledge(self, verdicts: list[Verdict]) -> None:
-        """Tell members what became of their updates, in order."""
+    def _acknowledge(self, verdicts: list[Verdict], echo: bytes = b"") -> None:
+        """Tell members what became of their updates, in order; ``echo`` goes to the one member behind its one."""
         if len(verdicts) == 1:  # the usual case in many small rooms
             session, saved = verdicts[0]
             if session.state is State.LIVE:
                 assert isinstance(session, Member)
-                self._send(session, session.encoder.encode(_SAVED if saved else _REFUSED))
+                self._send(session, session.encoder.encode(_SAVED if saved else _REFUSED) + echo)
                 return
         of_member: dict[Session, bytearray] = {}
         for member, saved in verdicts:
@@ -423,39 +428,57 @@ class LiveRoom:
         self.flushed_at = now
         end = self.room.end_turn()
         if end.delta is not None:
-            self._broadcast(SyncUpdate(end.delta))
-            self._persist(end)
+            self._pass_on(end, end.delta)
         elif not self.uncommitted:
             if end.verdicts:
                 self._acknowledge(end.verdicts)
         elif end.verdicts:
             # Nothing of these is to be stored, but what was taken before them is.
-            self._unsettled.append((self._turns, end.verdicts))
+            self._unsettled.append((self._turns, end.verdicts, b""))
         if end.awareness is not None:
             self._broadcast(AwarenessUpdate(end.awareness))
         if end.effects:
             self.perform(end.effects)
 
-    def _persist(self, end: TurnEnd) -> None:
+    def _pass_on(self, end: TurnEnd, delta: bytes) -> None:
+        """Broadcast what is new, and give it to the journal.
+
+        What one client alone has sent, over a protocol that acknowledges, it is sent back with the verdict, in
+        one write: its author knows it all, and in small rooms the writes are what costs. Should the author lag
+        or leave before the commit, it misses nothing.
+        """
+        message, verdicts, author = SyncUpdate(delta), end.verdicts, end.author
+        echo = b""
+        if (
+            len(verdicts) == 1
+            and verdicts[0].session is author
+            and author is not None
+            and author.state is State.LIVE
+            and len(delta) <= _LATE_ECHO
+            and self._hub.journal.failing is None
+        ):
+            assert isinstance(author, Member)
+            self._broadcast(message, author)
+            echo = author.encoder.encode(message)
+        else:
+            self._broadcast(message)
         if self._hub.drained:
             return  # a large update that was still being read; its client sends it again
         at = self._hub.clock()
-        rows = tuple(NewRow(row.data, at, row.author) for row in end.rows)
+        rows = tuple([NewRow(row.data, at, row.author) for row in end.rows])
         self.uncommitted += 1
         self._turns += 1
-        if end.verdicts:
-            self._unsettled.append((self._turns, end.verdicts))
+        if verdicts:
+            self._unsettled.append((self._turns, verdicts, echo))
         entry = Append(self.name, self.document_id, rows)
         self._hub.journal.append(entry, partial(self._committed, rows, self._turns))
 
     def _committed(self, rows: tuple[NewRow, ...], turn: int, outcome: AppendOutcome) -> None:
         """Go on after the journal has committed one turn's rows, or was refused them for good."""
         self.uncommitted -= 1
-        verdicts: list[Verdict] = []
-        while self._unsettled and self._unsettled[0][0] <= turn:
-            verdicts += self._unsettled.popleft()[1]
         if isinstance(outcome, (DocumentDeleted, StoreRefused)):
-            self._acknowledge([Verdict(verdict.session, False) for verdict in verdicts])
+            while self._unsettled and self._unsettled[0][0] <= turn:
+                self._acknowledge([Verdict(verdict.session, False) for verdict in self._unsettled.popleft()[1]])
             self._settle(None)
             if self.ended is None:
                 self._hub.evict(self, outcome)
@@ -471,7 +494,9 @@ class LiveRoom:
         else:
             self._settle(None)
             self._read_foreign()
-        self._acknowledge(verdicts)
+        while self._unsettled and self._unsettled[0][0] <= turn:
+            _, verdicts, echo = self._unsettled.popleft()
+            self._acknowledge(verdicts, echo)
         self._hub.consider_compaction(self)
 
     def settled(self) -> asyncio.Future[int | None]:

@@ -42,7 +42,7 @@ from collab.errors import (
 from collab.protocol.awareness import EMPTY_AWARENESS_UPDATE, AwarenessUpdate, QueryAwareness
 from collab.protocol.lib0 import encode_var_bytes, encode_var_string, encode_var_uint, read_var_bytes, read_var_uint
 from collab.protocol.session import Access
-from collab.protocol.sync import STEP1, STEP2, decode_sync, encode_sync
+from collab.protocol.sync import STEP1, STEP2, SyncUpdate, decode_sync, encode_sync
 from collab.protocol.wire import (
     CloseCode,
     Message,
@@ -174,9 +174,7 @@ def decode(frame: bytes, pos: int) -> ClientMessage | None:
     if kind in (SYNC, SYNC_REPLY):
         return decode_sync(frame, pos)
     if kind == AWARENESS:
-        payload, pos = read_var_bytes(frame, pos)
-        _check_end(frame, pos)
-        return AwarenessUpdate(payload)
+        return decode_awareness(frame, pos)
     if kind == AUTH:
         return _decode_token(frame, pos)
     if kind == QUERY_AWARENESS:
@@ -191,6 +189,17 @@ def decode(frame: bytes, pos: int) -> ClientMessage | None:
     if kind == CLOSE:
         return Close()
     return None
+
+
+def decode_awareness(frame: bytes, pos: int) -> AwarenessUpdate:
+    """Decode the body of an Awareness message, which fills the frame from ``pos`` on.
+
+    Raises:
+        DecodeError: the declared length is not the length of what follows.
+    """
+    payload, pos = read_var_bytes(frame, pos)
+    _check_end(frame, pos)
+    return AwarenessUpdate(payload)
 
 
 def _decode_token(frame: bytes, pos: int) -> Token:
@@ -229,6 +238,8 @@ def encode(message: Message) -> bytes:
 
     Never put two messages into one frame: providers read only the first.
     """
+    if type(message) is SyncUpdate:  # the usual one
+        return b"\x00" + encode_sync(message)
     if isinstance(message, AwarenessUpdate):
         return b"\x01%b%b" % (encode_var_uint(len(message.payload)), message.payload)
     if isinstance(message, SyncStatus):

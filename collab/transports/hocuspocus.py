@@ -28,6 +28,7 @@ from collab.protocol import hocuspocus
 from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.hocuspocus import BroadcastStateless, ClientMessage, Close, Token, WaitingFrames
 from collab.protocol.session import Access, Event, State
+from collab.protocol.sync import decode_sync
 from collab.protocol.wire import CloseCode, Message, PermissionDenied, Stateless, SyncStatus
 from collab.transports.audit import LIMIT
 from collab.transports.frames import binary_frame
@@ -216,14 +217,14 @@ class HocuspocusConnection(Connection):
         else:
             address, pos = hocuspocus.read_address(data)
             channel = self.channels[address]
-        if not channel.ready or data[pos] > hocuspocus.AWARENESS:
+        live, kind = channel.live, data[pos]
+        if not channel.ready or kind > hocuspocus.AWARENESS or live is None:
             return False
-        decoded = hocuspocus.decode(data, pos)
-        if decoded is None or isinstance(decoded, (Token, Close, BroadcastStateless)) or channel.live is None:
-            return False
-        if type(decoded) is AwarenessUpdate:
+        if kind == hocuspocus.SYNC:
+            live.receive(channel.member, decode_sync(data, pos + 1))
+        else:
             self.awareness += 1
-        channel.live.receive(channel.member, decoded)
+            live.receive(channel.member, hocuspocus.decode_awareness(data, pos + 1))
         self._last = channel
         return True
 

@@ -144,6 +144,21 @@ def test_verdicts_are_one_an_update_in_order_and_only_for_who_understands_them()
     assert [verdict.saved for verdict in verdicts] == [True, False, True, True, True]
 
 
+def test_a_turn_names_its_author_if_there_is_only_one() -> None:
+    room, a, b = make_room(), Author(1), Author(2)
+    one, two = joined(room), joined(room, kind=Acknowledged)
+    assert room.end_turn().author is None
+    for _ in range(2):
+        room.receive(one, SyncUpdate(a.type("a")))
+        room.receive(one, SyncUpdate(a.type("b")))
+        room.receive(two, SyncUpdate(a.doc.get_update()))  # says nothing new
+        assert room.end_turn().author is one
+        room.receive(one, SyncUpdate(a.type("c")))
+        room.receive(two, SyncStep2(b.type("x")))
+        room.receive(one, SyncUpdate(a.type("d")))
+        assert room.end_turn().author is None
+
+
 def test_a_refusal_is_a_verdict_for_who_understands_it_and_an_error_for_others() -> None:
     room = make_room(max_document_bytes=40)
     speaks, silent = joined(room, kind=Acknowledged, answered=False), joined(room)

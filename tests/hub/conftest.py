@@ -75,6 +75,7 @@ class Box:
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
         self.messages: list[Message] = []
+        self.writes: list[list[Message]] = []
         self.held = 0
         self.blocked = False
         self.ended: CollabError | None = None
@@ -82,7 +83,8 @@ class Box:
         self.changed = asyncio.Event()
 
     def write(self, data: bytes) -> int:
-        self.messages += self._recorder.decode(data)
+        self.writes.append(self._recorder.decode(data))
+        self.messages += self.writes[-1]
         if self.blocked:
             self.held += len(data)
         self.changed.set()

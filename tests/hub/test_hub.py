@@ -19,6 +19,7 @@ from collab.hub.live import SLICED
 from collab.protocol.awareness import AwarenessUpdate, Entry, encode_awareness
 from collab.protocol.session import Access, State
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
+from collab.protocol.wire import SyncStatus
 from tests.hub.conftest import Acknowledged, Box, StartNode
 from tests.support.author import Author, content
 
@@ -180,6 +181,7 @@ async def test_a_storm_of_joins_shares_one_frame(start_node: StartNode) -> None:
 async def test_saved_is_said_after_the_commit_and_once_an_update(start_node: StartNode) -> None:
     node = await start_node()
     live, a, box = await node.join("d", kind=Acknowledged)
+    _, _, other = await node.join("d")
     await box.until(box.verdicts, "the verdict on the empty SyncStep2")
     author = Author(1)
     first = author.type("a")
@@ -188,11 +190,64 @@ async def test_saved_is_said_after_the_commit_and_once_an_update(start_node: Sta
         live.receive(a, SyncUpdate(update))
         live.end_turn(node.hub.now())
     await box.until(lambda: node.journal.failing, "the store is missed")
-    assert box.verdicts() == [True] and box.text() == "ab", "editing goes on, nothing is called saved"
+    assert box.verdicts() == [True] and other.text() == "ab", "editing goes on, nothing is called saved"
     node.store.down = False
     await box.until(lambda: len(box.verdicts()) == 5, "all verdicts")
     assert box.verdicts() == [True, True, False, True, True], "in the order of the updates"
     assert len((await node.stored("d")).rows) == 2
+    assert box.text() == "ab"
+
+
+async def test_what_one_client_alone_has_sent_it_gets_back_with_the_verdict_in_one_write(start_node: StartNode) -> None:
+    node = await start_node()
+    live, a, box = await node.join("d", kind=Acknowledged)
+    _, b, other = await node.join("d", kind=Acknowledged)
+    await box.until(box.verdicts, "the verdict on the empty SyncStep2")
+    author, second = Author(1), Author(2)
+    alone = author.type("a")
+    live.receive(a, SyncUpdate(alone))
+    live.end_turn(node.hub.now())
+    assert other.updates()[-1] == alone and alone not in box.updates(), "others have it at once"
+    await box.until(lambda: alone in box.updates(), "the echo")
+    assert box.writes[-1] == [SyncStatus(True), SyncUpdate(alone)]
+
+    # In a turn of two authors, each has something to learn.
+    live.receive(a, SyncUpdate(author.type("b")))
+    live.receive(b, SyncUpdate(second.type("x")))
+    live.end_turn(node.hub.now())
+    assert box.updates()[-1] == other.updates()[-1] != alone
+    await other.until(lambda: other.text() == box.text() and len(box.verdicts()) == 3, "the verdict")
+    assert box.writes[-1] == [SyncStatus(True)]
+
+    # While the store is down nobody knows when the verdict comes.
+    node.store.down = True
+    live.receive(a, SyncUpdate(author.type("c")))
+    await box.until(lambda: node.journal.failing, "the store is missed")
+    late = author.type("d")
+    live.receive(a, SyncUpdate(late))
+    live.end_turn(node.hub.now())
+    assert box.updates()[-1] == late and len(box.verdicts()) == 3
+
+
+async def test_one_that_lags_before_its_echo_has_come_is_brought_level_without_it(start_node: StartNode) -> None:
+    node = await start_node()
+    live, a, box = await node.join("d", kind=Acknowledged)
+    _, b, _ = await node.join("d")
+    await box.until(box.verdicts, "the verdict on the empty SyncStep2")
+    author, second = Author(1), Author(2)
+    live.receive(a, SyncUpdate(author.type("a")))
+    live.end_turn(node.hub.now())
+    box.blocked = True
+    live.receive(b, SyncUpdate(second.type("x" * (box.mark + 1))))
+    live.end_turn(node.hub.now())
+    assert a.state is State.LAGGING
+    live.receive(b, SyncUpdate(second.type("y")))
+    await live.settled()
+    box.blocked, box.held = False, 0
+    await box.until(lambda: len(box.verdicts()) == 2, "told after the catch-up")
+    for update in box.updates():
+        author.read(update)
+    assert str(author.text) == content(live.room.document.encode())
 
 
 async def test_what_follows_a_commit_never_overtakes_what_waited_for_it(start_node: StartNode) -> None:
