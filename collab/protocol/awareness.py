@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 from collab.errors import DecodeError
@@ -106,16 +107,54 @@ def stamp_user(state: bytes, user: User) -> bytes:
         if not text.lstrip(_WHITESPACE).startswith("{"):
             check_state(state)
             return state
-        return _stamp(text, user).encode()
+        usual = _stamp_usual(text, user)
+        return (_stamp(text, user) if usual is None else usual).encode()
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"awareness state: not JSON ({type(error).__name__})") from None
+
+
+def _stamp_usual(text: str, user: User) -> str | None:
+    """Do what ``_stamp`` does for a state as stock clients send it; None for any other.
+
+    They have ``"user"`` once, as the name of a member that is an object, and nothing escaped that could hide
+    another. Then the library's decoder reads the text at once, in a quarter of the time.
+    """
+    if "\\" in text or text[0] != "{" or text[-1] != "}" or text.count('"user"') != 1:
+        return None
+    name = text.find(_MEMBER)
+    begin = name + len(_MEMBER)
+    if name < 0 or text[begin] != "{" or "user" not in _decoder.decode(text):
+        return None
+    _, end = _decoder.raw_decode(text, begin)
+    before, after = text[1:name], text[end:-1]
+    if before[-1:] not in ("", ",") or after[:1] not in ("", ","):
+        return None
+    rest = before + after[1:] if after else before[:-1]
+    value = text[begin:end]
+    stamp = _stamped_value(value, user) if len(value) <= _KEPT_VALUE else _stamped_value.__wrapped__(value, user)
+    return "{" + rest + ("," if rest else "") + f'"user":{stamp}}}'
+
+
+@lru_cache(maxsize=1_024)  # a client moves its cursor all the time, and changes its colour hardly ever
+def _stamped_value(value: str, user: User) -> str:
+    """Give the text of the member ``user``: what the client shows of itself, and who it is."""
+    shown = json.loads(value)
+    if not isinstance(shown, dict):
+        shown = {}
+    return json.dumps({**shown, **user._asdict()}, ensure_ascii=False, separators=(",", ":"))
+
+
+_MEMBER = '"user":'
+
+# Characters of a value that is kept with its stamp: a name, a colour or two, an address of a picture.
+_KEPT_VALUE = 512
 
 
 def _stamp(text: str, user: User) -> str:
     """Give the text of an object with its members ``user`` replaced by one at the end."""
     pos = _skip(text, 0) + 1
     kept: list[str] = []
-    shown: dict[str, object] = {}
+    value = "{}"
     pos = _skip(text, pos)
     while text[pos : pos + 1] != "}":
         begin = pos
@@ -129,8 +168,7 @@ def _stamp(text: str, user: User) -> str:
         _, pos = _decoder.raw_decode(text, start)
         if name == "user":
             # A name may stand there more than once; JavaScript takes the last.
-            value = json.loads(text[start:pos])
-            shown = value if isinstance(value, dict) else {}
+            value = text[start:pos]
         else:
             kept.append(text[begin:pos])
         pos = _skip(text, pos)
@@ -142,8 +180,7 @@ def _stamp(text: str, user: User) -> str:
             raise ValueError("no comma between members")
     if _skip(text, pos + 1) != len(text):
         raise ValueError("something behind the object")
-    stamp = json.dumps({**shown, **user._asdict()}, ensure_ascii=False, separators=(",", ":"))
-    return "{" + ",".join([*kept, f'"user":{stamp}']) + "}"
+    return "{" + ",".join([*kept, f'"user":{_stamped_value.__wrapped__(value, user)}']) + "}"
 
 
 _WHITESPACE = " \t\n\r"  # of JSON, RFC 8259 section 2

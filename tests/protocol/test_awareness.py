@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -92,17 +93,66 @@ JSON = st.recursive(
 USER = User("u7", 'Ann "the" Ä\u2028')
 
 
-@given(st.dictionaries(st.text() | st.just("user"), JSON, max_size=5), st.sampled_from([None, 2]), st.booleans())
+# Written as JavaScript does, as Python does, and for people.
+WRITTEN: tuple[dict[str, Any], ...] = ({"separators": (",", ":")}, {}, {"indent": 2})
+
+
+@given(
+    st.dictionaries(st.text() | st.just("user"), JSON, max_size=5)
+    | st.fixed_dictionaries({"user": st.dictionaries(st.sampled_from(["name", "color"]), st.text(max_size=5))})
+    | st.fixed_dictionaries({"cursor": JSON, "user": st.just({"name": "Eve", "sub": "u1"}), "role": JSON}),
+    st.sampled_from(WRITTEN),
+    st.booleans(),
+)
 def test_a_stamped_state_says_who_it_is_and_else_what_it_said(
-    value: dict[str, object], indent: int | None, plain: bool
+    value: dict[str, object], written: dict[str, Any], plain: bool
 ) -> None:
-    state = json.dumps(value, indent=indent, ensure_ascii=not plain).encode(errors="replace")
+    state = json.dumps(value, **written, ensure_ascii=not plain).encode(errors="replace")
     before = json.loads(state)
     after = json.loads(stamp_user(state, USER))
     theirs, ours = before.pop("user", None), after.pop("user")
     assert after == before
     kept = theirs if isinstance(theirs, dict) else {}
     assert ours == {**kept, "sub": USER.sub, "name": USER.name}
+
+
+@pytest.mark.parametrize(
+    ("text", "stamped"),
+    [
+        ('{"user":{}}', "{STAMP}"),
+        ('{"user":{},"a":1e999}', '{"a":1e999,STAMP}'),
+        ('{"a":1.0,"user":{}}', '{"a":1.0,STAMP}'),
+        ('{"a":01234,"user":{},"b":2}', None),
+        ('{"a":[12345678901234567890],"user":{},"b":" x "}', '{"a":[12345678901234567890],"b":" x ",STAMP}'),
+        ('{"user":{},"user":{"sub":"u1"}}', "{STAMP}"),
+        ('{"user":{},"\\u0075ser":{"sub":"u1"}}', "{STAMP}"),
+        ('{"a":{"user":{"sub":"u1"}}}', '{"a":{"user":{"sub":"u1"}},STAMP}'),
+        ('{"a":{"user":{"sub":"u1"}},"user":{}}', '{"a":{"user":{"sub":"u1"}},STAMP}'),
+        ('{"a":"user","user":{}}', '{"a":"user",STAMP}'),
+        ('{"a":"\\"user\\":{","user":{}}', '{"a":"\\"user\\":{",STAMP}'),
+        ('{"user":[1]}', "{STAMP}"),
+        ('{"user":{},}', None),
+        ('{,"user":{}}', None),
+        ('{"a":1"user":{}}', None),
+        ('{"user":{}"a":1}', None),
+        ('{"user":{"a":NaN}}', None),
+        ('{"user":{}}}', None),
+    ],
+)
+def test_a_stamp_takes_the_place_of_every_user_and_of_nothing_else(text: str, stamped: str | None) -> None:
+    if stamped is None:
+        with pytest.raises(DecodeError):
+            stamp_user(text.encode(), USER)
+        return
+    ours = json.dumps({"sub": USER.sub, "name": USER.name}, ensure_ascii=False, separators=(",", ":"))
+    assert stamp_user(text.encode(), USER).decode() == stamped.replace("STAMP", f'"user":{ours}')
+
+
+def test_what_a_client_shows_of_itself_changes_at_once_and_each_has_its_own_name() -> None:
+    for color in ("red", "blue", "x" * 2_000):
+        for user in (USER, User("u8", "Bob")):
+            shown = json.loads(stamp_user(f'{{"user":{{"color":"{color}"}}}}'.encode(), user))["user"]
+            assert shown == {"color": color, "sub": user.sub, "name": user.name}
 
 
 @given(st.binary(max_size=40) | st.text(alphabet='{}[]",: \n0user\\1', max_size=30).map(str.encode))
