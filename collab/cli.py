@@ -356,7 +356,7 @@ def _with_store(settings: Settings, work: Callable[[Store], Awaitable[None]], *,
 
 async def _read(store: Store, name: str) -> bytes:
     """Read a document as one update; the errors are those of ``Store.describe``, asked first for its wording."""
-    from collab.engine.document import Document
+    from collab.engine.document import Document, at_once
 
     await store.describe(name)
     loaded = await store.load(name)
@@ -366,12 +366,7 @@ async def _read(store: Store, name: str) -> bytes:
     slices = Document.load(
         snapshot.data if snapshot else None, snapshot.index if snapshot else None, [row.data for row in loaded.rows]
     )
-    while True:
-        try:
-            next(slices)
-        except StopIteration as done:
-            document: Document = done.value
-            return document.encode()
+    return at_once(slices).encode()
 
 
 def _whole_update(data: bytes, file: str) -> bytes:

@@ -46,6 +46,16 @@ _LARGE: Final = 16384
 _Result = TypeVar("_Result")
 
 
+def at_once(slices: Generator[None, None, _Result]) -> _Result:
+    """Run sliced work to its end, and return what it returns; on the loop of a server, ``in_slices`` lets others in."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as stop:
+            result: _Result = stop.value
+            return result
+
+
 class Taken(NamedTuple):
     """What became of an update.
 
@@ -287,7 +297,7 @@ class Document:
                     self.version += 1
                     self._turn.append(_Entry(author, update))
                     return NEW
-        return _run(self._take(update, author))
+        return at_once(self._take(update, author))
 
     def take_in_slices(self, data: bytes, author: str | None = None) -> Generator[None, None, Taken]:
         """Take a large update as `take` does, in a generator that yields about every millisecond.
@@ -504,7 +514,7 @@ class Document:
 
     def knows(self, data: bytes) -> bool:
         """Tell whether an update holds nothing new, without taking it; UpdateError when it is malformed."""
-        return _run(self.knows_in_slices(data))
+        return at_once(self.knows_in_slices(data))
 
     def knows_in_slices(self, data: bytes) -> Generator[None, None, bool]:
         """Do what `knows` does in a generator that yields about every millisecond."""
@@ -711,13 +721,3 @@ def _join(entries: Sequence[_Entry]) -> bytes:
         parts += sections[client]
     parts.append(encode_deletes({client: ranges for client, ranges in deletes.items() if ranges}))
     return b"".join(parts)
-
-
-def _run(slices: Generator[None, None, _Result]) -> _Result:
-    """Run sliced work to its end at once."""
-    while True:
-        try:
-            next(slices)
-        except StopIteration as stop:
-            result: _Result = stop.value
-            return result

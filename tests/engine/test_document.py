@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from collab.engine.document import NEW, Document, Taken, Turn
+from collab.engine.document import NEW, Document, Taken, Turn, at_once
 from collab.errors import DecodeError, UpdateError
 from collab.protocol.lib0 import encode_var_uint
 from collab.protocol.update.collect import collect
@@ -20,7 +20,6 @@ from collab.protocol.update.join import join_updates
 from collab.protocol.update.reader import read_update
 from collab.protocol.update.state_vector import decode_state_vector, encode_state_vector
 from tests.support.build import deletes, gc, item, lines, reader_of, section, session, skip, text, update
-from tests.support.slices import run
 
 SEEDS = range(6)
 KNOWN = Taken(False, None)
@@ -136,7 +135,7 @@ def test_a_malformed_update_changes_nothing() -> None:
 def test_slices_take_what_one_go_takes(seed: int) -> None:
     whole = join_updates(session(seed))
     one, other = Document(), Document()
-    assert one.take(whole) == run(other.take_in_slices(whole))
+    assert one.take(whole) == at_once(other.take_in_slices(whole))
     assert flushed(one) == flushed(other)
     assert one.encode() == other.encode()
 
@@ -364,11 +363,11 @@ def test_any_order_gets_everything_in_when_what_is_not_whole_comes_again(seed: i
 
 def test_a_log_out_of_order_is_opened_and_one_with_a_hole_is_not() -> None:
     log = session(3)
-    assert run(Document.load(None, None, log[::-1])).state_vector() == document_of(*log).state_vector()
-    assert run(Document.load(None, None, log)).flush() is None
+    assert at_once(Document.load(None, None, log[::-1])).state_vector() == document_of(*log).state_vector()
+    assert at_once(Document.load(None, None, log)).flush() is None
     rows = [ABC, update(section(5, 4, text("e", origin=(5, 3))))]
     with pytest.raises(UpdateError, match="wait"):
-        run(Document.load(None, None, rows))
+        at_once(Document.load(None, None, rows))
 
 
 # What joiners get.
@@ -538,7 +537,7 @@ def test_the_size_is_within_5_percent(name: str) -> None:
     check(document)
     rows = SIZES[name]
     half = document_of(*rows[: len(rows) // 2])
-    opened = run(Document.load(half.encode(), encode_index(half.encode()), rows[len(rows) // 2 :]))
+    opened = at_once(Document.load(half.encode(), encode_index(half.encode()), rows[len(rows) // 2 :]))
     check(opened)
     made = half.encode(), encode_index(half.encode()), half.state_vector()
     document.rebase(*made)
@@ -555,7 +554,7 @@ def test_a_client_named_many_times_is_compared_once(sliced: bool) -> None:
         gone = [(at * 2, 1) for at in range(deleted)]
         document = document_of(update(section(5, 0, text("a" * 60_000)), gone={5: gone}))
         data = b"\0" + encode_var_uint(2_000) + deletes({5: [(0, 1), (2, 1)]})[1:] * 2_000
-        call = (lambda: run(document.knows_in_slices(data))) if sliced else (lambda: document.take(data))
+        call = (lambda: at_once(document.knows_in_slices(data))) if sliced else (lambda: document.take(data))
         assert call() in (True, KNOWN)
         return lines(call)
 
@@ -597,7 +596,7 @@ def crowd(clients: int, since: int) -> Document:
     snapshot = update(
         *(section(one, 0, text("a")) for one in range(half, 0, -1)), gone={one: [(0, 1)] for one in range(half, 0, -1)}
     )
-    document = run(Document.load(snapshot, encode_index(snapshot), []))
+    document = at_once(Document.load(snapshot, encode_index(snapshot), []))
     assert document.take(update(*(section(one, 0, text("a")) for one in range(half + 1, clients + 1)))) == NEW
     document.flush()
     return document

@@ -26,14 +26,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from collab.engine.document import Document
+from collab.engine.document import Document, at_once
 from collab.engine.room import Effect, Room, Send
 from collab.protocol import ywebsocket
 from collab.protocol.session import Access, Session
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.protocol.update.collect import collect
 from tests.support.node import NodeScript
-from tests.support.slices import run
 
 CONTENT = ("text", "map", "array", "xml", "snapshot")
 
@@ -92,7 +91,7 @@ class Server:
 
     def _open(self) -> Room:
         number, data, index = self.snapshot or (0, None, None)
-        document = run(Document.load(data, index, self.rows[number:]))
+        document = at_once(Document.load(data, index, self.rows[number:]))
         return Room(document, max_document_bytes=1 << 30, max_awareness_bytes=1 << 16, max_awareness_ids=100)
 
     def crash(self) -> None:
@@ -144,7 +143,7 @@ class Server:
         if number == 0 or (self.snapshot is not None and self.snapshot[0] == number):
             return
         before, data, index = self.snapshot or (0, None, None)
-        covered = run(Document.load(data, index, self.rows[before:number]))
+        covered = at_once(Document.load(data, index, self.rows[before:number]))
         collected = collect(covered.encode())
         self.snapshot = (number, collected.data, collected.index)
         self.room.document.rebase(collected.data, collected.index, covered.state_vector())

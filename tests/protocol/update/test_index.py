@@ -6,7 +6,7 @@ import zlib
 
 import pytest
 
-from collab.engine.document import Document
+from collab.engine.document import Document, at_once
 from collab.errors import DecodeError, UpdateError
 from collab.protocol.lib0 import encode_var_uint
 from collab.protocol.update.collect import collect
@@ -15,17 +15,16 @@ from collab.protocol.update.join import join_updates
 from collab.protocol.update.reader import read_update
 from collab.protocol.update.state_vector import decode_state_vector, encode_state_vector
 from tests.support.build import gc, item, lines, section, session, skip, text, update
-from tests.support.slices import run
 
 
 def by_reading(*rows: bytes) -> Document:
-    return run(Document.load(None, None, rows))
+    return at_once(Document.load(None, None, rows))
 
 
 def by_index(data: bytes, *rows: bytes) -> Document:
     index = encode_index(data)
     assert index
-    return run(Document.load(data, index, rows))
+    return at_once(Document.load(data, index, rows))
 
 
 LONG = update(
@@ -56,8 +55,8 @@ def test_opening_by_index_equals_reading(data: bytes) -> None:
     assert whole == data
     opened = by_index(data)
     same(opened, by_reading(data))
-    same(run(Document.load(data, b"", [])), opened)
-    same(run(Document.load(data, None, [])), opened)
+    same(at_once(Document.load(data, b"", [])), opened)
+    same(at_once(Document.load(data, None, [])), opened)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -66,16 +65,16 @@ def test_rows_behind_a_collected_snapshot(seed: int, share: float) -> None:
     log = session(seed, edits=80)
     kept = int(len(log) * share)
     collected = collect(by_reading(*log[:kept]).encode())
-    opened = run(Document.load(collected.data, collected.index, log[kept:]))
-    same(opened, run(Document.load(collected.data, None, log[kept:])))
+    opened = at_once(Document.load(collected.data, collected.index, log[kept:]))
+    same(opened, at_once(Document.load(collected.data, None, log[kept:])))
     assert opened.state_vector() == by_reading(*log).state_vector()
     # Rows that the snapshot covers do no harm.
-    assert run(Document.load(collected.data, collected.index, log)).encode() == opened.encode()
+    assert at_once(Document.load(collected.data, collected.index, log)).encode() == opened.encode()
 
 
 def test_opening_reads_no_struct() -> None:
     index = encode_index(LONG)
-    assert lines(lambda: run(Document.load(LONG, index, []))) < 300
+    assert lines(lambda: at_once(Document.load(LONG, index, []))) < 300
     # And a diff reads the stretch in which it cuts.
     document = by_index(LONG)
     theirs = encode_state_vector({900: 6_001, 5: 5_000, 1: 4})
@@ -121,7 +120,7 @@ def test_what_is_not_written_canonically_has_no_index(data: bytes) -> None:
 
 def test_a_document_that_is_not_written_canonically_is_opened_all_the_same() -> None:
     data = update(section(5, 0, text("abc")), section(6, 0, text("d")), gone={5: [(2, 1), (0, 1), (1, 1)]})
-    document = run(Document.load(data, encode_index(data), []))
+    document = at_once(Document.load(data, encode_index(data), []))
     assert document.encode() == update(section(6, 0, text("d")), section(5, 0, text("abc")), gone={5: [(0, 3)]})
 
 

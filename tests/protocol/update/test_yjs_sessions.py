@@ -21,11 +21,10 @@ from typing import Any
 
 import pytest
 
-from collab.engine.document import Document
+from collab.engine.document import Document, at_once
 from collab.protocol.update.collect import collect
 from collab.protocol.update.reader import read_update
 from tests.support.node import NodeScript
-from tests.support.slices import run
 
 RUNS = int(os.environ.get("COLLAB_FUZZ_RUNS", "2000"))
 FIRST_SEED = int(os.environ.get("COLLAB_FUZZ_FIRST", "1"))
@@ -92,7 +91,7 @@ class Server:
             known = self.document.knows(data)
             version = self.document.version
             taken = (
-                run(self.document.take_in_slices(data, str(client)))
+                at_once(self.document.take_in_slices(data, str(client)))
                 if sliced
                 else self.document.take(data, str(client))
             )
@@ -151,9 +150,9 @@ class Server:
         self.connections.clear()
         if with_snapshot and self.stored is not None:
             self.met["opened from a snapshot"] += 1
-            self.document = run(Document.load(*self.stored, self.log[self.stored_rows :]))
+            self.document = at_once(Document.load(*self.stored, self.log[self.stored_rows :]))
         else:
-            self.document = run(Document.load(None, None, self.log))
+            self.document = at_once(Document.load(None, None, self.log))
         assert self.document.state_vector() == before.state_vector()
         vector = before.state_vector()
         assert self.document.step2(vector) == before.step2(vector)
@@ -284,7 +283,7 @@ def session(seed: int, split: bool) -> Game:
 def check(node: int, count: int, server: Server, split: bool, choose: random.Random) -> Session:
     """Compare what the server has with what yjs makes of the edits."""
     document = server.document
-    raw = run(Document.load(None, None, server.log)).encode()
+    raw = at_once(Document.load(None, None, server.log)).encode()
     whole = document.encode()
     collected = collect(whole, gc=server.gc)
     vector = document.state_vector()
@@ -298,7 +297,7 @@ def check(node: int, count: int, server: Server, split: bool, choose: random.Ran
         ["steps", [row.hex() for row in server.log]],
         *(["view", node, client, False] for client in range(count)),
     ]
-    reopened = run(Document.load(collected.data, collected.index, []))
+    reopened = at_once(Document.load(collected.data, collected.index, []))
     assert reopened.state_vector() == vector
     assert reopened.step2(vector) == document.step2(vector)
     assert reopened.encode() == collected.data
@@ -316,7 +315,7 @@ def check(node: int, count: int, server: Server, split: bool, choose: random.Ran
     assert (truth["digest"], truth["vector"]) == (joiner["digest"], joiner["vector"]), "something was lost"
     # One who returns with an older state gets there by the difference.
     rows = server.log[: choose.randint(0, len(server.log))]
-    older = run(Document.load(None, None, rows))
+    older = at_once(Document.load(None, None, rows))
     [returned] = yield [
         ["reader", [older.encode().hex(), document.step2(older.state_vector()).hex()], True, False, False]
     ]
@@ -403,7 +402,7 @@ def test_edits_between_the_slices_of_a_large_update() -> None:
             turn = document.flush()
             log += [row.data for row in turn.rows] if turn else []
             vector = document.state_vector()
-            reopened = run(Document.load(None, None, log))
+            reopened = at_once(Document.load(None, None, log))
             assert reopened.step2(vector) == document.step2(vector)
             of_edits, of_document, of_log, steps = script.call(
                 [
