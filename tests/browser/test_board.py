@@ -24,7 +24,7 @@ from playwright.async_api import FilePayload, Page, WebSocket, expect
 from pycrdt import Array, Doc, Map
 
 from tests.browser.conftest import OpenWindow
-from tests.browser.test_pages import no_serious_finding
+from tests.browser.test_pages import PHONE, no_serious_finding
 from tests.browser.window import CONNECTION_LOST, OFFLINE, Cable, Window, until
 from tests.support import token_server as token_server_script
 from tests.support.server import ServerProcess
@@ -789,6 +789,32 @@ async def test_a_reader_sees_everything_live_and_changes_nothing(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_axe_finds_nothing_serious_on_a_phone(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str, scheme: str
+) -> None:
+    ada = await open_window(shared_server.url, document, name="Ada")
+    await ready(ada)
+    await draw(ada, "r", (300, 300), (500, 400))
+    await ada.until_status("Saved")
+    phone = await open_window(shared_server.url, document, color_scheme=scheme, **PHONE)
+    await ready(phone)
+    await ada.page.mouse.move(400, 350)
+    await expect(phone.page.locator(".pointer:visible")).to_have_text("Ada")
+    await no_serious_finding(phone)
+    # With something in hand, and with what opens at the foot and over the board.
+    await phone.page.locator("[data-testid=toolbar-rectangle]").tap(force=True)
+    await drag(phone, (100, 500), (200, 560))
+    await until_equal((ada, phone), lambda seen: len(seen) == 2, "the phone's rectangle")
+    await no_serious_finding(phone)
+    for name in ("Edit", "Menu"):
+        await phone.page.get_by_role("button", name=name, exact=True).tap()
+        await no_serious_finding(phone)
+        await phone.page.keyboard.press("Escape")
+    await phone.page.locator("#people").tap()
+    await no_serious_finding(phone)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing_serious(
     shared_server: ServerProcess, open_window: OpenWindow, document: str, scheme: str
 ) -> None:
@@ -831,10 +857,8 @@ async def test_a_phone_sees_the_whole_drawing_and_draws(
     phone = await open_window(
         shared_server.url,
         document,
-        viewport={"width": 390, "height": 844},
-        has_touch=True,
-        is_mobile=True,
         name="Grace",
+        **PHONE,
     )
     await ready(phone)
     assert await phone.page.evaluate("document.documentElement.scrollWidth") == 390

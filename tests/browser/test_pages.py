@@ -22,6 +22,9 @@ AXE = Path(__file__).parents[2] / "web_demo" / "node_modules" / "axe-core" / "ax
 FIRST_LOAD = {"": 100_000, "text/": 180_000, "code/": 280_000}
 KINDS = ["text/", "code/"]
 
+DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
 
 @pytest.fixture(scope="module")
 def token_server(page_is_built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
@@ -102,11 +105,18 @@ def _encoding(response: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", [DESK, PHONE], ids=["desk", "phone"])
 @pytest.mark.parametrize("kind", ["", *KINDS])
 async def test_axe_finds_nothing_serious(
-    shared_server: ServerProcess, open_window: OpenWindow, document: str, kind: str, scheme: str
+    shared_server: ServerProcess,
+    open_window: OpenWindow,
+    document: str,
+    kind: str,
+    device: dict[str, Any],
+    scheme: str,
 ) -> None:
-    window = await open_window(shared_server.url, kind + document if kind else None, color_scheme=scheme, name="Ada")
+    name = kind + document if kind else None
+    window = await open_window(shared_server.url, name, color_scheme=scheme, name="Ada", **device)
     if kind:
         await fill(window)
         other = await open_window(shared_server.url, kind + document, name="Grace")
@@ -119,6 +129,35 @@ async def test_axe_finds_nothing_serious(
     if kind:
         await window.page.locator("#people").click()
         await no_serious_finding(window)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", [DESK, PHONE], ids=["desk", "phone"])
+async def test_axe_finds_nothing_serious_side_by_side(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str, device: dict[str, Any], scheme: str
+) -> None:
+    window = await open_window(
+        shared_server.url, f"text/{document}", path="split", connected=False, color_scheme=scheme, **device
+    )
+    grace = window.page.frame_locator("iframe[title^='The document as Grace']")
+    await expect(grace.locator("#status .words")).to_have_text("Saved", timeout=PATIENCE * 1000)
+    await window.page.get_by_role("switch", name="Ada is online").click()
+    ada = window.page.frame_locator("iframe[title^='The document as Ada']")
+    await expect(ada.locator("#status")).to_have_attribute("data-state", "offline")
+    # axe looks into frames that have it too.
+    for frame in window.page.frames[1:]:
+        await frame.evaluate(AXE.read_text())
+    await no_serious_finding(window)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("device", [DESK, PHONE], ids=["desk", "phone"])
+async def test_axe_finds_nothing_serious_in_what_a_refused_visitor_sees(
+    token_server: ServerProcess, open_window: OpenWindow, document: str, device: dict[str, Any], scheme: str
+) -> None:
+    window = await open_window(token_server.url, f"text/{document}", connected=False, color_scheme=scheme, **device)
+    await window.until_status("Refused")
+    await no_serious_finding(window)
 
 
 async def no_serious_finding(window: Window) -> None:
@@ -139,9 +178,7 @@ async def test_the_page_fits_a_phone(
     phone = await open_window(
         shared_server.url,
         kind + document if kind else None,
-        viewport={"width": 390, "height": 844},
-        has_touch=True,
-        is_mobile=True,
+        **PHONE,
     )
     if kind:
         await phone.go_to_end()

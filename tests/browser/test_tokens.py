@@ -13,6 +13,7 @@ from playwright.async_api import expect
 from tests.auth.makers import SECRET
 from tests.browser.conftest import OpenWindow
 from tests.browser.test_board import draw, ready, scene, types, until_equal
+from tests.browser.test_pages import no_serious_finding
 from tests.browser.window import CONNECTION_LOST, Cable, Window, until
 from tests.support.server import ServerProcess
 
@@ -95,6 +96,9 @@ async def test_a_guest_draws_by_a_link_to_edit(
     await ready(ada)
     await draw(ada, "r", (300, 300), (400, 380))
     await ada.until_status("Saved")
+    await ada.page.get_by_role("button", name="Share").click()
+    await no_serious_finding(ada)
+    await ada.page.keyboard.press("Escape")
     links = [await guest_link(ada, "write"), await guest_link(ada, "read", "for an hour")]
     writer, reader = [
         await open_window(signed_server.url, name, query="#" + link.partition("#")[2], connected=False)

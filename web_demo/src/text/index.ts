@@ -18,6 +18,10 @@ export async function openText(name: string): Promise<void> {
   })
 
   page.tools.append(...toolbar(editor))
-  page.onReadOnly((readOnly) => editor.setEditable(!readOnly))
+  page.onReadOnly((readOnly) => {
+    editor.setEditable(!readOnly)
+    // A row of buttons that do nothing is in the way.
+    page.tools.hidden = readOnly
+  })
   presence.onFollowed((state) => showFollowed(editor, state))
 }
