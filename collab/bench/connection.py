@@ -15,6 +15,7 @@ import hashlib
 import os
 import socket
 import ssl
+from collections.abc import Iterator
 from time import perf_counter
 from typing import cast
 from urllib.parse import urlsplit
@@ -130,8 +131,20 @@ class Connection(asyncio.Protocol):
             self.send_update(typist.stroke())
             return
         typist.sent_at.extend([now] * (strokes * typist.size))
+        self.send_frames(self.frames(typist, strokes))
+
+    def frames(self, typist: Typist, strokes: int) -> bytes:
+        """Give what ``typist`` types here ``strokes`` times, each a message and a frame of its own."""
+        return b"".join([self._update_frame(typist.stroke()) for _ in range(strokes)])
+
+    def send_frames(self, frames: bytes) -> None:
+        """Write whole frames."""
         if self.transport is not None:
-            self.transport.write(b"".join([self._update_frame(typist.stroke()) for _ in range(strokes)]))
+            self.transport.write(frames)
+
+    def waiting(self) -> int:
+        """Return how many bytes wait here for the server to read on."""
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
 
     # --- the socket ------------------------------------------------------------------------------
 
@@ -446,9 +459,12 @@ def _read_states(data: bytes) -> list[Range]:
 
 
 class Target:
-    """A server's URL, taken apart once."""
+    """A server's URL, taken apart once.
 
-    def __init__(self, url: str, wire: Wire) -> None:
+    ``tokens`` has the next client's for each request, as y-websocket shows it; without it, what the URL says.
+    """
+
+    def __init__(self, url: str, wire: Wire, tokens: Iterator[str] | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("ws", "wss") or not parts.hostname:
             raise ValueError(f"a WebSocket URL begins with ws:// or wss:// and names a host: {url!r}")
@@ -457,6 +473,7 @@ class Target:
         self.tls = ssl.create_default_context() if parts.scheme == "wss" else None
         self.port = parts.port or (443 if self.tls else 80)
         self._path, self._query = parts.path, parts.query
+        self._tokens = tokens
         default_port = 443 if self.tls else 80
         name = f"[{self.host}]" if ":" in self.host else self.host
         self._host_header = name if self.port == default_port else f"{name}:{self.port}"
@@ -465,8 +482,9 @@ class Target:
         """Return the upgrade request for ``document`` and the Sec-WebSocket-Accept that answers it."""
         key = base64.b64encode(os.urandom(16))
         accept = base64.b64encode(hashlib.sha1(key + _GUID, usedforsecurity=False).digest())
+        query = self._query if self._tokens is None else f"token={next(self._tokens)}"
         lines = (
-            f"GET {self.wire.target(self._path, self._query, document)} HTTP/1.1",
+            f"GET {self.wire.target(self._path, query, document)} HTTP/1.1",
             f"Host: {self._host_header}",
             "Upgrade: websocket",
             "Connection: Upgrade",

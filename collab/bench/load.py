@@ -195,11 +195,13 @@ def first_error(connections: Sequence[Connection]) -> Exception | None:
     return next((connection.error for connection in connections if connection.error is not None), None)
 
 
-async def holds_exactly(target: Target, document: str, expected: dict[int, bytes], *, chained: bool) -> bool:
+async def holds_exactly(
+    target: Target, document: str, expected: dict[int, bytes], *, chained: bool, besides: int | None = None
+) -> bool:
     """Join ``document`` afresh and say whether its step 2 holds ``expected`` and nothing else.
 
     ``expected`` has one ASCII byte for each clock of each client, 0 where deleted. ``chained`` also asks that
-    each client's text stands as its typist wrote it.
+    each client's text stands as its typist wrote it. The client ``besides`` may have written anything.
     """
     ledger = Ledger()
     joiner = await connect(target, document, ledger, keep=True)
@@ -208,6 +210,8 @@ async def holds_exactly(target: Target, document: str, expected: dict[int, bytes
             return False
         try:
             held = read_content(joiner.step2)
+            if besides is not None:
+                held.pop(besides, None)
             return held == expected and (not chained or run_is_chained(joiner.step2, set(expected)))
         except DecodeError:
             return False

@@ -5,6 +5,9 @@ to another. Repetitions are interleaved (ours, theirs, theirs, ours, ...), so a 
 drifts for all; figures are medians, and what is judged are ratios of one run. The Node servers keep
 everything in memory, as their packages do by default; this one commits every edit to SQLite with
 ``synchronous=FULL`` meanwhile. Only where a restart is the point do they keep files through their hooks.
+
+What authentication costs is too little to be seen between runs. There two of our servers, one with and one
+without, share the core and get the same load at the same time, so that whatever slows one slows the other.
 """
 
 from __future__ import annotations
@@ -14,15 +17,23 @@ import contextlib
 import os
 import platform
 import re
+import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 
+from joserfc import jwt
+from joserfc.jwk import OctKey
+
 from collab.bench.connection import Target
+from collab.bench.load import gathered
 from collab.bench.process import ServerProcess, pin
 from collab.bench.scenarios import Bench, Figures, run_scenario
 from collab.bench.wire import WireName, choose_wire
@@ -32,23 +43,35 @@ _CHECKOUT = Path(__file__).resolve().parents[2]
 _READY = re.compile(r"(?:ws|http)://127\.0\.0\.1:(\d+)")
 _SERVER_CORE, _GENERATOR_CORE = 0, 1
 _START_SECONDS = 60.0
+_SECRET = secrets.token_urlsafe(32)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A server that can be started: ``folder`` of a Node peer below tests/peers, None for this server."""
+    """A server that can be started: ``folder`` of a Node peer below tests/peers, None for this server.
+
+    With ``users`` it wants tokens, and its clients are so many people in turn.
+    """
 
     name: str
     folder: str | None
     wire: WireName
     path: str
+    users: int = 0
+
+    def target(self, url: str) -> Target:
+        """Give what its clients connect to."""
+        return Target(url, choose_wire(self.wire), cycle(_tokens(self.users)) if self.users else None)
 
 
 OURS = Candidate("collab", None, WireName.Y_WEBSOCKET, "/ws")
 OURS_HOCUSPOCUS = Candidate("collab, Hocuspocus protocol", None, WireName.HOCUSPOCUS, "/hocuspocus")
+# As many people as the scenarios have clients, because what each has written is kept apart.
+OURS_SIGNED_IN = Candidate("collab, with tokens", None, WireName.Y_WEBSOCKET, "/ws", users=100)
 Y_WEBSOCKET = Candidate("@y/websocket-server", "y-websocket", WireName.Y_WEBSOCKET, "")
 HOCUSPOCUS = Candidate("@hocuspocus/server", "hocuspocus", WireName.HOCUSPOCUS, "")
-CANDIDATES = (OURS, OURS_HOCUSPOCUS, Y_WEBSOCKET, HOCUSPOCUS)
+CANDIDATES = (OURS, OURS_HOCUSPOCUS, OURS_SIGNED_IN, Y_WEBSOCKET, HOCUSPOCUS)
+_BOTH_PROTOCOLS = (OURS, OURS_HOCUSPOCUS, Y_WEBSOCKET, HOCUSPOCUS)
 _ONE_PROTOCOL = (OURS, Y_WEBSOCKET, HOCUSPOCUS)
 
 
@@ -56,12 +79,13 @@ _ONE_PROTOCOL = (OURS, Y_WEBSOCKET, HOCUSPOCUS)
 class Goal:
     """A figure, and what it should be: at most (or least) ``factor`` of the best peer's, or a bound of its own.
 
-    ``against`` names the peers that count; empty, ``factor`` is absolute. ``of`` is who has to reach it.
+    ``against`` names the peers that count; empty, ``factor`` is absolute. ``of`` is who has to reach it. Without
+    a ``factor`` the figure is only shown.
     """
 
     key: str
     meaning: str
-    factor: float
+    factor: float | None
     against: tuple[Candidate, ...] = ()
     higher: bool = False
     of: Candidate = OURS
@@ -73,6 +97,9 @@ _P99 = Goal("p99_ms", "p99 latency, ms", 1.0, PEERS)
 # What a client that is told "saved" may cost more than one that is not.
 _BOTH = Goal("cpu_ms_per_1000", f"{_CPU}, Hocuspocus to y-websocket protocol", 1.15, (OURS,), of=OURS_HOCUSPOCUS)
 
+# With tokens people are told apart in the journal, their states are stamped and their messages counted.
+_SIGNED_IN = Goal("cpu_to_beside", "server CPU, with tokens to without", 1.05, of=OURS_SIGNED_IN)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -83,9 +110,11 @@ class Plan:
     goals: tuple[Goal, ...]
     repetitions: int = 3
     peer_repetitions: int = 3  # fewer where a peer takes half a minute and is far from the bound
-    candidates: tuple[Candidate, ...] = CANDIDATES
+    candidates: tuple[Candidate, ...] = _BOTH_PROTOCOLS
     keeps: bool = False  # the peers keep files, because the server is restarted
     quick: Mapping[str, float] = field(default_factory=dict)  # sizes for --quick
+    seconds: float = 3.0
+    beside: Candidate | None = None  # gets the same load on the same core at the same time
 
 
 PLANS = (
@@ -96,6 +125,11 @@ PLANS = (
     Plan(
         "everybody", "100 clients in one room, 5 edits/s each",
         (Goal("cpu_ms_per_1000", _CPU, 0.6, PEERS), _BOTH, _P99),
+    ),
+    # So long that both make a snapshot: with tokens there are more rows, so the first one comes sooner.
+    Plan(
+        "everybody", "100 signed-in clients in one room, 5 edits/s each",
+        (_SIGNED_IN,), candidates=(OURS_SIGNED_IN,), beside=OURS, seconds=8.0,
     ),
     Plan(
         "many-rooms", "500 rooms of 2 clients, 1 edit/s each",
@@ -109,6 +143,19 @@ PLANS = (
     Plan(
         "presence", "Presence: 100 clients moving 10 times a second",
         (Goal("cpu_ms_per_1000", _CPU, 0.4, PEERS), _BOTH, _P99),
+    ),
+    Plan(
+        "presence", "Presence: 100 signed-in clients moving 10 times a second",
+        (_SIGNED_IN,), candidates=(OURS_SIGNED_IN,), beside=OURS, seconds=5.0,
+    ),
+    Plan(
+        "flood", "20 people in a room, and one more in it who sends 50 times what is allowed",
+        (
+            Goal("calm_p99_ms", "p99 latency before, ms", None, of=OURS_SIGNED_IN),
+            Goal("flood_p99_ms", "p99 latency meanwhile, ms", None, of=OURS_SIGNED_IN),
+            Goal("flood_ratio", "p99 latency, meanwhile to before", 3.0, of=OURS_SIGNED_IN),
+        ),
+        repetitions=2, candidates=(OURS_SIGNED_IN,),
     ),
     Plan(
         "max-one-room", "Highest rate with p99 under 100 ms: 1 room of 20",
@@ -177,27 +224,37 @@ async def compare(*, quick: bool, only: list[str], show: Callable[[float, str], 
         part(0.0, "starting")
         figures = await _measure(plan, candidate, quick, part)
         runs.setdefault((plan.scenario, candidate.name), []).append(figures)
-    ours = {OURS.name, OURS_HOCUSPOCUS.name}
+    ours = {OURS.name, OURS_HOCUSPOCUS.name, OURS_SIGNED_IN.name}
     right = all(figures["right"] for (_, name), many in runs.items() if name in ours for figures in many)
     return _report(plans, runs, quick), right
 
 
 async def _measure(plan: Plan, candidate: Candidate, quick: bool, show: Callable[[float, str], None]) -> Figures:
-    with tempfile.TemporaryDirectory(prefix="collab-bench-") as folder:
-        async with _running(candidate, Path(folder), plan.keeps) as (restart, process):
-            url, server = process
-            target = Target(url, choose_wire(candidate.wire))
-            try:
-                if not plan.keeps:
-                    # Node compiles what runs often: its first second is not what it does all day.
-                    warm = Bench(target, None, 1.0, url=url, wire=candidate.wire.value, verify=False)
-                    await run_scenario("everybody", warm, {"clients": 20, "rate": 20})
-                seconds = 2.0 if quick else 3.0
-                bench = Bench(target, server, seconds, show, restart, url=url, wire=candidate.wire.value)
-                return await run_scenario(plan.scenario, bench, dict(plan.quick) if quick else None)
-            except Exception as error:
-                # A peer that cannot do it at all is a result; ours failing is seen by `right`.
-                return {"right": False, "error": f"{type(error).__name__}: {error}"}
+    async with contextlib.AsyncExitStack() as stack:
+        benches: list[Bench] = []
+        for one in (candidate, *((plan.beside,) if plan.beside else ())):
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="collab-bench-")))
+            restart, (url, server) = await stack.enter_async_context(_running(one, folder, plan.keeps))
+            seconds = 2.0 if quick and not plan.beside else plan.seconds
+            benches.append(Bench(one.target(url), server, seconds, show, restart, url=url, wire=one.wire.value))
+
+        def warm(bench: Bench) -> Awaitable[Figures]:
+            alike = Bench(bench.target, None, 1.0, url=bench.url, wire=bench.wire, verify=False)
+            return run_scenario("everybody", alike, {"clients": 20, "rate": 20})
+
+        sizes = dict(plan.quick) if quick else None
+        try:
+            if not plan.keeps:
+                # Node compiles what runs often: its first second is not what it does all day.
+                await gathered([partial(warm, bench) for bench in benches])
+            figures, *beside = await gathered([partial(run_scenario, plan.scenario, bench, sizes) for bench in benches])
+        except Exception as error:
+            # A peer that cannot do it at all is a result; ours failing is seen by `right`.
+            return {"right": False, "error": f"{type(error).__name__}: {error}"}
+        for other in beside:
+            figures["cpu_to_beside"] = figures["server_cpu_s"] / other["server_cpu_s"]
+            figures["right"] = figures["right"] and other["right"]
+        return figures
 
 
 Restart = Callable[[], Awaitable[tuple[Target, ServerProcess]]]
@@ -243,7 +300,7 @@ async def _running(
     async def restart() -> tuple[Target, ServerProcess]:
         await stop()
         url, server = await start()
-        return Target(url, choose_wire(candidate.wire)), server
+        return candidate.target(url), server
 
     try:
         yield restart, await start()
@@ -259,6 +316,8 @@ async def _start(candidate: Candidate, folder: Path, keeps: bool) -> asyncio.sub
         command = [sys.executable, "-m", "collab", "serve", "--port", "0", "--data-dir", str(folder)]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("COLLAB_")}
         environment["COLLAB_LOG_LEVEL"] = "warning"
+        if candidate.users:
+            environment["COLLAB_JWT_SECRET"] = _SECRET
         cwd = _CHECKOUT
     else:
         command = [_program("node"), "server.js"]
@@ -267,6 +326,16 @@ async def _start(candidate: Candidate, folder: Path, keeps: bool) -> asyncio.sub
     return await asyncio.create_subprocess_exec(
         *command, cwd=cwd, env=environment, stdout=asyncio.subprocess.PIPE, preexec_fn=on_its_core
     )
+
+
+def _tokens(users: int) -> list[str]:
+    """Make a token for each of so many people, good for a day."""
+    key = OctKey.import_key(_SECRET)
+    claims = {"documents": {"*": "write"}, "exp": int(time.time()) + 86_400}
+    return [
+        jwt.encode({"alg": "HS256"}, {"sub": f"u-{number}", "name": f"Person {number}", **claims}, key)
+        for number in range(users)
+    ]
 
 
 async def _install() -> None:
@@ -296,6 +365,8 @@ def _program(name: str) -> str:
 
 # The report
 
+_YES, _NO = "yes", "**no**"
+
 
 def _value(runs: dict[tuple[str, str], list[Figures]], scenario: str, name: str, key: str) -> float | None:
     values = [figures[key] for figures in runs.get((scenario, name), []) if figures.get(key) is not None]
@@ -308,17 +379,20 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def _verdict(goal: Goal, ours: float | None, best: float | None) -> tuple[str, str, bool]:
+def _verdict(goal: Goal, ours: float | None, best: float | None) -> tuple[str, str, str]:
     """Return what was to be reached, what was, and whether it was."""
-    sign = ">=" if goal.higher else "<="
+    if goal.factor is None:
+        return "", "", ""
+    wanted = f"{'>=' if goal.higher else '<='} {goal.factor:g}"
     if ours is None:
-        return f"{sign} {goal.factor:g}", "failed", False
+        return wanted, "failed", _NO
     if not goal.against:
-        return f"{sign} {goal.factor:g}", _number(ours), ours <= goal.factor
+        return wanted, _number(ours), _YES if ours <= goal.factor else _NO
     if best is None:  # no peer could do it at all
-        return f"{sign} {goal.factor:g} x", "no peer", True
+        return f"{wanted} x", "no peer", _YES
     ratio = ours / best if best else float("inf")
-    return f"{sign} {goal.factor:g} x", f"{ratio:.2f} x", ratio >= goal.factor if goal.higher else ratio <= goal.factor
+    good = ratio >= goal.factor if goal.higher else ratio <= goal.factor
+    return f"{wanted} x", f"{ratio:.2f} x", _YES if good else _NO
 
 
 def _report(plans: list[Plan], runs: dict[tuple[str, str], list[Figures]], quick: bool) -> str:
@@ -332,6 +406,10 @@ def _report(plans: list[Plan], runs: dict[tuple[str, str], list[Figures]], quick
         "search for the highest rate a client that types more than 150 times a second hands what it typed within",
         "10 ms to its socket in one write, still a message and a frame each. Over the Hocuspocus protocol this server",
         "acknowledges each edit after its commit, which the y-websocket protocol has no message for.",
+        "",
+        "With tokens every client is somebody: what each has typed is a row of its own in the journal, awareness",
+        "states are stamped, and messages are counted against the limits. Its cost is a ratio of two of our servers,",
+        "with and without, that get the same load on one core at the same time.",
         "",
         "```sh",
         "make bench" + (" ARGS=--quick" if quick else ""),
@@ -351,9 +429,7 @@ def _report(plans: list[Plan], runs: dict[tuple[str, str], list[Figures]], quick
             best = (max(rivals) if goal.higher else min(rivals)) if rivals else None
             wanted, reached, good = _verdict(goal, values[goal.of], best)
             cells = " | ".join(_number(values[candidate]) if candidate in values else "" for candidate in CANDIDATES)
-            lines.append(
-                f"| {title} | {goal.meaning} | {cells} | {wanted} | {reached} | {'yes' if good else '**no**'} |"
-            )
+            lines.append(f"| {title} | {goal.meaning} | {cells} | {wanted} | {reached} | {good} |")
             title = ""
     lines += ["", "## Right or wrong", ""]
     wrong = [
@@ -382,9 +458,9 @@ def _report(plans: list[Plan], runs: dict[tuple[str, str], list[Figures]], quick
         "| scenario | " + " | ".join(candidate.name for candidate in CANDIDATES) + " |",
         "|---|" + "---:|" * len(CANDIDATES),
     ]
-    for plan in plans:
-        shares = [_largest_share(runs.get((plan.scenario, candidate.name), [])) for candidate in CANDIDATES]
-        lines.append(f"| {plan.scenario} | " + " | ".join(shares) + " |")
+    for scenario in dict.fromkeys(plan.scenario for plan in plans):
+        shares = [_largest_share(runs.get((scenario, candidate.name), [])) for candidate in CANDIDATES]
+        lines.append(f"| {scenario} | " + " | ".join(shares) + " |")
     lines += [
         "",
         "Its own ceiling, against a sink that does nothing but fan out: `collab bench ceiling`. "

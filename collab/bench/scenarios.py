@@ -14,6 +14,7 @@ import json
 import random
 import secrets
 import sys
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from typing import Any
 from collab.bench.connection import Connection, Target, close_all, connect
 from collab.bench.ledger import Ledger
 from collab.bench.load import (
+    Driven,
     Progress,
     Room,
     collector_resting,
@@ -254,6 +256,93 @@ async def presence_storm(bench: Bench, *, clients: int = 100, rate: float = 10.0
         return figures
     finally:
         await close_all(connections)
+
+
+# A flood is made beforehand and handed to its socket in so many writes a second, as long as fewer bytes wait
+# there: the rest would only fill this process.
+_FLOOD_WRITES = 100
+_FLOOD_BUFFER = 1 << 20
+
+
+async def flood(
+    bench: Bench, *, clients: int = 20, rate: float = 10.0, limit: float = 500.0, times: float = 50.0
+) -> Figures:
+    """Let people type in one room, first among themselves, then while another one in it sends far too much.
+
+    ``limit`` is how many messages a second the server allows one connection; the flood sends ``times`` as
+    many edits, or what the server takes. What is compared is the latency of what the people type.
+    """
+    ledger = Ledger()
+    bench.progress(0.0, "connecting")
+    document = bench.document("flood")
+    (room,) = await open_rooms(bench.target, [document], clients, ledger)
+    flooder = await connect(bench.target, document, Ledger())
+    people = room.connections
+    try:
+        give_typists([room], clients, bench.rng)
+        actions = [keystroke(one, typist) for one, typist in zip(people, room.typists, strict=True)]
+        enemy = Typist(bench.rng.randrange(1 << 28, 1 << 32))
+        strokes = max(1, round(limit * times / _FLOOD_WRITES))
+        poured = [flooder.frames(enemy, strokes) for _ in range(round(bench.seconds * _FLOOD_WRITES))]
+        driven: list[Driven] = []
+
+        async def latencies(what: str) -> dict[str, float | None]:
+            ledger.buckets = {}
+            driven.append(
+                await drive(
+                    actions, rate, bench.seconds, bench.rng, progress=bench.progress, what=what,
+                    stop=lambda: first_error(people) is not None,
+                )
+            )  # fmt: skip
+            await settle(ledger, lambda: lacking([room])[0] == 0)
+            return ledger.latencies()
+
+        with collector_resting():
+            watch = Stopwatch(bench.server)
+            calm = await latencies("typing")
+            waiting = deque(poured)
+            pouring = asyncio.create_task(_pour(flooder, waiting))
+            worse = await latencies("typing beside a flood")
+            pouring.cancel()
+            await asyncio.wait([pouring])
+            share, waited = watch.generator_share(), watch.generator_waited()
+            cpu = watch.server_cpu()
+        taken = max(one.known.get(enemy.client, 0) for one in people)
+        lost, error = lacking([room])[0], first_error(people)
+        whole = False
+        if error is None and bench.verify:
+            bench.progress(1.0, "comparing the document")
+            expected = {typist.client: typist.held() for typist in room.typists if typist.clock}
+            whole = await holds_exactly(bench.target, document, expected, chained=True, besides=enemy.client)
+        return {
+            "sent": ledger.sent,
+            "lost": lost,
+            **{f"calm_{key}": value for key, value in calm.items()},
+            **{f"flood_{key}": value for key, value in worse.items()},
+            "flood_ratio": _ratio(worse["p99_ms"], calm["p99_ms"]),
+            "flood_sent": (len(poured) - len(waiting)) * strokes,
+            "flood_taken": taken,
+            "flood_ended": None if flooder.error is None else str(flooder.error),
+            "server_cpu_s": cpu,
+            "error": str(error) if error else None,
+            "generator_share": share,
+            "generator_waited": waited,
+            "generator_lag_ms": max(one.lag for one in driven) * 1000,
+            "documents_equal": int(whole),
+            "right": lost == 0 and error is None and (whole or not bench.verify),
+        }
+    finally:
+        await close_all([*people, flooder])
+
+
+async def _pour(connection: Connection, pieces: deque[bytes]) -> None:
+    """Write ``pieces`` in order, at their rate or as the server reads them."""
+    due = perf_counter()
+    while pieces and connection.transport is not None:
+        if connection.waiting() < _FLOOD_BUFFER:
+            connection.send_frames(pieces.popleft())
+        due = max(due + 1 / _FLOOD_WRITES, perf_counter() - 1.0)
+        await asyncio.sleep(max(0.0, due - perf_counter()))
 
 
 async def idle_connections(bench: Bench, *, connections: int = 5_000, room_size: int = 50) -> Figures:
@@ -704,6 +793,7 @@ SCENARIOS: dict[str, Scenario] = {
     "everybody": everybody_types,
     "many-rooms": many_rooms,
     "presence": presence_storm,
+    "flood": flood,
     "idle": idle_connections,
     "cold-join": cold_join,
     "big-join": big_join,

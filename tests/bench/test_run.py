@@ -6,13 +6,17 @@ import asyncio
 import json
 import signal
 import sys
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey
 
 from collab.bench.connection import Target, connect
 from collab.bench.ledger import Ledger
@@ -60,8 +64,47 @@ async def test_this_server_passes(server: ServerProcess, name: str) -> None:
         assert figures["delivered"] + figures.get("superseded", 0) == figures["expected"]
 
 
-def test_only_the_searches_are_not_in_these_tests() -> None:
-    assert set(SCENARIOS) - set(SMALL) == {"max-one-room", "max-many-rooms"}
+def test_only_the_searches_and_what_needs_a_bound_are_not_in_these_tests() -> None:
+    assert set(SCENARIOS) - set(SMALL) == {"max-one-room", "max-many-rooms", "flood"}
+
+
+@asynccontextmanager
+async def bounded(folder: Path, flood_seconds: float) -> AsyncIterator[Bench]:
+    """Give a server that takes 20 messages a second of one connection, ten seconds' worth at once."""
+    options = ("--max-messages-per-second", "20", "--flood-seconds", str(flood_seconds))
+    key = OctKey.import_key("a secret of the tests, long enough for HS256")
+    claims = {"documents": {"*": "write"}, "exp": int(time.time()) + 3_600}
+    tokens = [jwt.encode({"alg": "HS256"}, {"sub": f"u-{n}", **claims}, key) for n in range(5)]
+    environment = {"COLLAB_JWT_SECRET": "a secret of the tests, long enough for HS256"}
+    async with ServerProcess(folder, *options, environment=environment) as server:
+        target = Target(server.ws_url, YWebsocketWire(), cycle(tokens))
+        yield Bench(target, Measured(server.pid), 1.0, url=server.ws_url)
+
+
+FLOOD: dict[str, float] = {"clients": 4, "rate": 10, "limit": 20, "times": 50}
+
+
+async def test_a_flood_is_taken_as_far_as_it_is_allowed_and_harms_nobody(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    async with bounded(tmp_path, 0) as run:
+        began = loop.time()
+        figures = await run_scenario("flood", run, FLOOD)
+        took = loop.time() - began
+    assert figures["right"] and figures["lost"] == 0 and figures["documents_equal"] == 1, figures
+    assert figures["sent"] == 2 * 4 * 10
+    assert figures["calm_p99_ms"] > 0 and figures["flood_p99_ms"] > 0
+    assert figures["flood_ratio"] == figures["flood_p99_ms"] / figures["calm_p99_ms"]
+    # What came within one look at the clock is counted behind it.
+    assert 200 <= figures["flood_taken"] <= 200 + 20 * took + 32
+    assert figures["flood_sent"] > 2 * figures["flood_taken"]
+    assert figures["flood_ended"] is None
+
+
+async def test_a_flood_that_is_closed_is_no_failure(tmp_path: Path) -> None:
+    async with bounded(tmp_path, 0.1) as run:
+        figures = await run_scenario("flood", run, {**FLOOD, "times": 500})
+    assert figures["right"], figures
+    assert "1013 you send too many messages" in figures["flood_ended"]
 
 
 async def test_one_writer_is_counted_at_every_reader_and_at_itself(server: ServerProcess) -> None:
