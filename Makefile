@@ -20,7 +20,7 @@ LOCKS := $(shell find web_demo tests -name node_modules -prune -o -name package-
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench setup web demo-dev wheel clean node chromium
+.PHONY: help run test lint format bench setup web demo-dev pictures wheel clean node chromium
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
@@ -55,6 +55,9 @@ web: web_demo/dist/index.html ## build the page
 
 demo-dev: web_demo/node_modules/.installed ## serve the pages with hot reload, beside a server that `make run` has started
 	@cd web_demo && npm run --silent dev
+
+pictures: $(VENV)/.dev web_demo/dist/index.html chromium ## make the moving picture of the README from the pages as they are
+	@$(BIN)/python -m tests.support.pictures
 
 wheel: $(VENV)/.dev web_demo/dist/index.html ## build sdist and wheel into dist/
 	$(BIN)/python -m hatchling build
