@@ -119,6 +119,7 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
             ping=settings.ping_seconds,
             auth=settings.auth_seconds,
             max_documents=settings.max_documents_per_connection,
+            max_waiting_bytes=settings.max_unauthenticated_bytes,
             stateless=settings.stateless == "relay",
             max_stateless_bytes=settings.max_stateless_bytes,
             stateless_rate=settings.max_stateless_per_second,

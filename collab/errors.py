@@ -79,9 +79,19 @@ class ProtocolError(CollabError):
 
 
 class LimitExceeded(CollabError):
-    """A bound that protects the other clients was passed."""
+    """A bound that protects the other clients was passed.
+
+    Args:
+        message: for the operator's log.
+        public: what the client is told, when it can be said more exactly than by the class.
+    """
 
     public = "limit exceeded"
+
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        if public is not None:
+            self.public = public
 
 
 class DocumentTooLarge(LimitExceeded):
@@ -90,31 +100,17 @@ class DocumentTooLarge(LimitExceeded):
     public = "the document is too large"
 
 
-class _ComeBack(LimitExceeded):
-    """A bound that will not be passed for ever.
-
-    Args:
-        message: for the operator's log.
-        public: what the client is told, when it can be said more exactly than by the class.
-    """
-
-    retryable = True
-
-    def __init__(self, message: str, *, public: str | None = None) -> None:
-        super().__init__(message)
-        if public is not None:
-            self.public = public
-
-
-class DocumentBusy(_ComeBack):
+class DocumentBusy(LimitExceeded):
     """The document cannot be opened now: too many have it open, or too much is open; other documents may go on."""
 
+    retryable = True
     public = "the document cannot be opened now, come back later"
 
 
-class Overloaded(_ComeBack):
+class Overloaded(LimitExceeded):
     """There is no room for this connection now; the client comes back later."""
 
+    retryable = True
     public = "the server is busy, come back later"
 
 

@@ -354,6 +354,15 @@ class Settings(BaseModel):
             "closed with 1013; 0 for no bound."
         ),
     )
+    max_unauthenticated_bytes: int = Field(
+        5 * MIB,
+        ge=1 * KIB,
+        le=1 * GIB,
+        description=(
+            "Bytes that a Hocuspocus client may send for documents that it was not let in to yet; past it the "
+            "connection is closed with 4205."
+        ),
+    )
     max_messages_per_second: float = Field(
         500.0,
         ge=0,

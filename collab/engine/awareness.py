@@ -97,9 +97,11 @@ class AwarenessStates:
         owned = dict(session.awareness or ())
         owned.update((entry.client, len(entry.state)) for entry in accepted if entry.state != NULL)
         if len(owned) > self._max_ids:
-            raise LimitExceeded(f"awareness: more than {self._max_ids} client IDs on one connection")
+            reason = f"awareness: more than {self._max_ids} client IDs on one connection"
+            raise LimitExceeded(reason, public=reason)
         if sum(owned.values()) > self._max_bytes:
-            raise LimitExceeded(f"awareness: more than {self._max_bytes} bytes of state on one connection")
+            reason = f"awareness: more than {self._max_bytes} bytes of state on one connection"
+            raise LimitExceeded(reason, public=reason)
 
     def _set(self, session: Session, entry: Entry) -> None:
         client = entry.client

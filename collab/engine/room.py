@@ -250,7 +250,10 @@ class Room:
             return
         held.append(saved)
         if len(held) > _MAX_HELD:
-            raise LimitExceeded(f"{len(held)} updates behind one that is not whole")
+            raise LimitExceeded(
+                f"{len(held)} updates behind one that is not whole",
+                public="too many updates behind one that is not whole",
+            )
 
     def _answered(self, session: Session) -> None:
         # An answer to a question that the server never put is not counted.

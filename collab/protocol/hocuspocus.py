@@ -208,7 +208,7 @@ def _decode_token(frame: bytes, pos: int) -> Token:
         raise DecodeError(f"Auth message of kind {kind} from a client")
     token, pos = read_var_bytes(frame, pos)
     if len(token) > MAX_TOKEN_BYTES:
-        raise LimitExceeded(f"token of {len(token)} bytes")
+        raise LimitExceeded(f"token of {len(token)} bytes", public=f"a token has at most {MAX_TOKEN_BYTES} bytes")
     if pos == len(frame):
         return Token(_text(token), None)
     version, pos = read_var_bytes(frame, pos)
@@ -275,19 +275,23 @@ class WaitingFrames:
     """The frames of one socket that wait until their address may be served.
 
     What a provider sends before it has been let in is kept in order for each address, within bounds
-    for the whole socket (those of Hocuspocus itself).
+    for the whole socket (by default those of Hocuspocus itself).
+
+    Args:
+        max_bytes: how much may wait.
 
     Attributes:
         frames, nbytes: how much waits in all.
     """
 
-    __slots__ = ("_queues", "frames", "nbytes")
+    __slots__ = ("_max_bytes", "_queues", "frames", "nbytes")
 
     MAX_BYTES = 5 * 1024 * 1024
     MAX_FRAMES = 1_000
     MAX_ADDRESSES = 100
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
         self._queues: dict[bytes, deque[bytes]] = {}
         self.frames = 0
         self.nbytes = 0
@@ -295,7 +299,7 @@ class WaitingFrames:
     @property
     def full(self) -> bool:
         """Whether more waits than a socket may have waiting."""
-        return self.nbytes > self.MAX_BYTES or self.frames > self.MAX_FRAMES
+        return self.nbytes > self._max_bytes or self.frames > self.MAX_FRAMES
 
     def put(self, address: bytes, frame: bytes) -> None:
         """Let a frame wait behind the others of its address."""

@@ -37,7 +37,6 @@ SYNC, AWARENESS, AUTH, QUERY_AWARENESS = 0, 1, 2, 3
 # 3.0 and 4.0 ignore the code and always come back. So a code of the 44xx range is only for
 # what will not change by waiting.
 CLOSE_TEXT = CloseCode(1003, "binary frames only")
-CLOSE_TOO_BIG = CloseCode(1009, "message too big")
 
 # The first class of an error's ancestry that stands here says how its client is told.
 CLOSE_CODES: dict[type[BaseException], int] = {

@@ -197,7 +197,7 @@ class HocuspocusConnection(Connection):
         super().__init__(sockets, accepted)
         self.channels: dict[bytes, Channel] = {}
         self._last: Channel | None = None  # the one that spoke last; most sockets have only one
-        self._waiting_frames = WaitingFrames()
+        self._waiting_frames = WaitingFrames(sockets.options.max_waiting_bytes)
         self._unproven: set[bytes] = set()  # addresses that have shown no token
         self._departed: dict[bytes, asyncio.TimerHandle] = {}  # with when each is told so
         self._opened_at = asyncio.get_running_loop().time()
@@ -617,7 +617,10 @@ class HocuspocusConnection(Connection):
                 channel.note_refused(channel.member, "a stateless message")
             return
         if len(message.payload) > options.max_stateless_bytes:
-            raise LimitExceeded(f"stateless message of {len(message.payload)} bytes")
+            raise LimitExceeded(
+                f"stateless message of {len(message.payload)} bytes",
+                public=f"a stateless message has at most {options.max_stateless_bytes} bytes",
+            )
         now = asyncio.get_running_loop().time()
         if self._stateless is None:
             self._stateless = TokenBucket(options.stateless_rate, options.stateless_rate, now)

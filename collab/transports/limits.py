@@ -366,13 +366,13 @@ class Meter:
         Raises:
             Overloaded: it has been held back for too long without a pause, so it sends far too much.
         """
-        pause = 0.0
+        pause, what = 0.0, ""
         if self._messages is not None:
-            pause = self._messages.take(now, messages)
-        if self._bytes is not None:
-            pause = max(pause, self._bytes.take(now, nbytes))
-        if self._awareness is not None and awareness:
-            pause = max(pause, self._awareness.take(now, awareness))
+            pause, what = self._messages.take(now, messages), "messages"
+        if self._bytes is not None and (paid := self._bytes.take(now, nbytes)) > pause:
+            pause, what = paid, "bytes"
+        if self._awareness is not None and awareness and (paid := self._awareness.take(now, awareness)) > pause:
+            pause, what = paid, "awareness messages"
         if not pause:
             self._held_since = None
             return 0.0
@@ -380,7 +380,7 @@ class Meter:
             self._held_since = now
         elif self._flood_seconds and now - self._held_since > self._flood_seconds:
             raise Overloaded(
-                f"a flood of messages for {now - self._held_since:.0f} s",
-                public="you send too many messages, come back later",
+                f"a flood of {what} for {now - self._held_since:.0f} s",
+                public=f"you send too many {what}, come back later",
             )
         return min(pause, _LONGEST_PAUSE)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, NamedTuple
 
-from aiohttp import WebSocketError, WSMessage, WSMsgType, web
+from aiohttp import WebSocketError, WSCloseCode, WSMessage, WSMsgType, web
 from aiohttp._websocket.models import WSMessageTextBytes
 
 from collab.auth.access import AccessRequest, Authenticator, Grant
@@ -76,6 +76,7 @@ class WebSocketOptions:
     ping: float
     auth: float
     max_documents: int
+    max_waiting_bytes: int
     stateless: bool
     max_stateless_bytes: int
     stateless_rate: float
@@ -613,7 +614,9 @@ class WebSockets:
                 # What follows cannot be read any more, the client's own close frame neither: it is dropped for
                 # a while, so that ours is not overtaken by a reset.
                 self.limited.info("websocket", "refused: %s", message.data, to=connection.log())
-                connection.close(CloseCode(message.data.code, "message not readable, or too big"))
+                too_big = f"a message has at most {self.options.max_message_bytes} bytes"
+                reason = too_big if message.data.code == WSCloseCode.MESSAGE_TOO_BIG else "message not readable"
+                connection.close(CloseCode(message.data.code, reason))
                 await asyncio.sleep(_DROP_SECONDS)
                 return
             else:

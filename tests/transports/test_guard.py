@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -258,6 +259,88 @@ async def test_past_the_memory_mark_no_documents_and_past_the_limit_no_connectio
     await open_already.barrier()
     memory._mark = memory._limit = 0
     await welcome(await clients.y(served, "closed"))
+
+
+async def test_the_size_of_a_message(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_message_bytes=1_024)
+    reason = (1009, "a message has at most 1024 bytes")
+    for client in (await clients.y(served, "d"), await clients.hocuspocus(served)):
+        await client.send(bytes(1_025))
+        assert await refused(client) == reason
+
+
+async def test_the_size_of_a_document(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_document_bytes=1_024)
+    large = text_update(1, "x" * 1_024)
+    client = await welcome(await clients.y(served, "d"))
+    await client.send(step2(large))
+    assert await refused(client) == (4413, "the document is too large")
+    shared = await clients.hocuspocus(served)
+    await shared.make("d", "ada")
+    await shared.send(hocuspocus.update("d", large))
+    await shared.find(lambda frame: frame.type == hocuspocus.SYNC_STATUS and frame.fields == (0,), "the refusal")
+
+
+async def test_the_size_and_the_ids_of_awareness(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_awareness_bytes=200, max_awareness_ids=2)
+    states = {
+        "awareness: more than 200 bytes of state on one connection": [(1, 1, json.dumps("x" * 200))],
+        "awareness: more than 2 client IDs on one connection": [(number, 1, "{}") for number in range(3)],
+    }
+    for reason, entries in states.items():
+        client = await welcome(await clients.y(served, "d"))
+        await client.send(step2(EMPTY_UPDATE), awareness(*entries))
+        assert await refused(client) == (1008, reason)
+        shared = await clients.hocuspocus(served)
+        await shared.make("d", "ada")
+        await shared.send(hocuspocus.awareness("d", *entries))
+        await shared.find(lambda frame, reason=reason: frame.fields == (hocuspocus.PERMISSION_DENIED, reason), reason)
+        assert shared.open
+
+
+async def test_documents_on_one_socket(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_documents_per_connection=2)
+    shared = await clients.hocuspocus(served)
+    for name in "ab":
+        await shared.make(name, "ada")
+    await shared.send(hocuspocus.auth("c", "ada"))
+    denied = await shared.find_type("c", hocuspocus.AUTH)
+    assert denied.fields == (hocuspocus.PERMISSION_DENIED, "more than 2 documents on one connection")
+    assert shared.open
+    await shared.send(hocuspocus.close("a"), hocuspocus.auth("d", "ada"))
+    assert (await shared.find_type("d", hocuspocus.AUTH)).fields[0] == hocuspocus.AUTHENTICATED, "its place is free"
+
+
+async def test_bytes_before_being_let_in(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_unauthenticated_bytes=2_048)
+    waiting = hocuspocus.update("d", text_update(1, "x" * 900))
+    shared = await clients.hocuspocus(served)
+    await shared.send(waiting, waiting, hocuspocus.auth("d", "ada"))
+    assert (await shared.find_type("d", hocuspocus.AUTH)).fields[0] == hocuspocus.AUTHENTICATED
+    await shared.send(*[waiting] * 5)
+    await shared.until(lambda: len(shared.got("d", hocuspocus.SYNC_STATUS)) == 7, "who is in may send more")
+    shared = await clients.hocuspocus(served)
+    await shared.send(*[waiting] * 3)
+    assert await refused(shared) == (4205, "too much was sent before authentication")
+
+
+async def test_the_time_before_being_let_in(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(auth_seconds=0.2)
+    assert await refused(await clients.hocuspocus(served)) == (4408, "nothing was authenticated in time")
+
+
+async def test_what_floods_in_is_named(proxied: ServeProxied, clients: Clients) -> None:
+    """Each of the three rates, small enough beside the other two."""
+    floods: dict[str, tuple[dict[str, object], bytes]] = {
+        "bytes": ({"max_bytes_per_second": 10_000}, b"\x7f" + bytes(20_000)),
+        "awareness messages": ({"max_awareness_per_second": 2}, awareness((9, 1, "{}"))),
+        "messages": ({"max_messages_per_second": 2}, b"\x03"),
+    }
+    for what, (options, message) in floods.items():
+        served = await proxied(flood_seconds=0.1, **options)
+        client = await welcome(await clients.y(served, "d"))
+        client.burst(*[message] * 200)
+        assert await refused(client) == (1013, f"you send too many {what}, come back later")
 
 
 async def test_a_client_that_sends_too_much_is_read_more_slowly_and_then_closed(

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collab.errors import DocumentBusy, DocumentExists, Overloaded
+from collab.settings import options
 from collab.transports import limits as limits_module
 from collab.transports.limits import Bounds, Limits, Meter, Ticket, TokenBucket
 from collab.transports.peers import Peer
+
+
+def test_every_bound_stands_in_the_table_of_limits() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = text.partition("## Limits")[2].partition("## ")[0]
+    bounds = [option.name for option in options() if option.name.startswith(("max_", "memory_"))]
+    assert len(bounds) > 20
+    assert [name for name in bounds if f"`{name}`" not in table] == []
 
 
 def test_a_burst_is_free_and_what_follows_is_paid_by_waiting() -> None:
