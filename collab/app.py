@@ -20,7 +20,7 @@ from aiohttp import web
 
 from collab.auth.access import Authenticator, OpenAccess
 from collab.auth.factory import AuthOptions, make_authenticator, make_guest_tokens
-from collab.auth.timed import TimedAuthenticator
+from collab.auth.hook import Hook, HookAuthenticator
 from collab.auth.tokens import TokenAuthenticator
 from collab.errors import ConfigurationError
 from collab.hub.compaction import CompactionPolicy
@@ -61,7 +61,7 @@ _HTTP_SHUTDOWN_SECONDS = 5.0
 _OTHER_FILES = 2_000
 
 
-def create_app(settings: Settings, authenticator: Authenticator | None = None) -> web.Application:
+def create_app(settings: Settings, authenticator: Authenticator | Hook | None = None) -> web.Application:
     """Build the server as an aiohttp application.
 
     Serve it as it is, or mount it with ``parent.add_subapp("/collab", create_app(settings))``. The
@@ -70,8 +70,9 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
 
     Args:
         settings: every option.
-        authenticator: decides who may do what, instead of what the settings say of it. If it has
-            ``start`` and ``close``, they are awaited when the application starts and has ended.
+        authenticator: decides who may do what, instead of what the settings say of it: an async function, or
+            an object. If that has async ``start`` and ``close``, they are awaited when the application starts
+            and has ended.
 
     Without an authenticator, and none in the settings, everybody may do everything, and only clients on
     the same machine are served (``insecure`` serves the others too).
@@ -107,7 +108,8 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
         ),
     )
     guard = make_guard(settings, authenticated=authenticator is not None)
-    access = OpenAccess() if authenticator is None else TimedAuthenticator(authenticator, settings.auth_seconds)
+    asked = None if authenticator is None else HookAuthenticator(authenticator, settings.auth_seconds)
+    access = OpenAccess() if asked is None else asked
     sockets = WebSockets(
         hub,
         access,
@@ -140,7 +142,9 @@ def create_app(settings: Settings, authenticator: Authenticator | None = None) -
             stack.push_async_callback(store.close)
             stack.push_async_callback(sandbox.close)
             await store.open()
-            await _start_and_close(authenticator, stack)
+            if asked is not None:
+                stack.push_async_callback(asked.close)
+                await asked.start()
             await hub.start()
             sockets.start()
             sockets.tasks.spawn(guard.watch(), "watch of the guard")
@@ -225,16 +229,6 @@ def make_guard(settings: Settings, *, authenticated: bool) -> Guard:
         Limits(bounds, memory),
         own_machine_only=own_machine_only,
     )
-
-
-async def _start_and_close(authenticator: Authenticator | None, stack: contextlib.AsyncExitStack) -> None:
-    """Start an authenticator that wants it, and close it with ``stack``."""
-    close = getattr(authenticator, "close", None)
-    if close is not None:
-        stack.push_async_callback(close)
-    start = getattr(authenticator, "start", None)
-    if start is not None:
-        await start()
 
 
 async def serve(settings: Settings) -> int:

@@ -1,8 +1,9 @@
-"""Ask Python code of whoever embeds the server.
+"""Ask whoever decides on access, in bounded time: Python code of whoever embeds the server, or our own.
 
-Strategy: the code of somebody else may raise anything, and what it raises may hold the token. So only
-the refusals that it makes on purpose pass; everything else fails closed and is logged by its type and
-the places it came through, without its text.
+Strategy: whoever asks has clients that wait, and must not care how an authenticator breaks. The code of
+somebody else may take for ever or raise anything, and what it raises may hold the token. So only the refusals
+that it makes on purpose pass; everything else fails closed and is logged by its type and the places it came
+through, without its text. Our own authenticators are asked in the same way, though they should not need it.
 
     async def authenticate(request: AccessRequest) -> Grant:
         user = await users.by_token(request.token)
@@ -10,11 +11,12 @@ the places it came through, without its text.
             raise Unauthenticated("unknown token", public="sign in again")
         return Grant(Access.WRITE, user.id, user.name, expires_at=user.session_ends)
 
-    app = create_app(settings, HookAuthenticator(authenticate))
+    app = create_app(settings, authenticate)
 """
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 import traceback
@@ -33,13 +35,19 @@ _MAX_FRAMES = 5
 
 
 class HookAuthenticator:
-    """Decide by code of the application; see ``access.ManagedAuthenticator`` for the promise.
+    """Decide by asking ``hook``; see ``access.ManagedAuthenticator`` for the promise.
 
-    The code runs in the server's loop: it must await and never block.
+    The hook runs in the server's loop: it must await and never block.
     """
 
-    def __init__(self, hook: Hook | Authenticator, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Ask ``hook``, an async function or an object with an async ``authenticate``.
+    def __init__(
+        self,
+        hook: Hook | Authenticator,
+        seconds: float | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Ask ``hook``, an async function or an object with an async ``authenticate``, for ``seconds`` at most.
 
         If the object has async methods ``start`` and ``close``, they are called at their times.
 
@@ -53,6 +61,7 @@ class HookAuthenticator:
         if inspect.isclass(hook) or not any(map(inspect.iscoroutinefunction, candidates)):
             raise ConfigurationError("an authenticator is an async function or has an async method authenticate")
         self._function: Hook = function
+        self._seconds = seconds
         self._log = RateLimited(get_logger("auth"), clock=clock)
 
     async def start(self) -> None:
@@ -69,19 +78,34 @@ class HookAuthenticator:
 
         Raises:
             AccessError: as the hook raises it.
-            AccessUnavailable: it raised something else, or gave no grant.
+            AccessUnavailable: it raised something else, gave no grant, or did not answer in time.
         """
+        limit = asyncio.timeout(self._seconds)
         try:
-            grant = await self._function(request)
+            async with limit:
+                grant = await self._function(request)
         except AccessError:
             raise
         except Exception as error:
-            self._log.error("hook", "access not decided: the hook raised %s at %s", kind_of(error), places_of(error))
-            # Not chained: whoever logs this one with its cause would log the text.
-            raise AccessUnavailable(f"the hook raised {kind_of(error)}") from None
+            # None is chained: whoever logs it with its cause would log the text.
+            if limit.expired():
+                raise AccessUnavailable(f"no decision on access within {self._seconds:g} s") from None
+            self._log.error(
+                "hook",
+                "access not decided for %s: the authenticator raised %s at %s",
+                request,
+                _kind_of(error),
+                _places_of(error),
+            )
+            raise AccessUnavailable(f"the authenticator raised {_kind_of(error)}") from None
         if not isinstance(grant, Grant) or not isinstance(grant.access, Access):
-            self._log.error("no grant", "access not decided: the hook gave %s, not a Grant", kind_of(grant))
-            raise AccessUnavailable(f"the hook gave {kind_of(grant)}")
+            self._log.error(
+                "no grant",
+                "access not decided for %s: the authenticator gave %s, not a Grant",
+                request,
+                _kind_of(grant),
+            )
+            raise AccessUnavailable(f"the authenticator gave {_kind_of(grant)}")
         return grant
 
     async def _call(self, name: str) -> None:
@@ -90,12 +114,12 @@ class HookAuthenticator:
             await method()
 
 
-def kind_of(value: object) -> str:
+def _kind_of(value: object) -> str:
     """Name the type of a value of somebody else's, and nothing of the value."""
     return type(value).__qualname__
 
 
-def places_of(error: BaseException) -> str:
+def _places_of(error: BaseException) -> str:
     """Name file, line and function of the last frames, which are code and never data."""
     frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
     return " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))

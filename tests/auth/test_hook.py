@@ -108,7 +108,7 @@ async def test_what_it_raises_by_mistake_lets_nobody_in(
 ) -> None:
     with pytest.raises(AccessUnavailable) as caught:
         await HookAuthenticator(hook).authenticate(REQUEST)
-    assert kind in lines() and f" {place}" in lines() and "test_hook.py" in lines()
+    assert kind in lines() and f" {place}" in lines() and "test_hook.py" in lines() and "'notes/1'" in lines()
     assert "hidden-token" not in lines() + str(caught.value)
     assert caught.value.__cause__ is None and caught.value.__suppress_context__
 
@@ -122,20 +122,40 @@ async def test_what_is_no_grant_lets_nobody_in(value: Any) -> None:
         await HookAuthenticator(give).authenticate(REQUEST)
 
 
-async def test_who_stops_waiting_stops_the_hook() -> None:
-    began, ended = asyncio.Event(), asyncio.Event()
+class Silence:
+    """Never answers, and notes when it was asked and when nobody waits any more."""
 
-    async def forever(request: AccessRequest) -> Grant:
-        began.set()
+    def __init__(self) -> None:
+        self.began, self.ended = asyncio.Event(), asyncio.Event()
+
+    async def authenticate(self, request: AccessRequest) -> Grant:
+        self.began.set()
         try:
             await asyncio.Event().wait()
         finally:
-            ended.set()
+            self.ended.set()
         return GRANT
 
-    task = asyncio.create_task(HookAuthenticator(forever).authenticate(REQUEST))
-    await began.wait()
+
+async def test_silence_ends_in_time_and_is_no_defect(lines: Callable[[], str]) -> None:
+    silence = Silence()
+    with pytest.raises(AccessUnavailable, match="no decision on access within 0.01 s") as caught:
+        await HookAuthenticator(silence, 0.01).authenticate(REQUEST)
+    assert silence.ended.is_set() and lines() == ""
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+
+
+async def test_what_answers_in_time_is_not_hurried() -> None:
+    assert await HookAuthenticator(decide, 60.0).authenticate(REQUEST) is GRANT
+    with pytest.raises(AccessUnavailable, match="TimeoutError"):  # its own, and not ours
+        await HookAuthenticator(too_slow, 60.0).authenticate(REQUEST)
+
+
+async def test_who_stops_waiting_stops_the_hook() -> None:
+    silence = Silence()
+    task = asyncio.create_task(HookAuthenticator(silence).authenticate(REQUEST))
+    await silence.began.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert ended.is_set()
+    assert silence.ended.is_set()
