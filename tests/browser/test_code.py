@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import statistics
 from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
 from playwright.async_api import Dialog, expect
+from pycrdt import Map
 
 from collab.app import create_app
 from collab.settings import Settings
 from tests.browser.conftest import OpenWindow
-from tests.browser.window import CONNECTION_LOST, PATIENCE, Cable, Window, until
+from tests.browser.window import CONNECTION_LOST, KEY, PATIENCE, Cable, Window, until
 from tests.support.server import ServerProcess, collab_command
 from tests.support.wsclient import AWARENESS, LiveClient, RawClient, awareness
 
@@ -174,6 +176,29 @@ async def test_following_somebody_shows_what_they_look_at(two_windows: TwoWindow
     await grace.go_to_end()
     await grace.page.keyboard.press("End")
     await expect(grace.page.locator(".following")).to_be_hidden()
+
+
+@pytest.mark.parametrize("language", ["markdown", "python"])
+async def test_typing_stays_quick_in_a_file_of_5000_lines(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str, language: str
+) -> None:
+    lines = [f"- item {number}: some **words** in `line` {number} of a long file" for number in range(5000)]
+    if language == "python":
+        lines = [f"def line_{number}(x): return [x, 'of a long file', {number}]  # words" for number in range(5000)]
+    async with LiveClient(shared_server.document_url(document)) as client:
+        await client.until_synced()
+        client.text(ROOT).insert(0, "\n".join(lines))
+        client.doc.get("meta", type=Map)["language"] = language
+        await client.barrier()
+    ada = await open_window(shared_server.url, document, name="Ada")
+    await expect(ada.page.locator("#language")).to_have_value(language)
+    await ada.until_text(lambda text: "line" in text, "the long file")
+    # In the middle of it, as high up as everything behind is to be looked at again.
+    await ada.page.locator(".cm-line").nth(10).click()
+    times = await ada.key_times(" a text of some forty letters, key by key")
+    assert statistics.median(times) <= KEY, times
+    await ada.until_status("Synced")
+    assert len((await stored_text(shared_server, document)).split("\n")) == 5000
 
 
 # -- coming back ------------------------------------------------------------------------------------------------

@@ -22,6 +22,10 @@ from playwright.async_api import BrowserContext, ConsoleMessage, Page, expect
 # Both cores may be busy with the other tests; a fact that does not come within this time does not come.
 PATIENCE = 30.0
 
+# Milliseconds of the processor that a key may take where a document is large. Measured, and the same with four
+# other programs on two cores: 30 on a board of 2,000 elements, 12 in a file of 5,000 lines, 15 with a preview of it.
+KEY = 50
+
 # Chromium itself logs these when a server goes away or refuses; no page can prevent it.
 CONNECTION_LOST = re.compile(
     r"WebSocket connection to 'ws://127\.0\.0\.1:\d+/\S*' failed|net::ERR_(CONNECTION|INTERNET)_\w+"
@@ -156,6 +160,27 @@ class Window:
     async def type(self, text: str, delay: float = 0.0) -> None:
         """Type into the focused text, one key at a time, ``delay`` milliseconds apart."""
         await self.page.keyboard.type(text, delay=delay)
+
+    async def key_times(self, text: str) -> list[float]:
+        """Type and give the milliseconds for which each key keeps the page's thread busy, the next frame included.
+
+        It is time on the processor, so that it does not count what else the machine has to do.
+        """
+        devtools = await self.context.new_cdp_session(self.page)
+        await devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+        async def busy() -> float:
+            metrics = (await devtools.send("Performance.getMetrics"))["metrics"]
+            return 1000 * float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
+
+        times = []
+        for key in text:
+            before = await busy()
+            await self.page.keyboard.type(key)
+            await self.page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+            times.append(await busy() - before)
+        await devtools.detach()
+        return times
 
     async def call_oneself(self, name: str) -> None:
         await self.page.locator("#people").click()

@@ -7,7 +7,7 @@ import { h } from '../shell/dom'
 /** Characters past which a preview would take seconds. */
 const LENGTH = 500_000
 
-function parse(html: string): Element[] {
+function parse(html: string): ChildNode[] {
   // A parsed document fetches nothing: what must not be shown goes before it is.
   const { body } = new DOMParser().parseFromString(html, 'text/html')
   for (const image of body.querySelectorAll('img')) image.replaceWith(h('a', { href: image.src }, image.alt || image.src))
@@ -16,19 +16,26 @@ function parse(html: string): Element[] {
     link.rel = 'noopener noreferrer'
   }
   for (const box of body.querySelectorAll('input')) box.setAttribute('aria-label', box.checked ? 'Done' : 'To do')
-  return [...body.children]
+  return [...body.childNodes]
 }
 
-/** Make the children of `element` those of `next`, leaving alone what is the same at both ends. */
-function show(element: Element, next: Element[]): void {
-  const before = [...element.children]
+/** Make what is in `element` that of `next`, leaving alone what is the same at both ends, at every depth. */
+function show(element: Element, next: readonly ChildNode[]): void {
+  const before = [...element.childNodes]
   let start = 0
   while (start < before.length && start < next.length && before[start]!.isEqualNode(next[start]!)) start += 1
   let end = 0
   while (end < before.length - start && end < next.length - start && before.at(-1 - end)!.isEqualNode(next.at(-1 - end)!)) end += 1
-  for (const gone of before.slice(start, before.length - end)) gone.remove()
-  const anchor = element.children[start] ?? null
-  for (const child of next.slice(start, next.length - end)) element.insertBefore(child, anchor)
+  const gone = before.slice(start, before.length - end)
+  const come = next.slice(start, next.length - end)
+  const [old, one] = [gone[0], come[0]]
+  // Of a long list with another word in it, one item is new.
+  if (gone.length === 1 && come.length === 1 && old instanceof Element && one instanceof Element && old.cloneNode().isEqualNode(one.cloneNode())) {
+    return show(old, [...one.childNodes])
+  }
+  for (const node of gone) node.remove()
+  const anchor = element.childNodes[start] ?? null
+  for (const node of come) element.insertBefore(node, anchor)
 }
 
 export interface Preview {
