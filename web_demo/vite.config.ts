@@ -70,6 +70,8 @@ export default defineConfig({
     rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'shared', test: SHARED }] } } },
   },
   plugins: [excalidraw(), precompress()],
+  // Found late, in a worker, they would make the first visit reload itself.
+  optimizeDeps: { include: ['micromark', 'micromark-extension-gfm'] },
   server: { proxy },
   preview: { proxy },
 })

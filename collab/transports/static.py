@@ -18,15 +18,15 @@ from types import MappingProxyType
 
 from aiohttp import ETag, hdrs, web
 
-# Scripts are ours alone; WebAssembly, data: connections and fonts, and blob: workers are what the whiteboard's
-# drawing library compiles, reads and runs for images and for text in exported drawings. Styles may be inline
+# Scripts are ours alone; data: connections and fonts, and blob: workers are what the whiteboard's drawing
+# library reads and runs for images and for text in exported drawings (its WebAssembly it can do without). Styles may be inline
 # because the editors write their own into a <style> element. 'self' in connect-src covers the WebSocket of the
 # same host and port (CSP level 3). Frames are our own: /split shows a document twice. form-action and base-uri
 # have no fallback to default-src.
 CONTENT_SECURITY_POLICY = "; ".join(
     (
         "default-src 'none'",
-        "script-src 'self' 'wasm-unsafe-eval'",
+        "script-src 'self'",
         "style-src 'self' 'unsafe-inline'",
         "connect-src 'self' data:",
         "img-src 'self' data: blob:",

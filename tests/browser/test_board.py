@@ -335,14 +335,14 @@ async def test_undo_takes_back_only_what_one_has_done_oneself(two_boards: TwoWin
 # -- images -----------------------------------------------------------------------------------------------------
 
 
-def noise(side: int) -> bytes:
+def noise(width: int, height: int) -> bytes:
     """A PNG that does not compress."""
-    rows = b"".join(b"\0" + os.urandom(side * 3) for _ in range(side))
+    rows = b"".join(b"\0" + os.urandom(width * 3) for _ in range(height))
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
-    header = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 1)) + chunk(b"IEND", b"")
 
 
@@ -359,7 +359,8 @@ async def test_an_image_is_scaled_down_shared_once_and_goes_with_its_last_elemen
     ada = await open_window(shared_server.url, document, name="Ada", script=NO_PICKERS)
     grace = await open_window(shared_server.url, document, name="Grace")
     await ready(ada, grace)
-    data = noise(800)
+    # So wide that Excalidraw, too, has something to do: above 1440 pixels.
+    data = noise(1600, 400)
     assert len(data) > 1_500_000
     async with ada.page.expect_file_chooser() as choosing:
         await ada.page.get_by_title("Insert image").click()

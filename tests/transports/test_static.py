@@ -150,7 +150,7 @@ async def test_every_answer_carries_the_security_headers(client: Client, path: s
 def test_the_policy_lets_no_foreign_and_no_inline_script_run() -> None:
     policy = {key: set(values) for key, *values in (rule.split() for rule in CONTENT_SECURITY_POLICY.split("; "))}
     assert policy["default-src"] == {"'none'"}
-    assert policy["script-src"] == {"'self'", "'wasm-unsafe-eval'"}
+    assert policy["script-src"] == {"'self'"}
     assert policy["connect-src"] == {"'self'", "data:"}
     assert policy["frame-ancestors"] == policy["frame-src"] == {"'self'"}
     assert policy["base-uri"] == {"'none'"}
