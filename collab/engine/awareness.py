@@ -86,7 +86,7 @@ class AwarenessStates:
             if session.user is None or entry.state == NULL:
                 check_state(entry.state)
             else:
-                entry = entry._replace(state=stamp_user(entry.state, session.user))
+                entry = Entry(client, entry.clock, stamp_user(entry.state, session.user))
             accepted.append(entry)
         self._check_limits(session, accepted)
         for entry in accepted:

@@ -123,7 +123,10 @@ def _stamp_usual(text: str, user: User) -> str | None:
         return None
     name = text.find(_MEMBER)
     begin = name + len(_MEMBER)
-    if name < 0 or text[begin] != "{" or "user" not in _decoder.decode(text):
+    if name < 0 or text[begin] != "{":
+        return None
+    state, end = _decoder.raw_decode(text)
+    if end != len(text) or "user" not in state:
         return None
     _, end = _decoder.raw_decode(text, begin)
     before, after = text[1:name], text[end:-1]
