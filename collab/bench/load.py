@@ -82,7 +82,7 @@ def give_typists(rooms: Sequence[Room], writers: int, rng: random.Random) -> Non
         for connection in room.connections[:writers]:
             typist = Typist(rng.randrange(1 << 28, 1 << 32))
             room.typists.append(typist)
-            connection.typists.append(typist)
+            connection.add(typist)
             connection.ledger.sent_at[typist.client] = typist.sent_at
 
 

@@ -137,6 +137,7 @@ class LiveRoom:
         "_reading",
         "_settled",
         "_turns",
+        "_unechoed",
         "_unsettled",
         "compact_after",
         "compacting",
@@ -178,7 +179,9 @@ class LiveRoom:
         self._frames_version = -1
         self._frames_used = False
         self._turns = 0
+        # The number of a turn, its verdicts, and what the member of the first gets back with it.
         self._unsettled: deque[tuple[int, list[Verdict], bytes]] = deque()
+        self._unechoed: Session | None = None
         self._settled: list[tuple[int, asyncio.Future[int | None]]] = []
         self._reading = False
 
@@ -331,10 +334,13 @@ class LiveRoom:
             self._frames = {}
         self._frames_used = False
 
-    def _broadcast(self, message: Message, absent: Session | None = None) -> None:
-        live = State.LIVE
+    def _broadcast(self, message: Message, absent: Session | None = None) -> bytes:
+        """Send a message to everybody but ``absent``; return the frame that was not sent."""
+        live, unsent = State.LIVE, b""
         for encoder, group in self._groups.items():
             frame = encoder.encode(message)
+            if absent in group:
+                unsent = frame
             slow: list[Member] = []
             for member in group:
                 if member.state is live and member is not absent:
@@ -343,6 +349,7 @@ class LiveRoom:
                         slow.append(member)
             for member in slow:
                 self._lag(member)
+        return unsent
 
     # Members that read slowly
 
@@ -445,21 +452,22 @@ class LiveRoom:
 
         What one client alone has sent, over a protocol that acknowledges, it is sent back with the verdict, in
         one write: its author knows it all, and in small rooms the writes are what costs. Should the author lag
-        or leave before the commit, it misses nothing.
+        or leave before the commit, it misses nothing; should others write meanwhile, it has its echo before theirs.
         """
         message, verdicts, author = SyncUpdate(delta), end.verdicts, end.author
-        echo = b""
-        if (
+        late = (
             len(verdicts) == 1
             and verdicts[0].session is author
-            and author is not None
             and author.state is State.LIVE
             and len(delta) <= _LATE_ECHO
             and self._hub.journal.failing is None
-        ):
-            assert isinstance(author, Member)
-            self._broadcast(message, author)
-            echo = author.encoder.encode(message)
+        )
+        if self._unechoed is not None and not (late and self._unechoed is author):
+            self._echo_now()
+        echo = b""
+        if late:
+            echo = self._broadcast(message, author)
+            self._unechoed = author
         else:
             self._broadcast(message)
         if self._hub.drained:
@@ -472,6 +480,17 @@ class LiveRoom:
             self._unsettled.append((self._turns, verdicts, echo))
         entry = Append(self.name, self.document_id, rows)
         self._hub.journal.append(entry, partial(self._committed, rows, self._turns))
+
+    def _echo_now(self) -> None:
+        """Send the echoes that wait for a commit: their author is about to get what came after."""
+        self._unechoed = None
+        waiting, self._unsettled = self._unsettled, deque()
+        for turn, verdicts, echo in waiting:
+            self._unsettled.append((turn, verdicts, b""))
+            author = verdicts[0].session
+            if echo and author.state is State.LIVE:
+                assert isinstance(author, Member)
+                self._send(author, echo)
 
     def _committed(self, rows: tuple[NewRow, ...], turn: int, outcome: AppendOutcome) -> None:
         """Go on after the journal has committed one turn's rows, or was refused them for good."""
@@ -553,6 +572,7 @@ class LiveRoom:
             self.seq = row.seq
         end = self.room.end_turn()
         if end.delta is not None:
+            self._echo_now()
             self._broadcast(SyncUpdate(end.delta))
         self.perform(end.effects)
 

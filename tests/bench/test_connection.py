@@ -148,11 +148,25 @@ async def test_what_comes_twice_counts_once_and_what_was_skipped_is_a_gap() -> N
     assert ledger.delivered == 11
 
 
+async def test_what_an_author_alone_gets_back_is_delivered_but_no_latency() -> None:
+    ledger = Ledger()
+    author, other = opened(ledger)[0], opened(ledger)[0]
+    typist = Typist(40)
+    ledger.sent_at[40] = typist.sent_at
+    author.add(typist)
+    author.type(typist, 0.0)
+    echo = sync(2, typist.encode())
+    author.data_received(echo)
+    assert ledger.delivered == 1 and not ledger.buckets
+    other.data_received(echo)
+    assert ledger.delivered == 2 and sum(ledger.buckets.values()) == 1
+
+
 async def test_a_step_1_is_answered_with_what_the_server_lacks_and_nothing_else() -> None:
     client, tap = opened(Ledger())
     list(tap.messages())
     typist = Typist(40)
-    client.typists.append(typist)
+    client.add(typist)
     for _ in range(3):
         client.type(typist, 1.0)
     list(tap.messages())

@@ -34,9 +34,9 @@ def test_authentication_may_cost_five_percent_and_a_flood_threefold_latency() ->
 
 def test_every_plan_has_a_row_of_its_own_and_every_scenario_one_of_the_generator() -> None:
     one: dict[str, Any] = {"right": True, "generator_share": 0.25}
-    runs = {(plan.scenario, candidate.name): [one] for plan in PLANS for candidate in plan.candidates}
+    runs = {(plan, candidate): [one] for plan in PLANS for candidate in plan.candidates}
     for plan in SIGNED_IN:
-        runs[plan.scenario, OURS_SIGNED_IN.name] = [
+        runs[plan, OURS_SIGNED_IN] = [
             {**one, "cpu_to_beside": ratio, "calm_p99_ms": 2.0, "flood_p99_ms": 8.0, "flood_ratio": 4.0}
             for ratio in (1.0, 1.02, 1.3)
         ]

@@ -219,6 +219,15 @@ async def test_what_one_client_alone_has_sent_it_gets_back_with_the_verdict_in_o
     await other.until(lambda: other.text() == box.text() and len(box.verdicts()) == 3, "the verdict")
     assert box.writes[-1] == [SyncStatus(True)]
 
+    # An echo that waits goes out before what others have sent since.
+    first, then = author.type("p"), second.type("q")
+    for member, update in ((a, first), (b, then)):
+        live.receive(member, SyncUpdate(update))
+        live.end_turn(node.hub.now())
+    assert box.updates()[-2:] == [first, then] and len(box.verdicts()) == 3
+    await other.until(lambda: len(box.verdicts()) == 4, "the verdict")
+    assert box.writes[-1] == [SyncStatus(True)] and box.updates()[-1] == then
+
     # While the store is down nobody knows when the verdict comes.
     node.store.down = True
     live.receive(a, SyncUpdate(author.type("c")))
@@ -226,7 +235,7 @@ async def test_what_one_client_alone_has_sent_it_gets_back_with_the_verdict_in_o
     late = author.type("d")
     live.receive(a, SyncUpdate(late))
     live.end_turn(node.hub.now())
-    assert box.updates()[-1] == late and len(box.verdicts()) == 3
+    assert box.updates()[-1] == late and len(box.verdicts()) == 4
 
 
 async def test_one_that_lags_before_its_echo_has_come_is_brought_level_without_it(start_node: StartNode) -> None:
