@@ -300,6 +300,25 @@ async def test_two_sides_go_apart_while_one_is_unplugged_and_come_together(
         await expect(side.locator("#status .words")).to_have_text(window.saved)
 
 
+async def test_a_plug_that_is_pulled_before_its_side_is_there_holds(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    window = await open_window(shared_server.url, f"text/{document}", path="split", connected=False)
+    page = window.page
+    await page.get_by_role("switch", name="Grace is online").click()
+    ada, grace = (page.frame_locator(f"iframe[title$='{name} sees it']") for name in ("Ada", "Grace"))
+    await expect(ada.locator("#status .words")).to_have_text("Saved", timeout=PATIENCE * 1000)
+    await expect(grace.locator("#status")).to_have_attribute("data-state", "offline")
+    # A rename goes the same way as the word that a side is there; it does not put the plug back.
+    await ada.locator("#title").fill("Renamed")
+    await ada.locator("#title").press("Enter")
+    await expect(page.get_by_role("heading", name="Renamed")).to_be_visible()
+    await expect(grace.locator("#status")).to_have_attribute("data-state", "offline")
+    await page.get_by_role("switch", name="Grace is online").click()
+    await expect(grace.locator("#title")).to_have_value("Renamed", timeout=PATIENCE * 1000)
+    await expect(grace.locator("#status .words")).to_have_text("Saved")
+
+
 # -- who may --------------------------------------------------------------------------------------------------
 
 

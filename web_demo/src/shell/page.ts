@@ -68,10 +68,11 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
   )
 
   if (embedded) {
-    opened.title.subscribe((title) => parent.postMessage({ title }, location.origin))
     addEventListener('message', ({ origin, source, data }) => {
       if (origin === location.origin && source === parent && typeof data?.online === 'boolean') opened.connection.setOnline(data.online)
     })
+    // Tells the other page that it is heard, too.
+    opened.title.subscribe((title) => parent.postMessage({ title }, location.origin))
   }
 
   const forbids = ({ state }: Status): boolean => state === 'refused' || state === 'read-only'

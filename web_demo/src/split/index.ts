@@ -35,6 +35,11 @@ export function openSplit(name: string): void {
 function side(name: string, person: string): HTMLElement {
   const frame = h('iframe', { src: `${pageUrl(name)}&as=${person}`, title: `The document as ${person} sees it`, allow: 'clipboard-write' })
   const state = h('span', {}, 'Online')
+  const tell = (): void => frame.contentWindow?.postMessage({ online: plug.getAttribute('aria-checked') === 'true' }, location.origin)
+  // Before a side has said its title it hears nothing; a plug may have been pulled by then.
+  addEventListener('message', ({ origin, source }) => {
+    if (origin === location.origin && source === frame.contentWindow && state.textContent === 'Offline') tell()
+  })
   const plug = h('button', {
     type: 'button',
     class: 'plug',
@@ -45,7 +50,7 @@ function side(name: string, person: string): HTMLElement {
       const online = plug.getAttribute('aria-checked') !== 'true'
       plug.setAttribute('aria-checked', String(online))
       state.textContent = online ? 'Online' : 'Offline'
-      frame.contentWindow?.postMessage({ online }, location.origin)
+      tell()
     },
   })
   return h('section', { class: 'side', 'aria-label': person }, h('header', { class: 'side-head' }, h('h2', {}, person), h('span', { class: 'plug-box' }, state, plug)), frame)
