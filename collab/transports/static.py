@@ -18,9 +18,9 @@ from types import MappingProxyType
 
 from aiohttp import ETag, hdrs, web
 
-# Scripts are ours alone; data: connections and fonts, and blob: workers are what the whiteboard's drawing
-# library reads and runs for images and for text in exported drawings (its WebAssembly it can do without). Styles may be inline
-# because the editors write their own into a <style> element. 'self' in connect-src covers the WebSocket of the
+# Scripts are ours alone; data: connections and fonts, and blob: workers are what the whiteboard's drawing library
+# reads and runs for images and for text in exported drawings (its WebAssembly it can do without). Styles may be
+# inline because the editors write their own into a <style> element. 'self' in connect-src covers the WebSocket of the
 # same host and port (CSP level 3). Frames are our own: /split shows a document twice. form-action and base-uri
 # have no fallback to default-src.
 CONTENT_SECURITY_POLICY = "; ".join(
