@@ -33,9 +33,9 @@ class Usage:
 
 
 class ServerProcess:
-    """The server's process and its children, by the process ID that the user gives."""
+    """The server's process, and its ``children`` unless they are not asked for, by its process ID."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, children: bool = True) -> None:
         """Raises ConfigurationError when no such process can be read."""
         try:
             self._process = psutil.Process(pid)
@@ -43,10 +43,11 @@ class ServerProcess:
         except psutil.Error as error:
             raise ConfigurationError(f"--server-pid {pid}: {error}") from None
         self.pid = pid
+        self._children = children
 
     def _all(self) -> list[psutil.Process]:
         try:
-            return [self._process, *self._process.children(recursive=True)]
+            return [self._process, *(self._process.children(recursive=True) if self._children else ())]
         except psutil.NoSuchProcess:
             return []
 

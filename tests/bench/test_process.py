@@ -40,6 +40,15 @@ def test_the_cpu_and_memory_of_children_count(busy: subprocess.Popen[str]) -> No
     assert server.rss() == 0
 
 
+def test_a_process_can_be_looked_at_without_its_children(busy: subprocess.Popen[str]) -> None:
+    assert busy.stdout is not None
+    busy.stdout.readline()
+    whole, alone = ServerProcess(busy.pid), ServerProcess(busy.pid, children=False)
+    assert set(alone.usage().ticks) == {busy.pid} < set(whole.usage().ticks)
+    assert alone.rss() < whole.rss()
+    busy.communicate("\n")
+
+
 def test_a_process_that_does_not_exist_is_a_configuration_error() -> None:
     with pytest.raises(ConfigurationError, match="--server-pid"):
         ServerProcess(2**22 + 1)
