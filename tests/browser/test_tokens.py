@@ -68,6 +68,11 @@ async def test_a_guest_sees_edits_live_by_a_link_to_read_and_changes_nothing(
     await guest.until_status("Read only")
     assert "token" not in guest.page.url
     await ada.until_others("Guest of Ada")
+    await guest.until_others("Ada")
+    # One's own name is what the others see, and not to be chosen.
+    for window, own in ((ada, "Ada"), (guest, "Guest of Ada")):
+        await expect(window.page.locator("#name")).to_have_value(own)
+        await expect(window.page.locator("#name")).not_to_be_editable()
     await ada.go_to_end()
     await ada.type("for all to read")
     await guest.until_text(lambda text: text == "for all to read", "Ada's text")

@@ -10,6 +10,7 @@ import { untitled } from './address'
 import type { Connect, Connection } from './connection'
 import { Presence } from './presence'
 import { Signal } from './signal'
+import { nameInToken } from './token'
 
 export interface OpenDocument {
   readonly name: string
@@ -70,7 +71,8 @@ export async function openDocument(name: string, connect: Connect, as?: string):
   const kept = new Signal<Kept>('no')
   await keepLocally(name, doc, kept)
   const connection = connect(doc, name)
-  const presence = new Presence(connection.awareness, as)
+  const signedIn = nameInToken()
+  const presence = new Presence(connection.awareness, signedIn ?? as, signedIn !== undefined)
   presence.tellTyping(doc)
 
   const meta = doc.getMap<unknown>('meta')

@@ -86,13 +86,16 @@ export class Presence {
   readonly people = new Signal<Person[]>([])
   /** The client ID of the one whose view is followed. */
   readonly following = new Signal<number | null>(null)
+  /** Whether one's name is the server's to say. */
+  readonly named: boolean
   readonly #awareness: Awareness
   #name: string
   #color: string
 
-  /** Tell the others who one is; `name` stands in for the one that this browser remembers. */
-  constructor(awareness: Awareness, name?: string) {
+  /** Tell the others who one is; `name` stands in for the one that this browser remembers, `named` makes it stay. */
+  constructor(awareness: Awareness, name?: string, named = false) {
     this.#awareness = awareness
+    this.named = named
     this.#name = cleanName(name) || initialName()
     this.#color = PALETTE[awareness.clientID % PALETTE.length]!
     this.#publish()

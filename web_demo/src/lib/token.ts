@@ -30,6 +30,19 @@ export function getToken(): string {
   return token
 }
 
+/** The name in a signed token (JWT): where the server writes who one is, others see this one, whatever one says. */
+export function nameInToken(): string | undefined {
+  try {
+    const payload = token.split('.')[1]!.replaceAll('-', '+').replaceAll('_', '/')
+    const bytes = Uint8Array.from(atob(payload), (character) => character.charCodeAt(0))
+    const { name, sub } = JSON.parse(new TextDecoder().decode(bytes)) as Record<string, unknown>
+    return typeof name === 'string' ? name : typeof sub === 'string' ? sub : undefined
+  } catch {
+    // None, or one that only the application understands.
+    return undefined
+  }
+}
+
 export function setToken(value: string): void {
   token = value
   try {

@@ -34,6 +34,8 @@ function ownRow(presence: Presence): { row: HTMLLIElement; show: (me: Person) =>
     autocomplete: 'off',
     spellcheck: 'false',
     'aria-label': 'Your name, as others see it',
+    readonly: presence.named,
+    title: presence.named ? 'Your sign-in says so' : '',
     onchange: () => {
       presence.rename(input.value)
       input.value = presence.user.name
