@@ -874,7 +874,8 @@ async def test_a_first_visit_loads_little_and_other_pages_nothing_of_it(
     shared_server: ServerProcess, open_window: OpenWindow, document: str
 ) -> None:
     async def loaded(name: str) -> dict[str, int]:
-        window = await open_window(shared_server.url, name, connected=False)
+        window = await open_window(shared_server.url, name)
+        await window.page.wait_for_load_state("networkidle")
         devtools = await window.context.new_cdp_session(window.page)
         urls: dict[str, str] = {}
         sizes: dict[str, int] = {}
