@@ -10,7 +10,7 @@ merged like all else; but only a CRDT library could read it there, and none runs
 whoever renames a document says so here as well, and a listing has something to show.
 
     GET    /api/documents?prefix=&after=&limit=    200 {"documents": [...], "next": name or null}
-    POST   /api/documents          {"name", "title"?}    201, 409, 429
+    POST   /api/documents          {"name", "title"?}    201, 409, 429, 503
     GET    /api/documents/{name}                   200, 404, 410
     PATCH  /api/documents/{name}   {"title"}       200, 404, 410
     DELETE /api/documents/{name}                   204, 404
@@ -24,7 +24,7 @@ document that it touches: reading shows it, writing creates and names it, only `
 leaves out what may not be read, so a page may hold fewer than ``limit`` documents and still have a ``next``.
 
 Creating counts in ``max_new_documents_per_minute`` as joining a document that is not there does: past it the
-answer is 429 with ``Retry-After``. Nothing else here makes a document.
+answer is 429 with ``Retry-After``; and while the server is short of memory, 503. Nothing else here makes a document.
 
 Bodies and errors are as in ``answers``; no other origin's page can send PATCH or DELETE without asking first either.
 """
@@ -66,6 +66,9 @@ MAX_TITLE = 200
 _MAX_PARTICIPANTS = 8
 _MAX_STATE_BYTES = 4 * 1024
 _MAX_PERSON_TEXT = 64
+
+# What Retry-After says while the server is short of memory.
+_MEMORY_SECONDS = 60
 
 # Questions about access that one listing has open at a time: an authenticator may be another server.
 _QUESTIONS = 8
@@ -131,12 +134,14 @@ class _Documents:
         title = _title(body["title"]) if body.get("title") is not None else None
         peer, limits = self._guard.peer(request), self._guard.limits
         try:
+            limits.check_load(open_already=False)
             # One that exists already, or cannot be stored, is not counted.
             with limits.creating(peer, grant.user, asyncio.get_running_loop().time()):
                 await self._hub.store.create(name)
         except DocumentBusy as error:
             self._guard.audit.note(error, peer.address, name)
-            raise BadRequest(error.public, 429, {"Retry-After": str(math.ceil(limits.creation_pause))}) from None
+            status, pause = (503, _MEMORY_SECONDS) if limits.memory.past_mark else (429, limits.creation_pause)
+            raise BadRequest(error.public, status, {"Retry-After": str(math.ceil(pause))}) from None
         if title is not None:
             await self._hub.store.set_title(name, title)
         _log.info("created %s", shown_name(name))

@@ -251,6 +251,13 @@ async def test_past_the_memory_mark_no_documents_and_past_the_limit_no_connectio
     await shared.send(hocuspocus.auth("closed", "ada"))
     denied = await shared.find_type("closed", hocuspocus.AUTH)
     assert denied.fields == (hocuspocus.PERMISSION_DENIED, reason)
+    headers = {"Authorization": "Bearer ada", "X-Forwarded-For": ADA}
+    async with (
+        aiohttp.ClientSession(headers=headers) as session,
+        session.post(f"{served.url}/api/documents", json={"name": "closed"}) as response,
+    ):
+        assert (response.status, response.headers["Retry-After"]) == (503, "60")
+        assert await response.json() == {"error": reason}
 
     memory._limit = 1
     assert await refused(await clients.y(served, "open")) == (1013, reason)
