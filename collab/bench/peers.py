@@ -210,7 +210,7 @@ PLANS = (
             Goal("edit_ratio", "cost of an edit, aged to fresh", 1.25),
             Goal("join_ratio", "cost of a join, aged to fresh of the same size", 1.25),
         ),
-        repetitions=1, candidates=(OURS,), quick={"ids": 5_000, "edits": 100_000},
+        candidates=(OURS,), quick={"ids": 5_000, "edits": 100_000},
     ),
 )  # fmt: skip
 
