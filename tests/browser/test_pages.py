@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -319,6 +320,8 @@ async def test_a_plug_that_is_pulled_before_its_side_is_there_holds(
     await page.get_by_role("switch", name="Grace is online").click()
     await expect(grace.locator("#title")).to_have_value("Renamed", timeout=PATIENCE * 1000)
     await expect(grace.locator("#status .words")).to_have_text("Saved")
+    # On a slow machine the plug is pulled while Grace's socket is being opened, and the browser says so.
+    window.forgive(re.compile("WebSocket is closed before the connection is established"))
 
 
 # -- who may --------------------------------------------------------------------------------------------------
