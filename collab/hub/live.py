@@ -464,12 +464,9 @@ class LiveRoom:
         )
         if self._unechoed is not None and not (late and self._unechoed is author):
             self._echo_now()
-        echo = b""
+        echo = self._broadcast(message, author if late else None)
         if late:
-            echo = self._broadcast(message, author)
             self._unechoed = author
-        else:
-            self._broadcast(message)
         if self._hub.drained:
             return  # a large update that was still being read; its client sends it again
         at = self._hub.clock()
