@@ -84,6 +84,16 @@ def complete(text: str) -> bool:
     return lines == [f"{name} was here." for name in NAMES] and sorted(last) == sorted("All: " + together)
 
 
+async def all_type_until_equal(windows: list[Window], status: str) -> str:
+    """Let all type at once; give the text that every window shows when its status is ``status``."""
+    await all_type(windows)
+    text = await windows[0].until_text(complete, "what all ten have written")
+    for window in windows:
+        await window.until_text(lambda seen: seen == text, "the same text")
+        await window.until_status(status)
+    return text
+
+
 async def test_ten_write_one_text_and_end_equal(
     shared_server: ServerProcess, open_window: OpenWindow, document: str
 ) -> None:
@@ -91,11 +101,7 @@ async def test_ten_write_one_text_and_end_equal(
     windows = await open_ten(shared_server, open_window, document, BEGINNING)
     # No new paragraphs meanwhile: in Yjs a paragraph that is split is deleted and made again, with what others
     # were writing in it, by every editor with this binding.
-    await all_type(windows)
-    text = await windows[0].until_text(complete, "what all ten have written")
-    for window in windows:
-        await window.until_text(lambda seen: seen == text, "the same text")
-        await window.until_status("Saved")
+    text = await all_type_until_equal(windows, "Saved")
     assert len({await html(window) for window in windows}) == 1
     async with LiveClient(shared_server.document_url(document)) as client:
         await client.until_synced()
@@ -108,11 +114,7 @@ async def test_ten_write_one_file_and_end_equal(
 ) -> None:
     document = f"code/{document}"
     windows = await open_ten(shared_server, open_window, document, BEGINNING)
-    await all_type(windows)
-    text = await windows[0].until_text(complete, "what all ten have written")
-    for window in windows:
-        await window.until_text(lambda seen: seen == text, "the same text")
-        await window.until_status("Synced")
+    text = await all_type_until_equal(windows, "Synced")
     assert await stored_text(shared_server, document) == text
 
 
