@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from collab.errors import UpdateError
 from collab.protocol.lib0 import read_var_uint
-from collab.protocol.update.join import diff_update, join_updates
-from collab.protocol.update.reader import STRING, read_update
-from collab.protocol.update.state_vector import decode_state_vector
-from collab.protocol.update.structs import walk
+from collab.update.merge import diff_update, merge_updates
+from collab.update.reader import STRING, read_update
+from collab.update.state_vector import decode_state_vector
+from collab.update.structs import walk
 from tests.support.build import deletes, gc, reader_of, section, session, skip, text, update
+from tests.support.needs import size
 
 SEEDS = range(8)
 
@@ -54,7 +55,7 @@ def deleted(data: bytes) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_joining_a_log_equals_applying_it(seed: int) -> None:
     log = session(seed)
-    joined = join_updates(log)
+    joined = merge_updates(log)
     all_applied, of_joined = reader_of(*log), reader_of(joined)
     assert of_joined.view() == all_applied.view()
     vectors = [decode_state_vector(one.doc.get_state()) for one in (of_joined, all_applied)]
@@ -62,27 +63,27 @@ def test_joining_a_log_equals_applying_it(seed: int) -> None:
     # By parts, and parts of parts, the bytes are the same.
     choose = random.Random(seed)
     cuts = sorted(choose.sample(range(1, len(log)), 3))
-    parts = [join_updates(log[low:high]) for low, high in zip([0, *cuts], [*cuts, len(log)], strict=True)]
-    assert join_updates(parts) == joined
-    assert join_updates([join_updates(parts[:2]), *parts[2:]]) == joined
+    parts = [merge_updates(log[low:high]) for low, high in zip([0, *cuts], [*cuts, len(log)], strict=True)]
+    assert merge_updates(parts) == joined
+    assert merge_updates([merge_updates(parts[:2]), *parts[2:]]) == joined
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_any_order_and_overlaps_join_to_the_same(seed: int) -> None:
     log = session(seed)
     choose = random.Random(seed)
-    parts = [*log, *choose.choices(log, k=5), join_updates(log[:20]), reader_of(*log[:30]).doc.get_update()]
+    parts = [*log, *choose.choices(log, k=5), merge_updates(log[:20]), reader_of(*log[:30]).doc.get_update()]
     choose.shuffle(parts)
-    joined = join_updates(parts)
-    assert units(joined).keys() == units(join_updates(log)).keys()
-    assert deleted(joined) == deleted(join_updates(log)) | deleted(parts[-1]) | deleted(joined)
+    joined = merge_updates(parts)
+    assert units(joined).keys() == units(merge_updates(log)).keys()
+    assert deleted(joined) == deleted(merge_updates(log)) | deleted(parts[-1]) | deleted(joined)
     assert reader_of(joined).view() == reader_of(*log).view()
 
 
 def test_bytes_of_a_join() -> None:
     one = update(section(5, 0, text("ab")), gone={5: [(0, 1)]})
     two = update(section(6, 0, text("x", origin=(5, 0))), section(5, 2, text("c", origin=(5, 1))), gone={5: [(1, 1)]})
-    assert join_updates([one, two]) == update(
+    assert merge_updates([one, two]) == update(
         section(6, 0, text("x", origin=(5, 0))),
         section(5, 0, text("ab"), text("c", origin=(5, 1))),
         gone={5: [(0, 2)]},
@@ -91,48 +92,48 @@ def test_bytes_of_a_join() -> None:
 
 def test_one_part_is_returned_as_it_is_and_none_is_the_empty_update() -> None:
     part = b"any bytes"
-    assert join_updates([part]) is part
-    assert join_updates([]) == b"\0\0"
+    assert merge_updates([part]) is part
+    assert merge_updates([]) == b"\0\0"
 
 
 def test_a_hole_between_parts_becomes_a_skip() -> None:
     one, two = update(section(5, 0, text("ab"))), update(section(5, 5, text("c", origin=(5, 4))))
     expected = update(section(5, 0, text("ab"), skip(3), text("c", origin=(5, 4))))
-    assert join_updates([one, two]) == join_updates([two, one]) == expected
+    assert merge_updates([one, two]) == merge_updates([two, one]) == expected
     # Which is filled by whoever has it.
     filler = update(section(5, 1, text("bcde", origin=(5, 0))))
-    assert units(join_updates([expected, filler])) == units(update(section(5, 0, text("abcdec"))))
+    assert units(merge_updates([expected, filler])) == units(update(section(5, 0, text("abcdec"))))
 
 
 def test_overlapping_parts_are_cut() -> None:
     one, two = update(section(5, 0, text("a😀"))), update(section(5, 0, text("a😀b")))
-    assert join_updates([one, two]) == update(section(5, 0, text("a😀"), text("b", origin=(5, 2))))
+    assert merge_updates([one, two]) == update(section(5, 0, text("a😀"), text("b", origin=(5, 2))))
     inside = update(section(5, 0, text("ab")))
-    assert join_updates([inside, two]) == update(section(5, 0, text("ab"), text("\ufffdb", origin=(5, 1))))
-    assert join_updates([two, inside]) == two
+    assert merge_updates([inside, two]) == update(section(5, 0, text("ab"), text("\ufffdb", origin=(5, 1))))
+    assert merge_updates([two, inside]) == two
 
 
 def test_skips_of_the_parts_do_not_hide_what_others_hold() -> None:
     gap = update(section(5, 0, text("a"), skip(2), text("d", origin=(5, 2))))
     whole = update(section(5, 0, gc(4)))
-    assert sorted(units(join_updates([gap, whole]))) == [(5, clock) for clock in range(4)]
+    assert sorted(units(merge_updates([gap, whole]))) == [(5, clock) for clock in range(4)]
 
 
 def test_delete_sets_are_merged_and_canonical() -> None:
     parts = [b"\0" + deletes({5: [(4, 2), (0, 1)], 9: [(1, 1)]}), b"\0" + deletes({9: [(2, 1)], 5: [(1, 3)], 7: []})]
-    assert join_updates(parts) == b"\0" + deletes({9: [(1, 2)], 5: [(0, 6)]})
+    assert merge_updates(parts) == b"\0" + deletes({9: [(1, 2)], 5: [(0, 6)]})
 
 
 @pytest.mark.parametrize("bad", [b"", b"\0", b"\0\0\0", bytes.fromhex("0100050000")])
 def test_a_malformed_part_is_refused(bad: bytes) -> None:
     with pytest.raises(UpdateError):
-        join_updates([update(section(5, 0, text("a"))), bad])
+        merge_updates([update(section(5, 0, text("a"))), bad])
     with pytest.raises(UpdateError):
         diff_update(bad, {})
 
 
-@settings(deadline=None, max_examples=100)
-@given(st.sampled_from([join_updates(session(seed)) for seed in SEEDS]), st.data())
+@settings(deadline=None, max_examples=size(100, small=20))
+@given(st.sampled_from([merge_updates(session(seed)) for seed in SEEDS]), st.data())
 def test_a_diff_holds_exactly_what_lies_past_the_vector(whole: bytes, draw: st.DataObject) -> None:
     before = units(whole)
     ends: dict[int, int] = {}
@@ -153,7 +154,7 @@ def test_a_diff_holds_exactly_what_lies_past_the_vector(whole: bytes, draw: st.D
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_client_converges_by_the_diff_past_its_vector(seed: int) -> None:
     log = session(seed)
-    whole = join_updates(log)
+    whole = merge_updates(log)
     for known in range(0, len(log), 7):
         client = reader_of(*log[:known])
         client.read(diff_update(whole, decode_state_vector(client.doc.get_state())))

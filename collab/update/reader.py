@@ -2,7 +2,7 @@
 
 Strategy: one pass over the bytes, in one generator whose locals are the whole state, because this
 runs for every edit. It validates everything (this is the only wall between a client and the log:
-one update on which yjs throws closes the document to every joiner) and copies nothing. What stays
+one update on which yjs throws closes the document to every joiner; docs/decisions/0002) and copies nothing. What stays
 is, for each client, a `Section`: the range of clocks, the range of bytes, the references to other
 clients, what counts as deleted, and a mark every four kilobytes from where structs can be found
 again. A struct is a self-contained run of bytes, so whoever joins or cuts works with those ranges.
@@ -24,22 +24,39 @@ Grammar (yjs 13.6, ``readClientsStructRefs`` and ``readDeleteSet``)::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from codecs import utf_8_decode
+from collections.abc import Generator, Iterator
 from typing import Final
 
 from collab.errors import DecodeError, UpdateError
 from collab.protocol.lib0 import read_var_uint
-from collab.protocol.update.json_text import check_json, check_short_json, is_short_json
+from collab.update.json_text import check_json, check_short_json, is_short_json
 
 # yjs counts clocks in doubles, yrs in wrapping 32-bit integers and panics at the end of them
-# (pycrdt.md C3, C4). Two thousand million characters of one client are no document.
+# (C3 and C4 in docs/decisions/0002). Two thousand million characters of one client are no document.
 MAX_CLOCK: Final = 1 << 31
-# Containers in containers of an any value; yrs recurses and dies at 26,000 (pycrdt.md C1).
+# Containers in containers of an any value; yrs recurses and dies at 26,000 (C1).
 MAX_DEPTH: Final = 64
 # Bytes between marks: cutting reads at most this much again, and the marks stay under 1 % of the document.
 MARK_BYTES: Final = 4096
+# A section costs as much as so many bytes of structs more.
+_SECTION_BYTES: Final = 24
+# Bytes of a text above which it is decoded in portions of as many, half a millisecond each.
+_LONG_TEXT: Final = 512 * 1024
 # Any values between two yields: about half a millisecond.
 _ANY_SLICE: Final = 2000
+
+# Names of properties, as they are written: keys of any values, options of subdocuments.
+_PROTO: Final = b"\x09__proto__"
+_GUID: Final = b"\x04guid"
+_GC_FILTER: Final = b"\x08gcFilter"
+
+# The content that yrs writes for Array.move, and what the author of one is told; and of an update in the V2 encoding,
+# which begins with so many buffers.
+_MOVE: Final = 11
+_NO_MOVE: Final = "the update moves an item, which Yjs does not know (Array.move, pycrdt before 0.14)"
+_NO_V2: Final = "the update is in the V2 encoding, and V1 is wanted (Y.encodeStateAsUpdate, doc.on('update'))"
+_V2_BUFFERS: Final = 9
 
 GC: Final = 0
 DELETED: Final = 1
@@ -112,27 +129,43 @@ class Update:
         self.deletes_start = 0
 
 
-def read_update(data: bytes) -> Update:
+def read_update(data: bytes, *, stored: bool = False) -> Update:
     """Read a whole v1 update at once.
 
     Raises UpdateError for everything on which yjs throws, for numbers past 2^31 or counts past the
     data, and for bytes behind the end. Large ones take milliseconds: see `UpdateReader`.
+
+    With ``stored`` poison is taken (`find_poison`): what a document holds since a time when it was not refused must
+    not close the document.
     """
     update = Update(data)
-    for _ in _read(update):
+    for _ in _read(update, not stored):
         pass
     return update
+
+
+def find_poison(data: bytes) -> str | None:
+    """Tell why yjs would throw on an update of a log or on a snapshot; None when it lives with it.
+
+    Poison is what yjs reads without an error and throws on when it writes it again. That document announces no more
+    edits, and nobody is told.
+    """
+    try:
+        read_update(data)
+    except UpdateError as error:
+        return str(error)
+    return None
 
 
 class UpdateReader:
     """Reads a large update in slices.
 
-    Call `step` until it returns True, then take `result`.
+    Call `step` until it returns True, then take `result`. ``stored`` is what it is for `read_update`.
     """
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, stored: bool = False) -> None:
         self.result = Update(data)
-        self._slices = _read(self.result)
+        self._slices = _read(self.result, not stored)
         self._done = False
 
     def step(self, structs: int = 200) -> bool:
@@ -151,8 +184,8 @@ class UpdateReader:
         return self._done
 
 
-def _read(update: Update) -> Iterator[None]:
-    """Fill ``update`` from its bytes, yielding about every millisecond."""
+def _read(update: Update, strict: bool) -> Iterator[None]:
+    """Fill ``update`` from its bytes, yielding about every millisecond; ``strict`` refuses poison."""
     data = update.data
     sections = update.sections
     try:
@@ -167,6 +200,7 @@ def _read(update: Update) -> Iterator[None]:
         seen: set[int] | None = set() if clients > 1 else None
         pause = pos + MARK_BYTES
         for _ in range(clients):
+            pause -= _SECTION_BYTES
             if pos > pause:
                 yield
                 pause = pos + MARK_BYTES
@@ -294,8 +328,11 @@ def _read(update: Update) -> Iterator[None]:
                         if value > 127:
                             value, pos = read_var_uint(data, pos - 1)
                         stop = pos + value
-                        text = data[pos:stop].decode()
-                        length = value if text.isascii() else len(text.encode("utf-16-le")) >> 1
+                        if value > _LONG_TEXT:
+                            length = yield from _count_long_text(data, pos, stop)
+                        else:
+                            text = data[pos:stop].decode()
+                            length = value if text.isascii() else len(text.encode("utf-16-le")) >> 1
                         pos = stop
                     elif kind == 1:
                         length, pos = read_var_uint(data, pos)
@@ -308,10 +345,10 @@ def _read(update: Update) -> Iterator[None]:
                         if length > size - pos:
                             raise UpdateError("a content declares more values than it has bytes for")
                         pending = [length]
-                        pos = skip_any(data, pos, pending, _ANY_SLICE)
+                        pos = skip_any(data, pos, pending, _ANY_SLICE, strict)
                         while pending:
                             yield
-                            pos = skip_any(data, pos, pending, _ANY_SLICE)
+                            pos = skip_any(data, pos, pending, _ANY_SLICE, strict)
                     elif kind == 6 or kind == 5:
                         length = 1
                         if kind == 6:
@@ -356,13 +393,33 @@ def _read(update: Update) -> Iterator[None]:
                         length = 1
                         pos = _skip_string(data, pos)
                         # yjs reads properties of it: a map by design, an array does no harm, null throws.
-                        if data[pos] != 118 and data[pos] != 117:
+                        value = data[pos]
+                        if value != 118 and value != 117:
                             raise UpdateError("the options of a subdocument are not a map")
-                        pending = [1]
-                        pos = skip_any(data, pos, pending, _ANY_SLICE)
-                        while pending:
-                            yield
-                            pos = skip_any(data, pos, pending, _ANY_SLICE)
+                        if value == 117 or not strict:
+                            pending = [1]
+                            pos = skip_any(data, pos, pending, _ANY_SLICE, strict)
+                            while pending:
+                                yield
+                                pos = skip_any(data, pos, pending, _ANY_SLICE, strict)
+                        else:
+                            value, pos = read_var_uint(data, pos + 1)
+                            if value > size - pos:
+                                raise UpdateError("a container declares more values than it has bytes for")
+                            pause = pos + MARK_BYTES
+                            for at in range(value):
+                                pos = _skip_option(data, pos)
+                                # The entry below stands for the map itself, which is a level of depth.
+                                pending = [0, 1]
+                                pos = skip_any(data, pos, pending, _ANY_SLICE, strict)
+                                while pending:
+                                    yield
+                                    pos = skip_any(data, pos, pending, _ANY_SLICE, strict)
+                                if at & 255 == 255 or pos >= pause:
+                                    yield
+                                    pause = pos + MARK_BYTES
+                    elif kind == _MOVE:
+                        raise UpdateError("a move, which Yjs does not know", public=_NO_MOVE)
                     else:
                         raise UpdateError(f"unknown content {kind}")
                 if not length:
@@ -417,14 +474,36 @@ def _read(update: Update) -> Iterator[None]:
                     pause = pos + MARK_BYTES
         if pos != size:
             raise UpdateError("the update does not end where its bytes end")
-    except UpdateError:
-        raise
+    except UpdateError as error:
+        raise _named(error, data) from None
     except IndexError:
-        raise UpdateError("the update ends too early") from None
+        raise _named(UpdateError("the update ends too early"), data) from None
     except UnicodeDecodeError:
-        raise UpdateError("a string is not UTF-8") from None
+        raise _named(UpdateError("a string is not UTF-8"), data) from None
     except DecodeError as error:
-        raise UpdateError(str(error)) from None
+        raise _named(UpdateError(str(error)), data) from None
+
+
+def _named(error: UpdateError, data: bytes) -> UpdateError:
+    """Say more exactly what is wrong with an update that is in the V2 encoding."""
+    return UpdateError(f"the update looks like V2: {error}", public=_NO_V2) if _is_v2(data) else error
+
+
+def _is_v2(data: bytes) -> bool:
+    """Tell whether an update that is none in V1 begins as one in V2: a 0, nine buffers with their lengths, and a rest.
+
+    Source: UpdateEncoderV2.toUint8Array of yjs.
+    """
+    if data[:1] != b"\0":
+        return False
+    pos = 1
+    try:
+        for _ in range(_V2_BUFFERS):
+            length, pos = read_var_uint(data, pos)
+            pos += length
+    except DecodeError:
+        return False
+    return pos < len(data)
 
 
 def _close(
@@ -456,6 +535,22 @@ def _size(value: int) -> int:
     return max(1, (value.bit_length() + 6) // 7)
 
 
+def _count_long_text(data: bytes, pos: int, stop: int) -> Generator[None, None, int]:
+    """Count the UTF-16 units of ``data[pos:stop]``, yielding about every half millisecond; it must be UTF-8."""
+    if stop > len(data):
+        raise IndexError
+    view = memoryview(data)
+    units = 0
+    while pos < stop:
+        end = min(pos + _LONG_TEXT, stop)
+        # A character that the end cuts in two comes with the next portion.
+        text, used = utf_8_decode(view[pos:end], "strict", end == stop)
+        units += used if text.isascii() else len(text.encode("utf-16-le")) >> 1
+        pos += used
+        yield
+    return units
+
+
 def _skip_string(data: bytes, pos: int) -> int:
     """Return the position behind a varString, checking its UTF-8; a length past the data shows at the next read."""
     length, pos = read_var_uint(data, pos)
@@ -464,12 +559,31 @@ def _skip_string(data: bytes, pos: int) -> int:
     return stop
 
 
-def skip_any(data: bytes, pos: int, pending: list[int], values: int) -> int:
+def _skip_option(data: bytes, pos: int) -> int:
+    """Return the position behind the name of an option of a subdocument; raise UpdateError if its value is poison.
+
+    yjs makes a Doc of the options, so they may say what only code should. ``guid`` is written as text later: some
+    values throw then, and the others spoil all texts in the v2 format. ``gcFilter`` is called. No client writes them.
+    """
+    start = pos
+    pos = _skip_string(data, pos)
+    tag = data[pos]
+    if data.startswith(_GUID, start):
+        if tag != 119 and tag != 127:
+            raise UpdateError("the guid of a subdocument is no text")
+    elif data.startswith(_GC_FILTER, start) and tag != 127:
+        raise UpdateError("the gcFilter of a subdocument is no function")
+    return pos
+
+
+def skip_any(data: bytes, pos: int, pending: list[int], values: int, strict: bool = False) -> int:
     """Skip up to ``values`` any values (lib0 ``readAny``); return the position behind them.
 
     ``pending`` is the stack of open containers, each with what it still lacks: a positive number
     of values or a negative one of pairs. Start with one positive entry; when it comes back
-    empty all is read, else call again. Raises UpdateError or IndexError on malformed bytes.
+    empty all is read, else call again. Raises UpdateError or IndexError on malformed bytes, and with
+    ``strict`` UpdateError for a binary value under ``__proto__``: that becomes the prototype of the object, which then
+    passes for a Uint8Array and is none.
     """
     size = len(data)
     while pending:
@@ -481,7 +595,10 @@ def skip_any(data: bytes, pos: int, pending: list[int], values: int) -> int:
             pending[-1] = left - 1
         else:
             pending[-1] = left + 1
+            start = pos
             pos = _skip_string(data, pos)
+            if pos - start == 10 and strict and data[pos] == 116 and data.startswith(_PROTO, start):
+                raise UpdateError("a value has the key __proto__ with a binary value")
         tag = data[pos]
         pos += 1
         if tag == 119:

@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 from collab.errors import UpdateError
 
 # Embeds nest as deeply as their editor makes them, which is a few levels; the parsers of other
-# implementations recurse (pycrdt.md: process death at 26,000 levels).
+# implementations recurse (yrs dies at 26,000 levels: C1 in docs/decisions/0002).
 MAX_DEPTH: Final = 64
 # Up to here the C scanner builds at most some 100 KB of throw-away objects.
 _SHORT: Final = 4096

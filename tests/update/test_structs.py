@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from collab.protocol.lib0 import encode_var_string
-from collab.protocol.update.join import cut_section
-from collab.protocol.update.reader import read_update
-from collab.protocol.update.structs import cut_struct, cut_text, suffix, utf16_length, walk
+from collab.update.merge import cut_section
+from collab.update.reader import read_update
+from collab.update.structs import cut_struct, cut_text, suffix, utf16_length, walk
 from tests.support.build import gc, item, section, session, skip, text, update
 
 ME = 300
@@ -131,10 +131,10 @@ def test_a_cut_text_keeps_its_clocks(string: str) -> None:
 
 def test_both_sides_of_a_halved_pair_are_u_fffd() -> None:
     """The left side is cut when a delete covers the right one: as yjs ``ContentString.splice`` does."""
-    from collab.protocol.update.collect import collect
+    from collab.update.compact import compact
 
     data = update(section(ME, 0, text("a😀b")), gone={ME: [(2, 2)]})
-    assert collect(data).data == update(
+    assert compact(data).data == update(
         section(ME, 0, text("a\ufffd"), item(1, b"\2", origin=(ME, 1))), gone={ME: [(2, 2)]}
     )
     assert cut(text("a😀b"), 2) == text("\ufffdb", origin=(ME, 11))
@@ -147,7 +147,7 @@ def test_suffix_counts_what_it_passes() -> None:
     assert suffix(data, 0, len(data), 10, ME, 9) == (0, b"", 0)
     assert suffix(data, 0, len(data), 10, ME, 10) == (0, b"", 0)
     assert suffix(data, 0, len(data), 10, ME, 12) == (1, b"", first)
-    assert suffix(data, 0, len(data), 10, ME, 13) == (2, text("de", origin=(ME, 12)), second)
+    assert suffix(data, 0, len(data), 10, ME, 13) == (2, text("de", origin=(ME, 12))[:-2], second - 2)
     assert suffix(data, 0, len(data), 10, ME, 15) == (2, b"", second)
     assert suffix(data, 0, len(data), 10, ME, 16) == (3, gc(1), len(data))
     assert suffix(data, 0, len(data), 10, ME, 17) == (3, b"", len(data))
@@ -181,3 +181,16 @@ def test_cutting_both_ends() -> None:
     run = cut_section(data, whole, 3, 2 + 3 * 2_000)
     assert run.structs == 2_000
     assert run.data == text("de", origin=(ME, 2)) + b"".join(structs[2:2_001])
+
+
+@pytest.mark.parametrize("letters", ["x", "ü", "日", "😀", "aü日😀", "x" * 20_000 + "😀" * 9_000])
+def test_a_long_text_is_cut_where_its_clock_says_and_not_copied(letters: str) -> None:
+    """The text is looked at in blocks, which end between characters."""
+    string = (letters * (100_000 // len(letters)))[:60_000]
+    units = len(string.encode("utf-16-le")) // 2
+    data = text(string) + gc(1)
+    for offset in (1, 2, 16_383, 16_384, 16_385, 16_386, units // 2, units - 2, units - 1):
+        passed, head, start = suffix(data, 0, len(data), 0, ME, offset)
+        rest = string.encode("utf-16-le")[2 * offset :].decode("utf-16-le", "replace")
+        assert passed == 1 and head + data[start:] == text(rest, origin=(ME, offset - 1)) + gc(1)
+        assert len(head) < 20

@@ -10,11 +10,34 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from heapq import merge
+from itertools import accumulate, islice
 from operator import neg
+from typing import Final
 
-Buffer = bytes | bytearray | memoryview
+from collab.update.parts import Piece, span
+from collab.update.slices import at_once
+
+# Changed entries that are put in place between two yields.
+_SLICE: Final = 200
+
+
+# Clients that are sorted between two yields.
+_SORTED: Final = 2_000
+
+
+def descending(clients: Collection[int]) -> Generator[None, None, Iterator[int]]:
+    """Sort client IDs, the highest first, in a generator that yields about every millisecond; many are merged later."""
+    if len(clients) <= _SORTED:
+        return iter(sorted(clients, reverse=True))
+    blocks: list[list[int]] = []
+    left = iter(clients)
+    while block := list(islice(left, _SORTED)):
+        block.sort(reverse=True)
+        blocks.append(block)
+        yield
+    return merge(*blocks, reverse=True)
 
 
 class Region:
@@ -37,21 +60,30 @@ class Region:
         at = self.find(client)
         return None if at < 0 else self.data[self.offsets[at] : self.offsets[at + 1]]
 
-    def patched(self, changed: Mapping[int, Sequence[Buffer]]) -> tuple[int, list[Buffer]]:
-        """Put ``changed`` entries, each a list of buffers, in place of the old ones or between them.
+    def patched(self, changed: Mapping[int, Sequence[Piece]]) -> tuple[int, list[Piece]]:
+        """Put ``changed`` entries, each a list of pieces, in place of the old ones or between them.
 
-        Returns how many entries there are then, and the buffers to join.
+        Returns how many entries there are then, and the pieces of all.
         """
+        return at_once(self.patched_in_slices(changed))
+
+    def patched_in_slices(
+        self, changed: Mapping[int, Sequence[Piece]]
+    ) -> Generator[None, None, tuple[int, list[Piece]]]:
+        """Do what `patched` does in a generator that yields about every millisecond."""
         clients, offsets = self.clients, self.offsets
-        view = memoryview(self.data)
+        data = self.data
         count = len(clients)
-        pieces: list[Buffer] = []
+        pieces: list[Piece] = []
         done = offsets[0]
         low = 0
-        for client in sorted(changed, reverse=True):
+        order = yield from descending(changed)
+        for ordinal, client in enumerate(order, 1):
+            if ordinal % _SLICE == 0:
+                yield
             low = at = bisect_left(clients, -client, low, key=neg)
             if offsets[at] > done:
-                pieces.append(view[done : offsets[at]])
+                pieces.append(span(data, done, offsets[at]))
             done = offsets[at]
             if at < len(clients) and clients[at] == client:
                 done = offsets[at + 1]
@@ -59,5 +91,5 @@ class Region:
                 count += 1
             pieces += changed[client]
         if offsets[-1] > done:
-            pieces.append(view[done : offsets[-1]])
+            pieces.append(span(data, done, offsets[-1]))
         return count, pieces

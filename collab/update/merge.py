@@ -1,4 +1,4 @@
-"""Put updates behind each other, and take from one what a state vector lacks.
+"""Merge updates by putting them behind each other, and take from one what a state vector lacks.
 
 Strategy: a struct is a self-contained run of bytes, so both move runs, and only a struct in which a
 known clock falls is cut. Nothing is re-encoded, hence nothing is lost that this code does not know.
@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from collab.protocol.lib0 import encode_var_uint
-from collab.protocol.update.delete_set import encode_deletes
-from collab.protocol.update.reader import Section, Update, read_update
-from collab.protocol.update.structs import suffix
+from collab.update.delete_set import encode_delete_set
+from collab.update.reader import Section, Update, read_update
+from collab.update.structs import suffix
 
 
 class Run(NamedTuple):
@@ -87,19 +87,19 @@ def encode_runs(runs: Mapping[int, Sequence[Run]], deletes: bytes) -> bytes:
     return b"".join(parts)
 
 
-def join_updates(parts: Sequence[bytes]) -> bytes:
-    """Join v1 updates into one that holds what they hold.
+def merge_updates(parts: Sequence[bytes]) -> bytes:
+    """Merge v1 updates into one that holds what they hold (yjs ``mergeUpdates``).
 
     Made for the rows of one log, whose runs follow on each other; other orders and overlaps are taken too
     (the first of two that hold a clock wins). Raises UpdateError when one of them is malformed.
     """
     if len(parts) == 1:
         return parts[0]
-    return join_read(list(map(read_update, parts)))
+    return merge_read_updates(list(map(read_update, parts)))
 
 
-def join_read(updates: Sequence[Update]) -> bytes:
-    """Join updates that have been read; see `join_updates`."""
+def merge_read_updates(updates: Sequence[Update]) -> bytes:
+    """Merge updates that have been read; see `merge_updates`."""
     sections: dict[int, list[tuple[int, int, Section]]] = {}
     deletes: dict[int, list[tuple[int, int]]] = {}
     for at, update in enumerate(updates):
@@ -118,7 +118,7 @@ def join_read(updates: Sequence[Update]) -> bytes:
                 run.append(cut_section(updates[at].data, section, max(clock, end), section.end))
                 end = section.end
         runs[client] = run
-    return encode_runs(runs, encode_deletes({client: ranges for client, ranges in deletes.items() if ranges}))
+    return encode_runs(runs, encode_delete_set({client: ranges for client, ranges in deletes.items() if ranges}))
 
 
 def diff_update(data: bytes, vector: Mapping[int, int]) -> bytes:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collab.errors import UpdateError
-from collab.protocol.update.json_text import MAX_DEPTH, check_json, check_short_json, is_short_json
+from collab.update.json_text import MAX_DEPTH, check_json, check_short_json, is_short_json
 from tests.support.build import lines
+from tests.support.needs import size
 
 # Each answer is that of JSON.parse in Node.
 GOOD = [
@@ -71,13 +72,13 @@ VALUES = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=1000)
+@settings(deadline=None, max_examples=size(1000, small=100))
 @given(st.lists(TOKENS, max_size=9).map("".join))
 def test_both_ways_agree(text: str) -> None:
     assert sliced(text) == short(text)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=size(80, small=10))
 @given(VALUES, st.sampled_from((None, 1)), st.booleans())
 def test_all_that_an_encoder_writes_is_taken_and_no_piece_of_it(value: object, indent: int | None, plain: bool) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=plain)

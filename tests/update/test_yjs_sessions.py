@@ -3,7 +3,7 @@
 Strategy: yjs runs in Node (``tests/node/yjs_fuzz.mjs``); the server's part is played here, by the rules that the
 room follows, on a real `Document`. A session is a generator that yields commands for Node and gets their
 results, so that a hundred of them share each line to Node and thousands fit into a minute. Its course comes from one
-seed: ``COLLAB_FUZZ_SEED=n`` runs that session alone, ``COLLAB_FUZZ_RUNS`` says how many there are.
+seed: ``COLLAB_FUZZ_SEED=n`` runs that session alone, ``COLLAB_FUZZ_RUNS`` says how many there are (2,000 else).
 
 What must hold at the end, when all have come online and nothing is in flight: the log's rows, what is
 stored and what a joiner is sent give in yjs the content, state vector and delete set of a yjs that got
@@ -22,11 +22,14 @@ from typing import Any
 import pytest
 
 from collab.engine.document import Document, at_once
-from collab.protocol.update.collect import collect
-from collab.protocol.update.reader import read_update
+from collab.update.compact import compact
+from collab.update.reader import read_update
+from tests.support.needs import size
 from tests.support.node import NodeScript
 
-RUNS = int(os.environ.get("COLLAB_FUZZ_RUNS", "2000"))
+pytestmark = pytest.mark.node
+
+RUNS = int(os.environ.get("COLLAB_FUZZ_RUNS", size(2_000, small=400)))
 FIRST_SEED = int(os.environ.get("COLLAB_FUZZ_FIRST", "1"))
 # Sessions that share a line to Node: more is hardly faster and needs more memory.
 BATCH = 100
@@ -45,7 +48,7 @@ SITUATIONS = (
 
 
 class Connection:
-    """One client's connection, as the room sees it (update-bytes.md, rule 4)."""
+    """One client's connection, as the room sees it (docs/decisions/0003)."""
 
     def __init__(self) -> None:
         self.unanswered = 0
@@ -76,7 +79,7 @@ class Server:
         connection.unanswered += 1
         connection.asked += 1
         connection.waits_for = None
-        connection.outgoing.append([STEP1, self.document.state_vector().hex()])
+        connection.outgoing.append([STEP1, self.document.encode_state_vector().hex()])
 
     def receive(self, client: int, frames: list[list[Any]], sliced: bool) -> None:
         for kind, text in frames:
@@ -86,28 +89,28 @@ class Server:
             data = bytes.fromhex(text)
             if kind == STEP1:
                 self.flush()
-                connection.outgoing.append([STEP2, self.document.step2(data).hex()])
+                connection.outgoing.append([STEP2, self.document.encode_state_as_update(data).hex()])
                 continue
-            known = self.document.knows(data)
+            known = self.document.contains_update(data)
             version = self.document.version
-            taken = (
-                at_once(self.document.take_in_slices(data, str(client)))
+            applied = (
+                at_once(self.document.apply_update_in_slices(data, str(client)))
                 if sliced
-                else self.document.take(data, str(client))
+                else self.document.apply_update(data, str(client))
             )
             if kind == STEP2:
                 connection.unanswered -= 1
                 assert connection.unanswered >= 0
-                if taken.missing and not connection.unanswered:
+                if applied.missing and not connection.unanswered:
                     self.met["step 2 not whole"] += 1
-                    connection.waits_for = taken.missing
-            elif taken.missing and not connection.unanswered:
+                    connection.waits_for = applied.missing
+            elif applied.missing and not connection.unanswered:
                 self.met["asked again"] += 1
                 self._ask(connection)
-            if taken.missing is not None:
+            if applied.missing is not None:
                 self.met["not whole"] += 1
-                assert self.document.lacks(*taken.missing), "asked for what is there"
-            if taken.new:
+                assert self.document.lacks(*applied.missing), "asked for what is there"
+            if applied.new:
                 for other in self.connections.values():
                     if other.waits_for is not None and not self.document.lacks(*other.waits_for):
                         self.flush()
@@ -116,7 +119,7 @@ class Server:
             else:
                 self.met["nothing new"] += known
                 assert self.document.version == version
-            assert known is (not taken.new and taken.missing is None), "what is known is not new, all else is"
+            assert known is (not applied.new and applied.missing is None), "what is known is not new, all else is"
 
     def flush(self) -> None:
         turn = self.document.flush()
@@ -129,18 +132,18 @@ class Server:
 
     def begin_compaction(self) -> None:
         self.flush()
-        self.compacting = (self.document.encode(), self.document.state_vector(), len(self.log))
+        self.compacting = (self.document.encode_state_as_update(), self.document.encode_state_vector(), len(self.log))
 
     def end_compaction(self) -> None:
         if self.compacting is None:
             return
         data, state_vector, rows = self.compacting
         self.compacting = None
-        collected = collect(data, gc=self.gc)
-        self.stored, self.stored_rows = (collected.data, collected.index), rows
-        if state_vector != self.document.state_vector():
+        compacted = compact(data, gc=self.gc)
+        self.stored, self.stored_rows = (compacted.data, compacted.index), rows
+        if state_vector != self.document.encode_state_vector():
             self.met["edited while compacting"] += 1
-        self.document.rebase(collected.data, collected.index, state_vector)
+        self.document.rebase(compacted.data, compacted.index, state_vector)
 
     def restart(self, with_snapshot: bool) -> None:
         """Stop, with everything journalled, and start again; the connections are gone."""
@@ -153,9 +156,10 @@ class Server:
             self.document = at_once(Document.load(*self.stored, self.log[self.stored_rows :]))
         else:
             self.document = at_once(Document.load(None, None, self.log))
-        assert self.document.state_vector() == before.state_vector()
-        vector = before.state_vector()
-        assert self.document.step2(vector) == before.step2(vector)
+        assert self.document.encode_state_vector() == before.encode_state_vector()
+        # Compaction names values of keys that were set at once as deleted, of which no update says it.
+        logged = at_once(Document.load(None, None, self.log)).encode_state_as_update()
+        assert before.contains_update(logged) and self.document.contains_update(logged)
         assert self.document.flush() is None
 
 
@@ -283,25 +287,26 @@ def session(seed: int, split: bool) -> Game:
 def check(node: int, count: int, server: Server, split: bool, choose: random.Random) -> Session:
     """Compare what the server has with what yjs makes of the edits."""
     document = server.document
-    raw = at_once(Document.load(None, None, server.log)).encode()
-    whole = document.encode()
-    collected = collect(whole, gc=server.gc)
-    vector = document.state_vector()
-    # A joiner, one from the raw log, one from collected bytes, the log itself one by one, and a returning one.
-    truth, joiner, of_raw, of_collected, of_rows, steps, *clients = yield [
+    raw = at_once(Document.load(None, None, server.log)).encode_state_as_update()
+    whole = document.encode_state_as_update()
+    compacted = compact(whole, gc=server.gc)
+    vector = document.encode_state_vector()
+    # A joiner, one from the raw log, one from compacted bytes, the log itself one by one, and a returning one.
+    truth, joiner, of_raw, of_compacted, of_rows, steps, *clients = yield [
         ["truth", node, False],
         ["reader", [whole.hex()], True, False, False],
         ["reader", [raw.hex()], True, False, False],
-        ["reader", [collected.data.hex()], True, False, False],
+        ["reader", [compacted.data.hex()], True, False, False],
         ["reader", [row.hex() for row in server.log], True, False, False],
         ["steps", [row.hex() for row in server.log]],
         *(["view", node, client, False] for client in range(count)),
     ]
-    reopened = at_once(Document.load(collected.data, collected.index, []))
-    assert reopened.state_vector() == vector
-    assert reopened.step2(vector) == document.step2(vector)
-    assert reopened.encode() == collected.data
-    assert joiner == of_raw == of_collected, "collecting or compaction changed something"
+    reopened = at_once(Document.load(compacted.data, compacted.index, []))
+    assert reopened.encode_state_vector() == vector
+    # Compaction names values of keys that were set at once as deleted, of which no update says it.
+    assert reopened.contains_update(whole)
+    assert reopened.encode_state_as_update() == compacted.data
+    assert joiner == of_raw == of_compacted, "collecting or compaction changed something"
     assert not joiner["pending"], "a joiner waits for something"
     assert bytes.fromhex(joiner["vector"]) == vector
     assert steps == {"vector": vector.hex()}, "a row is not whole"
@@ -317,7 +322,13 @@ def check(node: int, count: int, server: Server, split: bool, choose: random.Ran
     rows = server.log[: choose.randint(0, len(server.log))]
     older = at_once(Document.load(None, None, rows))
     [returned] = yield [
-        ["reader", [older.encode().hex(), document.step2(older.state_vector()).hex()], True, False, False]
+        [
+            "reader",
+            [older.encode_state_as_update().hex(), document.encode_state_as_update(older.encode_state_vector()).hex()],
+            True,
+            False,
+            False,
+        ]
     ]
     assert returned == joiner, "a returning client differs"
 
@@ -382,7 +393,7 @@ def test_edits_between_the_slices_of_a_large_update() -> None:
             [copy] = script.call([["copy", seed, 0]])
             document = Document()
             log: list[bytes] = []
-            slices = document.take_in_slices(bytes.fromhex(copy))
+            slices = document.apply_update_in_slices(bytes.fromhex(copy))
             position = 0
             while True:
                 try:
@@ -392,22 +403,22 @@ def test_edits_between_the_slices_of_a_large_update() -> None:
                 # Now and then all of them, so that nothing is new any more of what is being read.
                 for _ in range(choose.choice((0, 1, 5, 30, 30, len(edits)))):
                     if position < len(edits):
-                        assert document.take(edits[position]).missing is None
+                        assert document.apply_update(edits[position]).missing is None
                         position += 1
                         between += 1
                 turn = document.flush() if choose.random() < 0.5 else None
                 log += [row.data for row in turn.rows] if turn else []
             for data in edits[position:]:
-                assert document.take(data).missing is None
+                assert document.apply_update(data).missing is None
             turn = document.flush()
             log += [row.data for row in turn.rows] if turn else []
-            vector = document.state_vector()
+            vector = document.encode_state_vector()
             reopened = at_once(Document.load(None, None, log))
-            assert reopened.step2(vector) == document.step2(vector)
+            assert reopened.encode_state_as_update(vector) == document.encode_state_as_update(vector)
             of_edits, of_document, of_log, steps = script.call(
                 [
                     ["reader", [data.hex() for data in edits], True, False, False],
-                    ["reader", [document.encode().hex()], True, False, False],
+                    ["reader", [document.encode_state_as_update().hex()], True, False, False],
                     ["reader", [data.hex() for data in log], True, False, False],
                     ["steps", [data.hex() for data in log]],
                 ]

@@ -24,9 +24,9 @@ from typing import Final
 
 from collab.errors import DecodeError
 from collab.protocol.lib0 import encode_var_uint, read_var_uint
-from collab.protocol.update.delete_set import BLOCK
-from collab.protocol.update.reader import Update, read_update
-from collab.protocol.update.region import Region
+from collab.update.ranges import BLOCK
+from collab.update.reader import Update, read_update
+from collab.update.region import Region
 
 _FORMAT: Final = b"\x01"
 _HEAD: Final = struct.Struct("<5Q")
@@ -98,7 +98,7 @@ def encode_index(data: bytes) -> bytes:
     Returns b"" when the update is not written as `IndexedUpdate` needs it (clients descending, whole from
     clock 0, a canonical delete set): it has to be read each time then. Raises UpdateError when it is no update.
     """
-    return index_update(read_update(data))
+    return index_update(read_update(data, stored=True))
 
 
 def index_update(update: Update) -> bytes:

@@ -8,10 +8,10 @@ cut. So walking reads a run a second time, at most from one mark to the next, an
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from collab.protocol.lib0 import encode_var_uint, read_var_uint
-from collab.protocol.update.reader import (
+from collab.update.reader import (
     ANY,
     BINARY,
     DELETED,
@@ -27,6 +27,12 @@ from collab.protocol.update.reader import (
 )
 
 _ALL = 1 << 62
+
+# Bytes of a text in which a place is looked for at once, and above which its length is counted in another way.
+_TEXT: Final = 16 * 1024
+# What yjs writes for the half of a surrogate pair, and the first bytes of characters that are a pair in UTF-16.
+_HALF: Final = "\ufffd".encode()
+_FIRSTS_OF_FOUR: Final = (b"\xf0", b"\xf1", b"\xf2", b"\xf3", b"\xf4")
 
 
 class Struct(NamedTuple):
@@ -117,7 +123,16 @@ def walk(data: bytes, start: int, stop: int, clock: int) -> Iterator[Struct]:
 
 
 def cut_struct(data: bytes, struct: Struct, client: int, offset: int) -> bytes:
-    """Encode the right part of a struct of ``client``, from ``offset`` (1 to its length - 1) clocks into it.
+    """Encode the right part of a struct; see `cut_head`, of which this is both parts together."""
+    head, pos = cut_head(data, struct, client, offset)
+    return head + data[pos : struct.stop]
+
+
+def cut_head(data: bytes, struct: Struct, client: int, offset: int) -> tuple[bytes, int]:
+    """Encode how the right part of a struct of ``client`` begins, from ``offset`` (1 to its length - 1) clocks into it.
+
+    Returns that beginning, of some 50 bytes at most, and the position in ``data`` from which the struct goes on as it
+    is: so a string of megabytes that is cut is not copied.
 
     The part's origin is the clock before it; the right origin and the content are the struct's own. When the cut
     falls into a surrogate pair, the part begins with U+FFFD (yjs ``ContentString.write`` slices in UTF-16
@@ -125,48 +140,70 @@ def cut_struct(data: bytes, struct: Struct, client: int, offset: int) -> bytes:
     """
     left = struct.length - offset
     if struct.kind == GC or struct.kind == SKIP:
-        return bytes((struct.info,)) + encode_var_uint(left)
-    pos = struct.content
-    if struct.kind == DELETED:
-        content = encode_var_uint(left)
-    elif struct.kind == STRING:
-        size, pos = read_var_uint(data, pos)
-        text = cut_text(data[pos : pos + size], offset)
-        content = encode_var_uint(len(text)) + text
-    else:
-        count, pos = read_var_uint(data, pos)
-        if struct.kind == JSON:
-            for _ in range(offset):
-                pos = _behind(data, pos)
-        else:
-            pos = skip_any(data, pos, [offset], _ALL)
-        content = encode_var_uint(count - offset) + data[pos : struct.stop]
+        return bytes((struct.info,)) + encode_var_uint(left), struct.stop
     head = bytes((struct.info | 128,)) + encode_var_uint(client) + encode_var_uint(struct.clock + offset - 1)
     if struct.right is not None:
         head += encode_var_uint(struct.right[0]) + encode_var_uint(struct.right[1])
-    return head + content
+    pos = struct.content
+    if struct.kind == DELETED:
+        return head + encode_var_uint(left), struct.stop
+    if struct.kind == STRING:
+        _, pos = read_var_uint(data, pos)
+        half, pos = _behind_units(data, pos, struct.stop, offset)
+        return head + encode_var_uint(len(half) + struct.stop - pos) + half, pos
+    count, pos = read_var_uint(data, pos)
+    if struct.kind == JSON:
+        for _ in range(offset):
+            pos = _behind(data, pos)
+    else:
+        pos = skip_any(data, pos, [offset], _ALL)
+    return head + encode_var_uint(count - offset), pos
+
+
+def _behind_units(data: bytes, pos: int, stop: int, units: int) -> tuple[bytes, int]:
+    """Find the position behind so many UTF-16 units of the UTF-8 text ``data[pos:stop]``.
+
+    Returns what stands for the half of a pair that is cut, if one is, and the position. Looks at no more of the text
+    than it passes, in blocks, for texts may be long.
+    """
+    while True:
+        end = min(pos + _TEXT, stop)
+        while end < stop and data[end] & 0xC0 == 0x80:
+            end += 1
+        text = data[pos:end]
+        length = utf16_length(text)
+        if length > units or (length == units and end == stop):
+            break
+        pos, units = end, units - length
+    if text.isascii():
+        return b"", pos + units
+    left = text.decode().encode("utf-16-le")[: 2 * units].decode("utf-16-le", "ignore").encode()
+    pos += len(left)
+    if utf16_length(left) == units:
+        return b"", pos
+    return _HALF, pos + 4
 
 
 def cut_text(text: bytes, offset: int) -> bytes:
     """Return UTF-8 ``text`` without its first ``offset`` UTF-16 units; a halved pair leaves U+FFFD."""
-    if text.isascii():
-        return text[offset:]
-    return text.decode().encode("utf-16-le")[2 * offset :].decode("utf-16-le", "replace").encode()
+    half, pos = _behind_units(text, 0, len(text), offset)
+    return half + text[pos:]
 
 
 def utf16_length(text: bytes) -> int:
     """Return how many UTF-16 units, hence clocks, UTF-8 ``text`` has."""
     if text.isascii():
         return len(text)
-    return len(text.decode().encode("utf-16-le")) >> 1
+    if len(text) < _TEXT:
+        return len(text.decode().encode("utf-16-le")) >> 1
+    return len(text.decode()) + sum(map(text.count, _FIRSTS_OF_FOUR))
 
 
 def suffix(data: bytes, start: int, stop: int, clock: int, client: int, known: int) -> tuple[int, bytes, int]:
     """Find what ``data[start:stop]``, structs of ``client`` from ``clock`` on, holds from ``known`` on.
 
-    Returns how many structs end at or before ``known``, the encoded right part of the one that it
-    cuts (empty if it falls between two, else this counts as passed too), and the offset behind
-    all those.
+    Returns how many structs end at or before ``known``, how the one that it cuts begins then (`cut_head`; empty if it
+    falls between two, else this one counts as passed too), and the offset from which the bytes are as they were.
     """
     if known <= clock:
         return 0, b"", start
@@ -175,7 +212,7 @@ def suffix(data: bytes, start: int, stop: int, clock: int, client: int, known: i
         if end == known:
             return ordinal, b"", struct.stop
         if end > known:
-            return ordinal, cut_struct(data, struct, client, known - struct.clock), struct.stop
+            return ordinal, *cut_head(data, struct, client, known - struct.clock)
     raise ValueError(f"clock {known} lies behind these structs")
 
 

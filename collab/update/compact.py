@@ -1,4 +1,4 @@
-"""Collect a stored document: empty what is deleted, join what belongs together, lose nothing else.
+"""Compact a stored document: empty what is deleted, join what belongs together, lose nothing else.
 
 Strategy: what a client would hold in memory after loading the document is written down as it would write
 it, without integrating anything. Two rewritings do that, both local to one client's structs and both
@@ -11,20 +11,33 @@ undone by yjs when an edit refers into their middle (``splitItem``), so later ed
   the last id of the former, same right origin, both deleted or both not. Being neighbours in the
   list is not asked for, as the joined struct is split again where something lies between.
 
-What is no item's deletion by the delete set stays as it is: a struct below a deleted parent is deleted by
+The values of a key are never joined, and one that is deleted in part is not cut: a value that yjs puts behind another
+one of the same key deletes that. The info byte of a struct says whether it lies under a key. But where there is an
+origin, yjs does not look at that, and takes parent and key from the origin. So what the bytes say is compared with
+what they refer to. If one of them lies, which no client does, the keys are looked up from origin to origin
+(`_find_keyed`).
+
+Values of a key that were set at once with the one that is left are deleted too, although no delete set says so
+(`overwritten.py`). Else only what the delete set covers is emptied: a struct below a deleted parent is deleted by
 whoever integrates it. Works for every document that the reader takes, subdocuments, BigInts and hooks included, in
-one pass beside the reading.
+one pass beside the reading, and another where there are keys. docs/decisions/0006 says why no CRDT library does it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from collab.protocol.lib0 import encode_var_uint, read_var_uint
-from collab.protocol.update.index import encode_index
-from collab.protocol.update.reader import (
+from collab.update.delete_set import encode_delete_set
+from collab.update.index import encode_index
+from collab.update.merge import pairs
+from collab.update.overwritten import find_overwritten
+from collab.update.ranges import merge_ranges
+from collab.update.reader import (
     ANY,
     BINARY,
     DELETED,
@@ -37,60 +50,141 @@ from collab.protocol.update.reader import (
     TYPE,
     Deletes,
     Section,
+    Update,
     read_update,
     skip_any,
 )
-from collab.protocol.update.structs import utf16_length
+from collab.update.structs import utf16_length, walk
 
 _ALL: Final = 1 << 62
 _NEVER: Final = 1 << 62
 # The info byte's flags: origin, right origin, key.
 _FLAGS: Final = 224
+_NONE: Final[Mapping[int, list[int]]] = MappingProxyType({})
 _JOINABLE: Final = frozenset((STRING, DELETED, ANY, JSON))
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
-    """A collected document: ``data``, one v1 update, and its ``index`` for `Document.load`."""
+class Compacted:
+    """A compacted document: ``data``, one v1 update, and its ``index`` for `Document.load`."""
 
     data: bytes
     index: bytes
 
 
-def collect(data: bytes, *, gc: bool = True) -> Collected:
-    """Collect the v1 update of a whole document (`Document.encode`).
+def compact(data: bytes, *, gc: bool = True) -> Compacted:
+    """Compact the v1 update of a whole document (`Document.encode_state_as_update`).
 
     With ``gc`` off deleted content is kept and only runs are joined (applications that use yjs
-    snapshots). State vector and delete set stay the same, byte for byte. Store ``index`` beside ``data``.
+    snapshots). State vector and delete set stay the same, byte for byte, but for values of keys of which the delete set
+    did not say that they are overwritten (`find_overwritten`). Store ``index`` beside ``data``.
     Raises UpdateError when ``data`` is no update.
     """
-    update = read_update(data)
+    update = read_update(data, stored=True)
+    joiners = _join(update, gc, None)
+    deletes = data[update.deletes_start :]
+    if _lies(joiners):
+        joiners = _join(update, gc, _find_keyed(update))
+    elif gc and any(joiner.keyed for joiner in joiners) and (overwritten := find_overwritten(update)):
+        joiners = _join(update, gc, None, overwritten)
+        ranges = {entry.client: list(pairs(entry.ranges)) for entry in update.deletes}
+        for client, clocks in overwritten.items():
+            ranges.setdefault(client, []).extend((clock, clock + 1) for clock in clocks)
+        deletes = encode_delete_set(ranges)
+    pieces = [encode_var_uint(len(joiners))]
+    for joiner in joiners:
+        pieces += joiner.encode()
+    pieces.append(deletes)
+    compacted = b"".join(pieces)
+    # The index is made by reading the result again, so a result that clients would refuse raises here.
+    return Compacted(compacted, encode_index(compacted))
+
+
+def _join(
+    update: Update, gc: bool, keyed: dict[int, list[int]] | None, overwritten: Mapping[int, list[int]] = _NONE
+) -> list[_Joiner]:
+    """Rewrite all struct lists; ``keyed`` are the clocks under a key, ranges of each client, if the info bytes lie.
+
+    ``overwritten`` are clocks, ascending, that are deleted too.
+    """
     deletes = {entry.client: entry for entry in update.deletes}
     joiners: list[_Joiner] = []
     for section in update.sections:
         if not joiners or joiners[-1].client != section.client:
             entry = deletes.get(section.client)
-            joiners.append(_Joiner(data, section, _ranges(entry), gc))
+            under = None if keyed is None else keyed.get(section.client, [])
+            joiners.append(
+                _Joiner(update.data, section, _ranges(entry, overwritten.get(section.client, ())), gc, under)
+            )
         joiners[-1].add(section)
-    pieces = [encode_var_uint(len(joiners))]
+    return joiners
+
+
+def _lies(joiners: list[_Joiner]) -> bool:
+    """Tell whether a struct does not say that it lies under a key, although what it refers to does."""
+    keyed = {joiner.client: joiner.keyed for joiner in joiners if joiner.keyed}
+    if not keyed:
+        return False
     for joiner in joiners:
-        pieces += joiner.encode()
-    pieces.append(data[update.deletes_start :])
-    collected = b"".join(pieces)
-    # The index is made by reading the result again, so a result that clients would refuse raises here.
-    return Collected(collected, encode_index(collected))
+        if joiner.lies:
+            return True
+        for client, clock in joiner.references:
+            ranges = keyed.get(client)
+            if ranges and bisect_right(ranges, clock) & 1:
+                return True
+    return False
 
 
-def _ranges(entry: Deletes | None) -> list[tuple[int, int]]:
-    """Return a client's deleted ranges as (start, end), ascending and merged, with a last one that is never reached."""
-    merged: list[tuple[int, int]] = []
-    if entry is not None:
-        ranges = entry.ranges
-        for start, length in sorted(zip(ranges[::2], ranges[1::2], strict=True)):
-            if merged and start <= merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(merged[-1][1], start + length))
-            else:
-                merged.append((start, start + length))
+def _find_keyed(update: Update) -> dict[int, list[int]]:
+    """Find what lies under a key as yjs does: at its parent a struct says so itself, else what it refers to does.
+
+    Returns ranges of clocks of each client: start, end, start, end ..., merged. Its time is linear in the structs, for
+    a document in which somebody lied may hold nothing but lies.
+    """
+    starts: dict[int, list[int]] = {}
+    # Of each struct: whether it lies under a key, or the id that says it.
+    says: dict[int, list[bool | tuple[int, int]]] = {}
+    for section in update.sections:
+        begins = starts.setdefault(section.client, [])
+        found = says.setdefault(section.client, [])
+        for struct in walk(update.data, section.start, section.stop, section.clock):
+            begins.append(struct.clock)
+            found.append(struct.origin or struct.right or struct.info & 32 > 0)
+    keyed: dict[int, list[int]] = {}
+    for client, found in says.items():
+        ranges = keyed[client] = []
+        for at, said in enumerate(found):
+            passed: list[tuple[list[bool | tuple[int, int]], int]] = []
+            there, behind = found, at
+            while not isinstance(said, bool):
+                # Until it is known: two that wait for each other lie under nothing.
+                there[behind] = False
+                passed.append((there, behind))
+                other, clock = said
+                behind = bisect_right(starts.get(other, []), clock) - 1
+                if behind < 0:
+                    said = False  # it is not there: the update is no whole document
+                else:
+                    there = says[other]
+                    said = there[behind]
+            for there, behind in passed:
+                there[behind] = said
+            if said:
+                start = starts[client][at]
+                end = starts[client][at + 1] if at + 1 < len(found) else _NEVER
+                if ranges and ranges[-1] == start:
+                    ranges[-1] = end
+                else:
+                    ranges += (start, end)
+    return keyed
+
+
+def _ranges(entry: Deletes | None, more: Sequence[int]) -> list[tuple[int, int]]:
+    """Return a client's deleted ranges as (start, end), ascending and merged, with a last one that is never reached.
+
+    ``more`` are single clocks that are deleted too.
+    """
+    merged = merge_ranges([*(pairs(entry.ranges) if entry is not None else ()), *((at, at + 1) for at in more)])
     merged.append((_NEVER, _NEVER))
     return merged
 
@@ -101,20 +195,30 @@ class _Joiner:
     The open struct is the last one, to which the next may be joined: ``_head`` is its info byte, origins and
     parent, ``_right`` its right origin as written, ``_parts`` its content behind the count or size, ``_length`` its
     clocks (the sum, where the content is nothing else).
+
+    ``keyed`` are the ranges of clocks whose structs say that they lie under a key. ``references`` are the ids to which
+    those refer that do not say so; ``lies`` tells that one of these goes on where one under a key ends. `_lies` looks
+    at them. If there is ``_under``, ranges of clocks, it is these that lie under a key, whatever the structs say.
     """
 
     __slots__ = (
         "_count", "_data", "_gc", "_head", "_kind", "_length", "_out", "_own", "_parts", "_ranges", "_right", "_start",
-        "client",
+        "_under", "client", "keyed", "lies", "references",
     )  # fmt: skip
 
-    def __init__(self, data: bytes, section: Section, ranges: list[tuple[int, int]], gc: bool) -> None:
+    def __init__(
+        self, data: bytes, section: Section, ranges: list[tuple[int, int]], gc: bool, under: list[int] | None
+    ) -> None:
         self.client = section.client
         self._data = data
         self._gc = gc
         self._own = encode_var_uint(section.client)
         self._start = section.clock
         self._ranges = ranges
+        self._under = under
+        self.keyed: list[int] = []
+        self.lies = False
+        self.references: list[tuple[int, int]] = []
         self._out: list[bytes] = []
         self._count = 0
         self._kind = -1
@@ -171,6 +275,10 @@ class _Joiner:
         ranges = iter(self._ranges)
         gone_from, gone_to = next(ranges)
         was_deleted = False  # the clock before this struct; only asked with gc off
+        was_keyed = False  # the struct before this one
+        under = self._under
+        keyed_ranges = self.keyed
+        references = self.references
         for _ in range(section.count):
             begin = pos
             info = data[pos]
@@ -187,8 +295,10 @@ class _Joiner:
                     self._open(GC, b"\0", b"", length, b"")
                 clock += length
                 was_deleted = True
+                was_keyed = False
                 continue
             follows = False
+            keyed = info & 32 > 0
             if info & 128:
                 if data.startswith(own, pos):
                     pos += own_size
@@ -197,9 +307,18 @@ class _Joiner:
                     if value > 127:
                         value, pos = read_var_uint(data, pos - 1)
                     follows = value == clock - 1
+                    if not keyed and not follows:
+                        references.append((self.client, value))
                 else:
-                    _, pos = read_var_uint(data, pos)
-                    _, pos = read_var_uint(data, pos)
+                    other, pos = read_var_uint(data, pos)
+                    value, pos = read_var_uint(data, pos)
+                    if not keyed:
+                        references.append((other, value))
+            elif info & 64 and not keyed:
+                other, value = read_var_uint(data, pos)
+                references.append((other, read_var_uint(data, value)[0]))
+            if was_keyed and follows and not keyed:
+                self.lies = True
             right_from = pos
             if info & 64:
                 if data.startswith(own, pos):
@@ -245,6 +364,14 @@ class _Joiner:
                 values = pos
                 pos = _behind_single(data, pos, kind)
             end = clock + length
+            if under is not None:
+                keyed = bisect_right(under, clock) & 1 > 0
+            elif keyed:
+                if keyed_ranges and keyed_ranges[-1] == clock:
+                    keyed_ranges[-1] = end
+                else:
+                    keyed_ranges += (clock, end)
+            was_keyed = keyed
 
             while gone_to <= clock:
                 gone_from, gone_to = next(ranges)
@@ -252,19 +379,17 @@ class _Joiner:
             if deleted and end <= gone_to and gc:
                 kind = DELETED
                 values = pos
-            elif gc and gone_from < end and kind != DELETED:
+            elif gc and gone_from < end and kind != DELETED and not keyed:
                 # Covered in part, and a string or a list of values, as the others have one clock.
                 self._split(info, kind, clock, length, content, right_from, right_to, begin, values, pos)
                 clock = end
                 continue
 
-            if kind in _JOINABLE:
-                # A key's values replace each other: two of them that live are never one (yjs deletes the former).
+            if kind in _JOINABLE and (kind == DELETED or not keyed):
                 if (
                     follows
                     and kind == self._kind
                     and data[right_from:right_to] == self._right
-                    and (kind == DELETED or not info & 32)
                     and (gc or deleted == was_deleted)
                 ):
                     self._length += length
@@ -323,12 +448,7 @@ class _Joiner:
                     part, values = self._values(kind, values, until - at)
             if gone and kind != STRING:
                 _, values = self._values(kind, values, until - at)
-            if (
-                follows
-                and piece_kind == self._kind
-                and right == self._right
-                and (piece_kind == DELETED or not info & 32)
-            ):
+            if follows and piece_kind == self._kind and right == self._right:
                 self._length += until - at
                 if part:
                     self._parts.append(part)

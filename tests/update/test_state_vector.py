@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 
 from collab.errors import DecodeError
 from collab.protocol.lib0 import MAX_SAFE_INTEGER, encode_var_uint
-from collab.protocol.update.state_vector import decode_state_vector, encode_state_vector, list_pairs
+from collab.update.slices import at_once
+from collab.update.state_vector import (
+    decode_in_slices,
+    decode_pairs,
+    decode_state_vector,
+    encode_in_slices,
+    encode_state_vector,
+    list_pairs,
+    split_pairs,
+)
 from tests.support.build import lines, reader_of, session
+from tests.support.needs import size
 
 NUMBERS = st.integers(0, MAX_SAFE_INTEGER) | st.sampled_from((0, 127, 128, 2**14 - 1, 2**14, 2**49 - 1, 2**49))
 VECTORS = st.dictionaries(NUMBERS, NUMBERS, max_size=8)
@@ -68,6 +78,9 @@ def test_what_pycrdt_writes(seed: int) -> None:
 def test_other_bytes_are_refused(encoded: str) -> None:
     with pytest.raises(DecodeError):
         decode_state_vector(bytes.fromhex(encoded))
+    with pytest.raises(DecodeError):
+        pairs = [client + clock for block in split_pairs(bytes.fromhex(encoded)) for client, clock in block]
+        decode_pairs(pairs)  # finds a client that is there twice
 
 
 @given(VECTORS.filter(bool), st.data())
@@ -79,7 +92,7 @@ def test_no_truncation_and_no_addition_passes(vector: dict[int, int], draw: st.D
         decode_state_vector(encoded + draw.draw(st.binary(min_size=1, max_size=4)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=size(300, small=50))
 @given(st.binary(max_size=20))
 def test_noise_raises_nothing_but_decode_errors(data: bytes) -> None:
     try:
@@ -93,7 +106,7 @@ def test_noise_raises_nothing_but_decode_errors(data: bytes) -> None:
 @pytest.mark.parametrize("count", [2**24, 2**26, 2**29, 2**53 - 1])
 @pytest.mark.parametrize("rest", [b"", b"\0", b"\5\1", b"\xff" * 1_000_000])
 def test_a_count_allocates_nothing(count: int, rest: bytes) -> None:
-    """C8: 4 bytes took a gigabyte in yrs."""
+    """C8 in docs/decisions/0002: 4 bytes took a gigabyte in yrs."""
     data = encode_var_uint(count) + rest
     tracemalloc.start()
     try:
@@ -107,12 +120,41 @@ def test_a_count_allocates_nothing(count: int, rest: bytes) -> None:
 
 def test_endless_numbers_are_not_read_twice() -> None:
     """C6: quadratic reading of this would not end."""
-    for data in (b"\xff" * 5_000_000 + b"\1", b"\1" + b"\xff" * 5_000_000 + b"\1", b"\1\5" + b"\x80" * 5_000_000):
+    many = size(5_000_000, small=1_000_000)
+    for data in (b"\xff" * many + b"\1", b"\1" + b"\xff" * many + b"\1", b"\1\5" + b"\x80" * many):
         with pytest.raises(DecodeError):
             decode_state_vector(data)
+
+
+def test_in_blocks_the_pairs_are_the_same() -> None:
+    encoded = encode_state_vector({client: client % 300 for client in range(1_200)})
+    blocks = list(split_pairs(encoded))
+    assert [len(block) for block in blocks] == [500, 500, 200]
+    assert [client + clock for block in blocks for client, clock in block] == list_pairs(encoded)
+    assert list(split_pairs(b"\0")) == []
 
 
 def test_50_000_clients_are_split_without_a_loop() -> None:
     encoded = encode_state_vector({client: client & 127 for client in range(50_000)})
     assert lines(lambda: list_pairs(encoded)) < 100
     assert len(list_pairs(encoded)) == 50_000
+
+
+@given(VECTORS)
+def test_in_slices_it_is_the_same(vector: dict[int, int]) -> None:
+    encoded = encode_state_vector(vector)
+    assert at_once(encode_in_slices(vector)) == encoded
+    assert at_once(decode_in_slices(encoded)) == vector
+
+
+def test_many_clients_are_decoded_and_encoded_in_slices_and_none_may_be_there_twice() -> None:
+    vector = {client * 7_919 % 100_003: client for client in range(1, 5_000)}
+    encoded = encode_state_vector(vector)
+    assert at_once(encode_in_slices(vector)) == encoded and at_once(decode_in_slices(encoded)) == vector
+    assert len(list(decode_in_slices(encoded))) >= 10 and len(list(encode_in_slices(vector))) >= 9
+    count, pairs = encode_var_uint(len(vector) + 1), encoded[len(encode_var_uint(len(vector))) :]
+    for again in (pairs[:2], encode_var_uint(max(vector)) + b"\x7f"):
+        with pytest.raises(DecodeError):
+            at_once(decode_in_slices(count + pairs + again))
+    with pytest.raises(DecodeError, match="as many clients"):
+        at_once(decode_in_slices(encoded[:-1]))

@@ -8,17 +8,23 @@ two vectors have in common is compared as bytes, never decoded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Final
 
 from collab.errors import DecodeError
 from collab.protocol.lib0 import encode_var_uint, read_var_uint
+from collab.update.region import descending
 
 StateVector = dict[int, int]
 
 # A varUint as `lib0.read_var_uint` takes it: at most 2^53-1, in no more bytes than needed.
 _NUMBER: Final = rb"(?:[\x00-\x7f]|[\x80-\xff]{1,6}[\x01-\x7f]|[\x80-\xff]{7}[\x01-\x0f])"
 _PAIR: Final = re.compile(_NUMBER + _NUMBER, re.DOTALL)
+_SPLIT: Final = re.compile(b"(%b)(%b)" % (_NUMBER, _NUMBER), re.DOTALL)
+_BLOCK: Final = re.compile(b"(?:%b%b){1,500}" % (_NUMBER, _NUMBER), re.DOTALL)
+
+# Clients that are encoded between two yields.
+_SLICE: Final = 500
 
 
 def list_pairs(data: bytes) -> list[bytes]:
@@ -36,6 +42,29 @@ def list_pairs(data: bytes) -> list[bytes]:
     if sum(map(len, pairs)) != len(data) - pos:
         raise DecodeError("the state vector holds more than its pairs")
     return pairs
+
+
+def split_pairs(data: bytes) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Split a v1 state vector into its encoded clients and clocks, up to 500 of them at a time.
+
+    Raises DecodeError, at the latest behind the last of them, when the bytes are not exactly the pairs that their count
+    declares. A client that is there twice is left to the caller.
+    """
+    left, pos = read_var_uint(data, 0)
+    if left * 2 > len(data) - pos:
+        raise DecodeError("the state vector declares more clients than it has bytes for")
+    while pos < len(data):
+        block = _BLOCK.match(data, pos)
+        if block is None:
+            raise DecodeError("the state vector does not hold as many clients as it declares")
+        pairs: list[tuple[bytes, bytes]] = _SPLIT.findall(block.group())
+        left -= len(pairs)
+        if left < 0:
+            break
+        yield pairs
+        pos = block.end()
+    if left:
+        raise DecodeError("the state vector does not hold as many clients as it declares")
 
 
 def decode_pairs(pairs: Iterable[bytes]) -> StateVector:
@@ -66,4 +95,32 @@ def encode_state_vector(vector: Mapping[int, int]) -> bytes:
     for client in sorted(vector, reverse=True):
         parts.append(encode_var_uint(client))
         parts.append(encode_var_uint(vector[client]))
+    return b"".join(parts)
+
+
+def decode_in_slices(data: bytes) -> Generator[None, None, StateVector]:
+    """Decode a v1 state vector in a generator that yields about every millisecond.
+
+    Raises DecodeError as `split_pairs`, and when a client is named twice.
+    """
+    vector: StateVector = {}
+    named = 0
+    for pairs in split_pairs(data):
+        for client, clock in pairs:
+            vector[read_var_uint(client, 0)[0]] = read_var_uint(clock, 0)[0]
+        named += len(pairs)
+        if len(vector) < named:
+            raise DecodeError("the state vector names a client twice")
+        yield
+    return vector
+
+
+def encode_in_slices(vector: Mapping[int, int]) -> Generator[None, None, bytes]:
+    """Encode a state vector, clients descending, in a generator that yields about every millisecond."""
+    parts = [encode_var_uint(len(vector))]
+    order = yield from descending(vector)
+    for number, client in enumerate(order, 1):
+        parts += (encode_var_uint(client), encode_var_uint(vector[client]))
+        if number % _SLICE == 0:
+            yield
     return b"".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 
 import pytest
@@ -9,11 +10,11 @@ import pytest
 from collab.engine.document import Document, at_once
 from collab.errors import DecodeError, UpdateError
 from collab.protocol.lib0 import encode_var_uint
-from collab.protocol.update.collect import collect
-from collab.protocol.update.index import encode_index, open_index
-from collab.protocol.update.join import join_updates
-from collab.protocol.update.reader import read_update
-from collab.protocol.update.state_vector import decode_state_vector, encode_state_vector
+from collab.update.compact import compact
+from collab.update.index import encode_index, index_update, open_index
+from collab.update.merge import merge_updates
+from collab.update.reader import Update, read_update
+from collab.update.state_vector import decode_state_vector, encode_state_vector
 from tests.support.build import gc, item, lines, section, session, skip, text, update
 
 
@@ -36,22 +37,22 @@ LONG = update(
 
 
 def same(one: Document, other: Document) -> None:
-    assert one.encode() == other.encode()
-    vector = one.state_vector()
-    assert vector == other.state_vector()
+    assert one.encode_state_as_update() == other.encode_state_as_update()
+    vector = one.encode_state_vector()
+    assert vector == other.encode_state_vector()
     clocks = decode_state_vector(vector)
     for share in (0.0, 0.3, 0.7, 1.0):
         theirs = encode_state_vector({client: int(clock * share) for client, clock in clocks.items()})
-        assert one.step2(theirs) == other.step2(theirs)
+        assert one.encode_state_as_update(theirs) == other.encode_state_as_update(theirs)
     for client, clock in clocks.items():
         for at in range(0, clock, max(1, clock // 9)):
             theirs = encode_state_vector({client: at})
-            assert one.step2(theirs) == other.step2(theirs)
+            assert one.encode_state_as_update(theirs) == other.encode_state_as_update(theirs)
 
 
-@pytest.mark.parametrize("data", [*(join_updates(session(seed)) for seed in range(5)), LONG, b"\0\0"])
+@pytest.mark.parametrize("data", [*(merge_updates(session(seed)) for seed in range(5)), LONG, b"\0\0"])
 def test_opening_by_index_equals_reading(data: bytes) -> None:
-    whole = by_reading(data).encode()
+    whole = by_reading(data).encode_state_as_update()
     assert whole == data
     opened = by_index(data)
     same(opened, by_reading(data))
@@ -64,12 +65,15 @@ def test_opening_by_index_equals_reading(data: bytes) -> None:
 def test_rows_behind_a_collected_snapshot(seed: int, share: float) -> None:
     log = session(seed, edits=80)
     kept = int(len(log) * share)
-    collected = collect(by_reading(*log[:kept]).encode())
-    opened = at_once(Document.load(collected.data, collected.index, log[kept:]))
-    same(opened, at_once(Document.load(collected.data, None, log[kept:])))
-    assert opened.state_vector() == by_reading(*log).state_vector()
+    compacted = compact(by_reading(*log[:kept]).encode_state_as_update())
+    opened = at_once(Document.load(compacted.data, compacted.index, log[kept:]))
+    same(opened, at_once(Document.load(compacted.data, None, log[kept:])))
+    assert opened.encode_state_vector() == by_reading(*log).encode_state_vector()
     # Rows that the snapshot covers do no harm.
-    assert at_once(Document.load(collected.data, collected.index, log)).encode() == opened.encode()
+    assert (
+        at_once(Document.load(compacted.data, compacted.index, log)).encode_state_as_update()
+        == opened.encode_state_as_update()
+    )
 
 
 def test_opening_reads_no_struct() -> None:
@@ -78,7 +82,7 @@ def test_opening_reads_no_struct() -> None:
     # And a diff reads the stretch in which it cuts.
     document = by_index(LONG)
     theirs = encode_state_vector({900: 6_001, 5: 5_000, 1: 4})
-    assert lines(lambda: document.step2(theirs)) < 40_000
+    assert lines(lambda: document.encode_state_as_update(theirs)) < 40_000
     assert lines(lambda: list(read_update(LONG).sections)) > 100_000
 
 
@@ -121,7 +125,9 @@ def test_what_is_not_written_canonically_has_no_index(data: bytes) -> None:
 def test_a_document_that_is_not_written_canonically_is_opened_all_the_same() -> None:
     data = update(section(5, 0, text("abc")), section(6, 0, text("d")), gone={5: [(2, 1), (0, 1), (1, 1)]})
     document = at_once(Document.load(data, encode_index(data), []))
-    assert document.encode() == update(section(6, 0, text("d")), section(5, 0, text("abc")), gone={5: [(0, 3)]})
+    assert document.encode_state_as_update() == update(
+        section(6, 0, text("d")), section(5, 0, text("abc")), gone={5: [(0, 3)]}
+    )
 
 
 def test_an_index_of_another_format_is_not_used() -> None:
@@ -143,9 +149,31 @@ def test_an_index_of_another_snapshot_is_refused() -> None:
     with pytest.raises(DecodeError):
         open_index(LONG + b"\0", encode_index(LONG))
     packed = zlib.decompress(encode_index(LONG)[1:])
-    for changed in (packed + bytes(16), packed[:-4], packed[:8] + b"\4" + packed[9:]):
+    # The size of the first client's section follows the head, three client IDs and three ends.
+    size = 5 * 8 + 3 * 8 + 3 * 4
+    other_size = packed[:size] + bytes((packed[size] ^ 1,)) + packed[size + 1 :]
+    for changed in (packed + bytes(16), packed[:-4], packed[:8] + b"\4" + packed[9:], other_size):
         with pytest.raises(DecodeError):
             open_index(LONG, b"\1" + zlib.compress(changed))
+
+
+def test_an_update_past_4_gib_has_no_index() -> None:
+    """Its offsets are kept in four bytes. No such update is at hand, and nothing but its length is looked at."""
+    assert index_update(Update(range(1 << 32))) == b""  # type: ignore[arg-type]
+    assert index_update(read_update(b"\0\0")) != b""
+
+
+def test_an_index_is_stored_in_the_same_order_of_bytes_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    little = zlib.decompress(encode_index(LONG)[1:])
+    with monkeypatch.context() as there:
+        there.setattr(sys, "byteorder", "big")
+        # A machine of the other kind swaps what it stores; this one stored the ends as it has them.
+        turned = encode_index(LONG)
+        opened = open_index(LONG, turned)
+    ends = slice(5 * 8 + 3 * 8, 5 * 8 + 3 * 8 + 4)
+    assert zlib.decompress(turned[1:])[ends] == little[ends][::-1]
+    assert opened is not None
+    assert (opened.end(900), opened.end(5), opened.end(7)) == (8_000, 5_000, 0)
 
 
 def test_an_index_is_small() -> None:
