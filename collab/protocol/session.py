@@ -1,21 +1,22 @@
 """The life of one client on one document.
 
 Strategy: every transition is a row of TRANSITIONS. An event with no row in the current state is
-a programming error, so nothing here decides by ``if``. The table knows no bytes, sockets or time;
-both wire protocols drive the same one: y-websocket shows its token while it connects, so it passes
-through the first states at once; a Hocuspocus client sends it as a message, may be denied, and may
-show another one on the same socket. Beside its state a session counts the questions that the
-server has put to the client (SyncStep1) and the answers (SyncStep2), because rule 4 of asking back
-(``Room``) turns on whether one is open.
+a defect of ours, so nothing here decides by ``if``. The table knows no bytes, sockets or time;
+both wire protocols drive the same one: a y-websocket client shows its token while it connects; a
+Hocuspocus client sends it as a message, may be denied, and may show another one on the same socket.
+Beside its state a session counts the questions that the server has put to the client (SyncStep1)
+and the answers (SyncStep2), because asking back (docs/decisions/0003) turns on whether one is open.
 """
 
 from __future__ import annotations
 
+from array import array
 from enum import Enum
 from typing import ClassVar
 
-from collab.errors import ProtocolError
+from collab.errors import InvalidTransition
 from collab.protocol.awareness import User
+from collab.protocol.versions import Versions
 
 
 class State(Enum):
@@ -27,6 +28,9 @@ class State(Enum):
     JOINING = "joining"  # the document is being opened; nothing is read from the client yet
     LIVE = "live"  # gets every frame of the room
     LAGGING = "lagging"  # reads too slowly: gets no live frames until one catch-up brings it level
+    RECEIVING = (
+        "receiving"  # gets what its line cannot take at once, and no updates until it is level; awareness passes
+    )
     CLOSED = "closed"
 
 
@@ -38,6 +42,7 @@ class Event(Enum):
     DENIED = "denied"
     OPENED = "opened"
     LAGGED = "lagged"
+    RECEIVES = "receives"
     CAUGHT_UP = "caught up"
     ENDED = "ended"
 
@@ -54,9 +59,13 @@ TRANSITIONS: dict[tuple[State, Event], State] = {
     (State.JOINING, Event.DENIED): State.DENIED,
     (State.JOINING, Event.ENDED): State.CLOSED,
     (State.LIVE, Event.LAGGED): State.LAGGING,
+    (State.LIVE, Event.RECEIVES): State.RECEIVING,
     (State.LIVE, Event.ENDED): State.CLOSED,
     (State.LAGGING, Event.CAUGHT_UP): State.LIVE,
+    (State.LAGGING, Event.RECEIVES): State.RECEIVING,
     (State.LAGGING, Event.ENDED): State.CLOSED,
+    (State.RECEIVING, Event.CAUGHT_UP): State.LIVE,
+    (State.RECEIVING, Event.ENDED): State.CLOSED,
 }
 
 
@@ -68,7 +77,22 @@ class Access(Enum):
     ADMIN = "admin"  # writes, and manages the document over HTTP; so ask "is READ", never "is WRITE"
 
 
-class Session:
+class Owner:
+    """The owner of awareness states in a room: a session of this node, or another node with all of its sessions.
+
+    Attributes:
+        awareness: the awareness states it owns, by client ID, with their size in bytes.
+        user: who its awareness states say it is; None leaves that to the client.
+    """
+
+    __slots__ = ("awareness", "user")
+
+    def __init__(self) -> None:
+        self.awareness: dict[int, int] | None = None  # made when needed: most of a crowd only reads
+        self.user: User | None = None
+
+
+class Session(Owner):
     """One client on one document.
 
     Attributes:
@@ -77,33 +101,60 @@ class Session:
         state: where it stands; change it only through ``on``.
         access: what its client may do; it may change while the session lives.
         author: who the client is, as the journal records it; None while nobody has said.
-        user: who its awareness states say it is; None leaves that to the client.
         asked, answered: SyncStep1 sent to the client, SyncStep2 received from it.
         blocked: the (client, clock) that a SyncStep2 referred to and the room still lacks.
-        held: what became of its updates from the first on that is not whole yet; None while there is none.
-        awareness: the awareness states it owns, by client ID, with their size in bytes.
+        held: what became of its updates from the first on of which its next SyncStep2 has to tell; None while there is
+            none. An array has the ranges that are in no row yet and that it has to hold, as kind, client, start, end.
+        unseen: it was told that its presence is not shown; until something of it is shown again.
+        known: while its client is sent a document in pieces, what that has told that it has, as a state vector: it says
+            so by its SyncStep1, and by all that it sends. None at other times.
+        versions: what it asks about its own versions; None for the clients that do not.
+        strange: it has sent something beyond ``known`` that the room had already, so it has another source.
+        address: what its client's address counts as; None for one that many may share.
+        own: the client ID that is its client's own: the first one that it has shown, or claimed; None before.
+        returned: its client was found to have come back.
+        quiet: its client takes a new clock when it is told ``null`` for its own ID, and says so only when it is asked.
+        queried: it was asked so, and has not said yet what it shows.
     """
 
     acknowledges: ClassVar[bool] = False
     stateless: ClassVar[bool] = False
 
-    __slots__ = ("access", "answered", "asked", "author", "awareness", "blocked", "held", "state", "user")
+    __slots__ = (
+        "access",
+        "address",
+        "answered",
+        "asked",
+        "author",
+        "blocked",
+        "held",
+        "known",
+        "own",
+        "queried",
+        "quiet",
+        "returned",
+        "state",
+        "strange",
+        "unseen",
+        "versions",
+    )
 
     def __init__(self) -> None:
+        super().__init__()
         self.state = State.ARRIVED
         self.access = Access.WRITE
         self.author: str | None = None
-        self.user: User | None = None
         self.asked = 0
         self.answered = 0
         self.blocked: tuple[int, int] | None = None
-        self.held: list[bool] | None = None
-        self.awareness: dict[int, int] | None = None  # made when needed: most of a crowd only reads
-
-    def admit(self, access: Access, author: str | None) -> None:
-        """Go from ``ARRIVED`` or ``DENIED`` to ``JOINING``: its token was looked at before and is good."""
-        self.on(Event.PRESENTED)
-        self.grant(access, author)
+        self.held: list[bool | array[int]] | None = None
+        self.unseen = False
+        self.known: dict[int, int] | None = None
+        self.strange = False
+        self.versions: Versions | None = None
+        self.address: str | None = None
+        self.own: int | None = None
+        self.returned = self.quiet = self.queried = False
 
     def grant(self, access: Access, author: str | None) -> None:
         """Note what the client may do, now that its token is found good."""
@@ -120,9 +171,9 @@ class Session:
         """Go where TRANSITIONS leads.
 
         Raises:
-            ProtocolError: the event has no row in this state.
+            InvalidTransition: the event has no row in this state.
         """
         try:
             self.state = TRANSITIONS[self.state, event]
         except KeyError:
-            raise ProtocolError(f"a session that is {self.state.value} cannot be {event.value}") from None
+            raise InvalidTransition(f"a session that is {self.state.value} cannot be {event.value}") from None

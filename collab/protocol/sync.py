@@ -1,7 +1,7 @@
 """The sync messages of y-protocols: what both wire protocols carry about the document itself.
 
 Strategy: a message is a named tuple of the bytes that matter; decoding only splits lengths, so
-the update inside is still unread (``collab.protocol.update`` reads it). The three kinds are those
+the update inside is still unread (``collab.update`` reads it). The three kinds are those
 of y-protocols ``sync.js``::
 
     SyncStep1   00 varbytes(state vector)   "send me what I lack"
@@ -73,3 +73,19 @@ def encode_sync(message: SyncMessage) -> bytes:
     kind = UPDATE if type(message) is SyncUpdate else STEP2 if type(message) is SyncStep2 else STEP1
     payload = message[0]
     return b"%c%b%b" % (kind, encode_var_uint(len(payload)), payload)
+
+
+def encode_sync_head(kind: type[SyncStep2] | type[SyncUpdate], size: int) -> bytes:
+    """Encode what stands in a sync message of this kind before an update of ``size`` bytes, which ends it."""
+    return b"%c%b" % (UPDATE if kind is SyncUpdate else STEP2, encode_var_uint(size))
+
+
+def is_update(data: bytes, pos: int) -> bool:
+    """Tell whether the sync message at ``pos`` brings an update."""
+    return data[pos : pos + 1] in (b"\x01", b"\x02")
+
+
+def describe_sync(data: bytes, pos: int) -> str:
+    """Name the kind of the sync message at ``pos``, for a log; nothing of it is checked."""
+    kind = data[pos] if pos < len(data) else -1
+    return {STEP1: "SyncStep1", STEP2: "SyncStep2", UPDATE: "SyncUpdate"}.get(kind, "unknown sync message")

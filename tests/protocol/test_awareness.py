@@ -1,23 +1,32 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collab.errors import DecodeError
+from collab.errors import DecodeError, LimitExceeded
 from collab.protocol.awareness import (
     EMPTY_AWARENESS_UPDATE,
+    MAX_CLOCK,
     Entry,
     User,
     check_state,
     decode_awareness,
+    decode_awareness_in_slices,
+    decode_first_entry,
     encode_awareness,
+    encode_entry,
+    is_far_ahead,
     is_newer,
+    join_entries,
+    newest_entries,
     stamp_user,
 )
+from tests.support.build import lines
 
 numbers = st.integers(0, 2**53 - 1)
 entries = st.lists(st.builds(Entry, numbers, numbers, st.binary(max_size=40)), max_size=5)
@@ -31,6 +40,61 @@ def test_the_bytes_are_those_of_y_protocols() -> None:
 @given(entries)
 def test_round_trip(update: list[Entry]) -> None:
     assert decode_awareness(encode_awareness(update)) == update
+
+
+@given(entries)
+def test_entries_that_are_encoded_one_by_one_make_the_same_update(update: list[Entry]) -> None:
+    assert join_entries([encode_entry(*entry) for entry in update]) == encode_awareness(update)
+
+
+def in_slices(payload: bytes, most: int = 1 << 20) -> list[Entry]:
+    work = decode_awareness_in_slices(payload, most)
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            found: list[Entry] = stop.value
+            return found
+
+
+@given(entries)
+def test_reading_in_slices_is_reading(update: list[Entry]) -> None:
+    data = encode_awareness(update)
+    assert in_slices(data) == update
+    for bad in (data[:-1], data + b"\0"):
+        with pytest.raises(DecodeError):
+            in_slices(bad)
+
+
+def test_a_slice_is_bounded_work() -> None:
+    data = encode_awareness(Entry(client, 1, b"1") for client in range(2_000))
+    work = decode_awareness_in_slices(data, 2_000)
+    assert lines(lambda: next(work)) < 30_000
+    assert len(in_slices(data)) == 2_000
+
+
+def test_more_entries_than_wanted_are_not_read() -> None:
+    data = encode_awareness(Entry(client, 1, b"1") for client in range(2_000))
+    assert len(decode_awareness(data, 2_000)) == 2_000
+    for read in (decode_awareness, in_slices):
+        with pytest.raises(LimitExceeded, match="2000 states"):
+            read(data, 1_999)
+
+
+@pytest.mark.parametrize(
+    ("known", "clock", "far"),
+    [
+        (0, MAX_CLOCK, False),
+        (0, MAX_CLOCK + 1, True),
+        (0, 2**53 - 1, True),
+        (5, 2**32, True),
+        (MAX_CLOCK, MAX_CLOCK + 1, False),  # a client that was told the largest clock goes on from there
+        (2**40, 2**40 + (1 << 20), False),
+        (2**40, 2**40 + (1 << 20) + 1, True),
+    ],
+)
+def test_clocks_that_no_client_has_come_to(known: int, clock: int, far: bool) -> None:
+    assert is_far_ahead(known, Entry(1, clock, b"{}")) is far
 
 
 @given(entries)
@@ -153,6 +217,28 @@ def test_a_stamp_takes_the_place_of_every_user_and_of_nothing_else(text: str, st
     assert stamp_user(text.encode(), USER).decode() == stamped.replace("STAMP", f'"user":{ours}')
 
 
+@pytest.mark.parametrize("members", ["", '"user":{"color":"red"},', '"user":1,"user":2,'])
+def test_a_state_of_very_many_members_is_stamped_in_bounded_work(members: str) -> None:
+    """Issue 11: 64 KiB of members, looked through one by one, held the loop for 29 ms."""
+    plain = "{" + members + ",".join(f'"{at}":0' for at in range(5_000)) + "}"
+    hidden = "{" + members + '"\\u0061":1,' + plain[1:]
+    if members.count("user") < 2:
+        stamped: list[bytes] = []
+        assert lines(lambda: stamped.append(stamp_user(plain.encode(), USER))) < 500
+        assert len(json.loads(stamped[0])) == 5_001
+    same = "{" + ",".join(['"user":{}'] * 5_000) + "}"
+    for text in (hidden, same, plain)[: 2 + (members.count("user") > 1)]:
+        refuse(text)
+        assert lines(partial(refuse, text)) < 60_000
+    few = "{" + members + '"\\u0061":1,' + ",".join(f'"{at}":0' for at in range(900)) + "}"
+    assert len(json.loads(stamp_user(few.encode(), USER))) == 902
+
+
+def refuse(text: str) -> None:
+    with pytest.raises(DecodeError, match="members"):
+        stamp_user(text.encode(), USER)
+
+
 def test_what_a_client_shows_of_itself_changes_at_once_and_each_has_its_own_name() -> None:
     for color in ("red", "blue", "x" * 2_000):
         for user in (USER, User("u8", "Bob")):
@@ -176,5 +262,27 @@ def test_stamping_refuses_exactly_what_is_no_json(text: bytes) -> None:
     "text", [b'{"a":1,}', b'{,"a":1}', b'{"a" 1}', b'{"a":1 "b":2}', b'{"a":1}x', b"{a:1}", b"{", b'{"a":NaN}']
 )
 def test_stamping_reads_as_strictly_as_json_parse(text: bytes) -> None:
-    with pytest.raises(DecodeError):
-        stamp_user(text, USER)
+    # The second has something escaped, and is looked through member by member.
+    for state in (text, b'{"\\u0061":1,' + text[1:], text.replace(b'"a"', b'"\\u0061"')):
+        with pytest.raises(DecodeError):
+            stamp_user(state, USER)
+
+
+def test_of_an_update_the_first_entry_can_be_read_alone() -> None:
+    entries = [Entry(7, 3, b'"x"'), Entry(8, 1, b"{}")]
+    payload = encode_awareness(entries)
+    assert decode_first_entry(payload) == (2, entries[0])
+    assert decode_first_entry(payload[:-1]) == (2, entries[0]), "nothing behind it is looked at"
+    assert decode_first_entry(EMPTY_AWARENESS_UPDATE) is None
+    for malformed in (b"", b"\x02\x07\x03\x05abc", payload[:5]):
+        with pytest.raises(DecodeError):
+            decode_first_entry(malformed)
+
+
+def test_of_several_entries_of_a_client_the_newest_is_left_where_the_first_was() -> None:
+    first, other = Entry(7, 1, b"[1]"), Entry(8, 5, b"{}")
+    alone = [first, other]
+    assert newest_entries(alone) is alone
+    assert newest_entries([first, other, Entry(7, 3, b"[3]"), Entry(7, 2, b"[2]")]) == [Entry(7, 3, b"[3]"), other]
+    # At one clock a removal is newer than a state, and no state is newer than a removal.
+    assert newest_entries([first, Entry(7, 1, b"null"), Entry(7, 1, b"[1]")]) == [Entry(7, 1, b"null")]

@@ -10,9 +10,10 @@ and afterwards the client, or the same client come back, is served like any othe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,14 @@ from aiohttp.test_utils import TestServer
 from collab.app import create_app
 from collab.auth.access import AccessRequest, Grant
 from collab.errors import DocumentDeleted, Forbidden
+from collab.hub import catch_up as catch_up_module
+from collab.hub import delivery as delivery_module
+from collab.hub import room as room_module
 from collab.hub.hub import Hub
 from collab.hub.member import Member
 from collab.protocol.session import TRANSITIONS, Access, Event, Session, State
 from collab.settings import Settings
+from collab.transports.sockets.outbox import SocketOutbox
 from tests.support import hocuspocus, wsclient
 from tests.support.hocuspocus import RawHocuspocus
 from tests.support.waiting import eventually
@@ -45,6 +50,9 @@ class Stage:
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._unmeasured: list[Callable[[], object]] = []
+        self._measure = SocketOutbox.measure
         self.deciding, self.opening = asyncio.Event(), asyncio.Event()
         self.open_gates()
         self.fails = False
@@ -86,6 +94,23 @@ class Stage:
     def open_gates(self) -> None:
         self.deciding.set()
         self.opening.set()
+        self._monkeypatch.setattr(SocketOutbox, "measure", self._measure)
+        for done in self._unmeasured:
+            done()
+        self._unmeasured.clear()
+
+    def shut_lines(self) -> None:
+        """Let clients read nothing to its end, until the gates are opened."""
+        self._monkeypatch.setattr(SocketOutbox, "measure", lambda _, done: self._unmeasured.append(done))
+
+    @contextlib.contextmanager
+    def all_is_large(self) -> Iterator[None]:
+        """Take whatever is sent for more than a slow line may take at once."""
+        with self._monkeypatch.context() as patch:
+            patch.setattr(room_module, "LARGE", -1)
+            patch.setattr(catch_up_module, "LARGE", -1)
+            patch.setattr(delivery_module, "LARGE", -1)
+            yield
 
     async def until(self, state: State) -> Member:
         """Wait until the latest session is in this state, and return it."""
@@ -175,12 +200,17 @@ class Client(ABC):
         elif state is State.JOINING:
             stage.opening.clear()
         await self.arrive("deny" if state is State.DENIED else "good")
-        if state in (State.LIVE, State.LAGGING, State.CLOSED):
+        if state in (State.LIVE, State.LAGGING, State.RECEIVING, State.CLOSED):
             await self.joined()
         if state is State.LAGGING:
             # Past a mark below nothing, which the next frame shows, and the outbox never drains to it.
             stage.members[-1].outbox.mark = -1
             await self.send(self.messages["step 1"])
+        if state is State.RECEIVING:
+            stage.shut_lines()
+            with stage.all_is_large():
+                await self.send(self.messages["step 1"])
+                await stage.until(State.RECEIVING)
         if state is State.CLOSED:
             await self.leave()
         self.member = await stage.until(self.held[state])
@@ -212,23 +242,30 @@ class Client(ABC):
 
 
 class YWebSocket(Client):
-    # The token comes with the upgrade: while it is looked at nothing has begun, and then all goes at once.
+    # The token comes with the upgrade, so a session that has shown none yet is never seen.
     held = {
-        State.ARRIVED: State.ARRIVED,
-        State.JOINING: State.ARRIVED,
+        State.AUTHENTICATING: State.AUTHENTICATING,
+        State.JOINING: State.JOINING,
         State.LIVE: State.LIVE,
         State.LAGGING: State.LAGGING,
+        State.RECEIVING: State.RECEIVING,
         State.CLOSED: State.CLOSED,
     }
     rows = frozenset(
         {
             (State.ARRIVED, Event.PRESENTED),
             (State.AUTHENTICATING, Event.GRANTED),
+            (State.AUTHENTICATING, Event.ENDED),
             (State.JOINING, Event.OPENED),
+            (State.JOINING, Event.ENDED),
             (State.LIVE, Event.LAGGED),
+            (State.LIVE, Event.RECEIVES),
             (State.LIVE, Event.ENDED),
             (State.LAGGING, Event.CAUGHT_UP),
+            (State.LAGGING, Event.RECEIVES),
             (State.LAGGING, Event.ENDED),
+            (State.RECEIVING, Event.CAUGHT_UP),
+            (State.RECEIVING, Event.ENDED),
         }
     )
     ends = frozenset({"malformed"})
@@ -424,6 +461,16 @@ async def test_the_protocol_walks_its_rows_and_no_others(stage: Stage, protocol:
                     assert client.raw is not None
                     await client.raw.vanish()
             stage.open_gates()
+    # One that has lagged, and lacks much.
+    async with protocol(stage) as client:
+        await client.hold(State.LAGGING)
+        await client.send(client.messages["update"])
+        with stage.all_is_large():
+            stage.shut_lines()
+            stage.members[-1].outbox.mark = 1 << 20
+            await stage.until(State.RECEIVING)
+        stage.open_gates()
+        await client.edit("served")
     # A document that cannot be opened.
     stage.fails = True
     async with protocol(stage) as client:

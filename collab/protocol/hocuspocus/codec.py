@@ -1,6 +1,7 @@
 """The Hocuspocus protocol: many documents on one socket, one addressed message in one binary frame.
 
-Strategy: a frame is ``varstring(address) varuint(type)`` and a body; the bodies of Sync and Awareness
+Strategy: both directions stand here, so that the server, clients and the load generator use the same code.
+A frame is ``varstring(address) varuint(type)`` and a body; the bodies of Sync and Awareness
 are those of y-protocols. An address is a document's name or, from a provider with ``sessionAwareness``,
 ``name NUL session``; everything to a client goes under the address under which it came. Ping and Pong
 are the exception: one byte, no address.
@@ -23,40 +24,56 @@ The traps that the published clients set are written at the constant or function
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from collab.errors import (
     AccessExpired,
+    AccessNotYet,
     AccessUnavailable,
     AddressError,
+    DamagedDocument,
     DecodeError,
-    InvalidDocumentName,
+    DocumentBusy,
+    DocumentReloaded,
+    InternalError,
+    Kicked,
     LimitExceeded,
     Overloaded,
     PeerTooSlow,
     ServerStopping,
     StoreUnavailable,
 )
-from collab.protocol.awareness import EMPTY_AWARENESS_UPDATE, AwarenessUpdate, QueryAwareness
+from collab.protocol.awareness import EMPTY_AWARENESS_UPDATE, AwarenessUpdate, QueryAwareness, read_awareness
 from collab.protocol.lib0 import encode_var_bytes, encode_var_string, encode_var_uint, read_var_bytes, read_var_uint
-from collab.protocol.session import Access
-from collab.protocol.sync import STEP1, STEP2, SyncUpdate, decode_sync, encode_sync
-from collab.protocol.wire import (
+from collab.protocol.messages import (
     CloseCode,
+    LocalVersion,
     Message,
     PermissionDenied,
     Stateless,
     SyncStatus,
-    check_document_name,
     close_reason,
+)
+from collab.protocol.names import decode_document_name
+from collab.protocol.session import Access
+from collab.protocol.sync import (
+    STEP1,
+    STEP2,
+    SyncStep1,
+    SyncStep2,
+    SyncUpdate,
+    decode_sync,
+    describe_sync,
+    encode_sync,
+    encode_sync_head,
+    is_update,
 )
 
 (SYNC, AWARENESS, AUTH, QUERY_AWARENESS, SYNC_REPLY, STATELESS, BROADCAST_STATELESS, CLOSE, SYNC_STATUS) = range(9)
 PING, PONG = b"\x09", b"\x0a"
 
 _TOKEN, _DENIED, _AUTHENTICATED = 0, 1, 2
+_READ_ONLY = "readonly"
 
 # A name has at most 512 bytes and a session ID a dozen. Within this bound a client is told what is
 # wrong with its address, under that address; past it nothing is sent back that it chose itself.
@@ -70,18 +87,25 @@ _MAX_VERSION_BYTES = 64
 CLOSE_UNREADABLE = CloseCode(4401, "unreadable message: binary frames that begin with a document name")
 CLOSE_UNAUTHENTICATED = CloseCode(4408, "nothing was authenticated in time")
 CLOSE_RESET = CloseCode(4205, "too much was sent before authentication")
-CLOSE_EXPIRED = CloseCode(4501, AccessExpired.public)
 CLOSE_FAILED = CloseCode(4500, "internal error, come back")
 
 # The first class of an error's ancestry that stands here says how the socket is closed so that the
-# provider comes back. An error without a class here is one document's affair: PermissionDenied.
+# provider comes back: every error that is ``retryable`` has one, for providers never ask again after PermissionDenied.
+# An error without a class here is one document's affair, and final: PermissionDenied.
 CLOSE_CODES: dict[type[BaseException], int] = {
     AddressError: 4401,
+    InternalError: 4500,
     Overloaded: 1013,
     PeerTooSlow: 4508,
     ServerStopping: 1012,
     StoreUnavailable: 1013,
+    DamagedDocument: 1013,
     AccessUnavailable: 1013,
+    AccessNotYet: 1013,
+    DocumentReloaded: 4502,
+    Kicked: 4503,
+    AccessExpired: 4501,
+    DocumentBusy: 1013,
 }
 
 
@@ -109,6 +133,11 @@ def close_code(error: BaseException) -> CloseCode | None:
     return None if code is None else CloseCode(code, close_reason(error))
 
 
+def socket_close_code(error: BaseException) -> CloseCode:
+    """Return the close code for an error that is not about one session, whatever its class."""
+    return close_code(error) or (CLOSE_RESET if isinstance(error, LimitExceeded) else CLOSE_FAILED)
+
+
 def read_address(frame: bytes) -> tuple[bytes, int]:
     """Return the address of a frame as UTF-8 bytes, and the position of the type behind it.
 
@@ -131,13 +160,9 @@ def document_name(address: bytes) -> str:
     """Return the document name in an address: all of it, or what stands before its NUL.
 
     Raises:
-        InvalidDocumentName: empty, blank, longer than 512 bytes; also a session part without a name.
+        InvalidDocumentName: see ``check_document_name``; also a session part without a name.
     """
-    name = address.decode().partition("\0")[0]
-    if not name.strip():
-        raise InvalidDocumentName("blank document name")
-    check_document_name(name)
-    return name
+    return decode_document_name(address.partition(b"\0")[0])
 
 
 def message_type(frame: bytes, pos: int) -> int:
@@ -164,6 +189,16 @@ def is_step2(frame: bytes, pos: int) -> bool:
     return frame[pos : pos + 2] == bytes((SYNC, STEP2))
 
 
+def is_awareness(head: bytes, pos: int) -> bool:
+    """Tell whether the message behind the address is an awareness message."""
+    return head[pos : pos + 1] == bytes((AWARENESS,))
+
+
+def is_edit(head: bytes, pos: int) -> bool:
+    """Tell whether the message behind the address brings an update."""
+    return head[pos : pos + 1] in (b"\x00", b"\x04") and is_update(head, pos + 1)
+
+
 def decode(frame: bytes, pos: int) -> ClientMessage | None:
     """Decode the message behind the address; None for a type that this server does not know or need.
 
@@ -174,7 +209,7 @@ def decode(frame: bytes, pos: int) -> ClientMessage | None:
     if kind in (SYNC, SYNC_REPLY):
         return decode_sync(frame, pos)
     if kind == AWARENESS:
-        return decode_awareness(frame, pos)
+        return read_awareness(frame, pos)
     if kind == AUTH:
         return _decode_token(frame, pos)
     if kind == QUERY_AWARENESS:
@@ -189,17 +224,6 @@ def decode(frame: bytes, pos: int) -> ClientMessage | None:
     if kind == CLOSE:
         return Close()
     return None
-
-
-def decode_awareness(frame: bytes, pos: int) -> AwarenessUpdate:
-    """Decode the body of an Awareness message, which fills the frame from ``pos`` on.
-
-    Raises:
-        DecodeError: the declared length is not the length of what follows.
-    """
-    payload, pos = read_var_bytes(frame, pos)
-    _check_end(frame, pos)
-    return AwarenessUpdate(payload)
 
 
 def _decode_token(frame: bytes, pos: int) -> Token:
@@ -234,28 +258,38 @@ def prefix(address: bytes) -> bytes:
 
 
 def encode(message: Message) -> bytes:
-    """Encode what follows the prefix of a frame to a client.
+    """Encode what follows the prefix of a frame, in either direction.
 
     Never put two messages into one frame: providers read only the first.
     """
-    if type(message) is SyncUpdate:  # the usual one
+    # By how often they are sent.
+    if isinstance(message, SyncUpdate):
         return b"\x00" + encode_sync(message)
     if isinstance(message, AwarenessUpdate):
         return b"\x01%b%b" % (encode_var_uint(len(message.payload)), message.payload)
     if isinstance(message, SyncStatus):
         return b"\x08\x01" if message.saved else b"\x08\x00"
+    if isinstance(message, (SyncStep1, SyncStep2)):
+        return b"\x00" + encode_sync(message)
+    if isinstance(message, QueryAwareness):
+        return b"\x03"
     if isinstance(message, Stateless):
         return b"\x05" + encode_var_bytes(message.payload)
     if isinstance(message, PermissionDenied):
         return b"\x02\x01" + encode_var_string(message.reason)
-    if isinstance(message, QueryAwareness):
-        return b"\x03"
-    return b"\x00" + encode_sync(message)
+    if isinstance(message, LocalVersion):
+        raise ValueError("Hocuspocus has no LocalVersion")
+    assert_never(message)
+
+
+def encode_head(kind: type[SyncStep2] | type[SyncUpdate], size: int) -> bytes:
+    """Encode what stands in a frame of this kind before an update of ``size`` bytes, which ends it."""
+    return b"\x00" + encode_sync_head(kind, size)
 
 
 def encode_authenticated(access: Access) -> bytes:
     """Encode "you are in" with the scope; sent again, it tells a live provider that its scope has changed."""
-    return b"\x02\x02" + encode_var_string("readonly" if access is Access.READ else "read-write")
+    return b"\x02\x02" + encode_var_string(_READ_ONLY if access is Access.READ else "read-write")
 
 
 TOKEN_REQUEST = b"\x02\x00"
@@ -271,64 +305,89 @@ CLOSED_FOR_BROADCAST = bytes((CLOSE,)) + encode_var_string("Reset Connection")
 KEEPALIVE = b"\x01" + encode_var_bytes(EMPTY_AWARENESS_UPDATE)
 
 
-class WaitingFrames:
-    """The frames of one socket that wait until their address may be served.
+_TYPE_NAMES = {
+    AWARENESS: "Awareness",
+    AUTH: "Auth",
+    QUERY_AWARENESS: "QueryAwareness",
+    STATELESS: "Stateless",
+    BROADCAST_STATELESS: "BroadcastStateless",
+    CLOSE: "CLOSE",
+    SYNC_STATUS: "SyncStatus",
+}
 
-    What a provider sends before it has been let in is kept in order for each address, within bounds
-    for the whole socket (by default those of Hocuspocus itself).
 
-    Args:
-        max_bytes: how much may wait.
+def describe(frame: bytes, pos: int) -> str:
+    """Name the message behind the address of a frame of either direction, for a log; nothing of it is checked."""
+    kind = frame[pos] if pos < len(frame) else -1
+    if kind in (SYNC, SYNC_REPLY):
+        return describe_sync(frame, pos + 1)
+    return _TYPE_NAMES.get(kind, f"unknown type {kind}")
 
-    Attributes:
-        frames, nbytes: how much waits in all.
+
+# The other side: what a client sends, and what it gets.
+
+
+class Authenticated(NamedTuple):
+    """To a client: it is let in, and may do this (READ, or WRITE for all that writes)."""
+
+    access: Access
+
+
+class TokenRequest(NamedTuple):
+    """To a client: send your token again."""
+
+
+class Closed(NamedTuple):
+    """To a client: its document was closed on this socket."""
+
+    reason: str
+
+
+ServerMessage = Message | Authenticated | TokenRequest | Closed
+
+
+def encode_token(token: str, version: str | None = None) -> bytes:
+    """Encode what a client shows, behind its address; providers since 4.0 say their ``version``."""
+    return b"\x02\x00" + encode_var_string(token) + (b"" if version is None else encode_var_string(version))
+
+
+CLOSE_REQUEST = bytes((CLOSE,))
+"""Leave the document under this address."""
+
+
+def decode_from_server(frame: bytes, pos: int) -> ServerMessage | None:
+    """Decode what a server has sent, behind its address; None for a type that a client need not know.
+
+    Raises:
+        DecodeError: a truncated or overlong body, or a text that is not UTF-8.
     """
+    kind = message_type(frame, pos)
+    if kind == AUTH:
+        return _decode_auth_answer(frame, pos + 1)
+    if kind == CLOSE:
+        return Closed(_decode_text(frame, pos + 1))
+    if kind == SYNC_STATUS:
+        saved, end = read_var_uint(frame, pos + 1)
+        _check_end(frame, end)
+        return SyncStatus(saved == 1)  # as providers read it
+    message = decode(frame, pos)
+    assert not isinstance(message, Token | Close)  # the types above
+    return None if isinstance(message, BroadcastStateless) else message
 
-    __slots__ = ("_max_bytes", "_queues", "frames", "nbytes")
 
-    MAX_BYTES = 5 * 1024 * 1024
-    MAX_FRAMES = 1_000
-    MAX_ADDRESSES = 100
+def _decode_auth_answer(frame: bytes, pos: int) -> ServerMessage:
+    kind, pos = read_var_uint(frame, pos)
+    if kind == _TOKEN:
+        _check_end(frame, pos)
+        return TokenRequest()
+    if kind == _DENIED:
+        return PermissionDenied(_decode_text(frame, pos))
+    if kind != _AUTHENTICATED:
+        raise DecodeError(f"Auth message of kind {kind} from a server")
+    return Authenticated(Access.READ if _decode_text(frame, pos) == _READ_ONLY else Access.WRITE)
 
-    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
-        self._max_bytes = max_bytes
-        self._queues: dict[bytes, deque[bytes]] = {}
-        self.frames = 0
-        self.nbytes = 0
 
-    @property
-    def full(self) -> bool:
-        """Whether more waits than a socket may have waiting."""
-        return self.nbytes > self._max_bytes or self.frames > self.MAX_FRAMES
-
-    def put(self, address: bytes, frame: bytes) -> None:
-        """Let a frame wait behind the others of its address."""
-        queue = self._queues.get(address)
-        if queue is None:
-            queue = self._queues[address] = deque()
-        queue.append(frame)
-        self.frames += 1
-        self.nbytes += len(frame)
-
-    def take(self, address: bytes) -> bytes | None:
-        """Remove and return the first frame of an address; None if none waits."""
-        queue = self._queues.get(address)
-        if queue is None:
-            return None
-        frame = queue.popleft()
-        if not queue:
-            del self._queues[address]
-        self.frames -= 1
-        self.nbytes -= len(frame)
-        return frame
-
-    def of(self, address: bytes) -> Iterable[bytes]:
-        """Give what waits for an address, in order."""
-        return self._queues.get(address, ())
-
-    def take_all(self, address: bytes) -> list[bytes]:
-        """Remove and return all frames of an address, in order."""
-        frames = list(self._queues.pop(address, ()))
-        self.frames -= len(frames)
-        self.nbytes -= sum(map(len, frames))
-        return frames
+def _decode_text(frame: bytes, pos: int) -> str:
+    data, pos = read_var_bytes(frame, pos)
+    _check_end(frame, pos)
+    return _text(data)

@@ -1,0 +1,1 @@
+"""The y-websocket protocol: its messages as bytes, and a socket of it as a state machine."""
