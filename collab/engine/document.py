@@ -2,11 +2,10 @@
 
 Strategy: nothing is ever integrated. An update is read, the part of it that is causally whole and new
 is put behind what the document has, and the same runs of bytes make up the delta of the turn, step 2
-for a joiner and the snapshot. So an open document costs about its encoded size:
+for a joiner and the snapshot (docs/decisions/0001). So an open document costs about its encoded size:
 
 - ``_stored`` is the newest snapshot, opened by its index and not read;
-- ``_tails`` are, for each client that has edited since, its structs behind each other, with a mark every four
-  kilobytes from which a clock can be found again;
+- ``_tails`` are, for each client that has edited since, its structs behind each other (``tail.py``);
 - ``_deletes`` is the delete set, over the snapshot's;
 - ``_clocks`` is the state vector.
 
@@ -15,56 +14,64 @@ copied) a joiner's step 2.
 
 Whole is what clients could integrate at once: the longest prefix of each client's structs all of whose
 references are known or whole themselves, a least fixpoint; two structs that wait for each other are
-not whole. The rest is dropped and named, so that the room can ask for it again.
+not whole. The rest is left out and handed back, so that the room can ask for it again and keep it
+(docs/decisions/0003).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from functools import partial
 from heapq import heappop, heappush
-from typing import Final, NamedTuple, TypeVar
+from operator import itemgetter
+from typing import Final, NamedTuple
 
-from collab.errors import DecodeError, UpdateError
+from collab.engine.clocks import EncodedClocks
+from collab.engine.kept import Rest, take_rest
+from collab.engine.tail import Tail
+from collab.errors import DecodeError
 from collab.protocol.lib0 import encode_var_uint
-from collab.protocol.update.delete_set import DeleteSet, encode_deletes
-from collab.protocol.update.index import IndexedUpdate, index_update, open_index
-from collab.protocol.update.join import Run, cut_section, pairs
-from collab.protocol.update.reader import MARK_BYTES, Section, Update, UpdateReader, read_update
-from collab.protocol.update.region import Buffer, Region
-from collab.protocol.update.state_vector import decode_pairs, list_pairs
-from collab.protocol.update.structs import suffix
+from collab.update.delete_set import DeleteSet, encode_delete_set
+from collab.update.index import IndexedUpdate, index_update, open_index
+from collab.update.merge import Run, cut_section, pairs
+from collab.update.parts import Parts, Piece, join, span
+from collab.update.ranges import BLOCK, encode_ranges, merge_ranges
+from collab.update.reader import Section, Update, UpdateReader, read_update
+from collab.update.region import Region
+from collab.update.slices import at_once as at_once
+from collab.update.state_vector import StateVector, decode_pairs, list_pairs
+from collab.update.structs import suffix
 
 # Rows, references, ranges between two yields: about a millisecond each.
 _ROWS: Final = 100
 _REFERENCES: Final = 2000
 _RANGES: Final = 500
+_END: Final = itemgetter(1)
 # Rows of this size are read in slices when a document is opened: 4 KB are 0.3 ms.
 _LARGE: Final = 16384
 
 
-_Result = TypeVar("_Result")
+LARGE_DELTA: Final = 1024 * 1024
+"""Bytes of a turn above which it is not sent to members whose line is slow as the one message that it is."""
 
 
-def at_once(slices: Generator[None, None, _Result]) -> _Result:
-    """Run sliced work to its end, and return what it returns; on the loop of a server, ``in_slices`` lets others in."""
-    while True:
-        try:
-            next(slices)
-        except StopIteration as stop:
-            result: _Result = stop.value
-            return result
-
-
-class Taken(NamedTuple):
+class Applied(NamedTuple):
     """What became of an update.
 
     ``new``: something of it was new and joined the turn. ``missing``: it was not whole, and this is the first
-    (client, clock) that it waited for; its whole prefix was taken and the rest dropped.
+    (client, clock) that it waited for; its whole prefix was applied, and ``rest`` is what was left out.
     """
 
     new: bool
     missing: tuple[int, int] | None
+    rest: Rest | None = None
+
+
+class Waiting(NamedTuple):
+    """A row of the log that is not whole, and the first (client, clock) that it waits for."""
+
+    data: bytes
+    missing: tuple[int, int]
 
 
 class Row(NamedTuple):
@@ -78,123 +85,152 @@ class Turn(NamedTuple):
     """What a turn brought.
 
     ``delta`` is one v1 update for the room; if one update made up the turn and was new throughout, that very
-    bytes object. ``rows`` are the same for the journal, consecutive updates of one author joined.
+    bytes object. ``rows`` are the same for the journal, consecutive updates of one author joined. ``before`` is the
+    state vector before the turn if the delta has more than ``LARGE_DELTA`` bytes; else None.
     """
 
     delta: bytes
     rows: tuple[Row, ...]
+    before: bytes | None = None
 
 
-NEW: Final = Taken(True, None)
-_KNOWN: Final = Taken(False, None)
+NEW: Final = Applied(True, None)
+_KNOWN: Final = Applied(False, None)
 
 
-class _Tail:
-    """One client's structs since the snapshot: ``count`` of them in ``data``, the first at ``clock``.
+class _Deleted:
+    """What a turn deletes: few ranges of a client, to be merged, and many encoded, which are only put together.
 
-    ``data`` is bytes until there is a second run. ``marks`` is clock, offset, ordinal, clock, ...; ``marked`` the
-    offset of the last mark.
+    ``few`` are (start, end); ``many`` are counts and bytes (clock, length, clock, length ...).
     """
 
-    __slots__ = ("clock", "count", "data", "marked", "marks")
+    __slots__ = ("few", "many")
 
-    def __init__(self, clock: int) -> None:
-        self.clock = clock
-        self.count = 0
-        self.data: bytes | bytearray = b""
-        self.marks: list[int] | tuple[()] = ()
-        self.marked = 0
+    def __init__(self) -> None:
+        self.few: dict[int, list[tuple[int, int]]] = {}
+        self.many: dict[int, list[tuple[int, bytes]]] = {}
 
-    def append(self, clock: int, count: int, run: bytes, marks: Sequence[int], start: int) -> None:
-        """Put a run of ``count`` structs from ``clock`` on behind the others.
+    def __bool__(self) -> bool:
+        return bool(self.few or self.many)
 
-        ``marks`` are those of the run, with offsets from ``start``.
-        """
-        data = self.data
-        size = len(data)
-        if not size:
-            self.data = run
-        else:
-            if type(data) is bytes:
-                data = self.data = bytearray(data)
-            if size - self.marked >= MARK_BYTES:
-                self._mark(clock, size, self.count)
-            data += run
-        for at in range(0, len(marks), 3):
-            self._mark(marks[at], marks[at + 1] - start + size, marks[at + 2] + self.count)
-        self.count += count
+    def add(self, client: int, ranges: Iterable[tuple[int, int]]) -> None:
+        """Add ranges; some hundred take as long as a slice may."""
+        few = self.few.setdefault(client, [])
+        few += ranges
+        if len(few) >= BLOCK:
+            del self.few[client]
+            self.many.setdefault(client, []).append((len(few), encode_ranges(few)))
 
-    def _mark(self, clock: int, offset: int, ordinal: int) -> None:
-        if not self.marks:
-            self.marks = []
-        self.marks += (clock, offset, ordinal)
-        self.marked = offset
+    def extend(self, other: _Deleted) -> None:
+        """Add what another one has."""
+        for client, many in other.many.items():
+            self.many.setdefault(client, []).extend(many)
+        for client, few in other.few.items():
+            self.add(client, few)
 
-    def suffix(self, client: int, known: int) -> tuple[int, bytes, int]:
-        """Return how many structs are left from clock ``known`` on, the part of a cut one, the offset of the others."""
-        if known <= self.clock:
-            return self.count, b"", 0
-        marks = self.marks
-        at = bisect_right(marks[0::3], known - 1) * 3 - 3
-        clock, offset, ordinal = (self.clock, 0, 0) if at < 0 else marks[at : at + 3]
-        # At most up to the next mark, so that nothing large is copied for walking.
-        stop = marks[at + 4] if at + 4 < len(marks) else len(self.data)
-        if at < 0 and marks:
-            stop = marks[1]
-        passed, head, begin = suffix(bytes(self.data[offset:stop]), 0, stop - offset, clock, client, known)
-        return self.count - ordinal - passed + (1 if head else 0), head, offset + begin
-
-    def without(self, client: int, known: int) -> _Tail:
-        """Return what is left from clock ``known`` on."""
-        count, head, offset = self.suffix(client, known)
-        tail = _Tail(known)
-        tail.count = count
-        tail.data = head + self.data[offset:]
-        passed = self.count - count
-        shift = offset - len(head)
-        for at in range(0, len(self.marks), 3):
-            if self.marks[at] > known and self.marks[at + 1] > offset:
-                tail._mark(self.marks[at], self.marks[at + 1] - shift, self.marks[at + 2] - passed)
-        return tail
+    def encode(self) -> bytes:
+        """Encode the delete set, clients descending; it is canonical unless one client has many ranges."""
+        if not self.many:
+            return encode_delete_set(self.few)
+        clients = sorted(self.few.keys() | self.many.keys(), reverse=True)
+        parts = [encode_var_uint(len(clients))]
+        for client in clients:
+            many = self.many.get(client, [])
+            few = merge_ranges(self.few.get(client, ()))
+            parts += (encode_var_uint(client), encode_var_uint(len(few) + sum(count for count, _ in many)))
+            parts += (encode_ranges(few), *(ranges for _, ranges in many))
+        return b"".join(parts)
 
 
 class _Entry:
-    """One update's part of a turn: a whole update that was new throughout, or runs and ranges of one."""
+    """One update's part of a turn: a whole update that was new throughout, or runs of one, and what it deletes.
 
-    __slots__ = ("author", "deletes", "runs", "update")
+    A whole update deletes what it says itself where there is no ``deleted``.
+    """
+
+    __slots__ = ("author", "deleted", "runs", "update")
 
     def __init__(
         self,
         author: str | None,
         update: Update | None,
         runs: list[Run] | None = None,
-        deletes: dict[int, list[tuple[int, int]]] | None = None,
+        deleted: _Deleted | None = None,
     ) -> None:
         self.author = author
         self.update = update
         self.runs = runs
-        self.deletes = deletes
+        self.deleted = deleted
+
+
+class _Fresh:
+    """What an update brings of clients that are not known yet: by client, and by how many bytes the document grows."""
+
+    __slots__ = ("_sections", "clocks", "runs", "size", "tails")
+
+    def __init__(self) -> None:
+        self._sections: dict[int, Section] = {}
+        self.clocks: dict[int, int] = {}
+        self.tails: dict[int, Tail] = {}
+        self.runs: dict[int, Run] = {}
+        self.size = 0
+
+    def add(self, section: Section, run: Run) -> None:
+        """Add the structs of one client from 0 on."""
+        client = section.client
+        tail = Tail(0)
+        tail.append(0, run.structs, run.data, run.marks, 0)
+        self._sections[client] = section
+        self.clocks[client] = run.end
+        self.tails[client] = tail
+        self.runs[client] = run
+        self.size += _head_size(client, 0) + len(run.data)
+
+    def remove(self, client: int) -> tuple[Section, int]:
+        """Leave out a client that is known by now; return what was read of it, and how far it goes."""
+        self.size -= _head_size(client, 0) + len(self.runs.pop(client).data)
+        del self.tails[client]
+        return self._sections.pop(client), self.clocks.pop(client)
 
 
 class Document:
     """A document in memory.
 
-    Give it updates with `take`, then call `flush` once a turn for what is to be relayed and stored.
-    ``version`` grows with every change: two calls of `encode`, `step2` or `state_vector` at one version say the
-    same. ``size`` is about how many bytes `encode` returns.
+    Give it updates with `apply_update`, then call `flush` once a turn for what is to be relayed and stored.
+    ``version`` grows with every change: two calls of `encode_state_as_update` or `encode_state_vector` at one
+    version say the same. ``size`` is about how many bytes the whole document has, encoded, and ``garbage`` how many of
+    them the next snapshot is known to leave out (`Document.rebase`). ``waiting`` are the rows of
+    the log that are not whole, because it lacks others; nothing of them that waits is in what the document encodes.
+    ``torn`` tells, when a call has raised anything but an error of ours, that it has left a part of an update here: the
+    document is of no use then.
     """
 
-    __slots__ = ("_clocks", "_deletes", "_stored", "_tails", "_turn", "_vector", "size", "version")
+    __slots__ = (
+        "_clocks",
+        "_deletes",
+        "_stored",
+        "_tails",
+        "_turn",
+        "_vector",
+        "garbage",
+        "size",
+        "torn",
+        "version",
+        "waiting",
+    )
 
     def __init__(self) -> None:
         self._clocks: dict[int, int] = {}
-        self._tails: dict[int, _Tail] = {}
+        self._tails: dict[int, Tail] = {}
         self._deletes = DeleteSet()
         self._stored: IndexedUpdate | None = None
         self._turn: list[_Entry] = []
-        self._vector: bytes | None = None
+        self._vector = EncodedClocks(Region())
         self.version = 0
+        self.torn = False
         self.size = 2
+        self.garbage = 0
+        self.waiting: list[Waiting] = []
 
     @classmethod
     def load(
@@ -203,16 +239,16 @@ class Document:
         """Open a document from its snapshot and the rows of the log after it, in order.
 
         A generator that yields about every millisecond and returns the document. With the ``index`` that
-        belongs to the snapshot its structs are not read. Rows that the snapshot covers do no harm.
-        Raises UpdateError when a row is malformed or waits for something that neither holds, and
-        DecodeError when the index does not fit.
+        belongs to the snapshot its structs are not read. Rows that the snapshot covers do no harm. The document has
+        what is whole; rows that lack something are in ``waiting``.
+        Raises UpdateError when a row is malformed, and DecodeError when the index does not fit.
         """
         document = cls()
         stored: IndexedUpdate | None = None
         if snapshot is not None:
             stored = open_index(snapshot, index or b"")
             if stored is None:
-                reader = UpdateReader(snapshot)
+                reader = UpdateReader(snapshot, stored=True)
                 while not reader.step():
                     yield
                 stored = open_index(snapshot, index_update(reader.result))
@@ -222,38 +258,74 @@ class Document:
             document._clocks = dict(zip(stored.sections.clients, stored.ends, strict=True))
             document._deletes = DeleteSet(stored.deletes, stored.delete_marks)
             document._stored = stored
+            document._vector = EncodedClocks(stored.vector)
             document.size = len(stored.data)
         elif snapshot is not None:
             rows = [snapshot, *rows]
         waiting = yield from document._replay(rows)
-        # Nodes that write one log order it causally; what an older writer left out of order is tried again.
-        while waiting:
-            left = yield from document._replay(waiting)
-            if len(left) == len(waiting):
-                raise UpdateError(f"{len(left)} rows of the log wait for updates that it does not hold")
-            waiting = left
+        # Nodes that write one log order it causally; what is out of order, as after a gap was filled, is tried again.
+        version = -1
+        while waiting and document.version != version:
+            version = document.version
+            waiting = yield from document._replay([row.data for row in waiting])
+        document.waiting = waiting
         return document
 
-    def _replay(self, rows: Sequence[bytes]) -> Generator[None, None, list[bytes]]:
-        """Take rows of the log, which are no turn; return those that are not whole."""
-        waiting = []
+    def copy(self) -> Document:
+        """Return the same document, to try an update on; what was applied since the last flush is no turn of it.
+
+        Costs copies of the tails, and of the clocks and blocks of deletes.
+        """
+        made = Document()
+        made._clocks = self._clocks.copy()
+        made._tails = {client: tail.copy() for client, tail in self._tails.items()}
+        made._deletes = self._deletes.copy()
+        made._stored = self._stored
+        made._vector = self._vector.copy()
+        made.version, made.size, made.garbage = self.version, self.size, self.garbage
+        return made
+
+    def _replay(self, rows: Sequence[bytes]) -> Generator[None, None, list[Waiting]]:
+        """Apply rows of the log, which are no turn; return those that are not whole."""
+        waiting: list[Waiting] = []
         for at, row in enumerate(rows):
             if len(row) < _LARGE:
-                taken = self.take(row)
+                applied = self.apply_update(read_update(row, stored=True))
                 if at % _ROWS == _ROWS - 1:
                     yield
             else:
-                taken = yield from self.take_in_slices(row)
-            if taken.missing is not None:
-                waiting.append(row)
+                applied = yield from self.apply_update_in_slices(row, stored=True)
+            if applied.missing is not None:
+                waiting.append(Waiting(row, applied.missing))
             self._turn.clear()
         return waiting
 
-    def take(self, update: bytes | Update, author: str | None = None) -> Taken:
-        """Take what is whole and new of a v1 update into the document and the turn.
+    def apply_stored(self, row: bytes, author: str | None = None) -> Applied:
+        """Apply a row of the log as `apply_update` does, and keep it in ``waiting`` if it is not whole."""
+        applied = self.apply_update(read_update(row, stored=True), author)
+        if applied.missing is not None:
+            self.waiting.append(Waiting(row, applied.missing))
+        return applied
+
+    def apply_waiting(self) -> bool:
+        """Apply rows in ``waiting`` for which what they waited for has come; return whether that brought anything."""
+        came = True
+        new = False
+        while came:
+            waiting, self.waiting = self.waiting, []
+            came = False
+            for row in waiting:
+                if self.lacks(*row.missing):
+                    self.waiting.append(row)
+                elif self.apply_stored(row.data).new:
+                    came = new = True
+        return new
+
+    def apply_update(self, update: bytes | Update, author: str | None = None) -> Applied:
+        """Add what is whole and new of a v1 update to the document and the turn (yjs ``applyUpdate``).
 
         Raises UpdateError, before anything has changed, when clients would throw on it. Above some 16 KB use
-        `take_in_slices`.
+        `apply_update_in_slices`.
         """
         if isinstance(update, bytes):
             # The usual step 2 of a client with nothing to tell: no structs, and the delete set that we sent it.
@@ -272,9 +344,10 @@ class Document:
                     if clock >= clocks.get(other, 0):
                         break
                 else:
+                    self.torn = True
                     tail = self._tails.get(client)
                     if tail is None:
-                        tail = self._tails[client] = _Tail(section.clock)
+                        tail = self._tails[client] = Tail(section.clock)
                         self.size += _head_size(client, section.clock)
                     start = section.start
                     run = update.data[start : section.stop]
@@ -282,8 +355,11 @@ class Document:
                     clocks[client] = section.end
                     self.size += len(run)
                     self.version += 1
-                    self._vector = None
+                    vector = self._vector
+                    vector.encoded = None
+                    vector.moved.add(client)
                     self._turn.append(_Entry(author, update))
+                    self.torn = False
                     return NEW
         # One stretch is deleted, all of which is known and still there:
         elif len(deletes) == 1 and not sections:
@@ -291,35 +367,45 @@ class Document:
             if len(entry.ranges) == 2:
                 start, length = entry.ranges
                 end = start + length
-                grown = self._deletes.grown
-                if end <= clocks.get(entry.client, 0) and self._deletes.add_new(entry.client, start, end):
-                    self.size += self._deletes.grown - grown
-                    self.version += 1
-                    self._turn.append(_Entry(author, update))
-                    return NEW
-        return at_once(self._take(update, author))
+                if end <= clocks.get(entry.client, 0):
+                    grown = self._deletes.grown
+                    self.torn = True
+                    if self._deletes.add_new(entry.client, start, end):
+                        self.size += self._deletes.grown - grown
+                        self.version += 1
+                        self._turn.append(_Entry(author, update))
+                        self.torn = False
+                        return NEW
+                    self.torn = False
+        return at_once(self._apply(update, author))
 
-    def take_in_slices(self, data: bytes, author: str | None = None) -> Generator[None, None, Taken]:
-        """Take a large update as `take` does, in a generator that yields about every millisecond.
+    def apply_update_in_slices(
+        self, data: bytes, author: str | None = None, *, stored: bool = False
+    ) -> Generator[None, None, Applied]:
+        """Apply a large update as `apply_update` does, in a generator that yields about every millisecond.
 
-        Other updates may be taken, and the turn flushed, between the slices; the large one joins
+        ``stored`` is what it is for `read_update`.
+
+        Other updates may be applied, and the turn flushed, between the slices; the large one joins
         document and turn at once, at the end.
         """
-        reader = UpdateReader(data)
+        reader = UpdateReader(data, stored=stored)
         while not reader.step():
             yield
-        return (yield from self._take(reader.result, author))
+        return (yield from self._apply(reader.result, author))
 
-    def _take(self, update: Update, author: str | None) -> Generator[None, None, Taken]:
-        """Take an update of any kind: settle what is whole and stage what is new, in slices, then commit at once."""
+    def _apply(self, update: Update, author: str | None) -> Generator[None, None, Applied]:
+        """Apply an update of any kind: find what is whole and stage what is new, in slices, then commit at once."""
         clocks = self._clocks
-        reached, missing = yield from self._settle(update)
+        reached, missing, roots = yield from self._find_whole(update)
         exact = missing is None
         work = 0
 
         # Stage: the tails of clients not seen before, and what counts as deleted, are made ready.
-        plan: list[tuple[Section, int, Run | None, _Tail | None]] = []
-        staged = DeleteSet()
+        plan: list[tuple[Section, int]] = []
+        fresh = _Fresh()
+        version = self.version
+        staged = self._deletes.additions()
         for section in update.sections:
             # A copy of 64 KB costs what a hundred small sections do.
             work += 1 + (section.stop - section.start >> 10)
@@ -333,26 +419,30 @@ class Document:
                 exact = False
                 continue
             deleted = section.deleted
-            for at in range(0, len(deleted), 2):
-                if deleted[at] < end and deleted[at + 1] > known:
-                    staged.add(client, max(deleted[at], known), min(deleted[at + 1], end))
-                work += 1
-                if work % _RANGES == 0:
+            for at in range(0, len(deleted), 2 * _RANGES):
+                starts, ends = deleted[at : at + 2 * _RANGES : 2], deleted[at + 1 : at + 2 * _RANGES : 2]
+                if starts[0] < known or ends[-1] > end:
+                    starts, ends = [max(start, known) for start in starts], [min(stop, end) for stop in ends]
+                staged.add(client, [one for one in zip(starts, ends, strict=True) if one[0] < one[1]])
+                work += len(starts)
+                if work >= _RANGES:
+                    work = 0
                     yield
-            if known or section.clock:
-                plan.append((section, end, None, None))
+            if known or section.clock or client in fresh.runs:
+                plan.append((section, end))
                 continue
+            if end != section.end:
+                exact = False
             run = cut_section(update.data, section, 0, end)
-            tail = _Tail(0)
-            tail.append(0, run.structs, run.data, run.marks, 0)
-            plan.append((section, end, run, tail))
+            fresh.add(section, run)
 
         # Deletes of clocks that are known by then, and not deleted yet.
-        deletes: dict[int, list[tuple[int, int]]] = {}
+        deletes = _Deleted()
         compared: set[int] = set()
         for entry in update.deletes:
             work += 1
-            if work % _RANGES == 0:
+            if work >= _RANGES:
+                work = 0
                 yield
             client = entry.client
             # Once a client: an update may name it a million times, and comparing costs the whole entry.
@@ -362,36 +452,40 @@ class Document:
                     exact = False
                     continue
             limit = max(reached.get(client, 0), clocks.get(client, 0))
-            found: list[tuple[int, int]] = []
-            for start, end in pairs(entry.ranges):
-                work += 1
-                if work % _RANGES == 0:
+            for at in range(0, len(entry.ranges), 2 * _RANGES):
+                portion = list(pairs(entry.ranges[at : at + 2 * _RANGES]))
+                work += len(portion)
+                if work >= _RANGES:
+                    work = 0
                     yield
-                if end > limit:
+                if max(portion, key=_END)[1] > limit:
                     # Pending, as yjs calls it; whoever merges would drop it, so it is asked for like a struct.
                     exact = False
                     if missing is None:
                         missing = (client, limit)
-                    end = limit
-                    if start >= end:
-                        continue
-                parts = self._deletes.missing(client, start, end)
-                if len(parts) != 1 or parts[0] != (start, end):
+                    roots[client] = min(roots.get(client, limit), limit)
+                    portion = [(start, min(end, limit)) for start, end in portion if start < limit]
+                parts = self._deletes.missing_of(client, portion)
+                if parts != portion:
                     exact = False
-                found += parts
-            if found:
-                deletes.setdefault(client, []).extend(found)
-                for start, end in found:
-                    staged.add(client, start, end)
-                    work += 1
-                    if work % _RANGES == 0:
-                        yield
+                if parts:
+                    deletes.add(client, parts)
+                    staged.add(client, parts)
+        yield from staged.prepare()
 
         # Commit, without a yield. What others have sent meanwhile can only have raised the clocks.
+        self.torn = True
+        if self.version != version:
+            for client in clocks.keys() & fresh.clocks.keys():
+                plan.insert(0, fresh.remove(client))  # before what follows on it
+        clocks.update(fresh.clocks)
         tails = self._tails
-        size = self.size
+        tails.update(fresh.tails)
+        vector = self._vector
+        vector.moved.update(fresh.clocks)
+        size = self.size + fresh.size
         runs: list[Run] = []
-        for section, end, made, fresh in plan:
+        for section, end in plan:
             client = section.client
             known = clocks.get(client, 0)
             if end <= known:
@@ -399,31 +493,41 @@ class Document:
                 continue
             if known != section.clock or end != section.end:
                 exact = False
-            if made is not None and fresh is not None and not known:
-                run = made
-                tails[client] = fresh
-                size += _head_size(client, 0)
-            else:
-                run = cut_section(update.data, section, known, end)
-                if client not in tails:
-                    tails[client] = _Tail(known)
-                    size += _head_size(client, known)
-                tails[client].append(known, run.structs, run.data, run.marks, 0)
+            run = cut_section(update.data, section, known, end)
+            if client not in tails:
+                tails[client] = Tail(known)
+                size += _head_size(client, known)
+            tails[client].append(known, run.structs, run.data, run.marks, 0)
             clocks[client] = end
             size += len(run.data)
             runs.append(run)
-        if not runs and not deletes:
-            return _KNOWN if missing is None else Taken(False, missing)
+            vector.moved.add(client)
+        if not runs and not fresh.runs and not deletes:
+            self.torn = False
+            return _KNOWN if missing is None else (yield from self._left_out(update, missing, roots, new=False))
         size -= self._deletes.grown
-        self._deletes.absorb(staged)
+        self._deletes.commit(staged)
         self.size = size + self._deletes.grown
         self.version += 1
-        self._vector = None
-        self._turn.append(_Entry(author, update) if exact else _Entry(author, None, runs, deletes))
-        return NEW if missing is None else Taken(True, missing)
+        vector.encoded = None
+        if exact:
+            self._turn.append(_Entry(author, update, None, deletes))
+        else:
+            self._turn.append(_Entry(author, None, [*fresh.runs.values(), *runs], deletes))
+        self.torn = False
+        return NEW if missing is None else (yield from self._left_out(update, missing, roots, new=True))
 
-    def _settle(self, update: Update) -> Generator[None, None, tuple[dict[int, int], tuple[int, int] | None]]:
-        """Find how far each client of the update is whole, and the first id that something waits for.
+    def _left_out(
+        self, update: Update, missing: tuple[int, int], roots: StateVector, *, new: bool
+    ) -> Generator[None, None, Applied]:
+        return Applied(new, missing, (yield from take_rest(update, self._clocks, roots)))
+
+    def _find_whole(
+        self, update: Update
+    ) -> Generator[None, None, tuple[StateVector, tuple[int, int] | None, StateVector]]:
+        """Find how far each client of the update is whole, the first id that something waits for, and all such ids.
+
+        These are beyond the update; of each client the lowest clock.
 
         A work list: each client goes on until a reference stops it, waits in a heap by the clock that it
         needs, and is woken once that is reached; so each reference is looked at once, however
@@ -483,41 +587,80 @@ class Document:
             if work % _REFERENCES == 0:
                 yield
         missing = None
-        for at, (client, root) in enumerate(blocked.items(), 1):
+        roots: StateVector = {}
+        for at, (client, (other, clock)) in enumerate(blocked.items(), 1):
             if at % _REFERENCES == 0:
                 yield
             # What lies in the update itself waits in turn: name what it waits for.
-            if root[0] == client or root[0] not in queues:
-                return reached, root
-            missing = missing or root
-        return reached, missing
+            if other == client or other not in blocked:
+                roots[other] = min(roots.get(other, clock), clock)
+                if missing is None and (other == client or other not in queues):
+                    missing = (other, clock)
+        if blocked and missing is None:
+            missing = next(iter(blocked.values()))
+        return reached, missing, roots
 
     def flush(self) -> Turn | None:
-        """Return everything taken since the last flush as one turn, or None if that is nothing."""
+        """Return everything applied since the last flush as one turn, or None if that is nothing."""
         turn = self._turn
         if not turn:
             return None
         self._turn = []
+        delta = _merge(turn)
+        before = self._vector_before(turn) if len(delta) > LARGE_DELTA else None
         if len(turn) == 1:
-            delta = _join(turn)
-            return Turn(delta, (Row(delta, turn[0].author),))
+            return Turn(delta, (Row(delta, turn[0].author),), before)
         groups: list[list[_Entry]] = []
         for entry in turn:
             if groups and groups[-1][0].author == entry.author:
                 groups[-1].append(entry)
             else:
                 groups.append([entry])
-        delta = _join(turn)
         if len(groups) == 1:
-            return Turn(delta, (Row(delta, turn[0].author),))
-        return Turn(delta, tuple(Row(_join(group), group[0].author) for group in groups))
+            return Turn(delta, (Row(delta, turn[0].author),), before)
+        return Turn(delta, tuple(Row(_merge(group), group[0].author) for group in groups), before)
 
-    def knows(self, data: bytes) -> bool:
-        """Tell whether an update holds nothing new, without taking it; UpdateError when it is malformed."""
-        return at_once(self.knows_in_slices(data))
+    def list_turn_clients(self) -> set[int]:
+        """List the clients of which the turn holds structs; call it before `flush`."""
+        found: set[int] = set()
+        for entry in self._turn:
+            sections: Sequence[Section | Run] = entry.runs or () if entry.update is None else entry.update.sections
+            found.update([section.client for section in sections])
+        return found
 
-    def knows_in_slices(self, data: bytes) -> Generator[None, None, bool]:
-        """Do what `knows` does in a generator that yields about every millisecond."""
+    @property
+    def in_turn(self) -> bool:
+        """Whether something was applied since the last flush."""
+        return bool(self._turn)
+
+    def encode_flushed_vector(self) -> bytes:
+        """Encode the state vector as it was at the last flush."""
+        return self._vector_before(self._turn) if self._turn else self.encode_state_vector()
+
+    def _vector_before(self, turn: list[_Entry]) -> bytes:
+        """Encode the state vector that there was before a turn, which holds all that came since."""
+        before: dict[int, int] = {}
+        for entry in reversed(turn):
+            sections: Sequence[Section | Run] = entry.runs or () if entry.update is None else entry.update.sections
+            for section in reversed(sections):
+                before[section.client] = section.clock
+        return self._vector.encode_before(self._clocks, before)
+
+    def stored_deletes(self, known: Mapping[int, int]) -> Callable[[], DeleteSet] | None:
+        """Return what makes the delete set of the snapshot below, if a state vector holds all of that snapshot."""
+        stored = self._stored
+        if stored is None or any(
+            known.get(client, 0) < end for client, end in zip(stored.sections.clients, stored.ends, strict=True)
+        ):
+            return None
+        return partial(DeleteSet, stored.deletes, stored.delete_marks)
+
+    def contains_update(self, data: bytes) -> bool:
+        """Tell whether an update holds nothing new, without applying it; UpdateError when it is malformed."""
+        return at_once(self.contains_update_in_slices(data))
+
+    def contains_update_in_slices(self, data: bytes) -> Generator[None, None, bool]:
+        """Do what `contains_update` does in a generator that yields about every millisecond."""
         reader = UpdateReader(data)
         while not reader.step():
             yield
@@ -547,6 +690,28 @@ class Document:
                     return False
         return True
 
+    def repeats(self, data: bytes, known: StateVector) -> Generator[None, None, bool]:
+        """Tell whether an update says something beyond ``known`` that the document has; ``known`` has it all then.
+
+        ``known`` is what the sender has told or was sent so far. A generator that yields about every
+        millisecond. Raises UpdateError when the update is malformed.
+        """
+        reader = UpdateReader(data)
+        while not reader.step():
+            yield
+        clocks = self._clocks
+        repeated = False
+        for section in reader.result.sections:
+            have = known.get(section.client, 0)
+            if section.count and section.end > have:
+                repeated = repeated or min(section.end, clocks.get(section.client, 0)) > max(have, section.clock)
+                known[section.client] = section.end
+        for entry in reader.result.deletes:
+            have, own = known.get(entry.client, 0), clocks.get(entry.client, 0)
+            for start, end in pairs(entry.ranges):
+                repeated = repeated or min(end, own) > max(have, start)
+        return repeated
+
     @property
     def clients(self) -> int:
         """How many client IDs the document has seen."""
@@ -554,41 +719,50 @@ class Document:
 
     @property
     def tail_clients(self) -> int:
-        """How many of them have edited since the snapshot below; `encode` costs some 3 us for each of them."""
+        """How many of them have edited since the snapshot below; encoding all costs some 3 us for each."""
         return len(self._tails)
 
     def lacks(self, client: int, clock: int) -> bool:
         """Tell whether the clock of the client is still unknown here."""
         return clock >= self._clocks.get(client, 0)
 
-    def state_vector(self) -> bytes:
-        """Encode the state vector, clients descending; kept until the next change."""
-        if self._vector is None:
-            clocks = self._clocks
-            region = Region() if self._stored is None else self._stored.vector
-            count, pieces = region.patched(
-                {client: (encode_var_uint(client), encode_var_uint(clocks[client])) for client in self._tails}
-            )
-            self._vector = encode_var_uint(count) + b"".join(pieces)
-        return self._vector
+    def encode_state_vector(self) -> bytes:
+        """Encode the state vector (yjs ``encodeStateVector``), clients descending; kept until the next change.
 
-    def encode(self) -> bytes:
-        """Encode the whole document as one v1 update (yjs ``encodeStateAsUpdate``)."""
-        region = Region() if self._stored is None else self._stored.sections
-        count, pieces = region.patched({client: self._section(client) for client in self._tails})
-        return b"".join((encode_var_uint(count), *pieces, self._deletes.encode()))
-
-    def step2(self, state_vector: bytes) -> bytes:
-        """Encode what a client with that state vector lacks, and the whole delete set, as a v1 update.
-
-        Raises DecodeError when the vector is malformed. Clocks beyond the document's are the client's
-        own business.
+        Where many clients have edited, run `settle_state_vector` first.
         """
+        return self._vector.encode(self._clocks)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the state vector can be encoded in one short step."""
+        return self._vector.settled
+
+    def settle_state_vector(self) -> Generator[None, None, None]:
+        """Make ready that the state vector can be, in a generator that yields about every millisecond."""
+        return self._vector.settle(self._clocks)
+
+    def encode_state_as_update(self, state_vector: bytes = b"\0") -> bytes:
+        """Encode what a client with that state vector lacks, and the delete set (yjs ``encodeStateAsUpdate``).
+
+        Without a vector that is the whole document. The result is a v1 update. Raises DecodeError when the
+        vector is malformed. Clocks beyond the document's are the client's own business.
+        """
+        count, pieces = self._lacking(state_vector)
+        return join((encode_var_uint(count), *pieces, self._deletes.encode()))
+
+    def collect_state_as_update(self, state_vector: bytes = b"\0") -> Parts:
+        """Collect the parts of what `encode_state_as_update` returns; nothing long is copied."""
+        count, pieces = self._lacking(state_vector)
+        return Parts((encode_var_uint(count), *pieces, *at_once(self._deletes.pieces())))
+
+    def _lacking(self, state_vector: bytes) -> tuple[int, list[Piece]]:
+        """Return the sections that a client with that state vector lacks, and how many they are."""
         if state_vector == b"\0":
-            return self.encode()
-        own = self.state_vector()
+            return self.sections.patched({client: self._section(client) for client in self._tails})
+        own = self.encode_state_vector()
         if own == state_vector:
-            return b"\0" + self._deletes.encode()
+            return 0, []
         clocks = self._clocks
         # What both hold alike is compared as bytes, at C speed, and not decoded.
         their_pairs, our_pairs = set(list_pairs(state_vector)), set(list_pairs(own))
@@ -599,32 +773,49 @@ class Document:
                 raise DecodeError(f"the state vector names client {client} twice")
         lacking = our_pairs - their_pairs
         if len(lacking) * 2 < len(our_pairs):
-            parts: list[Buffer] = []
+            pieces: list[Piece] = []
             count = 0
             for client in sorted(decode_pairs(lacking), reverse=True):
                 known = theirs.get(client, 0)
                 if known < clocks[client]:
-                    parts += self._section(client, known)
+                    pieces += self._section(client, known)
                     count += 1
-        else:
-            # Most is lacking: the whole, but for what they named and what is not in the snapshot.
-            changed = {client: self._section(client) for client in self._tails}
-            for client, known in theirs.items():
-                if client in clocks:
-                    changed[client] = self._section(client, known) if known < clocks[client] else []
-            for client in decode_pairs(their_pairs & our_pairs):
-                changed[client] = []
-            region = Region() if self._stored is None else self._stored.sections
-            count, parts = region.patched(changed)
-            count -= sum(not section for section in changed.values())
-        return b"".join((encode_var_uint(count), *parts, self._deletes.encode()))
+            return count, pieces
+        # Most is lacking: the whole, but for what they named and what is not in the snapshot.
+        changed = {client: self._section(client) for client in self._tails}
+        for client, known in theirs.items():
+            if client in clocks:
+                changed[client] = self._section(client, known) if known < clocks[client] else []
+        for client in decode_pairs(their_pairs & our_pairs):
+            changed[client] = []
+        count, pieces = self.sections.patched(changed)
+        return count - sum(not section for section in changed.values()), pieces
 
-    def _section(self, client: int, known: int = 0) -> list[Buffer]:
+    # For an answer that is made in slices (``engine.answers``)
+
+    def tail_client_ids(self) -> list[int]:
+        """Return the clients that have edited since the snapshot below."""
+        return list(self._tails)
+
+    @property
+    def sections(self) -> Region:
+        """The sections of the snapshot below."""
+        return Region() if self._stored is None else self._stored.sections
+
+    def section(self, client: int, known: int) -> list[Piece]:
+        """Return what a client has from a clock on, as a section of an update; nothing if that is nothing."""
+        return self._section(client, known) if known < self._clocks[client] else []
+
+    def deletes(self) -> Generator[None, None, list[Piece]]:
+        """Give the encoded delete set, in a generator that yields about every millisecond."""
+        return self._deletes.pieces()
+
+    def _section(self, client: int, known: int = 0) -> list[Piece]:
         """Return the client's structs from clock ``known`` on as a section: header and runs."""
         stored = self._stored
         tail = self._tails.get(client)
         count = 0
-        runs: list[Buffer] = []
+        runs: list[Piece] = []
         if stored is not None and (tail is None or known < tail.clock):
             count, start, stop = stored.body(client)
             if count and known:
@@ -634,11 +825,13 @@ class Document:
                 if head:
                     count += 1
                     runs.append(head)
-            runs.append(memoryview(stored.data)[start:stop])
+            runs.append(span(stored.data, start, stop))
         if tail is not None:
             left, head, offset = tail.suffix(client, known)
             count += left
-            runs += (head, memoryview(tail.data)[offset:])
+            if head:
+                runs.append(head)
+            runs += tail.pieces(offset)
         return [encode_var_uint(count) + encode_var_uint(client) + encode_var_uint(known), *runs]
 
     def rebase(self, snapshot: bytes, index: bytes, state_vector: bytes) -> None:
@@ -656,7 +849,7 @@ class Document:
         if len(entries) != len(clients):
             raise ValueError("the state vector is not the snapshot's")
         stored.vector = Region(state_vector, clients, len(encode_var_uint(len(clients))), map(len, entries))
-        tails: dict[int, _Tail] = {}
+        tails: dict[int, Tail] = {}
         since = 0
         for client, tail in self._tails.items():
             known, end = stored.end(client), clocks[client]
@@ -670,9 +863,15 @@ class Document:
             raise ValueError("the snapshot is not one of this document")
         self._stored = stored
         self._tails = tails
+        encoded = self._vector.encoded
+        self._vector = EncodedClocks(stored.vector, tails)
+        self._vector.encoded = encoded
         self._deletes.rebase(stored.deletes, stored.delete_marks)
         heads = sum(_head_size(client, tail.clock) for client, tail in tails.items())
-        self.size = len(snapshot) + heads + sum(len(tail.data) for tail in tails.values()) + self._deletes.grown
+        above = sum(tail.size for tail in tails.values())
+        before, self.size = self.size, len(snapshot) + heads + above + self._deletes.grown
+        # What the snapshot has not taken away can lie in what came since alone.
+        self.garbage = min(max(0, self.garbage - max(0, before - self.size)), above)
 
 
 def _head_size(client: int, clock: int) -> int:
@@ -680,16 +879,18 @@ def _head_size(client: int, clock: int) -> int:
     return 0 if clock else len(encode_var_uint(client)) + 2
 
 
-def _join(entries: Sequence[_Entry]) -> bytes:
-    """Join the entries of a turn: each client's runs follow on each other, for they were taken in this order."""
+def _merge(entries: Sequence[_Entry]) -> bytes:
+    """Merge the entries of a turn: each client's runs follow on each other, for they were applied in this order."""
     first = entries[0]
     if len(entries) == 1 and first.update is not None:
         return first.update.data
     sections: dict[int, list[bytes]] = {}
     heads: dict[int, list[int]] = {}
-    deletes: dict[int, list[tuple[int, int]]] = {}
+    deleted = _Deleted()
     for entry in entries:
         update = entry.update
+        if entry.deleted is not None:
+            deleted.extend(entry.deleted)
         if update is None:
             for run in entry.runs or ():
                 head = heads.get(run.client)
@@ -699,8 +900,6 @@ def _join(entries: Sequence[_Entry]) -> bytes:
                 else:
                     head[0] += run.structs
                     sections[run.client].append(run.data)
-            for client, ranges in (entry.deletes or {}).items():
-                deletes.setdefault(client, []).extend(ranges)
             continue
         data = update.data
         for section in update.sections:
@@ -712,12 +911,12 @@ def _join(entries: Sequence[_Entry]) -> bytes:
             else:
                 head[0] += section.count
                 sections[client].append(data[section.start : section.stop])
-        for deleted in update.deletes:
-            deletes.setdefault(deleted.client, []).extend(pairs(deleted.ranges))
+        for entry_deletes in update.deletes if entry.deleted is None else ():
+            deleted.add(entry_deletes.client, pairs(entry_deletes.ranges))
     parts = [encode_var_uint(len(heads))]
     for client in sorted(heads, reverse=True):
         count, clock = heads[client]
         parts += (encode_var_uint(count), encode_var_uint(client), encode_var_uint(clock))
         parts += sections[client]
-    parts.append(encode_deletes({client: ranges for client, ranges in deletes.items() if ranges}))
+    parts.append(deleted.encode())
     return b"".join(parts)
