@@ -2,12 +2,17 @@
 
     CollabError
     ├── ConfigurationError          an option that is unknown, malformed or contradicts another
+    ├── CannotListen                an address is taken, or not this machine's
     ├── DecodeError                 bytes from a peer that do not follow their encoding
     │   ├── AddressError            a frame that does not say which document it is for
+    │   ├── AwarenessError          an awareness message that cannot be read; it costs presence only
     │   └── UpdateError             a Yjs update on which clients would throw
-    ├── ProtocolError               a well-formed message that the peer may not send now
+    ├── ProtocolError               the peer's fault: a well-formed message that it may not send now
+    ├── InternalError               a defect of ours: something that our own code may never do
+    │   └── InvalidTransition       an event that has no row in the table of the session's states
     ├── LimitExceeded               a bound that protects the others was passed
     │   ├── DocumentTooLarge
+    │   ├── MessageTooLarge
     │   ├── DocumentBusy            retryable: one document, or one more, is too much now
     │   ├── Overloaded              retryable: one connection more, or one more of this client, is too much now
     │   └── PeerTooSlow             retryable: a client that takes nothing for too long
@@ -15,18 +20,26 @@
     │   ├── AccessDenied
     │   │   ├── Unauthenticated     no token, or one that is not valid
     │   │   └── Forbidden           a valid token that does not allow this
-    │   ├── AccessExpired           retryable: what was granted has run out
-    │   └── AccessUnavailable       retryable: whoever decides does not answer
+    │   ├── AccessExpired           retryable: what was granted has run out, now or a moment ago
+    │   ├── AccessNotYet            retryable: a token whose time has not come
+    │   │   └── KeptOut             retryable: an operator keeps this user out for a while
+    │   ├── AccessUnavailable       retryable: whoever decides does not answer
+    │   └── Kicked                  retryable: an operator has ended the session
     ├── ServerStopping              retryable: this node is going down, another will come
     ├── DocumentError
     │   ├── InvalidDocumentName
     │   ├── DocumentNotFound
     │   ├── DocumentExists
+    │   ├── DamagedDocument         retryable: what is stored of it cannot be read, until somebody has repaired it
+    │   ├── DocumentReloaded        retryable: an operator has it read again from the store
     │   └── DocumentDeleted         a tombstone stands in the document's place
+    │       └── DocumentRenamed     the document has another name now
     ├── StoreError
     │   ├── StoreUnavailable        retryable: nothing is wrong with what was asked
+    │   │   └── StoreDamaged        the database finds its own files damaged where it was asked to read
+    │   │   └── StoreWentBack       it lacks what this server has committed: an older state of it is there
     │   ├── StoreRefused            this row will never be taken
-    │   └── SchemaError             the database is not on the schema of this release
+    │   └── SchemaError             the database is not on a schema that this release can use
     └── SandboxError
         ├── SandboxTimeout
         └── SandboxCrashed
@@ -38,7 +51,8 @@ exactly than its class. ``str(error)`` is for the operator's log.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, TypeGuard
 
 
 class CollabError(Exception):
@@ -54,6 +68,21 @@ class ConfigurationError(CollabError):
     public = "the server is misconfigured"
 
 
+class CannotListen(CollabError):
+    """An address cannot be listened on: it is taken, or not this machine's.
+
+    Args:
+        message: for the operator's log.
+        host: as it was given.
+        reason: what the system says.
+        taken: another program has it.
+    """
+
+    def __init__(self, message: str, *, host: str = "", reason: str = "", taken: bool = False) -> None:
+        super().__init__(message)
+        self.host, self.reason, self.taken = host, reason, taken
+
+
 class DecodeError(CollabError):
     """Bytes from a peer that do not follow their encoding."""
 
@@ -66,16 +95,51 @@ class AddressError(DecodeError):
     public = "unreadable address"
 
 
+class AwarenessError(DecodeError):
+    """An awareness message whose body cannot be read; whoever sends it goes on editing the document."""
+
+    public = "malformed awareness"
+
+
 class UpdateError(DecodeError):
-    """A Yjs update on which clients would throw; it is never relayed nor stored."""
+    """A Yjs update on which clients would throw; it is never relayed nor stored.
+
+    Args:
+        message: for the operator's log.
+        public: what the client is told, when it is known what its author has done.
+    """
 
     public = "malformed update"
 
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        if public is not None:
+            self.public = public
+
 
 class ProtocolError(CollabError):
-    """A well-formed message that the peer may not send in the state it is in."""
+    """A well-formed message that the peer may not send in the state it is in: the peer's fault."""
 
     public = "unexpected message"
+
+
+class InternalError(CollabError):
+    """A defect of ours, which no peer can cause: logged with its traceback, and never told as the peer's fault.
+
+    Nothing says that the next try meets it again, so clients are asked to come back.
+    """
+
+    retryable = True
+    public = "internal error, come back"
+
+
+class InvalidTransition(InternalError):
+    """An event for which the table of a session's states has no row in its current state."""
+
+
+def is_refusal(error: BaseException) -> TypeGuard[CollabError]:
+    """Tell whether an exception was raised on purpose and is no defect of ours: its ``public`` text can be told."""
+    return isinstance(error, CollabError) and not isinstance(error, InternalError)
 
 
 class LimitExceeded(CollabError):
@@ -84,9 +148,13 @@ class LimitExceeded(CollabError):
     Args:
         message: for the operator's log.
         public: what the client is told, when it can be said more exactly than by the class.
+
+    Attributes:
+        option: what an operator raises, should the bound keep out what people have written; None where it protects.
     """
 
     public = "limit exceeded"
+    option: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, public: str | None = None) -> None:
         super().__init__(message)
@@ -98,13 +166,31 @@ class DocumentTooLarge(LimitExceeded):
     """The document would grow past what this server holds for one document."""
 
     public = "the document is too large"
+    option = "--max-document-bytes"
+
+
+class MessageTooLarge(LimitExceeded):
+    """A message of a client that may write is larger than this server takes, and was not read."""
+
+    public = "the message is too large"
+    option = "--max-message-bytes"
 
 
 class DocumentBusy(LimitExceeded):
-    """The document cannot be opened now: too many have it open, or too much is open; other documents may go on."""
+    """The document cannot be opened now: too many have it open, or too much is open; other documents may go on.
+
+    Args:
+        message: for the operator's log.
+        public: what the client is told, when it can be said more exactly than by the class.
+        wait: seconds until its turn, which is kept for it; None if nobody can say.
+    """
 
     retryable = True
     public = "the document cannot be opened now, come back later"
+
+    def __init__(self, message: str, *, public: str | None = None, wait: float | None = None) -> None:
+        super().__init__(message, public=public)
+        self.wait = wait
 
 
 class Overloaded(LimitExceeded):
@@ -162,6 +248,26 @@ class AccessExpired(AccessError):
     public = "the token has expired, come back with a new one"
 
 
+class AccessNotYet(AccessError):
+    """The client's token says itself that it is not valid yet; with time it will be."""
+
+    retryable = True
+    public = "the token is not valid yet, come back later"
+
+
+class KeptOut(AccessNotYet):
+    """An operator has ended the sessions of this user, and keeps it out for a while."""
+
+    public = "an operator keeps you out for a while, come back later"
+
+
+class Kicked(AccessError):
+    """An operator has ended this session; its client may come back at once, unless its user is kept out."""
+
+    retryable = True
+    public = "ended by an operator, come back"
+
+
 class AccessUnavailable(AccessError):
     """Whoever decides on access does not answer; ask again later."""
 
@@ -183,9 +289,19 @@ class DocumentError(CollabError):
 
 
 class InvalidDocumentName(DocumentError):
-    """A document name that is empty, longer than 512 bytes or not UTF-8."""
+    """A text that breaks the rule for document names (``collab.protocol.names``).
+
+    Args:
+        message: for the operator's log.
+        public: what the client is told, when it can be said more exactly than by the class.
+    """
 
     public = "a document name is 1 to 512 bytes of UTF-8"
+
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        if public is not None:
+            self.public = public
 
 
 class DocumentNotFound(DocumentError):
@@ -206,6 +322,51 @@ class DocumentDeleted(DocumentError):
     public = "the document was deleted"
 
 
+class DocumentRenamed(DocumentDeleted):
+    """The document has another name now; the old one is left as by a deletion, and no client is told the new one.
+
+    Args:
+        message: for the operator's log.
+        new_name: its name now, if that is known.
+    """
+
+    public = "the document was renamed"
+
+    def __init__(self, message: str, *, new_name: str | None = None) -> None:
+        super().__init__(message)
+        self.new_name = new_name
+
+
+class DocumentReloaded(DocumentError):
+    """An operator has the document read again from the store; its clients come back at once."""
+
+    retryable = True
+    public = "the document is read again, come back"
+
+
+class DamagedDocument(DocumentError):
+    """What is stored of a document is damaged, and nothing else that is stored says the same.
+
+    It passes when the operator has repaired it, so clients come back; meanwhile they keep their edits.
+
+    Args:
+        message: for the operator's log.
+        name: the document's.
+        rows, snapshots: the numbers of what is damaged, as far as they are known.
+    """
+
+    retryable = True
+    public = "the document cannot be read now, try again later"
+
+    def __init__(
+        self, message: str, *, name: str = "", rows: Sequence[int] = (), snapshots: Sequence[int] = ()
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.rows = tuple(rows)
+        self.snapshots = tuple(snapshots)
+
+
 class StoreError(CollabError):
     """The store did not do what it was asked."""
 
@@ -213,10 +374,31 @@ class StoreError(CollabError):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached or cannot write now; ask again later."""
+    """The store cannot be reached or cannot write now; ask again later.
+
+    Args:
+        message: for the operator's log.
+        public: what the client is told, when it can be said more exactly than by the class.
+    """
 
     retryable = True
     public = "the store is not available, try again later"
+
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        if public is not None:
+            self.public = public
+
+
+class StoreDamaged(StoreUnavailable):
+    """The database has found its own files damaged where it was asked to read."""
+
+
+class StoreWentBack(StoreUnavailable):
+    """The storage lacks what this server has committed to it: somebody has put an older state in its place.
+
+    Nothing was read or written. The server compares what it has in memory with what is there, and goes on.
+    """
 
 
 class StoreRefused(StoreError):
@@ -226,9 +408,9 @@ class StoreRefused(StoreError):
 
 
 class SchemaError(StoreError):
-    """The database is not on the schema that this release needs."""
+    """The database is not on a schema that this release can use: it has to be migrated, or the release is too old."""
 
-    public = "the database schema is not current"
+    public = "the database schema does not fit"
 
 
 class SandboxError(CollabError):
@@ -243,3 +425,15 @@ class SandboxTimeout(SandboxError):
 
 class SandboxCrashed(SandboxError):
     """The job's process died."""
+
+
+def forget_frames(error: BaseException) -> None:
+    """Take the traceback from an error that was handled, and from those that it came from.
+
+    A frame of it often holds the error itself (in a list of events, say), so both would stay until the collector
+    comes to them.
+    """
+    link: BaseException | None = error
+    while link is not None and link.__traceback__ is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__

@@ -1,8 +1,8 @@
 """What the sandbox processes do: pure functions from bytes to plain values.
 
-Strategy: collecting works on bytes and knows no CRDT library; only showing content needs one, so pycrdt is
+Strategy: compaction works on bytes and knows no CRDT library; only showing content needs one, so pycrdt is
 imported inside that job and nowhere else in the server. Whatever goes wrong there (a panic, an endless loop, a
-stack overflow) ends this process and costs this job; see ``pool``.
+stack overflow) ends this process and costs this job; see ``pool`` and docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from collab.errors import SandboxError, UpdateError
-from collab.protocol.update import collect as collecting
 from collab.sandbox.roots import RootType, find_roots
+from collab.update import compact as compacting
 
-# A chain of 33,000 nested types overflows 8 MB when the library frees it (pycrdt.md C1).
+# A chain of 33,000 nested types overflows 8 MB when the library frees it (C1 in docs/decisions/0002).
 STACK_BYTES = 512 << 20
 
 _Result = TypeVar("_Result")
@@ -72,9 +72,9 @@ def ready() -> int:
     return os.getpid()
 
 
-def collect(data: bytes, gc: bool) -> collecting.Collected:
-    """Collect a whole document; see `collab.protocol.update.collect.collect`."""
-    return collecting.collect(data, gc=gc)
+def compact(data: bytes, gc: bool) -> compacting.Compacted:
+    """Compact a whole document; see `collab.update.compact.compact`."""
+    return compacting.compact(data, gc=gc)
 
 
 def content(data: bytes) -> dict[str, Any]:
@@ -85,14 +85,14 @@ def content(data: bytes) -> dict[str, Any]:
     ``{"base64": ...}``, subdocuments ``{"guid": ...}``. Roots in which nothing live was found are left out.
     Raises UpdateError when ``data`` is no update, SandboxError when the library cannot read it (an XmlHook, say).
     """
-    # Collected, a surrogate pair that a delete has halved is two U+FFFD, where yrs would lose a clock.
-    data = collecting.collect(data).data
+    # Compacted, a surrogate pair that a delete has halved is two U+FFFD, where yrs would lose a clock.
+    data = compacting.compact(data).data
     roots = find_roots(data)
 
     import pycrdt
 
     document: pycrdt.Doc[Any] = pycrdt.Doc()
-    # Roots are declared before the update comes, so that none is ever read as another type (pycrdt.md C7).
+    # Roots are declared before the update comes, so that none is ever read as another type (C7).
     types: dict[RootType, Any] = {
         RootType.TEXT: pycrdt.Text,
         RootType.MAP: pycrdt.Map,

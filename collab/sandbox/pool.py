@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from collab.errors import CollabError, SandboxCrashed, SandboxError, SandboxTimeout
-from collab.protocol.update.collect import Collected
 from collab.sandbox import jobs
+from collab.update.compact import Compacted
 
 _Result = TypeVar("_Result")
 
@@ -32,8 +32,10 @@ MAX_WAITING = 64
 GRACE_SECONDS = 20.0
 
 
-class Sandbox:
-    """Runs jobs in ``workers`` processes, each job for at most ``seconds``, each process in ``memory_bytes``.
+class ProcessSandbox:
+    """The sandbox of a server (``collab.sandbox.port.Sandbox``): jobs run in processes of their own.
+
+    There are ``workers`` processes, each job takes at most ``seconds``, each process has ``memory_bytes``.
 
     ``memory_bytes`` bounds the address space, which is some 150 MB before the first job. Call `close` in the end.
     """
@@ -48,19 +50,12 @@ class Sandbox:
         self._stopping: set[asyncio.Future[None]] = set()
         self._closed = False
 
-    async def collect(self, data: bytes, gc: bool) -> Collected:
-        """Collect a whole document (`collab.protocol.update.collect.collect`) and make its index.
-
-        Raises UpdateError when ``data`` is no update; SandboxTimeout, SandboxCrashed, and SandboxError when too
-        many jobs wait or the sandbox is closed.
-        """
-        return await self.run(jobs.collect, data, gc)
+    async def compact(self, data: bytes, gc: bool) -> Compacted:
+        """Compact a whole document and make its index."""
+        return await self.run(jobs.compact, data, gc)
 
     async def content(self, data: bytes) -> dict[str, Any]:
-        """Return a document's content by root as values that JSON can hold (`collab.sandbox.jobs.content`).
-
-        Raises what `collect` raises, and SandboxError for a document that the library cannot read.
-        """
+        """Return a document's content by root as values that JSON can hold."""
         return await self.run(jobs.content, data)
 
     async def run(self, job: Callable[..., _Result], *arguments: Any) -> _Result:

@@ -2,10 +2,10 @@
 
 Strategy: a root's type is known to applications only; a struct names its root, or inherits it from
 its origin. Reading a root as the wrong type is no harmless mistake: the library never returns from
-reading text with an emoji as an Array (pycrdt.md C7). So each struct's parent is found, on bytes, and the kinds of
-content in each root decide: text if there is a string, embed or format, XML if there are XML nodes and no
-plain values, an array otherwise, a map if all that it holds has keys. For the same reason a string
-below a nested type that is no text is an error here.
+reading text with an emoji as an Array (C7 in docs/decisions/0002). So each struct's parent is found, on
+bytes, and the kinds of content in each root decide: text if there is a string, embed or format, XML if
+there are XML nodes and no plain values, an array otherwise, a map if all that it holds has keys. For the
+same reason a string below a nested type that is no text is an error here.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Final
 
 from collab.errors import SandboxError
 from collab.protocol.lib0 import read_var_string, read_var_uint
-from collab.protocol.update.reader import DELETED, EMBED, FORMAT, GC, SKIP, STRING, TYPE, read_update
-from collab.protocol.update.structs import walk
+from collab.update.reader import DELETED, EMBED, FORMAT, GC, SKIP, STRING, TYPE, read_update
+from collab.update.structs import walk
 
 
 class RootType(Enum):
@@ -47,7 +47,7 @@ def find_roots(data: bytes) -> dict[str, RootType]:
     Raises UpdateError when it is no update, SandboxError when the library must not read it: text in a type that is no
     text (C7), an XmlHook (yrs takes its name for something else).
     """
-    update = read_update(data)
+    update = read_update(data, stored=True)
     clocks: dict[int, list[int]] = {}
     entries: dict[int, list[_Entry]] = {}
     for section in update.sections:

@@ -41,7 +41,7 @@ def eat() -> int:
 
 
 def panic() -> None:
-    """Make the library panic (pycrdt.md C2: an empty struct list of a client that the document knows)."""
+    """Make the library panic (C2 in docs/decisions/0002: an empty struct list of a client that the document knows)."""
     from typing import Any
 
     import pycrdt

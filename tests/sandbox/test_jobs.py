@@ -58,8 +58,8 @@ def test_collected_content_is_the_same() -> None:
     del text[5:6]
     del values["nested"]
     whole = document.get_update()
-    collected = jobs.collect(whole, True)
-    assert jobs.content(collected.data) == jobs.content(whole)
+    compacted = jobs.compact(whole, True)
+    assert jobs.content(compacted.data) == jobs.content(whole)
     assert "nested" not in jobs.content(whole)["map"]
 
 
@@ -74,7 +74,7 @@ def test_deleted_values_of_keys_still_make_a_map() -> None:
 
 
 def test_text_with_an_emoji_is_never_read_as_an_array() -> None:
-    """C7: list() of such a root never returns. Here values stand beside the text, as a hostile client writes them."""
+    """C7 (docs/decisions/0002): list() of such a root never returns. Here are values beside the text, too."""
     values_and_text = bytes.fromhex("0102050008010174017d0184050004f09f988000")
     assert find_roots(values_and_text) == {"t": RootType.TEXT}
     jobs.content(values_and_text)

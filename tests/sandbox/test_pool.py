@@ -16,7 +16,7 @@ import uvloop
 from collab.errors import SandboxCrashed, SandboxError, SandboxTimeout, UpdateError
 from collab.protocol.lib0 import encode_var_uint
 from collab.sandbox import jobs
-from collab.sandbox.pool import MAX_WAITING, Sandbox
+from collab.sandbox.pool import MAX_WAITING, ProcessSandbox
 from tests.sandbox import hostile
 
 MEMORY = 1 << 30
@@ -26,8 +26,8 @@ AB_DELETED = bytes.fromhex("01010500040101740261620105010101")
 
 
 @contextlib.asynccontextmanager
-async def sandbox(workers: int = 1, seconds: float = 30.0) -> AsyncIterator[Sandbox]:
-    box = Sandbox(workers, seconds, MEMORY)
+async def sandbox(workers: int = 1, seconds: float = 30.0) -> AsyncIterator[ProcessSandbox]:
+    box = ProcessSandbox(workers, seconds, MEMORY)
     try:
         yield box
     finally:
@@ -62,13 +62,14 @@ async def test_a_process_starts_with_the_first_job_and_stays() -> None:
 
 
 @pytest.mark.parametrize("job", [hostile.hang, hostile.spin_holding_the_lock])
+@pytest.mark.slow
 async def test_a_job_that_hangs_is_killed_and_the_next_one_served(job: Callable[[], None]) -> None:
     async with sandbox(seconds=1.0) as box:
         first = await box.run(jobs.ready)
         with pytest.raises(SandboxTimeout, match="longer than 1 seconds"):
             await box.run(job)
         await gone(first)
-        assert (await box.collect(AB, True)).data == AB
+        assert (await box.compact(AB, True)).data == AB
 
 
 @pytest.mark.parametrize(
@@ -87,14 +88,14 @@ async def test_a_job_that_crashes_costs_that_job(job: Callable[[], Any], cause: 
         with pytest.raises(SandboxCrashed, match=cause):
             await box.run(job)
         await gone(first)
-        assert (await box.collect(AB, True)).data == AB
+        assert (await box.compact(AB, True)).data == AB
 
 
 async def test_a_refused_document_keeps_the_process() -> None:
     async with sandbox() as box:
         first = await box.run(jobs.ready)
         with pytest.raises(UpdateError):
-            await box.collect(b"\x01\x00\x05\x00\x00", True)
+            await box.compact(b"\x01\x00\x05\x00\x00", True)
         assert await box.run(jobs.ready) == first
 
 
@@ -104,16 +105,18 @@ async def test_a_process_whose_server_is_gone_ends_by_itself() -> None:
             await box.run(jobs.limited, 0.2, hostile.spin_holding_the_lock)
 
 
+@pytest.mark.slow
 async def test_jobs_run_side_by_side_and_a_hanging_one_holds_up_nobody() -> None:
     async with sandbox(workers=2, seconds=3.0) as box:
         hanging = asyncio.create_task(box.run(hostile.hang))
         for _ in range(10):
-            assert (await box.collect(AB, True)).data == AB
+            assert (await box.compact(AB, True)).data == AB
         assert not hanging.done()
         with pytest.raises(SandboxTimeout):
             await hanging
 
 
+@pytest.mark.slow
 async def test_the_loop_turns_while_processes_start_and_work() -> None:
     turns = 0
 
@@ -141,7 +144,7 @@ async def test_too_many_waiting_jobs_are_refused() -> None:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        assert (await box.collect(AB, True)).data == AB
+        assert (await box.compact(AB, True)).data == AB
 
 
 async def test_a_cancelled_job_leaves_the_sandbox_serving(tmp_path: Path) -> None:
@@ -153,11 +156,11 @@ async def test_a_cancelled_job_leaves_the_sandbox_serving(tmp_path: Path) -> Non
         with pytest.raises(asyncio.CancelledError):
             await task
         await gone(first)
-        assert (await box.collect(AB, True)).data == AB
+        assert (await box.compact(AB, True)).data == AB
 
 
 async def test_closing_ends_processes_and_running_jobs(tmp_path: Path) -> None:
-    box = Sandbox(2, 30.0, MEMORY)
+    box = ProcessSandbox(2, 30.0, MEMORY)
     first = await box.run(jobs.ready)
     task = asyncio.create_task(box.run(hostile.hang_visibly, str(tmp_path / "begun")))
     await made(tmp_path / "begun")
@@ -170,7 +173,7 @@ async def test_closing_ends_processes_and_running_jobs(tmp_path: Path) -> None:
 
 
 async def test_a_sandbox_that_was_never_used_closes() -> None:
-    await Sandbox(1, 1.0, MEMORY).close()
+    await ProcessSandbox(1, 1.0, MEMORY).close()
 
 
 async def test_a_process_has_its_limits_and_loads_the_library_only_for_content() -> None:
@@ -179,14 +182,14 @@ async def test_a_process_has_its_limits_and_loads_the_library_only_for_content()
         assert limits["RLIMIT_AS"][0] == MEMORY
         assert limits["RLIMIT_STACK"][0] == jobs.STACK_BYTES
         assert limits["RLIMIT_CORE"][0] == 0
-        assert (await box.collect(AB_DELETED, True)).data != AB_DELETED
+        assert (await box.compact(AB_DELETED, True)).data != AB_DELETED
         loaded = await box.run(hostile.modules)
         assert not [name for name in loaded if name.startswith("pycrdt")]
         assert await box.content(AB) == {"t": "ab"}
 
 
 async def test_a_chain_of_nested_types_costs_one_content_view() -> None:
-    """C1: 33,000 maps in each other end a process with an ordinary stack, when they are freed at the latest."""
+    """C1 (docs/decisions/0002): 33,000 maps in each other overflow an ordinary stack, when freed at the latest."""
     count = 33_000
     structs = [b"\x27\x01\x01m\x01k\x01"]
     structs += [b"\x27\x00\x05" + encode_var_uint(clock) + b"\x01k\x01" for clock in range(count - 1)]
@@ -194,10 +197,11 @@ async def test_a_chain_of_nested_types_costs_one_content_view() -> None:
     async with sandbox() as box:
         with pytest.raises(SandboxError):
             await box.content(chain)
-        assert (await box.collect(chain, True)).data == chain
+        assert (await box.compact(chain, True)).data == chain
         assert await box.content(AB) == {"t": "ab"}
 
 
+@pytest.mark.slow
 def test_it_works_on_the_loop_of_the_server() -> None:
     """uvloop handles signals and child processes in its own way."""
 
@@ -207,6 +211,6 @@ def test_it_works_on_the_loop_of_the_server() -> None:
                 await box.run(hostile.crash)
             with pytest.raises(SandboxTimeout):
                 await box.run(hostile.hang)
-            assert (await box.collect(AB, True)).data == AB
+            assert (await box.compact(AB, True)).data == AB
 
     uvloop.run(main())

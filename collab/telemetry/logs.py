@@ -2,15 +2,15 @@
 
 Strategy: the standard library's logging, so that whoever mounts the application routes our
 records as any other. Nothing here configures anything on import; ``configure`` is called by
-the command line alone. Three rules hold for every line:
+the command line alone, and ``JsonFormatter`` is there for both. Three rules hold for every line:
 
 * INFO is for the life of things (started, opened, drained), WARNING for what an operator may
   want to act on, DEBUG for messages on the wire, marked ``<`` received and ``>`` sent.
 * What a peer can cause as often as it likes goes through ``RateLimited``: a flood of bad
   messages costs a bounded number of lines and one count of those not shown.
-* Never a token, a password or the content of a document, at no level. ``OneLineFormatter``
-  takes passwords out of URLs once more at the end, because drivers put theirs into errors,
-  and escapes control characters, because peers choose the names of documents.
+* Never a token, a password or the content of a document, at no level. Both formatters
+  take passwords out of URLs once more at the end, because drivers put theirs into errors,
+  and escape control characters, because peers choose the names of documents.
 
 =======================  ==============================================================
 ``collab``               start, stop, configuration
@@ -28,6 +28,7 @@ the command line alone. Three rules hold for every line:
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -40,6 +41,9 @@ ROOT = "collab"
 
 LEVELS = ("debug", "info", "warning", "error")
 """The log levels that may be asked for, from most to least talkative."""
+
+FORMATS = ("text", "json")
+"""How lines may be written; see ``OneLineFormatter`` and ``JsonFormatter``."""
 
 _MAX_KINDS = 1_000
 """How many kinds one ``RateLimited`` tells apart. Kinds are constants in our code, a handful each;
@@ -78,9 +82,10 @@ class OneLineFormatter(logging.Formatter):
     default_time_format = "%Y-%m-%dT%H:%M:%S"
     default_msec_format = "%s.%03dZ"
 
-    def __init__(self) -> None:
-        """Make the formatter; it has no options."""
-        super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    def __init__(self, worker: int | None = None) -> None:
+        """Make the formatter; a line names the ``worker`` that has written it, if there are several."""
+        named = "" if worker is None else f"[worker {worker}] "
+        super().__init__(f"%(asctime)s %(levelname)-7s {named}%(name)s: %(message)s")
         self.converter = time.gmtime
 
     def formatMessage(self, record: logging.LogRecord) -> str:
@@ -95,22 +100,81 @@ class OneLineFormatter(logging.Formatter):
         return mask_secrets("\n".join([head, *("    " + escape_controls(line) for line in traceback)]))
 
 
-def configure(level: str = "info", stream: TextIO | None = None) -> None:
+class JsonFormatter(logging.Formatter):
+    """Format a record as one line that is one JSON object, for programs that collect logs.
+
+    Always there: ``time`` (RFC 3339 in UTC, milliseconds), ``level`` (as logging names it), ``logger``, ``message``.
+    Only where several workers serve: ``worker``, the number of the one that has written the line.
+    Only where the record has them: ``connection`` (its number), ``peer`` (an address), ``document`` (a name, as it is),
+    ``exception`` and ``stack`` (texts of several lines). The message does not repeat the connection's values.
+    The line is ASCII, so nothing in it can be taken for the end of a line; passwords are masked in every value.
+    """
+
+    def __init__(self, worker: int | None = None) -> None:
+        """Make the formatter; a line names the ``worker`` that has written it, if there are several."""
+        super().__init__()
+        self.worker = worker
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the object as text without a line break."""
+        seconds, milliseconds = divmod(int(record.created * 1000), 1000)
+        values: dict[str, object] = {
+            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z",
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage().removeprefix(getattr(record, "address", "")),
+        }
+        if self.worker is not None:
+            values["worker"] = self.worker
+        for key, attribute in (("connection", "connection"), ("peer", "peer"), ("document", "document_name")):
+            value = getattr(record, attribute, None)
+            if value is not None and value != "":
+                values[key] = value if isinstance(value, int) else str(value)
+        if record.exc_info and record.exc_info[0] is not None:
+            # Not ``exc_text``: another handler may have cached its own text of the traceback there.
+            values["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            values["stack"] = self.formatStack(record.stack_info)
+        # Masked before it is written as JSON: what is masked ends with a word, and could take a quote with it.
+        return json.dumps({key: mask_secrets(v) if isinstance(v, str) else v for key, v in values.items()})
+
+
+_FORMATTERS: Mapping[str, type[OneLineFormatter | JsonFormatter]] = {"text": OneLineFormatter, "json": JsonFormatter}
+
+
+def configure(
+    level: str = "info", stream: TextIO | None = None, *, format: str = "text", worker: int | None = None
+) -> None:
     """Send every record of this process to ``stream`` (default: standard error) and ``collab``'s from ``level`` up.
 
     Other libraries are shown from WARNING up. Calling it again replaces what it did before.
-    ``level`` is one of ``LEVELS``; ``ValueError`` for any other.
+    ``level`` is one of ``LEVELS``, ``format`` one of ``FORMATS``; ``ValueError`` for any other. ``worker`` is the
+    number of this process among those that serve on one port.
     """
     if level not in LEVELS:
         raise ValueError(f"log level {level!r} is none of {', '.join(LEVELS)}")
+    if format not in FORMATS:
+        raise ValueError(f"log format {format!r} is none of {', '.join(FORMATS)}")
     root = logging.getLogger()
-    for old in [h for h in root.handlers if isinstance(h.formatter, OneLineFormatter)]:
+    for old in [h for h in root.handlers if isinstance(h.formatter, tuple(_FORMATTERS.values()))]:
         root.removeHandler(old)
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(OneLineFormatter())
+    handler.setFormatter(_FORMATTERS[format](worker))
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     get_logger().setLevel(level.upper())
+
+
+def complain(message: str) -> None:
+    """Write one line to standard error for whoever has started the process, whatever level is logged.
+
+    It is ``collab: message``; where logs are JSON it is such an object, so that standard error holds nothing else.
+    """
+    line = f"{ROOT}: {escape_controls(mask_secrets(message))}"
+    formatters = [handler.formatter for handler in logging.getLogger().handlers]
+    if as_json := next((each for each in formatters if isinstance(each, JsonFormatter)), None):
+        line = as_json.format(logging.LogRecord(ROOT, logging.ERROR, "", 0, message, None, None))
+    print(line, file=sys.stderr, flush=True)
 
 
 class RateLimited:
@@ -219,8 +283,8 @@ class RateLimited:
 class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
     """Put the connection and its document before each line: ``[17 127.0.0.1 'notes/a'] ...``.
 
-    The same values travel as attributes of the record (``connection``, ``peer``,
-    ``document_name``) for handlers that write JSON.
+    The same values travel as attributes of the record (``connection``, ``peer``, ``document_name``), and what was put
+    before the message as ``address``, for handlers that write JSON.
     """
 
     def __init__(
@@ -231,8 +295,6 @@ class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
         logger: logging.Logger | None = None,
     ) -> None:
         """Name the connection by a number of this process, its peer's address and the document it is for."""
-        extra: dict[str, object] = {"connection": connection, "peer": peer, "document_name": document_name}
-        super().__init__(logger if logger is not None else get_logger("connection"), extra)
         parts = [str(connection)]
         if peer:
             parts.append(peer)
@@ -243,6 +305,8 @@ class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
         self._prefix = "[" + " ".join(parts).replace("%", "%%") + "] "
         # Without arguments logging does not format, so "%%" would stay doubled.
         self._plain = "[" + " ".join(parts) + "] "
+        extra = {"connection": connection, "peer": peer, "document_name": document_name, "address": self._plain}
+        super().__init__(logger if logger is not None else get_logger("connection"), extra)
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log ``msg % args`` behind the connection's address, as ``logging.Logger.log``."""

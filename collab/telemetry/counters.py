@@ -1,0 +1,44 @@
+"""Plain objects in which every layer counts what it does; nothing here reads or exports them.
+
+Strategy: a number is an attribute, and whoever does the work adds to it. So counting costs an addition, needs no lock
+(all of it happens on the loop) and no library. What is counted for each of several reasons is a ``Counter`` whose keys
+are constants of our code or names of our classes, never anything that a client has sent. The transports export it all
+(``collab.transports.http.metrics``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Bounds for times: from a commit on a fast disk to what people have long given up on."""
+
+
+class Histogram:
+    """Count how often a value lies between bounds.
+
+    Args:
+        bounds: in ascending order.
+
+    Attributes:
+        bounds: as given.
+        counts: how many values were at most each bound and above the one before; the last has all that are larger.
+        sum: of all values.
+    """
+
+    __slots__ = ("bounds", "counts", "sum")
+
+    def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float, times: int = 1) -> None:
+        """Count a value, or so many of it."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.sum += value * times
+
+    @property
+    def count(self) -> int:
+        """How many values were counted."""
+        return sum(self.counts)

@@ -1,0 +1,146 @@
+"""What every sandbox promises, on the one with processes and the one without."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pycrdt
+import pytest
+
+from collab.errors import SandboxError, UpdateError
+from collab.sandbox import jobs
+from collab.sandbox.counted import CountedSandbox
+from collab.sandbox.inline import InlineSandbox
+from collab.sandbox.pool import ProcessSandbox
+from collab.sandbox.port import Sandbox
+from collab.update.compact import compact
+from collab.update.merge import merge_updates
+from tests.support.author import Author, content
+
+MakeSandbox = Callable[[], Sandbox]
+
+HOOK = bytes.fromhex("010105000701017805016800")
+"""A document with an XmlHook, which the library cannot read."""
+
+
+def written() -> bytes:
+    """Make a text that was typed letter by letter, and a part of which was deleted."""
+    author = Author(1)
+    for letter in "a document that was typed letter by letter":
+        author.type(letter)
+    del author.text[2:11]
+    return merge_updates(author.updates)  # the author's own library has dropped what it deleted
+
+
+def mixed() -> bytes:
+    """Make a document with roots of several types."""
+    document: pycrdt.Doc[Any] = pycrdt.Doc(client_id=5)
+    document.get("rich", type=pycrdt.Text).insert(0, "bold", {"b": True})
+    document.get("map", type=pycrdt.Map)["list"] = pycrdt.Array([1.5, None, True, b"\x01", {"k": "ä😀"}])
+    document.get("xml", type=pycrdt.XmlFragment).children.append(pycrdt.XmlElement("p", {"class": "c"}, ["hi"]))
+    return document.get_update()
+
+
+DOCUMENTS = {"empty": b"\0\0", "written": written(), "mixed": mixed(), "hook": HOOK}
+
+
+class SandboxConformance:
+    """The promise of :class:`collab.sandbox.port.Sandbox`, as far as it can be seen from outside."""
+
+    @pytest.fixture
+    def make_sandbox(self) -> MakeSandbox:
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def sandbox(self, make_sandbox: MakeSandbox) -> AsyncIterator[Sandbox]:
+        sandbox = make_sandbox()
+        yield sandbox
+        await sandbox.close()
+
+    async def test_compacting_gives_what_the_function_gives(self, sandbox: Sandbox) -> None:
+        for name, data in DOCUMENTS.items():
+            for gc in (True, False):
+                assert await sandbox.compact(data, gc) == compact(data, gc=gc), name
+        shorter = await sandbox.compact(DOCUMENTS["written"], True)
+        assert len(shorter.data) < len((await sandbox.compact(DOCUMENTS["written"], False)).data)
+        assert content(shorter.data) == content(DOCUMENTS["written"])
+
+    async def test_content_is_what_the_job_gives_and_json_can_hold_it(self, sandbox: Sandbox) -> None:
+        for name in ("empty", "written", "mixed"):
+            shown = await sandbox.content(DOCUMENTS[name])
+            assert shown == jobs.content(DOCUMENTS[name]), name
+            assert json.loads(json.dumps(shown)) == shown
+        assert await sandbox.content(DOCUMENTS["written"]) == {"t": content(DOCUMENTS["written"])}
+
+    async def test_what_is_no_update_is_refused_and_the_next_job_runs(self, sandbox: Sandbox) -> None:
+        for bad in (b"", b"\x01", DOCUMENTS["written"][:-1], DOCUMENTS["mixed"] + b"\0", b"\xff" * 20):
+            with pytest.raises(UpdateError):
+                await sandbox.compact(bad, True)
+            with pytest.raises(UpdateError):
+                await sandbox.content(bad)
+        assert await sandbox.content(DOCUMENTS["empty"]) == {}
+
+    async def test_what_the_library_cannot_read_is_an_error_of_the_document(self, sandbox: Sandbox) -> None:
+        with pytest.raises(SandboxError, match="XmlHook"):
+            await sandbox.content(HOOK)
+        assert (await sandbox.compact(HOOK, True)).data == HOOK
+
+    async def test_the_same_arguments_give_the_same_result(self, sandbox: Sandbox) -> None:
+        data = bytes(DOCUMENTS["mixed"])
+        first, second = await sandbox.compact(data, True), await sandbox.compact(data, True)
+        assert first == second and data == DOCUMENTS["mixed"]
+        assert list(await sandbox.content(data)) == list(await sandbox.content(data))
+
+    async def test_many_jobs_at_once_each_get_their_own_result(self, sandbox: Sandbox) -> None:
+        documents = [Author(client + 1).type(f"document {client}") for client in range(20)]
+        shown = await asyncio.gather(*map(sandbox.content, documents))
+        assert shown == [{"t": f"document {client}"} for client in range(20)]
+
+    async def test_a_job_never_ends_in_the_turn_of_the_loop_in_which_it_begins(self, sandbox: Sandbox) -> None:
+        job = asyncio.ensure_future(sandbox.compact(DOCUMENTS["empty"], True))
+        await asyncio.sleep(0)
+        assert not job.done(), "else a test would not see what comes in between"
+        await job
+
+    async def test_a_job_that_is_cancelled_costs_that_job(self, sandbox: Sandbox) -> None:
+        some = [asyncio.ensure_future(sandbox.content(DOCUMENTS["written"])) for _ in range(3)]
+        await asyncio.sleep(0)
+        some[1].cancel()
+        results = await asyncio.gather(*some, return_exceptions=True)
+        assert isinstance(results[1], asyncio.CancelledError)
+        assert results[0] == results[2] == jobs.content(DOCUMENTS["written"])
+
+    async def test_closing_ends_the_jobs_that_run_and_is_harmless_when_done_again(
+        self, make_sandbox: MakeSandbox
+    ) -> None:
+        sandbox = make_sandbox()
+        running = [asyncio.ensure_future(sandbox.content(DOCUMENTS["written"])) for _ in range(3)]
+        await asyncio.sleep(0)
+        for _ in range(2):
+            await sandbox.close()
+        for result in await asyncio.gather(*running, return_exceptions=True):
+            assert isinstance(result, SandboxError)
+        for job in (sandbox.compact(DOCUMENTS["written"], True), sandbox.content(DOCUMENTS["written"])):
+            with pytest.raises(SandboxError, match="closed"):
+                await job
+
+
+class TestInline(SandboxConformance):
+    @pytest.fixture
+    def make_sandbox(self) -> MakeSandbox:
+        return InlineSandbox
+
+
+class TestProcess(SandboxConformance):
+    @pytest.fixture
+    def make_sandbox(self) -> MakeSandbox:
+        return lambda: ProcessSandbox(1, 30.0, 1 << 30)
+
+
+class TestCounted(SandboxConformance):
+    @pytest.fixture
+    def make_sandbox(self) -> MakeSandbox:
+        return lambda: CountedSandbox(InlineSandbox())

@@ -1,0 +1,80 @@
+"""The sandbox that counts: every job once, by what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from collab.errors import SandboxCrashed, SandboxError, SandboxTimeout, UpdateError
+from collab.sandbox.counted import CRASHED, DONE, FAILED, TIMED_OUT, CountedSandbox
+from collab.update.compact import Compacted
+
+
+class Scripted:
+    """A sandbox that raises what it is told, or waits."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+        self.closed = False
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def compact(self, data: bytes, gc: bool) -> Compacted:
+        await self.go.wait()
+        if self.error is not None:
+            raise self.error
+        return Compacted(data, bytes([gc]))
+
+    async def content(self, data: bytes) -> dict[str, Any]:
+        if self.error is not None:
+            raise self.error
+        return {"data": data}
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (SandboxTimeout("late"), TIMED_OUT),
+        (SandboxCrashed("dead"), CRASHED),
+        (SandboxError("full"), FAILED),
+        (UpdateError("no update"), FAILED),
+        (asyncio.CancelledError(), FAILED),
+    ],
+)
+async def test_what_a_job_raises_is_counted_and_passed_on(error: BaseException, outcome: str) -> None:
+    inner = Scripted()
+    sandbox = CountedSandbox(inner)
+    inner.error = error
+    with pytest.raises(type(error)):
+        await sandbox.compact(b"", True)
+    with pytest.raises(type(error)):
+        await sandbox.content(b"")
+    assert (dict(sandbox.jobs), sandbox.under_way) == ({outcome: 2}, 0)
+
+
+async def test_results_and_arguments_are_passed_on() -> None:
+    inner = Scripted()
+    sandbox = CountedSandbox(inner)
+    assert await sandbox.compact(b"x", True) == Compacted(b"x", b"\x01")
+    assert await sandbox.content(b"y") == {"data": b"y"}
+    assert dict(sandbox.jobs) == {DONE: 2}
+    await sandbox.close()
+    assert inner.closed
+
+
+async def test_a_job_is_under_way_until_it_has_ended() -> None:
+    inner = Scripted()
+    sandbox = CountedSandbox(inner)
+    inner.go.clear()
+    jobs = [asyncio.create_task(sandbox.compact(b"", False)) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert (sandbox.under_way, dict(sandbox.jobs)) == (2, {})
+    jobs[0].cancel()
+    inner.go.set()
+    await asyncio.gather(*jobs, return_exceptions=True)
+    assert (sandbox.under_way, dict(sandbox.jobs)) == (0, {FAILED: 1, DONE: 1})
