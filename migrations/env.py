@@ -6,18 +6,26 @@ In a checkout, ``alembic revision --autogenerate -m "..."`` works too; it reads 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection
 
-from collab.storage.schema import metadata
+from collab.storage.schema import REVISION_TABLE, VERSION_TABLES, metadata
+
+
+def ours(thing: Any, name: str | None, kind: str, reflected: bool, compared: Any) -> bool:
+    """Leave the tables out in which revisions are noted: they are no part of the models."""
+    return not (kind == "table" and name in VERSION_TABLES)
 
 
 def run(connection: Connection) -> None:
-    """Run on an open connection, inside one transaction on both databases."""
+    """Run on an open connection, inside the transaction of whoever has opened it."""
     context.configure(
         connection=connection,
         target_metadata=metadata,
+        version_table=context.config.attributes.get("version_table", REVISION_TABLE),
+        include_object=ours,
         # SQLite cannot alter a column: Alembic copies the table instead.
         render_as_batch=connection.dialect.name == "sqlite",
         # Alembic assumes that SQLite's DDL commits by itself; with our explicit BEGIN it does not.

@@ -10,6 +10,10 @@ down_revision = ${repr(down_revision)}
 branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
+# Releases that know an older schema than this must not use the database (docs/decisions/0013).
+oldest_schema = 2
+oldest_release = "0.1.0"
+
 
 def upgrade() -> None:
     ${upgrades if upgrades else "pass"}

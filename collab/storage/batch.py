@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from collab.errors import DocumentDeleted, InvalidDocumentName, StoreRefused
-from collab.storage.store import MAX_ROW_BYTES, Append, Appended, AppendOutcome, NewRow
+from collab.storage.records import MAX_ROW_BYTES, Append, Appended, AppendOutcome, NewRow
 
 LARGE_BATCH_BYTES = 64 * 1024 * 1024
 """From here on documents are written one by one: both databases hold one statement's data several times."""
@@ -30,6 +30,10 @@ class Plan:
         """Give the rows of one document in order."""
         return [row for position in self.documents[document_id] for row in self.batch[position].rows]
 
+    def keeps_deleted(self, document_id: int) -> bool:
+        """Tell whether an entry asks that compaction keeps deleted content of one document."""
+        return not all([self.batch[position].gc for position in self.documents[document_id]])
+
 
 def encode_name(name: str) -> bytes:
     """Give the name as it is stored, its UTF-8; ``InvalidDocumentName`` if it has none."""
@@ -45,8 +49,13 @@ def encode_author(author: str | None) -> bytes | None:
 
 
 def decode_author(author: bytes | None) -> str | None:
-    """Reverse :func:`encode_author`."""
-    return None if author is None else author.decode("utf-8", "surrogatepass")
+    """Reverse :func:`encode_author`. Bytes that it never gives are damaged; the row's checksum tells."""
+    if author is None:
+        return None
+    try:
+        return author.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return author.decode("utf-8", "replace")
 
 
 def unknown_names(batch: Sequence[Append]) -> dict[bytes, float]:
@@ -58,7 +67,7 @@ def unknown_names(batch: Sequence[Append]) -> dict[bytes, float]:
     for entry in batch:
         if entry.document_id is None:
             try:
-                names.setdefault(encode_name(entry.name), entry.rows[0].at)
+                names.setdefault(encode_name(entry.name), entry.begun_at)
             except InvalidDocumentName:
                 continue  # ``make_plan`` refuses it
     return dict(sorted(names.items()))
@@ -89,8 +98,7 @@ def make_plan(batch: Sequence[Append], ids: Mapping[bytes, int]) -> Plan:
             sizes[document_id] = 0
         else:
             positions.append(position)
-        for row in entry.rows:
-            sizes[document_id] += len(row.data)
+        sizes[document_id] += entry.nbytes
     for document_id in sorted(documents):
         if sizes[document_id] > MAX_ROW_BYTES:
             text = f"{sizes[document_id]} bytes at once are more than the store takes ({MAX_ROW_BYTES})"

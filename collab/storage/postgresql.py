@@ -8,23 +8,26 @@ rows that are refused and very large batches take an explicit transaction with t
 The writer's row is also a fence. Every attempt first locks it and goes on only if no later batch is noted
 there: an attempt whose connection died before its COMMIT was answered is either noted (then the repeat reads
 what came of it), or still under way (then the repeat waits for its lock), or comes to the lock after the
-repeat and finds itself too late. It can never write a second time.
+repeat and finds itself too late. It can never write a second time. A row that has a lower number than the last
+answered batch, or is missing although a server has made it, says that an older state of the database is there.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, Double, ExceptionContext, event, literal_column, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_
 
-from collab.errors import CollabError, StoreError, StoreRefused, StoreUnavailable
-from collab.storage.backend import Mode, Result
+from collab.errors import CollabError, StoreDamaged, StoreError, StoreRefused, StoreUnavailable, StoreWentBack
+from collab.storage.backend import WENT_BACK, Mode, Result, Writer
 from collab.storage.batch import (
     LARGE_BATCH_BYTES,
     Plan,
@@ -36,14 +39,26 @@ from collab.storage.batch import (
     refuse,
     unknown_names,
 )
-from collab.storage.store import Append, AppendOutcome
+from collab.storage.connecting import (
+    DRIVER_ERRORS,
+    Connector,
+    explain_lost,
+    first_line,
+    is_pooled,
+    is_read_only,
+    masked,
+    secrets_of,
+)
+from collab.storage.records import Append, AppendOutcome
 from collab.storage.urls import DatabaseUrl
-from collab.telemetry import mask_secrets
 
-CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 30.0
 """After these a server that does not answer counts as not available. A commit of the largest batch takes some
 seconds on a slow disk; a network that swallows packets would otherwise hold the journal for many minutes."""
+
+SECONDS_FOR_BYTE = 1 / (1024 * 1024)
+"""Seconds more for each byte of a commit, as much as a line of one MiB a second needs: a large row that never gets
+through would hold up all that comes behind it, for ever."""
 
 CALL_SECONDS = 120.0
 """The same for all other calls, which may carry the largest snapshot."""
@@ -51,27 +66,17 @@ CALL_SECONDS = 120.0
 POOL = 5
 """Connections besides the append's: openings of documents, snapshots, pruning, the API."""
 
-DRIVER_ERRORS = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    # "cannot switch to state ...": a connection that is cut between two messages; it is an Exception only.
-    asyncpg.InternalClientError,
-    OSError,
-    ValueError,
-)
-"""What asyncpg raises when it is not our mistake."""
-
-_SETTINGS = {
-    "application_name": "collab",
-    # A node that vanished in the middle of a transaction must not hold its documents' locks for hours.
-    "idle_in_transaction_session_timeout": "60000",
-}
+CLAIMS = 2
+"""Documents that are claimed at a time: each takes a connection of the pool for as long as its snapshot is made."""
 
 # Classes of SQLSTATE about the values themselves: data exception, integrity violation, check option, a program
 # limit, an error raised by a trigger. Nothing else ends a document: not the connection (08), resources and full
 # disks (53), the operator (57), rights (28, 42), a standby (25006) nor the server's own faults (58, XX): those are
 # repaired, and the rows wait.
 _REFUSED = frozenset({"22", "23", "44", "54", "P0"})
+
+# data_corrupted, index_corrupted: a page that does not fit its checksum, an index that points nowhere.
+_DAMAGED = frozenset({"XX001", "XX002"})
 
 _CTE = """
 locked AS (
@@ -82,15 +87,15 @@ locked AS (
   WHERE documents.id = locked.id AND documents.id = b.id
   RETURNING documents.id, documents.head_seq, b.count
 ), rows AS (
-  INSERT INTO log (document_id, seq, at, author, data)
-  SELECT heads.id, heads.head_seq - heads.count + r.position, r.at, r.author, r.data
-  FROM unnest({documents}::bigint[], {positions}::bigint[], {row_times}::float8[], {authors}::bytea[], {data}::bytea[])
-    AS r(id, position, at, author, data) JOIN heads ON heads.id = r.id
+  INSERT INTO log (document_id, seq, at, author, data, checksum)
+  SELECT heads.id, heads.head_seq - heads.count + r.position, r.at, r.author, r.data, r.checksum
+  FROM unnest({documents}::bigint[], {positions}::bigint[], {row_times}::float8[], {authors}::bytea[], {data}::bytea[],
+    {checksums}::bigint[]) AS r(id, position, at, author, data, checksum) JOIN heads ON heads.id = r.id
 )
 """
 _ROWS = "coalesce((SELECT string_agg(id || ':' || head_seq, ',') FROM heads), '')"
 _APPEND = (
-    "WITH writer AS (SELECT id FROM writers WHERE id = $1 AND batch < $2 FOR UPDATE), "
+    "WITH writer AS (SELECT id FROM writers WHERE id = $1 AND batch < $2 AND batch >= $12 FOR UPDATE), "
     + _CTE.format(
         ids="$3",
         counts="$4",
@@ -100,6 +105,7 @@ _APPEND = (
         row_times="$8",
         authors="$9",
         data="$10",
+        checksums="$11",
         guard=" AND EXISTS (SELECT FROM writer)",
     )  # fmt: skip
     + f"UPDATE writers SET batch = $2, at = extract(epoch FROM now()), heads = {_ROWS} "
@@ -116,14 +122,21 @@ _WRITE = (
         row_times="$6",
         authors="$7",
         data="$8",
+        checksums="$9",
         guard="",
     )  # fmt: skip
     + f"SELECT {_ROWS}"
 )
+_KEEP = """
+INSERT INTO pending (document_id, key, at, author, data) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
+"""
+_SETTLE = "DELETE FROM pending WHERE document_id = $1 AND key = ANY($2::bytea[])"
+_INDEXES = ("pk_documents", "pk_log", "pk_snapshots", "pk_writers", "uq_documents_name")
+"""Keys and indexes of the tables that every release knows."""
 _REGISTER = (
     "INSERT INTO writers (id, batch, heads, at) VALUES ($1, 0, '', extract(epoch FROM now())) ON CONFLICT DO NOTHING"
 )
-_FENCE = "SELECT 1 FROM writers WHERE id = $1 AND batch < $2 FOR UPDATE"
+_FENCE = "SELECT 1 FROM writers WHERE id = $1 AND batch < $2 AND batch >= $3 FOR UPDATE"
 _REMEMBER = "UPDATE writers SET batch = $2, heads = $3, at = extract(epoch FROM now()) WHERE id = $1"
 _RECALL = "SELECT batch, heads FROM writers WHERE id = $1"
 _CREATE = """
@@ -131,63 +144,120 @@ INSERT INTO documents (name, head_seq, gc, created_at, updated_at)
 SELECT name, 0, TRUE, at, at FROM unnest($1::bytea[], $2::float8[]) AS n(name, at) ORDER BY name
 ON CONFLICT (name) DO NOTHING
 """
+# Hashed with the schema: other deployments, and other applications, may lock numbers in this database too.
+_KEY = "hashtextextended('collab ' || current_schema() || ' ' || CAST(:what AS text), 0)"
+_LOCK = text(f"SELECT pg_advisory_xact_lock({_KEY})")
+_TRY_LOCK = text(f"SELECT pg_try_advisory_xact_lock({_KEY})")
+_KEEP_DELETED = "UPDATE documents SET gc = FALSE WHERE id = $1 AND gc"
 _FIND = "SELECT name, id FROM documents WHERE name = ANY($1::bytea[]) AND deleted_at IS NULL"
 _LIVING = "SELECT id FROM documents WHERE id = ANY($1::bigint[]) AND deleted_at IS NULL"
 
 
-def translate(error: BaseException, secrets: Iterable[str] = ()) -> StoreError:
-    """Give the error of the port for one of the driver's, without statements, values and ``secrets``."""
+def translate(error: BaseException, secrets: Sequence[str] = (), place: str = "the server") -> StoreError:
+    """Give the error of the port for one of the driver's, without statements, values and ``secrets``.
+
+    ``place`` is the server, for what is said about it.
+    """
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.orig.__cause__ or error.orig
     code = getattr(error, "sqlstate", None)
-    # Only the first line: the detail of a violated constraint repeats the row.
-    text = str(error.args[0] if error.args else "").split("\n")[0] or "no answer"
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    text = f"PostgreSQL: {mask_secrets(text)} ({type(error).__name__})"
+    said = explain_lost(error, place)
+    if said is None:
+        # Only the first line: the detail of a violated constraint repeats the row.
+        said = f"{first_line(error) or 'no answer'} ({type(error).__name__})"
+    said = f"PostgreSQL: {masked(said, tuple(secrets))}"
     # The driver's own refusal of a value (a number out of range, say) is a DataError of class 22 too.
     refused = isinstance(error, asyncpg.PostgresError | asyncpg.DataError) and str(code or "22")[:2] in _REFUSED
-    result = StoreRefused(text) if refused else StoreUnavailable(text)
+    result: StoreError = StoreRefused(said) if refused else StoreUnavailable(said)
+    if str(code) in _DAMAGED:
+        result = StoreDamaged(said)
     result.__cause__ = error
     return result
 
 
-def secrets_of(url: DatabaseUrl) -> tuple[str, ...]:
-    """Give the passwords in a URL, as written and decoded, so that they can be taken out of messages."""
-    parts = urlsplit(url.dsn)
-    found = {parts.password or "", unquote(parts.password or "")}
-    for key, values in parse_qs(parts.query).items():
-        if "password" in key.lower():
-            found.update(values)
-    return tuple(secret for secret in found if secret)
-
-
 async def connect(url: DatabaseUrl) -> Any:
-    """Open a connection of asyncpg's; it reads the whole URL itself, as libpq would."""
-    return await asyncpg.connect(url.dsn, timeout=CONNECT_SECONDS, server_settings=_SETTINGS)
+    """Open a connection of asyncpg's; see :class:`~collab.storage.connecting.Connector`."""
+    return await Connector(url).connect()
 
 
-def make_engine(url: DatabaseUrl, **options: Any) -> AsyncEngine:
-    """Make an engine on :func:`connect`."""
-    return create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: connect(url), hide_parameters=True, **options
-    )
+def make_engine(url: DatabaseUrl, connector: Connector | None = None, **options: Any) -> AsyncEngine:
+    """Make an engine on a connector, which may be one that others use too."""
+    connector = Connector(url) if connector is None else connector
+
+    def creator() -> Any:
+        raw = await_(connector.connect_in_turn())
+        pooled = {"prepared_statement_cache_size": 0, "prepared_statement_name_func": lambda: ""}
+        return engine.dialect.dbapi.connect(  # type: ignore[union-attr]
+            async_creator_fn=partial(_given, raw), **(pooled if is_pooled(raw) else {})
+        )
+
+    def ping(connection: Any) -> bool:
+        # One round trip, where SQLAlchemy's own takes three. False: the pool opens another one.
+        try:
+            return await_(connector.usable(connection.driver_connection))
+        except DRIVER_ERRORS:
+            return False
+
+    engine = create_async_engine("postgresql+asyncpg://", creator=creator, hide_parameters=True, **options)
+    engine.dialect.do_ping = ping  # type: ignore[method-assign, assignment]
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def _(context: ExceptionContext) -> None:
+        if is_read_only(context.original_exception):
+            connector.met_standby()
+            context.is_disconnect = True
+
+    return engine
+
+
+async def _given(raw: Any) -> Any:
+    return raw
+
+
+async def _end(connection: AsyncConnection) -> None:
+    """End the transaction of a claim; it may have ended long ago, with its connection."""
+    with contextlib.suppress(SQLAlchemyError, *DRIVER_ERRORS):
+        await connection.close()
 
 
 class _TooLate(Exception):
-    """The fence is closed: this batch, or a later one, is noted in the writer's row."""
+    """The fence is closed: this batch is noted in the writer's row, or the row is not as it was left."""
 
 
 class PostgresBackend:
     """The :class:`~collab.storage.backend.Backend` on PostgreSQL."""
 
-    def __init__(self, url: DatabaseUrl, writer: str) -> None:
-        self._url = url
+    def __init__(self, url: DatabaseUrl) -> None:
+        self.url = url
         self._secrets = secrets_of(url)
-        self._writer_id = writer
+        self.writer = Writer()
+        self.shared = True
+        self._connector = Connector(url)
         # Pinged when taken: after a restart of the server the pool's connections are all dead.
-        self._engine = make_engine(url, pool_size=POOL, max_overflow=0, pool_pre_ping=True)
+        self._engine = make_engine(url, self._connector, pool_size=POOL, max_overflow=0, pool_pre_ping=True)
         self._raw: Any = None  # the append's own connection
+        self._claiming = asyncio.Semaphore(CLAIMS)
+
+    def now(self) -> ColumnElement[float]:
+        """See :class:`~collab.storage.backend.Backend`."""
+        return literal_column("extract(epoch FROM now())::float8", Double())
+
+    def check_whole(self, connection: Connection) -> None:
+        """See :class:`~collab.storage.backend.Backend`.
+
+        ``pg_restore`` fills the tables first and makes the keys and indexes last. A row of ours that came between
+        would make them impossible.
+        """
+        for name in _INDEXES:
+            if connection.execute(text("SELECT to_regclass(:name)"), {"name": name}).scalar() is None:
+                raise StoreUnavailable(f"PostgreSQL: the index {name} is missing; a restore may be under way")
+
+    def lock(self, connection: Connection, what: str, *, wait: bool = True) -> bool:
+        """See :class:`~collab.storage.backend.Backend`."""
+        if wait:
+            connection.execute(_LOCK, {"what": what})
+            return True
+        return bool(connection.execute(_TRY_LOCK, {"what": what}).scalar())
 
     async def run(self, function: Callable[[Connection], Result], mode: Mode) -> Result:
         """See :class:`~collab.storage.backend.Backend`."""
@@ -200,12 +270,13 @@ class PostgresBackend:
         except CollabError:
             raise
         except (SQLAlchemyError, *DRIVER_ERRORS) as error:
-            raise translate(error, self._secrets) from error
+            raise self._translated(error) from error
 
     async def append(self, batch: Sequence[Append], number: int, repeat: bool) -> list[AppendOutcome]:
         """See :class:`~collab.storage.backend.Backend`."""
         try:
-            async with asyncio.timeout(STATEMENT_SECONDS):
+            nbytes = sum(entry.nbytes for entry in batch)
+            async with asyncio.timeout(STATEMENT_SECONDS + nbytes * SECONDS_FOR_BYTE):
                 raw = await self._connection()
                 try:
                     return await self._append(raw, batch, number)
@@ -215,12 +286,38 @@ class PostgresBackend:
             raise
         except DRIVER_ERRORS as error:
             self._forget()
+            if is_read_only(error):
+                self._connector.met_standby()
             # What one document causes was met in its savepoint; a refusal of the whole must not cost a row.
-            raise StoreUnavailable(str(translate(error, self._secrets))) from error
+            raise StoreUnavailable(str(self._translated(error))) from error
         except BaseException:
             # Cancelled, or a mistake of ours: the connection's state is not known.
             self._forget()
             raise
+
+    @contextlib.asynccontextmanager
+    async def claim(self, document_id: int) -> AsyncIterator[bool]:
+        """See :class:`~collab.storage.backend.Backend`.
+
+        A lock of a transaction, which a pooler keeps on one session, and which ends with the connection however that
+        ends. A server that vanishes without a word loses it after ``idle_in_transaction_session_timeout``.
+        """
+        async with self._claiming, contextlib.AsyncExitStack() as stack:
+            got, connection = False, None
+            try:
+                async with asyncio.timeout(CALL_SECONDS):
+                    connection = await self._engine.connect()
+                    stack.push_async_callback(_end, connection)
+                    got = bool((await connection.execute(_TRY_LOCK, {"what": f"snapshot {document_id}"})).scalar())
+            except (SQLAlchemyError, *DRIVER_ERRORS) as error:
+                raise self._translated(error) from error
+            if not got:
+                await stack.aclose()  # nothing is held, so the connection is for others
+            yield got
+
+    async def changed(self) -> bool:
+        """See :class:`~collab.storage.backend.Backend`. Nothing tells it for less than looking."""
+        return True
 
     async def close(self) -> None:
         """See :class:`~collab.storage.backend.Backend`."""
@@ -230,10 +327,14 @@ class PostgresBackend:
     async def _connection(self) -> Any:
         if self._raw is None or self._raw.is_closed():
             self._forget()
-            raw = await connect(self._url)
+            raw = await self._connector.connect()
             self._raw = raw
-            await raw.execute(_REGISTER, self._writer_id)
+            if not self.writer.attends:  # else it is there, and must not be made anew if it is not
+                await raw.execute(_REGISTER, self.writer.id)
         return self._raw
+
+    def _translated(self, error: BaseException) -> StoreError:
+        return translate(error, self._secrets, self._connector.place)
 
     def _forget(self) -> None:
         raw, self._raw = self._raw, None
@@ -244,18 +345,24 @@ class PostgresBackend:
         names = unknown_names(batch)
         if not names:
             plan = make_plan(batch, {})
-            if plan.documents and plan.size < LARGE_BATCH_BYTES:
+            if (
+                plan.documents
+                and plan.size < LARGE_BATCH_BYTES
+                and all(entry.pending is None and entry.gc for entry in batch)
+            ):
                 try:
-                    text = await raw.fetchval(_APPEND, self._writer_id, number, *_columns(plan, plan.documents))
+                    heads = await raw.fetchval(
+                        _APPEND, self.writer.id, number, *_columns(plan, plan.documents), self.writer.least
+                    )
                 except asyncpg.PostgresError as error:
                     if not isinstance(translate(error), StoreRefused):
                         raise
                 else:
-                    if text is None:
+                    if heads is None:
                         raise _TooLate
-                    return outcomes(plan, decode_heads(text))
+                    return outcomes(plan, decode_heads(heads))
         async with raw.transaction():
-            if await raw.fetchval(_FENCE, self._writer_id, number) is None:
+            if await raw.fetchval(_FENCE, self.writer.id, number, self.writer.least) is None:
                 raise _TooLate
             ids: dict[bytes, int] = {}
             if names:
@@ -263,7 +370,7 @@ class PostgresBackend:
                 ids = await self._find(raw, names)
             plan = make_plan(batch, ids)
             heads = await self._write(raw, plan)
-            await raw.execute(_REMEMBER, self._writer_id, number, encode_heads(heads))
+            await raw.execute(_REMEMBER, self.writer.id, number, encode_heads(heads))
         return outcomes(plan, heads)
 
     async def _find(self, raw: Any, names: Iterable[bytes]) -> dict[bytes, int]:
@@ -275,7 +382,7 @@ class PostgresBackend:
         if plan.size < LARGE_BATCH_BYTES:
             try:
                 async with raw.transaction():
-                    return decode_heads(await raw.fetchval(_WRITE, *_columns(plan, plan.documents)))
+                    return await self._write_chosen(raw, plan, list(plan.documents))
             except asyncpg.PostgresError as error:
                 if not isinstance(translate(error), StoreRefused):
                     raise
@@ -285,7 +392,7 @@ class PostgresBackend:
         for document_id in plan.documents:
             try:
                 async with raw.transaction():
-                    heads |= decode_heads(await raw.fetchval(_WRITE, *_columns(plan, [document_id])))
+                    heads |= await self._write_chosen(raw, plan, [document_id])
             except asyncpg.PostgresError as error:
                 refusal = translate(error)
                 if not isinstance(refusal, StoreRefused):
@@ -293,15 +400,37 @@ class PostgresBackend:
                 refuse(plan, plan.documents[document_id], refusal)
         return heads
 
+    async def _write_chosen(self, raw: Any, plan: Plan, chosen: Sequence[int]) -> dict[int, int]:
+        """Write the entries of these documents; give the heads of those that live."""
+        heads = decode_heads(await raw.fetchval(_WRITE, *_columns(plan, chosen)))
+        for document_id in chosen:
+            if document_id in heads and plan.keeps_deleted(document_id):
+                await raw.execute(_KEEP_DELETED, document_id)
+            for position in plan.documents[document_id] if document_id in heads else ():
+                change = plan.batch[position].pending
+                if change is None:
+                    continue
+                if change.settled:
+                    await raw.execute(_SETTLE, document_id, change.settled)
+                if change.added:
+                    values = [
+                        (document_id, key, round(at * 1e6) / 1e6, encode_author(author), data)
+                        for key, data, at, author, _ in change.added
+                    ]
+                    await raw.executemany(_KEEP, values)
+        return heads
+
     async def _recall(self, raw: Any, batch: Sequence[Append], number: int) -> list[AppendOutcome]:
         """Give the outcomes of an attempt that had committed."""
-        row = await raw.fetchrow(_RECALL, self._writer_id)
+        row = await raw.fetchrow(_RECALL, self.writer.id)
+        if self.writer.went_back(None if row is None else row[0]):
+            raise StoreWentBack(f"PostgreSQL: {WENT_BACK}")
         if row is None:
             # Pruned, after a month without a write: nothing of ours can be under way.
             self._forget()
             raise StoreUnavailable("PostgreSQL: the writer's row is gone; it is made anew")
         if row[0] != number:
-            raise RuntimeError("two batches at once: Store.append is for one writer")
+            raise RuntimeError("two batches at once: Log.append is for one writer")
         heads = decode_heads(row[1])
         plan = make_plan(batch, await self._find(raw, unknown_names(batch)))
         missing = [document_id for document_id in plan.documents if document_id not in heads]
@@ -320,12 +449,13 @@ def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
     row_times: list[float] = []
     authors: list[bytes | None] = []
     data: list[bytes] = []
+    checksums: list[int | None] = []
     batch = plan.batch
     for document_id in chosen:
         count = 0
         newest = 0.0
         for entry in plan.documents[document_id]:
-            for row_data, at, author in batch[entry].rows:
+            for row_data, at, author, checksum in batch[entry].rows:
                 count += 1
                 at = round(at * 1e6) / 1e6
                 if at > newest:
@@ -335,7 +465,8 @@ def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
                 row_times.append(at)
                 authors.append(encode_author(author))
                 data.append(row_data)
+                checksums.append(checksum)
         ids.append(document_id)
         counts.append(count)
         times.append(newest)
-    return ids, counts, times, documents, positions, row_times, authors, data
+    return ids, counts, times, documents, positions, row_times, authors, data, checksums

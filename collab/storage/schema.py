@@ -1,4 +1,4 @@
-"""The tables, for SQLite and PostgreSQL alike.
+"""The tables, for SQLite and PostgreSQL alike. They only grow: migrations add tables and nullable columns.
 
 Strategy: rows of the log lie in the order in which they came, and the primary key (``document_id, seq``) is an
 index beside them. On SQLite the opposite (WITHOUT ROWID, the rows of a document together) costs half as much
@@ -25,10 +25,20 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 
-SCHEMA_REVISION = "0002"
-"""The Alembic revision that this release works on; a test compares it with the newest migration."""
+SCHEMA = 7
+"""The number of the schema that this release works on; a test compares it with the newest migration."""
+
+BASE_REVISION = "0002"
+"""Where ``alembic_version`` stays for ever: release 0.1.0 wants to find exactly this there (docs/decisions/0013)."""
+
+BASE_TABLE = "alembic_version"
+REVISION_TABLE = "schema_revision"
+"""Where Alembic notes the revision from 0002 on."""
+
+VERSION_TABLES = frozenset({BASE_TABLE, REVISION_TABLE})
 
 metadata = MetaData(
     naming_convention={
@@ -55,6 +65,8 @@ documents = Table(
     Column("deleted_at", Double, nullable=True),
     # What a listing shows instead of the name; the server reads no documents, so whoever renames one says it.
     Column("title", LargeBinary, nullable=True),
+    # On a tombstone that a renamed document has left under its old name: the id of that document.
+    Column("renamed_to", BigInteger, nullable=True),
     Index("uq_documents_name", "name", unique=True),
     sqlite_autoincrement=True,
 )
@@ -67,6 +79,8 @@ log = Table(
     Column("at", Double, nullable=False),
     Column("author", LargeBinary, nullable=True),
     Column("data", LargeBinary, nullable=False),
+    # NULL: unverified, written by a release that made none (``collab.storage.checksums``).
+    Column("checksum", BigInteger, nullable=True),
     PrimaryKeyConstraint("document_id", "seq"),
 )
 
@@ -79,7 +93,24 @@ snapshots = Table(
     Column("state_vector", LargeBinary, nullable=False),
     Column("index_data", LargeBinary, nullable=False),
     Column("data", LargeBinary, nullable=False),
+    # NULL: unverified, written by a release that made none (``collab.storage.checksums``).
+    Column("checksum", BigInteger, nullable=True),
     PrimaryKeyConstraint("document_id", "seq"),
+)
+
+pending = Table(
+    "pending",
+    metadata,
+    # Updates that wait for what their document lacks. Ids are never given twice: their sum tells whether anything has
+    # changed. The key is made of the data, and tells whether it is what was written.
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("document_id", BigInteger, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("author", LargeBinary, nullable=True),
+    Column("data", LargeBinary, nullable=False),
+    UniqueConstraint("document_id", "key"),
+    sqlite_autoincrement=True,
 )
 
 writers = Table(
@@ -93,4 +124,82 @@ writers = Table(
     # "document:last_seq,document:last_seq ...": the head of each document right after the batch.
     Column("heads", Text, nullable=False),
     Column("at", Double, nullable=False),
+)
+
+nodes = Table(
+    "nodes",
+    metadata,
+    # One row for each server that lives, or died a while ago. Times are the database's; ``period`` is the seconds in
+    # which the next heartbeat is to come, ``settings`` what should be alike on all of them, as a JSON object.
+    Column("name", String(64), primary_key=True),
+    Column("address", Text, nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("bus", String(64), nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("documents", BigInteger, nullable=False),
+    Column("connections", BigInteger, nullable=False),
+    Column("period", Double, nullable=False),
+    Column("since", Double, nullable=False),
+    Column("beat_at", Double, nullable=False),
+)
+
+compatibility = Table(
+    "compatibility",
+    metadata,
+    # One row for each migration since 0003; the one with the largest number says how the database stands. Releases
+    # whose own number is below ``oldest_schema`` must not use it; ``oldest_release`` is the first that may, for people.
+    Column("schema", _ID, primary_key=True, autoincrement=False),
+    Column("oldest_schema", BigInteger, nullable=False),
+    Column("oldest_release", String(64), nullable=False),
+    Column("at", Double, nullable=False),
+)
+
+backfills = Table(
+    "backfills",
+    metadata,
+    # How far a job has come that fills a column in portions, so that it goes on there when it is started again.
+    Column("name", String(64), primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("done_at", Double, nullable=True),
+)
+
+damage = Table(
+    "damage",
+    metadata,
+    # What was found to be damaged and is not repaired: while there is any, nothing of its document is pruned.
+    Column("document_id", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),  # "row" or "snapshot"
+    Column("seq", BigInteger, nullable=False),
+    Column("found_at", Double, nullable=False),
+    PrimaryKeyConstraint("document_id", "kind", "seq"),
+)
+
+instructions = Table(
+    "instructions",
+    metadata,
+    # What operators have told all servers to do (``collab.storage.control``); each server looks, and reports below.
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("kind", String(16), nullable=False),
+    # What it is about; NULL chooses everything.
+    Column("document_name", LargeBinary, nullable=True),
+    Column("user_id", LargeBinary, nullable=True),
+    Column("connection", String(64), nullable=True),
+    Column("seconds", Double, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("lapses_at", Double, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+reports = Table(
+    "instruction_reports",
+    metadata,
+    Column("instruction_id", BigInteger, nullable=False),
+    Column("node", String(64), nullable=False),
+    Column("ended", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Column("undecided", BigInteger, nullable=False),
+    # False: the server has heard of it, and is at it.
+    Column("done", Boolean, nullable=False),
+    PrimaryKeyConstraint("instruction_id", "node"),
 )

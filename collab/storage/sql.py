@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
+    Label,
     LargeBinary,
     Row,
-    Table,
+    Select,
     and_,
+    cast,
     delete,
     exists,
     func,
@@ -31,62 +34,88 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound, StoreRefused
-from collab.storage.backend import Backend
+from collab.errors import (
+    DocumentDeleted,
+    DocumentExists,
+    DocumentNotFound,
+    DocumentRenamed,
+    StoreRefused,
+    StoreUnavailable,
+    StoreWentBack,
+)
+from collab.storage import sql_control
+from collab.storage.backend import WENT_BACK, Backend, Mode, Writer
 from collab.storage.batch import decode_author, encode_author, encode_name
+from collab.storage.checksums import beside_the_loop, is_damaged_snapshot
+from collab.storage.membership import Heartbeat, Node
 from collab.storage.migrate import check_schema, missing_schema
-from collab.storage.postgresql import PostgresBackend
-from collab.storage.schema import documents, log, snapshots, writers
-from collab.storage.sqlite import SqliteBackend
-from collab.storage.store import (
+from collab.storage.nodes import note_beat, read_nodes
+from collab.storage.pruning import find_prunable, pruning_lock, remove, remove_leftovers
+from collab.storage.records import (
     MAX_ROW_BYTES,
     Append,
     AppendOutcome,
     DocumentSummary,
+    Head,
+    Instruction,
     LoadedDocument,
     LogRow,
     NewRow,
+    NodeReport,
+    PendingUpdate,
+    Reports,
     Snapshot,
     StoredDocument,
+    StoredInstruction,
 )
-from collab.storage.urls import DatabaseUrl
+from collab.storage.schema import damage, documents, log, nodes, pending, snapshots, writers
+from collab.telemetry import get_logger
 
 PAGE_ROWS = 1_000
 """Rows read at once: on PostgreSQL they are decoded on the loop, a thousand in two to four milliseconds."""
 
-PRUNE_PAGE = 500
-"""Documents looked at in one query for something to prune."""
-
 WRITER_SECONDS = 30 * 86_400.0
 """After this the row of a writer that wrote nothing more is removed; no attempt of it can still be under way."""
+
+COMPARED = 10_000
+"""Documents of which pruning remembers that it has compared their snapshots, so that it does not for each portion."""
+
+BEAT_SECONDS = 5.0
+"""Between two heartbeats of a server on a database that others may use too."""
+
+LONE_BEAT_SECONDS = 60.0
+"""The same on SQLite, where there is one server, and each write makes a disk work that may be asleep."""
+
+WRITERS = 100
+"""Most writers that are looked at for signs of life, those with the latest ones first."""
+
+_LOG = get_logger("store")
 
 _Result = TypeVar("_Result")
 
 
-def open_store(url: DatabaseUrl) -> SqlStore:
-    """Make the store for a URL; call its ``open`` next."""
-    return SqlStore(url)
-
-
 class SqlStore:
-    """The :class:`~collab.storage.store.Store` in SQLite and PostgreSQL; each method is described there."""
+    """The :class:`~collab.storage.store.Store` in a database; each method is described in its ports.
 
-    def __init__(self, url: DatabaseUrl) -> None:
-        self._url = url
-        writer = uuid.uuid4().hex
-        backend: Callable[[DatabaseUrl, str], Backend] = SqliteBackend if url.backend == "sqlite" else PostgresBackend
-        self._backend = backend(url, writer)
+    ``backend`` says which database; the store closes it.
+    """
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
         self._number = 0
         # The batch whose fate is unknown, and its number; the list itself, so that its identity stays taken.
         self._doubt: tuple[Sequence[Append], int] | None = None
         self._appending = asyncio.Lock()
         self._pruned_to = 0
+        self._compared: dict[int, int] = {}  # documents with the snapshot at which pruning has found two whole ones
+        self._seen: dict[str, float] = {}  # when other writers have last shown that they live
 
     async def open(self) -> None:
         """Check the schema."""
-        if self._url.path is not None and not await asyncio.to_thread(self._url.path.exists):
-            raise missing_schema(None, self._url)
-        await self._backend.run(lambda connection: check_schema(connection, self._url), "read")
+        url = self._backend.url
+        if url.path is not None and not await asyncio.to_thread(url.path.exists):
+            raise missing_schema(None, url)
+        await self._backend.run(lambda connection: check_schema(connection, url), "read")
 
     async def close(self) -> None:
         """Release all connections."""
@@ -94,7 +123,7 @@ class SqlStore:
 
     async def ping(self) -> None:
         """Read one row, so that the file or server is really asked."""
-        await self._backend.run(lambda connection: connection.execute(select(documents.c.id).limit(1)).all(), "read")
+        await self._run(lambda connection: connection.execute(select(documents.c.id).limit(1)).all(), "read")
 
     async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
         """Write a batch in one transaction."""
@@ -107,7 +136,99 @@ class SqlStore:
                 self._doubt = (batch, self._number)
             outcomes = await self._backend.append(batch, self._number, repeat)
             self._doubt = None
+            self._backend.writer.batch = self._number
             return outcomes
+
+    async def attend(self) -> None:
+        """Note this store's row as a server's; after the database went back, a new one in the place of the old."""
+        async with self._appending:
+            old = self._backend.writer
+            new = Writer(attends=True) if old.attends else Writer(old.id, old.batch, attends=True)
+
+            def write(connection: Connection) -> None:
+                self._backend.check_whole(connection)
+                if new.id != old.id:
+                    # An attempt that a dead connection has left behind finds no row, and writes nothing.
+                    connection.execute(delete(writers).where(writers.c.id == old.id))
+                elif connection.execute(select(writers.c.id).where(writers.c.id == old.id)).first() is not None:
+                    return
+                at = sql_control.read_time(connection, self._backend.now())
+                connection.execute(insert(writers).values(id=new.id, batch=new.batch, heads="", at=at))
+
+            await self._backend.run(write, "write")
+            self._backend.writer = new
+            self._doubt = None
+
+    async def changed(self) -> bool:
+        """Ask the backend, which knows what is cheap."""
+        return await self._backend.changed()
+
+    @property
+    def beat_seconds(self) -> float:
+        """How often :meth:`beat` is to be called."""
+        return BEAT_SECONDS if self._backend.shared else LONE_BEAT_SECONDS
+
+    async def beat(self, node: Node) -> Heartbeat:
+        """Note the heartbeat in a transaction of its own, so that no append waits for it."""
+        others = await self._move() if self._backend.shared else 0
+
+        def write(connection: Connection) -> list[Node]:
+            note_beat(connection, self._backend.now(), node)
+            return read_nodes(connection, self._backend.now())
+
+        return Heartbeat(others, await self._run(write, "write"))
+
+    async def _move(self) -> int:
+        """Move this store's row on, as by an empty batch, and count the rows that have moved since the last call.
+
+        So a server that only reads notices a database that goes back, too.
+        """
+
+        def write(connection: Connection) -> dict[str, float]:
+            now = sql_control.read_time(connection, self._backend.now())
+            connection.execute(update(writers).where(writers.c.id == writer.id).values(at=now, **moved))
+            query = select(writers.c.id, writers.c.at).where(writers.c.id != writer.id)
+            return {row.id: row.at for row in connection.execute(query.order_by(writers.c.at.desc()).limit(WRITERS))}
+
+        async with self._appending:
+            writer = self._backend.writer
+            moved = {}
+            if self._doubt is None:  # else the number tells what became of it
+                self._number += 1
+                moved["batch"] = self._number
+            found = await self._run(write, "write")
+            writer.batch = moved.get("batch", writer.batch)
+        before, self._seen = self._seen, found
+        # By whether it moves, not by how late it is: clocks differ, and a server that has ended leaves its last time.
+        return sum(id in before and before[id] != at for id, at in found.items())
+
+    async def leave(self, name: str) -> None:
+        """Remove the row of a server."""
+        statement = delete(nodes).where(nodes.c.name == name)
+
+        def write(connection: Connection) -> None:
+            connection.execute(statement)
+
+        await self._run(write, "write")
+
+    async def list_nodes(self) -> list[Node]:
+        """List the servers."""
+        return await self._run(lambda connection: read_nodes(connection, self._backend.now()), "read")
+
+    async def _run(self, function: Callable[[Connection], _Result], mode: Mode) -> _Result:
+        """Run ``function`` as the backend does, after a look at this store's row; raises ``StoreWentBack``."""
+        writer, last = self._backend.writer, self._backend.writer.batch
+        if not writer.attends:
+            return await self._backend.run(function, mode)
+
+        def checked(connection: Connection) -> _Result:
+            found = connection.execute(select(writers.c.batch).where(writers.c.id == writer.id)).scalar()
+            if found is None or found < last:
+                # A call that began under the old row meets this while the storage is taken as it is.
+                raise StoreWentBack(WENT_BACK) if writer is self._backend.writer else StoreUnavailable(WENT_BACK)
+            return function(connection)
+
+        return await self._backend.run(checked, mode)
 
     async def load(self, name: str) -> LoadedDocument | None:
         """Read the newest snapshot and the rows after it."""
@@ -117,12 +238,18 @@ class SqlStore:
             if document is None:
                 return None
             _require_living(document)
-            snapshot = _newest_snapshot(connection, document.id, document.head_seq)
-            rows = list(_rows(connection, document.id, snapshot.seq if snapshot else 0, document.head_seq))
-            return LoadedDocument(document, snapshot, rows)
+            snapshot = _newest_snapshot(connection, document.id, document.head_seq, passed_over)
+            rows = list(read_rows(connection, document.id, snapshot.seq if snapshot else 0, document.head_seq))
+            waiting = read_pending(connection, document.id)
+            return LoadedDocument(document, snapshot, rows, tuple(passed_over), tuple(waiting))
 
         encoded = encode_name(name)
-        return await self._backend.run(read, "read")
+        passed_over: list[int] = []
+        while True:
+            loaded = await self._run(read, "read")
+            if loaded is None or loaded.snapshot is None or await self._is_whole(loaded.snapshot):
+                return loaded
+            passed_over.append(loaded.snapshot.seq)
 
     async def rows_after(self, document_id: int, seq: int, limit: int) -> list[LogRow]:
         """Read up to ``limit`` rows with numbers above ``seq``."""
@@ -132,20 +259,86 @@ class SqlStore:
                 select(documents.c.id).where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
             ).first()
             # Numbers have no gaps, so the limit is a number too; only pruned rows make the answer shorter.
-            return list(_rows(connection, document_id, seq, None, limit)) if living else []
+            return list(read_rows(connection, document_id, seq, None, limit)) if living else []
 
-        return await self._backend.run(read, "read")
+        return await self._run(read, "read")
+
+    async def heads(self, names: Sequence[str]) -> dict[str, Head]:
+        """Read where the logs of documents stand."""
+
+        def read(connection: Connection) -> dict[str, Head]:
+            waiting = (
+                select(func.coalesce(func.sum(pending.c.id), 0))
+                .where(pending.c.document_id == documents.c.id)
+                .correlate(documents)
+                .scalar_subquery()
+            )
+            part = documents.c
+            columns = (part.name, part.id, part.head_seq, part.deleted_at, waiting, part.renamed_to)
+            query = select(*columns).where(part.name.in_([encode_name(name) for name in names]))
+            return {
+                name.decode(): Head(document_id, head_seq, deleted_at is not None, int(numbers), renamed_to)
+                for name, document_id, head_seq, deleted_at, numbers, renamed_to in connection.execute(query)
+            }
+
+        return await self._run(read, "read") if names else {}
+
+    async def load_pending(self, document_id: int) -> list[PendingUpdate]:
+        """Read the pending updates of a document."""
+
+        def read(connection: Connection) -> list[PendingUpdate]:
+            living = connection.execute(
+                select(documents.c.id).where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
+            ).first()
+            return read_pending(connection, document_id) if living else []
+
+        return await self._run(read, "read")
+
+    async def find_gaps(self, document_ids: Sequence[int]) -> set[int]:
+        """Count the rows after the newest snapshots."""
+
+        def read(connection: Connection) -> set[int]:
+            newest = (
+                select(func.coalesce(func.max(snapshots.c.seq), 0))
+                .where(snapshots.c.document_id == documents.c.id)
+                .correlate(documents)
+                .scalar_subquery()
+            )
+            found = (
+                select(documents.c.id, documents.c.head_seq, newest.label("newest"))
+                .where(documents.c.id.in_(document_ids), documents.c.deleted_at.is_(None))
+                .cte("found")
+            )
+            there = (
+                select(func.count())
+                .where(log.c.document_id == found.c.id, log.c.seq > found.c.newest, log.c.seq <= found.c.head_seq)
+                .correlate(found)
+                .scalar_subquery()
+            )
+            return set(
+                connection.execute(select(found.c.id).where(there < found.c.head_seq - found.c.newest)).scalars()
+            )
+
+        return await self._run(read, "read") if document_ids else set()
 
     async def load_at(self, document_id: int, seq: int) -> tuple[Snapshot | None, list[LogRow]] | None:
         """Read what rebuilds the state after row ``seq``."""
 
         def read(connection: Connection) -> tuple[Snapshot | None, list[LogRow]] | None:
-            snapshot = _newest_snapshot(connection, document_id, seq)
+            snapshot = _newest_snapshot(connection, document_id, seq, passed_over)
             base = snapshot.seq if snapshot else 0
-            rows = list(_rows(connection, document_id, base, seq))
+            rows = list(read_rows(connection, document_id, base, seq))
             return (snapshot, rows) if len(rows) == seq - base else None
 
-        return await self._backend.run(read, "read")
+        passed_over: list[int] = []
+        while True:
+            found = await self._run(read, "read")
+            if found is None or found[0] is None or await self._is_whole(found[0]):
+                return found
+            passed_over.append(found[0].seq)
+
+    async def _is_whole(self, snapshot: Snapshot) -> bool:
+        return not await beside_the_loop(len(snapshot.data), lambda: is_damaged_snapshot(snapshot))
 
     async def write_snapshot(self, document_id: int, snapshot: Snapshot) -> bool:
         """Insert a snapshot unless one as new is there."""
@@ -164,6 +357,7 @@ class SqlStore:
                 "state_vector": literal(snapshot.state_vector, LargeBinary()),
                 "index_data": literal(snapshot.index, LargeBinary()),
                 "data": literal(snapshot.data, LargeBinary()),
+                "checksum": literal(snapshot.checksum, snapshots.c.checksum.type),
             }
             statement = insert(snapshots).from_select(
                 list(values), select(*values.values()).where(and_(living, not_(as_new)))
@@ -178,7 +372,11 @@ class SqlStore:
                 # Another node wrote the same number between our look and our insert.
                 return False
 
-        return await self._backend.run(write_or_see, "write")
+        return await self._run(write_or_see, "write")
+
+    def claim_snapshot(self, document_id: int) -> AbstractAsyncContextManager[bool]:
+        """Claim the work on the next snapshot."""
+        return self._backend.claim(document_id)
 
     async def create(self, name: str, *, gc: bool = True, rows: Sequence[NewRow] = ()) -> StoredDocument:
         """Insert a document, moving a tombstone out of its name."""
@@ -215,28 +413,46 @@ class SqlStore:
                         "at": round(row.at * 1e6) / 1e6,
                         "author": encode_author(row.author),
                         "data": row.data,
+                        "checksum": row.checksum,
                     }
                     for seq, row in enumerate(rows, 1)
                 ]
                 connection.execute(insert(log), values)
             return StoredDocument(document_id, name, len(rows), gc, created_at, updated_at)
 
-        return await self._backend.run(write, "write")
+        return await self._run(write, "write")
 
-    async def delete(self, name: str, at: float) -> None:
+    async def delete(self, name: str, at: float) -> int:
         """Set the tombstone."""
         encoded = encode_name(name)
 
-        def write(connection: Connection) -> None:
+        def write(connection: Connection) -> int:
             statement = (
                 update(documents)
                 .where(documents.c.name == encoded, documents.c.deleted_at.is_(None))
                 .values(deleted_at=at)
+                .returning(documents.c.id)
             )
-            if connection.execute(statement).rowcount == 0:
+            document_id: int | None = connection.execute(statement).scalar_one_or_none()
+            if document_id is None:
                 raise DocumentNotFound(f"there is no document {name!r}")
+            return document_id
 
-        await self._backend.run(write, "write")
+        return await self._run(write, "write")
+
+    async def rename(self, name: str, new_name: str, at: float) -> int:
+        """Move the name, and leave a tombstone."""
+        encoded = encode_name(name)
+        encode_name(new_name)
+
+        def write(connection: Connection) -> int:
+            sql_control.lock_names(connection, self._backend, name, new_name)
+            found = _find(connection, encoded)
+            if found is not None:
+                _require_living(found)
+            return sql_control.rename(connection, found, name, new_name, at)
+
+        return await self._run(write, "write")
 
     async def set_title(self, name: str, title: str | None) -> None:
         """Set the title where it differs, so that pages may say it as often as they like."""
@@ -251,7 +467,7 @@ class SqlStore:
             if found.title != title:
                 connection.execute(update(documents).where(documents.c.id == found.id).values(title=value))
 
-        await self._backend.run(write, "write")
+        await self._run(write, "write")
 
     async def list_documents(
         self, *, after: str | None = None, prefix: str = "", limit: int = 100
@@ -264,7 +480,7 @@ class SqlStore:
             encoded = encode_name(prefix)
             # The bytes of UTF-8 end below 0xFF, so the last one can be counted up: the first name behind the prefix.
             conditions += [documents.c.name >= encoded, documents.c.name < encoded[:-1] + bytes([encoded[-1] + 1])]
-        return await self._backend.run(lambda connection: _summaries(connection, conditions, limit), "read")
+        return await self._run(lambda connection: _summaries(connection, conditions, limit), "read")
 
     async def describe(self, name: str) -> DocumentSummary:
         """Summarise one document."""
@@ -277,17 +493,40 @@ class SqlStore:
             _require_living(found[0].document)
             return found[0]
 
-        return await self._backend.run(read, "read")
+        return await self._run(read, "read")
 
-    async def prune(self, *, before: float, limit: int) -> int:
+    async def instruct(self, instruction: Instruction) -> int:
+        """Insert an instruction."""
+        return await self._run(
+            lambda connection: sql_control.instruct(connection, instruction, self._backend.now()), "write"
+        )
+
+    async def instructions(self, after: int) -> list[StoredInstruction]:
+        """Read what has not lapsed."""
+        return await self._run(
+            lambda connection: sql_control.read_instructions(connection, after, self._backend.now()), "read"
+        )
+
+    async def report(self, numbers: Sequence[int], report: NodeReport) -> None:
+        """Write what a node has done."""
+        await self._run(lambda connection: sql_control.write_report(connection, numbers, report), "write")
+
+    async def reports(self, number: int) -> Reports:
+        """Read what the nodes have done."""
+        now = self._backend.now()
+        return await self._run(lambda connection: sql_control.read_reports(connection, number, now), "read")
+
+    async def prune(self, *, before: float, limit: int, spare: Collection[int] = ()) -> int:
         """Remove what no state since ``before`` needs, going on with the document where the last call stopped."""
         removed = 0
         start = position = self._pruned_to
         wrapped = start == 0
         while True:
-            work, last = await self._backend.run(_prunable(position, before), "read")
+            work, last = await self._run(find_prunable(position, before), "read")
             for document_id, base in work:
-                removed += await self._backend.run(_remove(document_id, base, limit - removed), "write")
+                if document_id in spare or (base is not None and not await self._two_are_whole(document_id, base)):
+                    continue
+                removed += await self._run(remove(self._backend, document_id, base, limit - removed), "write")
                 if removed >= limit:
                     self._pruned_to = document_id - 1  # it may have more
                     return removed
@@ -300,63 +539,148 @@ class SqlStore:
             else:
                 position = last
         self._pruned_to = 0
-        await self._backend.run(_remove_writers(time.time() - WRITER_SECONDS), "write")
+        leftovers = remove_leftovers(time.time() - WRITER_SECONDS, self._backend.writer.id, self._backend.now())
+        await self._run(leftovers, "write")
         return removed
 
+    async def note_damage(self, document_id: int, *, rows: Sequence[int] = (), snapshots: Sequence[int] = ()) -> None:
+        """Insert what is not noted yet."""
+        found = [("row", seq) for seq in rows] + [("snapshot", seq) for seq in snapshots]
 
-def _document(row: Row[Any]) -> StoredDocument:
+        def write(connection: Connection) -> None:
+            self._backend.lock(connection, pruning_lock(document_id))
+            mine = damage.c.document_id == document_id
+            known = {(kind, seq) for kind, seq in connection.execute(select(damage.c.kind, damage.c.seq).where(mine))}
+            for kind, seq in found:
+                if (kind, seq) not in known:
+                    values = {"document_id": document_id, "kind": kind, "seq": seq, "found_at": time.time()}
+                    try:
+                        with connection.begin_nested():
+                            connection.execute(insert(damage).values(values))
+                    except IntegrityError:
+                        continue  # another node has found it too
+
+        if found:
+            await self._run(write, "write")
+
+    async def _two_are_whole(self, document_id: int, base: int) -> bool:
+        """Compare the checksums of the snapshot from which the history is to begin and of the one after it.
+
+        Rows that a snapshot covers are the only other copy of what it says, so nothing goes on trust.
+        """
+
+        def read(connection: Connection) -> Snapshot | None:
+            query = _select_snapshot(document_id).where(snapshots.c.seq >= seq, snapshots.c.checksum.is_not(None))
+            return _snapshot(connection.execute(query.order_by(snapshots.c.seq).limit(1)).first())
+
+        if self._compared.get(document_id) == base:
+            return True
+        seq = base
+        for _ in range(2):
+            snapshot = await self._run(read, "read")
+            if snapshot is None:
+                return False  # somebody else has pruned meanwhile
+            if not await self._is_whole(snapshot):
+                line = "snapshot %d of document number %d is damaged, and nothing of it is pruned; run: %s"
+                _LOG.error(line, snapshot.seq, document_id, "collab documents verify")
+                await self.note_damage(document_id, snapshots=[snapshot.seq])
+                return False
+            seq = snapshot.seq + 1
+        self._compared[document_id] = base
+        if len(self._compared) > COMPARED:
+            del self._compared[next(iter(self._compared))]
+        return True
+
+
+def read_document_row(row: Row[Any]) -> StoredDocument:
+    """Make the record of a row of the table of documents."""
     return StoredDocument(
         id=row.id,
-        name=row.name.decode(),
+        # With what was never written here one damaged name would hide all others from a listing.
+        name=row.name.decode(errors="backslashreplace"),
         head_seq=row.head_seq,
         gc=row.gc,
         created_at=row.created_at,
         updated_at=row.updated_at,
         deleted_at=row.deleted_at,
-        title=None if row.title is None else row.title.decode(),
+        title=None if row.title is None else row.title.decode(errors="backslashreplace"),
+        renamed_to=row.renamed_to,
     )
 
 
 def _find(connection: Connection, name: bytes) -> StoredDocument | None:
     row = connection.execute(select(documents).where(documents.c.name == name)).first()
-    return None if row is None else _document(row)
+    return None if row is None else read_document_row(row)
 
 
 def _require_living(document: StoredDocument) -> None:
+    if document.renamed_to is not None:
+        raise DocumentRenamed(f"document {document.name!r} was renamed")
     if document.deleted_at is not None:
         raise DocumentDeleted(f"document {document.name!r} is deleted")
 
 
-def _newest_snapshot(connection: Connection, document_id: int, up_to: int) -> Snapshot | None:
-    row = connection.execute(
-        select(snapshots)
-        .where(snapshots.c.document_id == document_id, snapshots.c.seq <= up_to)
-        .order_by(snapshots.c.seq.desc())
-        .limit(1)
-    ).first()
-    return None if row is None else Snapshot(row.seq, row.data, row.index_data, row.state_vector, row.at)
+def _bytes(column: Column[bytes]) -> Label[bytes]:
+    """Read a column as bytes, whatever somebody has written into it: SQLite gives text where text was written."""
+    return cast(column, LargeBinary).label(column.name)
 
 
-def _rows(
+def _select_snapshot(document_id: int) -> Select[Any]:
+    part = snapshots.c
+    columns = (part.seq, _bytes(part.data), _bytes(part.index_data), _bytes(part.state_vector), part.at, part.checksum)
+    return select(*columns).where(part.document_id == document_id)
+
+
+def _snapshot(row: Row[Any] | None) -> Snapshot | None:
+    if row is None:
+        return None
+    return Snapshot(row.seq, row.data, row.index_data, row.state_vector, row.at, row.checksum)
+
+
+def read_snapshot(connection: Connection, document_id: int, seq: int) -> Snapshot | None:
+    """Read one snapshot."""
+    return _snapshot(connection.execute(_select_snapshot(document_id).where(snapshots.c.seq == seq)).first())
+
+
+def _newest_snapshot(
+    connection: Connection, document_id: int, up_to: int, passed_over: Sequence[int]
+) -> Snapshot | None:
+    query = _select_snapshot(document_id).where(snapshots.c.seq <= up_to)
+    if passed_over:
+        query = query.where(snapshots.c.seq < passed_over[-1])
+    return _snapshot(connection.execute(query.order_by(snapshots.c.seq.desc()).limit(1)).first())
+
+
+def read_rows(
     connection: Connection, document_id: int, after: int, up_to: int | None, limit: int | None = None
 ) -> Iterator[LogRow]:
     """Read rows in pages, so that a long tail does not hold up the loop that decodes it."""
     left = limit
     while left is None or left > 0:
         size = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
-        query = select(log.c.seq, log.c.data, log.c.at, log.c.author).where(
-            log.c.document_id == document_id, log.c.seq > after
-        )
+        columns = (log.c.seq, _bytes(log.c.data), log.c.at, _bytes(log.c.author), log.c.checksum)
+        query = select(*columns).where(log.c.document_id == document_id, log.c.seq > after)
         if up_to is not None:
             query = query.where(log.c.seq <= up_to)
         page = connection.execute(query.order_by(log.c.seq).limit(size)).all()
-        for seq, data, at, author in page:
-            yield LogRow(seq, data, at, decode_author(author))
+        for seq, data, at, author, checksum in page:
+            yield LogRow(seq, data, at, decode_author(author), checksum)
         if len(page) < size:
             return
         after = page[-1].seq
         if left is not None:
             left -= len(page)
+
+
+def read_pending(connection: Connection, document_id: int) -> list[PendingUpdate]:
+    """Read the pending updates of a document, in the order of their numbers."""
+    part = pending.c
+    columns = (part.id, _bytes(part.key), _bytes(part.data), part.at, _bytes(part.author))
+    query = select(*columns).where(part.document_id == document_id).order_by(part.id)
+    return [
+        PendingUpdate(key, data, at, decode_author(author), number)
+        for number, key, data, at, author in connection.execute(query)
+    ]
 
 
 def _summaries(connection: Connection, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[DocumentSummary]:
@@ -394,7 +718,7 @@ def _summaries(connection: Connection, conditions: Sequence[ColumnElement[bool]]
     )
     return [
         DocumentSummary(
-            document=_document(row),
+            document=read_document_row(row),
             snapshot_seq=row.snapshot_seq,
             snapshot_bytes=row.snapshot_bytes,
             snapshot_at=row.snapshot_at,
@@ -404,95 +728,3 @@ def _summaries(connection: Connection, conditions: Sequence[ColumnElement[bool]]
         )
         for row in connection.execute(query)
     ]
-
-
-_Prunable = tuple[list[tuple[int, int | None]], int | None]
-
-
-def _prunable(after: int, before: float) -> Callable[[Connection], _Prunable]:
-    """Look at a page of documents for what may go.
-
-    Gives the documents with something to remove, each with the number of the snapshot that its history is to begin
-    with (None: deleted, all may go), and the last id that was looked at (None: there are no more documents).
-    """
-
-    def read(connection: Connection) -> _Prunable:
-        first_kept = (
-            select(log.c.seq)
-            .where(log.c.document_id == documents.c.id, log.c.at >= before)
-            .order_by(log.c.seq)
-            .limit(1)
-            .correlate(documents)
-            .scalar_subquery()
-        )
-        page = (
-            select(
-                documents.c.id,
-                documents.c.name,
-                documents.c.deleted_at,
-                func.coalesce(first_kept - 1, documents.c.head_seq).label("last_old"),
-            )
-            .where(documents.c.id > after)
-            .order_by(documents.c.id)
-            .limit(PRUNE_PAGE)
-            .cte("page")
-        )
-
-        def edge(of: Any, table: Table, *conditions: ColumnElement[bool]) -> Any:
-            chosen = select(of(table.c.seq)).where(table.c.document_id == page.c.id, *conditions)
-            return chosen.correlate(page).scalar_subquery()
-
-        query = select(
-            page.c.id,
-            page.c.name,
-            page.c.deleted_at,
-            edge(func.max, snapshots, snapshots.c.seq <= page.c.last_old).label("base"),
-            edge(func.min, snapshots).label("oldest_snapshot"),
-            edge(func.min, log).label("oldest_row"),
-        ).order_by(page.c.id)
-        work: list[tuple[int, int | None]] = []
-        last = None
-        for row in connection.execute(query):
-            last = row.id
-            if row.deleted_at is not None:
-                if row.name is None or row.oldest_row is not None or row.oldest_snapshot is not None:
-                    work.append((row.id, None))
-            elif row.base is not None and (
-                row.oldest_snapshot < row.base or (row.oldest_row is not None and row.oldest_row <= row.base)
-            ):
-                work.append((row.id, row.base))
-        return work, last
-
-    return read
-
-
-def _remove(document_id: int, base: int | None, budget: int) -> Callable[[Connection], int]:
-    """Remove at most ``budget`` rows and snapshots of one document, up to ``base`` or, when deleted, all."""
-
-    def remove(connection: Connection, table: Table, left: int, *conditions: ColumnElement[bool]) -> int:
-        if left <= 0:
-            return 0
-        mine = table.c.document_id == document_id
-        oldest = select(table.c.seq).where(mine, *conditions).order_by(table.c.seq).limit(left).subquery()
-        return connection.execute(delete(table).where(mine, table.c.seq.in_(select(oldest.c.seq)))).rowcount
-
-    def write(connection: Connection) -> int:
-        # Rows before snapshots: rows that lost the snapshot before them would rebuild nothing.
-        if base is not None:
-            removed = remove(connection, log, budget, log.c.seq <= base)
-            return removed + remove(connection, snapshots, budget - removed, snapshots.c.seq < base)
-        removed = remove(connection, log, budget)
-        removed += remove(connection, snapshots, budget - removed)
-        if removed < budget:
-            # A tombstone whose name was given away has done its work when its content is gone.
-            connection.execute(delete(documents).where(documents.c.id == document_id, documents.c.name.is_(None)))
-        return removed
-
-    return write
-
-
-def _remove_writers(before: float) -> Callable[[Connection], None]:
-    def write(connection: Connection) -> None:
-        connection.execute(delete(writers).where(writers.c.at < before))
-
-    return write

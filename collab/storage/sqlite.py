@@ -9,6 +9,12 @@ The append gives SQLite many rows in one statement. Not for SQLite's sake: Pytho
 interpreter's lock in every step of a statement and must win it back from the event loop, which may take
 milliseconds each time while the loop is busy; with a statement a row, a batch of 500 documents would wait
 a thousand times.
+
+SQLite does not notice when its files are removed or replaced. So each call ends with a look at their names
+(:mod:`collab.storage.sqlite_files`), after the COMMIT and before anybody hears of it: nothing is called stored that
+went into a file without a name. From then on calls fail until the same files are back, which are used as they are, or
+another database is in their place, which is opened anew. The look is taken on the loop: in a thread each ``os.stat``
+would have to win the interpreter's lock back once more.
 """
 
 from __future__ import annotations
@@ -16,19 +22,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, literal
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
-from collab.errors import CollabError, StoreError, StoreRefused, StoreUnavailable
-from collab.storage.backend import Mode, Result
+from collab.errors import CollabError, StoreDamaged, StoreError, StoreRefused, StoreUnavailable, StoreWentBack
+from collab.storage.backend import WENT_BACK, Mode, Result, Writer
 from collab.storage.batch import (
     LARGE_BATCH_BYTES,
     Plan,
@@ -40,8 +50,10 @@ from collab.storage.batch import (
     refuse,
     unknown_names,
 )
-from collab.storage.store import Append, AppendOutcome
+from collab.storage.records import Append, AppendOutcome, PendingChange
+from collab.storage.sqlite_files import Files, Place
 from collab.storage.urls import DatabaseUrl
+from collab.telemetry import get_logger
 
 BUSY_SECONDS = 5.0
 """How long to wait for another process's transaction; the command line's longest, an import, is shorter."""
@@ -53,16 +65,24 @@ WRITER_CACHE_KIB = 32 * 1024
 """SQLite's page cache of the appending connection. Each document has its own page at the end of its part of the
 index; the default of 2 MB holds those of 500 documents only just."""
 
+FILES_GONE = "the database file was removed or replaced, try again later"
+"""What clients and ``/readyz`` are told while another file, or none, is under the database's name."""
+
+_LOG = get_logger("store")
+
 # Values no database of ours will ever take: only these end a document. All else (disk full, read-only, locked,
 # damaged ...) is the operator's to repair, and the rows wait for it.
 _REFUSED = frozenset({sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH})
 
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+# The writer's row, too: a statement more would have to win the interpreter's lock back once more.
 _HEADS = """
-SELECT group_concat(id || ':' || head_seq) FROM documents
+SELECT group_concat(id || ':' || head_seq), (SELECT batch FROM writers WHERE id = ?) FROM documents
 WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
 """
 _CHUNKS = (64, 16, 4, 1)
-"""Rows of one statement: few sizes, so that Python keeps all of them prepared; 320 variables at most."""
+"""Rows of one statement: few sizes, so that Python keeps all of them prepared; 384 variables at most."""
 
 _ADVANCE = {
     size: f"""
@@ -72,13 +92,19 @@ FROM (VALUES {", ".join(["(?, ?, ?)"] * size)}) AS j WHERE documents.id = j.colu
     for size in _CHUNKS
 }
 _INSERT = {
-    size: f"INSERT INTO log (document_id, seq, at, author, data) VALUES {', '.join(['(?, ?, ?, ?, ?)'] * size)}"
+    size: "INSERT INTO log (document_id, seq, at, author, data, checksum) VALUES "
+    + ", ".join(["(?, ?, ?, ?, ?, ?)"] * size)
     for size in _CHUNKS
 }
+_KEEP = """
+INSERT INTO pending (document_id, key, at, author, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+"""
+_SETTLE = "DELETE FROM pending WHERE document_id = ? AND key = ?"
 _CREATE = """
 INSERT INTO documents (name, head_seq, gc, created_at, updated_at) VALUES (?, 0, 1, ?, ?)
 ON CONFLICT (name) DO NOTHING
 """
+_KEEP_DELETED = "UPDATE documents SET gc = 0 WHERE id = ? AND gc"
 _FIND = "SELECT id FROM documents WHERE name = ? AND deleted_at IS NULL"
 _REMEMBER = """
 INSERT INTO writers (id, batch, heads, at) VALUES (?, ?, ?, ?)
@@ -91,17 +117,56 @@ def configure(connection: sqlite3.Connection) -> None:
     """Put a connection into the state that the promise needs."""
     connection.isolation_level = None  # BEGIN and COMMIT are ours, not Python's guess
     connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _write_ahead(connection)
     connection.execute("PRAGMA synchronous = FULL")
 
 
-def make_engine(url: DatabaseUrl) -> Engine:
-    """Make an engine whose transactions are explicit; with the option ``write`` they take the lock at their BEGIN."""
-    engine = create_engine(f"sqlite+pysqlite:///{url.path}", hide_parameters=True)
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Put the file into WAL mode.
 
-    @event.listens_for(engine, "connect")
-    def _(connection: Any, _record: object) -> None:
+    The busy time-out does not hold for this: of several connections that change a new file at once, SQLite tells
+    all but one at once that it is locked, because each would wait for the others.
+    """
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.002)
+
+
+def connect(path: Path, *, create: bool = False) -> sqlite3.Connection:
+    """Open a connection, in the state that :func:`configure` gives it.
+
+    Without ``create`` there must be a file: an empty one in the place of one that was removed would only hide that.
+    """
+    # Before SQLite reads it into a database that is not its own.
+    _tell_kept(Place(str(path)).set_aside_noted())
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}", uri=True, check_same_thread=False
+    )
+    try:
         configure(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _tell_kept(aside: str | None) -> None:
+    if aside is not None:
+        _LOG.warning("the log of the database that was replaced is kept as %s", aside)
+
+
+def make_engine(opened: Callable[[], sqlite3.Connection]) -> Engine:
+    """Make an engine whose transactions are explicit; with the option ``write`` they take the lock at their BEGIN.
+
+    ``opened`` opens a connection.
+    """
+    engine = create_engine("sqlite+pysqlite://", creator=opened, poolclass=QueuePool, hide_parameters=True)
 
     @event.listens_for(engine, "begin")
     def _(connection: Connection) -> None:
@@ -122,9 +187,15 @@ def translate(error: BaseException) -> StoreError:
     refused = isinstance(error, OverflowError | sqlite3.DataError | MemoryError) or (
         code is not None and code & 0xFF in _REFUSED
     )
-    result = StoreRefused(text) if refused else StoreUnavailable(text)
+    result: StoreError = StoreRefused(text) if refused else StoreUnavailable(text)
+    if code is not None and code & 0xFF in _DAMAGED:
+        result = StoreDamaged(text)
     result.__cause__ = error
     return result
+
+
+# Of all stores of this process, by the file: which documents they make snapshots of.
+_CLAIMS: set[tuple[str, int]] = set()
 
 
 class _Writer:
@@ -182,63 +253,214 @@ def _deliver(future: asyncio.Future[Any], result: Any, error: BaseException | No
 class SqliteBackend:
     """The :class:`~collab.storage.backend.Backend` on a SQLite file."""
 
-    def __init__(self, url: DatabaseUrl, writer: str) -> None:
+    def __init__(self, url: DatabaseUrl) -> None:
         assert url.path is not None
+        self.url = url
         self._path = url.path
-        self._writer_id = writer
-        self._engine = make_engine(url)
+        self._name = os.path.realpath(url.path)  # two names of one file are one
+        self.writer = Writer()
+        self.shared = False
         self._writing = _Writer("collab-sqlite-write")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="collab-sqlite-read")
+        self._engine = make_engine(self._connect)
         self._raw: sqlite3.Connection | None = None  # the writing thread's own
+        self._version: int | None = None  # what SQLite counts on it when others write, at the last look
+        # The files that all connections are on, and one that keeps them: SQLite removes the log with the last one.
+        self._files: Files | None = None
+        self._place = Place(str(url.path))
+        self._keeper: sqlite3.Connection | None = None
+        self._lost = False
+        # Calls under way in the threads; connections are closed and opened anew between calls only.
+        self._gate = threading.Condition()
+        self._calls = 0
+
+    def now(self) -> ColumnElement[float]:
+        """See :class:`~collab.storage.backend.Backend`: it has the clock of this machine."""
+        return literal(time.time())
+
+    def check_whole(self, connection: Connection) -> None:
+        """Do nothing: a restore of SQLite's is one transaction, or another file."""
+
+    def lock(self, connection: Connection, what: str, *, wait: bool = True) -> bool:
+        """Give True: one transaction writes at a time."""
+        return True
 
     async def run(self, function: Callable[[Connection], Result], mode: Mode) -> Result:
         """See :class:`~collab.storage.backend.Backend`."""
 
-        def transact() -> Result:
+        def transact() -> tuple[Result, Files]:
             try:
-                with self._engine.connect().execution_options(write=mode == "write") as connection, connection.begin():
-                    return function(connection)
+                files = self._enter()
+                try:
+                    with (
+                        self._engine.connect().execution_options(write=mode == "write") as connection,
+                        connection.begin(),
+                    ):
+                        return function(connection), files
+                finally:
+                    self._leave()
             except CollabError:
                 raise
             except (SQLAlchemyError, sqlite3.Error, OverflowError, OSError) as error:
                 raise translate(error) from error
 
         if mode == "write":
-            return await self._writing.call(transact)
-        return await asyncio.get_running_loop().run_in_executor(self._reading, transact)
+            return await self._checked(self._writing.call(transact))
+        return await self._checked(asyncio.get_running_loop().run_in_executor(self._reading, transact))
 
     async def append(self, batch: Sequence[Append], number: int, repeat: bool) -> list[AppendOutcome]:
         """See :class:`~collab.storage.backend.Backend`."""
-        return await self._writing.call(self._append, batch, number, repeat)
+        return await self._checked(self._writing.call(self._append, batch, number, repeat))
+
+    @contextlib.asynccontextmanager
+    async def claim(self, document_id: int) -> AsyncIterator[bool]:
+        """See :class:`~collab.storage.backend.Backend`: one process serves a file, so its memory has the claims."""
+        claim = (self._name, document_id)
+        got = claim not in _CLAIMS
+        if got:
+            _CLAIMS.add(claim)
+        try:
+            yield got
+        finally:
+            if got:
+                _CLAIMS.discard(claim)
+
+    async def changed(self) -> bool:
+        """See :class:`~collab.storage.backend.Backend`."""
+        return await self._checked(self._writing.call(self._changed))
 
     async def close(self) -> None:
         """See :class:`~collab.storage.backend.Backend`. Waits for what is being written."""
 
         await asyncio.to_thread(self._writing.stop)
         await asyncio.to_thread(self._reading.shutdown)
+        self._close_connections()
+
+    # The files.
+
+    async def _checked(self, call: Awaitable[tuple[Result, Files]]) -> Result:
+        """Give what a call has given, unless the files that it has worked on are under their names no more."""
+        try:
+            result, files = await call
+        except StoreUnavailable as error:
+            if self._files is not None and self._place.look() != self._files:
+                raise self._note_lost(self._files) from error
+            raise
+        if not self._place.holds(files):
+            raise self._note_lost(files)
+        return result
+
+    def _note_lost(self, files: Files) -> StoreUnavailable:
+        """Let nothing go on before the files are back; give the error."""
+        if files == self._files and not self._lost:
+            self._lost = True
+            _LOG.error(
+                "the database file %s, or the log beside it, was removed or replaced while it is in use: nothing is "
+                "called saved until it is back, or a backup is in its place",
+                self._path,
+            )
+        return self._gone()
+
+    def _gone(self) -> StoreUnavailable:
+        return StoreUnavailable(f"SQLite: {self._path} was removed or replaced while it is in use", public=FILES_GONE)
+
+    def _enter(self) -> Files:
+        """Begin a call in a thread, and give the files that it works on; :meth:`_leave` ends it."""
+        with self._gate:
+            if self._lost or self._files is None:
+                while self._lost and self._calls:
+                    self._gate.wait()
+                if self._lost:
+                    self._regain()
+                if self._files is None:
+                    self._open()
+            self._calls += 1
+            assert self._files is not None
+            return self._files
+
+    def _leave(self) -> None:
+        with self._gate:
+            self._calls -= 1
+            if self._lost:  # else nobody waits
+                self._gate.notify_all()
+
+    def _open(self) -> None:
+        self._place = Place(str(self._path))
+        before = self._place.look()
+        keeper = connect(self._path)
+        try:
+            keeper.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchall()  # opens the log, too
+            files = self._place.look()
+            if files.database != before.database or None in files:
+                raise self._gone()
+        except BaseException:
+            keeper.close()
+            raise
+        self._keeper, self._files = keeper, files
+        self._place.note(files)
+
+    def _regain(self) -> None:
+        """Go on with the files that are under the names now; raises ``StoreUnavailable`` if that cannot be."""
+        found, files = self._place.look(), self._files
+        if found.database is None:
+            raise self._gone()
+        if files is not None and found != files:
+            if found.database == files.database:
+                # Only the log was taken away. What it holds goes into the database, while it is open here.
+                assert self._keeper is not None
+                (busy, _, _) = self._keeper.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if busy:
+                    raise self._gone()
+            self._close_connections()
+        if self._files is None:
+            self._open()
+        self._lost = False
+        _LOG.warning("the database file %s is there again, and is used", self._path)
+
+    def _close_connections(self) -> None:
+        """Close all; no call is under way."""
+        files, self._files = self._files, None
         self._forget()
         self._engine.dispose()
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
+        if files is not None and self._place.look().database not in (None, files.database):
+            # SQLite leaves the log of a database that has moved where it is.
+            _tell_kept(self._place.set_aside(files))
+        if files is not None:
+            self._place.drop_note()
+
+    def _connect(self) -> sqlite3.Connection:
+        """Open one more connection on the files that are in use."""
+        if self._place.look() != self._files:
+            raise self._gone()
+        return connect(self._path)
 
     # In the writing thread.
 
-    def _append(self, batch: Sequence[Append], number: int, repeat: bool) -> list[AppendOutcome]:
+    def _append(self, batch: Sequence[Append], number: int, repeat: bool) -> tuple[list[AppendOutcome], Files]:
         try:
-            raw = self._connection()
+            files = self._enter()
             try:
-                raw.execute("BEGIN IMMEDIATE")
-                if repeat:
-                    known = self._recall(raw, batch, number)
-                    if known is not None:
-                        raw.execute("ROLLBACK")
-                        return known
-                plan, heads = self._write(raw, batch)
-                raw.execute(_REMEMBER, (self._writer_id, number, encode_heads(heads), time.time()))
-                raw.execute("COMMIT")
-            except BaseException:
-                # Whatever state a failed COMMIT leaves: closing rolls back what is not committed, and the
-                # repeat asks the file itself.
-                self._forget()
-                raise
+                raw = self._connection()
+                try:
+                    raw.execute("BEGIN IMMEDIATE")
+                    if repeat:
+                        known = self._recall(raw, batch, number)
+                        if known is not None:
+                            raw.execute("ROLLBACK")
+                            return known, files
+                    plan, heads = self._write(raw, batch)
+                    raw.execute(_REMEMBER, (self.writer.id, number, encode_heads(heads), time.time()))
+                    raw.execute("COMMIT")
+                except BaseException:
+                    # Whatever state a failed COMMIT leaves: closing rolls back what is not committed, and the
+                    # repeat asks the file itself.
+                    self._forget()
+                    raise
+            finally:
+                self._leave()
         except CollabError:
             raise
         except (sqlite3.Error, OverflowError, MemoryError, OSError) as error:
@@ -246,13 +468,26 @@ class SqliteBackend:
             # What one document causes was met in its savepoint. A refusal of the transaction itself is not about
             # any row, so it must not cost one.
             raise StoreUnavailable(str(translated)) from error
-        return outcomes(plan, heads)
+        return outcomes(plan, heads), files
+
+    def _changed(self) -> tuple[bool, Files]:
+        try:
+            files = self._enter()
+            if self._place.look() != files:
+                self._note_lost(files)
+            try:
+                (version,) = self._connection().execute("PRAGMA data_version").fetchone()
+            finally:
+                self._leave()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        before, self._version = self._version, version
+        return version != before, files
 
     def _connection(self) -> sqlite3.Connection:
         if self._raw is None:
-            raw = sqlite3.connect(self._path, check_same_thread=False)
+            raw = self._connect()
             try:
-                configure(raw)
                 raw.execute(f"PRAGMA cache_size = -{WRITER_CACHE_KIB}")
             except BaseException:
                 raw.close()
@@ -264,10 +499,11 @@ class SqliteBackend:
         if self._raw is not None:
             self._raw.close()
             self._raw = None
+            self._version = None  # each connection counts from a number of its own
 
     def _recall(self, raw: sqlite3.Connection, batch: Sequence[Append], number: int) -> list[AppendOutcome] | None:
         """Give the outcomes of an attempt that had committed; None if it had not."""
-        row = raw.execute(_RECALL, (self._writer_id,)).fetchone()
+        row = raw.execute(_RECALL, (self.writer.id,)).fetchone()
         if row is None or row[0] != number:
             return None
         heads = decode_heads(row[1])
@@ -294,7 +530,10 @@ class SqliteBackend:
         if names:
             raw.executemany(_CREATE, [(name, at, at) for name, at in names.items()])
         plan = make_plan(batch, self._find(raw, names))
-        heads = decode_heads(raw.execute(_HEADS, (json.dumps(list(plan.documents)),)).fetchone()[0])
+        found, batch_number = raw.execute(_HEADS, (self.writer.id, json.dumps(list(plan.documents)))).fetchone()
+        if self.writer.went_back(batch_number):
+            raise StoreWentBack(f"SQLite: {WENT_BACK}")
+        heads = decode_heads(found)
         if plan.size < LARGE_BATCH_BYTES:
             raw.execute("SAVEPOINT batch")
             try:
@@ -310,6 +549,7 @@ class SqliteBackend:
     def _write_together(self, raw: sqlite3.Connection, plan: Plan, heads: dict[int, int]) -> None:
         rows: list[Any] = []
         advances: list[Any] = []
+        changes: list[tuple[int, PendingChange]] = []
         batch = plan.batch
         for document_id, positions in plan.documents.items():
             seq = heads.get(document_id)
@@ -317,15 +557,25 @@ class SqliteBackend:
                 continue
             newest = 0.0
             for position in positions:
-                for data, at, author in batch[position].rows:
+                entry = batch[position]
+                if entry.pending is not None:
+                    changes.append((document_id, entry.pending))
+                for data, at, author, checksum in entry.rows:
                     seq += 1
                     at = round(at * 1e6) / 1e6
                     if at > newest:
                         newest = at
-                    rows += (document_id, seq, at, None if author is None else encode_author(author), data)
+                    rows += (document_id, seq, at, None if author is None else encode_author(author), data, checksum)
             advances += (document_id, seq, newest)
+            if plan.keeps_deleted(document_id):
+                raw.execute(_KEEP_DELETED, (document_id,))
         _execute_many(raw, _ADVANCE, advances, 3)
-        _execute_many(raw, _INSERT, rows, 5)
+        _execute_many(raw, _INSERT, rows, 6)
+        for document_id, (added, settled) in changes:
+            for key in settled:
+                raw.execute(_SETTLE, (document_id, key))
+            for key, data, at, author, _ in added:
+                raw.execute(_KEEP, (document_id, key, round(at * 1e6) / 1e6, encode_author(author), data))
 
     def _write_apart(self, raw: sqlite3.Connection, plan: Plan, heads: dict[int, int]) -> dict[int, int]:
         """Write each document in a savepoint of its own, so that the one that is refused costs no other."""

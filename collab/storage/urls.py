@@ -1,8 +1,7 @@
 """Database URLs as people write them.
 
 Strategy: a URL is read once, here, into a value whose text form has no password, so that whoever logs
-it or puts it into an error cannot give one away. What follows the host is the database driver's
-business (asyncpg reads the whole URL itself: several hosts, ``sslmode``, ``host=/socket/dir`` ...).
+it or puts it into an error cannot give one away. :mod:`collab.storage.addresses` reads what PostgreSQL's may hold.
 """
 
 from __future__ import annotations
@@ -10,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from collab.errors import ConfigurationError
+from collab.storage.addresses import Address, read_address
 
 DEFAULT_FILE = "collab.db"
 """The name of the SQLite file in the data directory."""
@@ -29,8 +29,10 @@ class DatabaseUrl:
     path: Path | None
     """The file, on SQLite."""
     dsn: str = field(repr=False)
-    """What the driver is given: on PostgreSQL the URL with its password, on SQLite the path."""
+    """On PostgreSQL the URL with its password, as libpq takes it; on SQLite the path."""
     shown: str
+    address: Address | None = field(default=None, repr=False)
+    """What the URL says of the servers and of the way to them, on PostgreSQL."""
 
     def __str__(self) -> str:
         return self.shown
@@ -40,7 +42,8 @@ def parse_database_url(text: str | None, data_dir: str | Path = "data") -> Datab
     """Read a database URL; None or empty text is the SQLite file in ``data_dir``.
 
     ``sqlite:///relative/file.db``, ``sqlite:////absolute/file.db``; ``postgresql://user:password@host:port/database``,
-    with any parameter of libpq that asyncpg knows. Raises ``ConfigurationError`` without repeating the URL.
+    with several hosts and the parameters of libpq that :mod:`collab.storage.addresses` lists. Raises
+    ``ConfigurationError`` without repeating the URL.
     """
     if not text:
         return _sqlite(Path(data_dir) / DEFAULT_FILE)
@@ -74,24 +77,5 @@ def _read_sqlite(text: str) -> DatabaseUrl:
 
 def _read_postgresql(text: str) -> DatabaseUrl:
     rest = text.partition(":")[2]
-    dsn = f"postgresql:{rest}"
-    try:
-        parts = urlsplit(dsn)
-        _ = parts.username  # only its reading can fail
-    except ValueError:
-        raise ConfigurationError(
-            "the PostgreSQL URL cannot be read; percent-encode special characters in the password"
-        ) from None
-    if not rest.startswith("//"):
-        raise ConfigurationError("a PostgreSQL URL has the form postgresql://user:password@host/database")
-    address = parts.netloc
-    if "@" in address:
-        user, _, host = address.rpartition("@")
-        name, colon, _ = user.partition(":")
-        address = f"{name}:***@{host}" if colon else f"{name}@{host}"
-    # sslpassword, and password as a parameter, are as secret as the one in front of the host.
-    query = urlencode(
-        [(key, "***" if "password" in key.lower() else value) for key, value in parse_qsl(parts.query)], safe="/*"
-    )
-    shown = f"postgresql://{address}{parts.path}" + (f"?{query}" if query else "")
-    return DatabaseUrl(backend="postgresql", path=None, dsn=dsn, shown=shown)
+    address, shown = read_address(rest)
+    return DatabaseUrl(backend="postgresql", path=None, dsn=f"postgresql:{rest}", shown=shown, address=address)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from collab.adapters import make_store
 from collab.storage.migrate import upgrade
 from collab.storage.sql import SqlStore
 from collab.storage.urls import DatabaseUrl, parse_database_url
@@ -39,7 +40,8 @@ def open_another(database: DatabaseUrl) -> OpenStore:
 
     @contextlib.asynccontextmanager
     async def opened() -> AsyncIterator[SqlStore]:
-        store = SqlStore(database)
+        store = make_store(database)
+        assert isinstance(store, SqlStore)
         await store.open()
         try:
             yield store

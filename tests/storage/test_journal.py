@@ -11,8 +11,8 @@ import pytest
 from collab.errors import DocumentDeleted, StoreRefused, StoreUnavailable
 from collab.storage import journal as journals
 from collab.storage.journal import ENTRY_OVERHEAD, Journal
+from collab.storage.records import Append, Appended, AppendOutcome, NewRow
 from collab.storage.sql import SqlStore
-from collab.storage.store import Append, Appended, AppendOutcome, NewRow
 
 MIB = 1024 * 1024
 
@@ -185,6 +185,55 @@ async def test_backlog_counts_what_is_not_committed(journal: Journal, caller: Ca
     assert journal.backlog == 0 and not journal.full
 
 
+async def test_a_large_message_does_not_fill_the_backlog_while_the_store_works(
+    journal: Journal, caller: Caller, gate: Gate, quick_retry: None
+) -> None:
+    gate.open_gate.clear()
+    for number in range(2):
+        caller.append("paste", bytes([number]) * (2 * MIB - ENTRY_OVERHEAD))
+        await gate.arrived.wait()
+    assert journal.backlog == 4 * MIB and not journal.full, "its commit is under way"
+    caller.append("d", b"x" * (MIB - 1 - ENTRY_OVERHEAD))
+    assert not journal.full
+    caller.append("d", b"x")
+    assert journal.full, "what is small counts as ever"
+    caller.append("paste", bytes(2 * MIB))
+    assert journal.full
+    gate.open_gate.set()
+    await caller.all()
+    assert journal.backlog == 0 and not journal.full
+    # And all of it counts where the store fails.
+    gate.failures = 1
+    gate.open_gate.clear()
+    caller.append("paste", bytes(2 * MIB))
+    gate.open_gate.set()
+    while journal.failing is None:  # noqa: ASYNC110 - the journal tells nobody
+        await asyncio.sleep(0)
+    assert journal.full
+    await caller.all()
+    assert not journal.full
+
+
+async def test_a_large_entry_that_was_taken_out_counts_no_longer(
+    journal: Journal, caller: Caller, store: SqlStore
+) -> None:
+    await journal.hold()
+    caller.append("paste", bytes(2 * MIB))
+    caller.append("d", b"a")
+    assert journal.holds("paste") and sorted(journal.held_names()) == ["d", "paste"]
+    before = journal.backlog
+    (done,) = journal.take("paste")
+    assert not journal.holds("paste") and journal.backlog == before - 2 * MIB - ENTRY_OVERHEAD
+    caller.append("d", bytes(MIB // 2))
+    caller.append("d", bytes(MIB // 2))
+    assert journal.full, "no large entry is here any more, so all of the backlog counts"
+    journal.put_first(Append("paste", None, (NewRow(bytes(2 * MIB), 1.0, "me"),)), done)
+    journal.release()
+    await caller.all()
+    assert journal.backlog == 0 and not journal.full and not journal.holds("d")
+    assert [len(data) for data in await data_of(store, "d")] == [1, MIB // 2, MIB // 2], "once, and in order"
+
+
 async def test_store_that_fails_and_returns_gets_everything_once(gate: Gate, quick_retry: None) -> None:
     states: list[StoreUnavailable | None] = []
     failing = asyncio.Event()
@@ -338,3 +387,141 @@ async def test_close_saves_when_the_store_returns_in_time(gate: Gate) -> None:
     caller.append("d", b"1")
     assert await journal.close(30.0) == []
     assert await data_of(gate, "d") == [b"1"]
+
+
+@pytest.mark.parametrize("broken", ["_begin_batch", "_report"])
+async def test_a_writer_that_fails_by_a_defect_says_so_and_goes_on(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str
+) -> None:
+    """The defects of a store do not come so far. What waits is written when the defect has passed, and once."""
+    journal = Journal(gate, backlog_bytes=MIB)
+    await journal.start()
+    caller = Caller(journal)
+    caller.append("d", b"1")
+    await caller.all()
+    error = RuntimeError("the defect")
+
+    def fails(*args: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal, broken, fails)
+        caller.append("d", b"2")
+        async with asyncio.timeout(20):
+            while len([record for record in caplog.records if record.exc_info]) < 2:  # noqa: ASYNC110 - nothing else tells
+                await asyncio.sleep(0.001)
+        assert journal.failing is not None
+    caller.append("d", b"3")
+    await caller.all()
+    assert await data_of(gate, "d") == [b"1", b"2", b"3"]
+    for line in [record for record in caplog.records if record.exc_info]:
+        assert line.levelname == "CRITICAL" and line.exc_info is not None and line.exc_info[1] is error
+    assert journal.failing is None
+    assert await journal.close(5.0) == []
+
+
+async def test_a_commit_that_takes_too_long_counts_as_stalled(gate: Gate) -> None:
+    now = 100.0
+    journal = Journal(gate, backlog_bytes=MIB, clock=lambda: now)
+    await journal.start()
+    caller = Caller(journal)
+    gate.open_gate.clear()
+    caller.append("d", b"1")
+    await gate.arrived.wait()
+    now += journals.STALLED_SECONDS
+    assert journal.stalled is None
+    now += 1.0
+    assert journal.stalled == journals.STALLED_SECONDS + 1.0 and journal.failing is None
+    gate.open_gate.set()
+    await caller.all()
+    assert journal.stalled is None
+    await journal.close(5.0)
+
+
+async def test_an_entry_for_which_there_is_no_memory_is_written_later(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "FIRST_RETRY", 0.001)
+    journal = Journal(gate, backlog_bytes=MIB)
+    await journal.start()
+    caller = Caller(journal)
+    gate.fault["d"] = MemoryError()
+    caller.append("d", b"1")
+    async with asyncio.timeout(20):
+        while len(gate.batches) < 3:  # noqa: ASYNC110 - nothing else tells
+            await asyncio.sleep(0.001)
+    assert journal.failing is not None and caller.heard == []
+    gate.fault.clear()
+    await caller.all()
+    assert await data_of(gate, "d") == [b"1"]
+    await journal.close(5.0)
+
+
+async def test_batches_are_counted_with_what_they_held(journal: Journal, caller: Caller, gate: Gate) -> None:
+    now = 100.0
+    journal._clock = lambda: now
+    counts = journal.counts
+    gate.open_gate.clear()
+    caller.append("a", b"12345")
+    caller.append("b", b"678")
+    await gate.arrived.wait()
+    now += 2.0
+    caller.append("a", b"9", 1)  # behind the batch that is under way
+    assert journal.waiting == 3
+    now += 1.0
+    gate.open_gate.set()
+    await caller.all()
+    assert (counts.entries, counts.nbytes, counts.retries, journal.waiting) == (3, 9, 0, 0)
+    # Two batches. Of the first both entries have waited 3 s, as did the commit; of the second one, 1 s.
+    assert (counts.commits.count, counts.commits.sum) == (2, 3.0)
+    assert (counts.answered.count, counts.answered.sum) == (3, 3.0 + 3.0 + 1.0)
+
+
+@pytest.mark.usefixtures("quick_retry")
+async def test_each_offer_that_fails_is_counted_and_the_wait_goes_on(
+    journal: Journal, caller: Caller, gate: Gate
+) -> None:
+    now = 100.0
+
+    def clock() -> float:
+        return now + 10.0 * len(gate.batches)
+
+    journal._clock = clock
+    gate.failures = 3
+    caller.append("a", b"x")
+    await caller.all()
+    counts = journal.counts
+    assert (counts.retries, counts.entries, counts.commits.count, counts.answered.count) == (3, 1, 1, 1)
+    assert counts.answered.sum == 40.0, "from its coming to the answer, over all offers"
+    assert counts.commits.sum == 10.0, "the last offer alone"
+
+
+async def test_what_was_held_is_as_old_as_it_is(journal: Journal, caller: Caller, gate: Gate) -> None:
+    now = 100.0
+    journal._clock = lambda: now
+    await journal.hold()
+    caller.append("a", b"x")
+    now += 5.0
+    caller.append("b", b"y")
+    assert journal.waiting == 2
+    journal.release()
+    await caller.all()
+    assert journal.counts.answered.sum == 10.0, "both as the older one"
+    now += 50.0
+    caller.append("c", b"z")
+    await caller.all()
+    assert journal.counts.answered.sum == 10.0
+
+
+async def test_an_entry_that_is_refused_with_the_one_before_it_is_in_no_batch(
+    journal: Journal, caller: Caller, gate: Gate
+) -> None:
+    gate.open_gate.clear()
+    gate.fault["bad"] = StoreRefused("no")
+    caller.append("bad", b"12345")
+    await gate.arrived.wait()
+    caller.append("bad", b"678")
+    caller.append("good", b"9")
+    gate.open_gate.set()
+    await caller.all()
+    assert (journal.counts.entries, journal.counts.nbytes) == (2, 6)

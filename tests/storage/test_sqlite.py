@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
+import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from collab.adapters import make_store
 from collab.errors import StoreError, StoreRefused, StoreUnavailable
 from collab.storage import journal as journals
 from collab.storage import sqlite
 from collab.storage.journal import Journal
 from collab.storage.migrate import upgrade
+from collab.storage.records import Append, Appended, AppendOutcome, LoadedDocument, NewRow, Snapshot
 from collab.storage.sql import SqlStore
-from collab.storage.store import Append, Appended, AppendOutcome, NewRow
+from collab.storage.sqlite import SqliteBackend
 from collab.storage.urls import DatabaseUrl, parse_database_url
 
 
@@ -31,7 +38,7 @@ def url(tmp_path: Path) -> DatabaseUrl:
 
 @pytest.fixture
 async def store(url: DatabaseUrl) -> AsyncIterator[SqlStore]:
-    made = SqlStore(url)
+    made = SqlStore(SqliteBackend(url))
     await made.open()
     yield made
     await made.close()
@@ -67,6 +74,22 @@ async def test_every_connection_writes_ahead_and_syncs_fully(store: SqlStore) ->
     assert await backend.run(lambda connection: settings(connection.exec_driver_sql), "write") == expected
 
 
+def test_connections_that_meet_on_a_new_file_all_get_it(tmp_path: Path) -> None:
+    # Without waiting, one round in six failed.
+    def meet(path: Path, start: threading.Barrier) -> None:
+        connection = sqlite3.connect(path)
+        start.wait()
+        sqlite.configure(connection)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+
+    with ThreadPoolExecutor(4) as threads:
+        for turn in range(40):
+            start = threading.Barrier(4)
+            for met in [threads.submit(meet, tmp_path / f"{turn}.db", start) for _ in range(4)]:
+                met.result()
+
+
 async def test_full_disk_is_unavailable_and_space_brings_it_back(
     store: SqlStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,12 +115,12 @@ async def test_file_that_may_not_grow_is_unavailable(url: DatabaseUrl) -> None:
     program = """
 import asyncio, resource, signal, sys
 from collab.errors import StoreUnavailable
-from collab.storage.sql import SqlStore
-from collab.storage.store import Append, NewRow
+from collab.adapters import make_store
+from collab.storage.records import Append, NewRow
 from collab.storage.urls import parse_database_url
 
 async def main():
-    store = SqlStore(parse_database_url(sys.argv[1]))
+    store = make_store(parse_database_url(sys.argv[1]))
     await store.open()
     await store.append([Append("before", None, (NewRow(b"1", 1.0),))])
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -135,7 +158,7 @@ async def test_read_only_file_is_unavailable_until_it_can_be_written(
     connect = sqlite3.connect
     with monkeypatch.context() as read_only:
         read_only.setattr(
-            sqlite3, "connect", lambda path, **options: connect(f"file:{path}?mode=ro", uri=True, **options)
+            sqlite3, "connect", lambda path, **options: connect(path.replace("mode=rw", "mode=ro"), **options)
         )
         with pytest.raises(StoreUnavailable, match="SQLITE_READONLY"):
             await store.append(batch)
@@ -215,10 +238,244 @@ async def test_lock_that_is_held_too_long_is_unavailable(
     assert isinstance((await store.append(batch))[0], Appended)
 
 
+# Files that are removed or replaced under the store
+
+
+GONE = "removed or replaced"
+
+
+def files_of(url: DatabaseUrl) -> list[Path]:
+    assert url.path is not None
+    return [path for suffix in ("", "-wal", "-shm") if (path := Path(f"{url.path}{suffix}")).exists()]
+
+
+def move(paths: list[Path], to: Path) -> list[Path]:
+    to.mkdir(exist_ok=True)
+    return [path.rename(to / path.name) for path in paths]
+
+
+def texts(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == "collab.store" and r.levelno == level]
+
+
+def kept_aside(directory: Path) -> list[Path]:
+    return list(directory.glob("*-wal.replaced-*"))
+
+
+def note_of(url: DatabaseUrl) -> Path:
+    return Path(f"{url.path}.files")
+
+
+def stored(path: Path, name: str = "d") -> list[bytes]:
+    """What another process finds in the file."""
+    connection = sqlite3.connect(path)
+    query = "SELECT data FROM log JOIN documents ON id = document_id WHERE CAST(name AS TEXT) = ? ORDER BY seq"
+    found = [data for (data,) in connection.execute(query, (name,))]
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("which", ["all", "database", "wal", "shm"])
+async def test_nothing_is_called_stored_while_the_files_are_away_and_the_same_files_go_on(
+    store: SqlStore, url: DatabaseUrl, tmp_path: Path, which: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert url.path is not None
+    (first,) = await store.append([Append("d", None, row(b"1"))])
+    assert isinstance(first, Appended)
+    files = files_of(url)
+    assert len(files) == 3
+    away = move({"all": files, "database": files[:1], "wal": files[1:2], "shm": files[2:]}[which], tmp_path / "away")
+    batch = [Append("d", first.document_id, row(b"2"))]
+    if which in ("all", "database"):
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match=GONE) as caught:
+                await store.append(batch)
+            assert str(url.path) in str(caught.value) and str(url.path) not in caught.value.public
+        for call in (store.ping, lambda: store.load("d"), lambda: store.create("e"), lambda: store.delete("d", 1.0)):
+            with pytest.raises(StoreUnavailable, match=GONE):
+                await call()
+        assert not url.path.exists(), "no empty file hides it"
+        assert len(texts(caplog, logging.ERROR)) == 1
+        move(away, tmp_path)
+        assert files_of(url) == files
+    else:
+        if which == "wal":
+            with pytest.raises(StoreUnavailable, match=GONE):
+                await store.append(batch)
+        else:
+            await store.changed()  # the index holds nothing of its own: the look once a second is early enough
+            assert len(texts(caplog, logging.ERROR)) == 1
+    assert await store.append(batch) == [Appended(first.document_id, 2, 2)]
+    assert len(texts(caplog, logging.WARNING)) == 1
+    loaded = await store.load("d")
+    assert loaded is not None and [each.data for each in loaded.rows] == [b"1", b"2"]
+    assert stored(url.path) == [b"1", b"2"]
+    await store.append([Append("d", first.document_id, row(b"3"))])
+    await store.close()
+    assert files_of(url) == files[:1], "SQLite has put everything into the database"
+    assert stored(url.path) == [b"1", b"2", b"3"]
+
+
+@pytest.mark.parametrize("call", ["create", "delete", "title", "snapshot", "load", "prune"])
+async def test_no_other_call_takes_effect_in_a_file_without_a_name(
+    store: SqlStore, url: DatabaseUrl, call: str
+) -> None:
+    (first,) = await store.append([Append("d", None, row(b"1"))])
+    assert isinstance(first, Appended)
+    for path in files_of(url):
+        path.unlink()
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "create": lambda: store.create("e"),
+        "delete": lambda: store.delete("d", 1.0),
+        "title": lambda: store.set_title("d", "title"),
+        "snapshot": lambda: store.write_snapshot(first.document_id, Snapshot(1, b"", b"", b"", 1.0)),
+        "load": lambda: store.load("d"),
+        "prune": lambda: store.prune(before=1.0, limit=1),
+    }
+    with pytest.raises(StoreUnavailable, match=GONE):
+        await calls[call]()
+
+
+async def test_a_backup_in_the_place_of_the_file_is_opened_without_the_log_of_the_old_one(
+    store: SqlStore, url: DatabaseUrl, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert url.path is not None
+    (first,) = await store.append([Append("d", None, row(b"1"))])
+    assert isinstance(first, Appended)
+    with contextlib.closing(sqlite3.connect(url.path)) as original, sqlite3.connect(tmp_path / "backup.db") as copy:
+        original.backup(copy)
+    copy.close()
+    for n in range(2, 40):
+        await store.append([Append("d", first.document_id, row(b"%d" % n))])
+    # As people do it: the log of the old database stays where it is, and SQLite would read it into the new one.
+    (tmp_path / "backup.db").rename(url.path)
+    reading = [asyncio.create_task(store.load("d")) for _ in range(8)]
+    batch = [Append("d", first.document_id, row(b"new"))]
+    with pytest.raises(StoreUnavailable, match=GONE):
+        await store.append(batch)
+    for result in await asyncio.gather(*reading, return_exceptions=True):
+        assert isinstance(result, StoreUnavailable) or (isinstance(result, LoadedDocument) and len(result.rows) == 1)
+    assert await store.append(batch) == [Appended(first.document_id, 2, 2)]
+    loaded = await store.load("d")
+    assert loaded is not None and [each.data for each in loaded.rows] == [b"1", b"new"]
+    await store.close()
+    assert stored(url.path) == [b"1", b"new"]
+    with contextlib.closing(sqlite3.connect(url.path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    (aside,) = kept_aside(tmp_path)
+    assert aside.stat().st_size > 0 and str(aside) in "".join(texts(caplog, logging.WARNING))
+
+
+async def test_a_store_that_closes_leaves_no_old_log_beside_a_new_file(url: DatabaseUrl, tmp_path: Path) -> None:
+    assert url.path is not None
+    upgrade(other := parse_database_url(f"sqlite:///{tmp_path / 'other.db'}"))
+    assert other.path is not None
+    store = make_store(url)
+    await store.open()
+    await store.append([Append("d", None, row(b"1"))])
+    other.path.rename(url.path)
+    await store.close()
+    assert files_of(url) == [url.path]
+    assert stored(url.path) == []
+    assert len(kept_aside(tmp_path)) == 1
+
+
+_WRITES_AND_IS_KILLED = """
+import asyncio, os, signal, sys
+from collab.adapters import make_store
+from collab.storage.records import Append, NewRow
+from collab.storage.urls import parse_database_url
+
+async def main():
+    store = make_store(parse_database_url(sys.argv[1]))
+    await store.open()
+    found = await store.load("d")
+    known = None if found is None else found.document.id
+    for number in range(int(sys.argv[2]), int(sys.argv[3])):
+        (outcome,) = await store.append([Append("d", known, (NewRow(b"%d" % number * 500, 1.0),))])
+        known = outcome.document_id
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+def write_and_be_killed(url: DatabaseUrl, first: int, last: int) -> None:
+    done = subprocess.run([sys.executable, "-c", _WRITES_AND_IS_KILLED, url.shown, str(first), str(last)], timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+async def test_the_log_of_a_server_that_was_killed_is_not_read_into_a_backup(
+    url: DatabaseUrl, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert url.path is not None
+    write_and_be_killed(url, 0, 20)
+    with contextlib.closing(sqlite3.connect(url.path)) as original, sqlite3.connect(tmp_path / "backup.db") as copy:
+        original.backup(copy)
+    copy.close()
+    write_and_be_killed(url, 20, 400)  # SQLite writes some of that into the database, and begins the log anew
+    assert len(files_of(url)) == 3, "its log lies beside the database"
+    (tmp_path / "backup.db").rename(url.path)
+    upgrade(url)  # what a server does first
+    store = make_store(url)
+    await store.open()
+    loaded = await store.load("d")
+    assert loaded is not None and [each.data for each in loaded.rows] == [b"%d" % n * 500 for n in range(20)]
+    await store.close()
+    (aside,) = kept_aside(tmp_path)
+    assert aside.stat().st_size > 0 and str(aside) in "".join(texts(caplog, logging.WARNING))
+    assert not note_of(url).exists(), "nothing is left to be mistaken"
+    with contextlib.closing(sqlite3.connect(url.path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+async def test_the_log_of_a_server_that_was_killed_is_read_into_its_own_database(url: DatabaseUrl) -> None:
+    assert url.path is not None
+    write_and_be_killed(url, 0, 20)
+    store = make_store(url)
+    await store.open()
+    loaded = await store.load("d")
+    assert loaded is not None and len(loaded.rows) == 20
+    await store.close()
+    assert files_of(url) == [url.path] and not kept_aside(url.path.parent)
+
+
+@pytest.mark.parametrize("note", [b"", b"[", b"7", b"[[1], 2, 3]", b'[["a", 1], null, null]', b"\xff" * 2000, b"[1,2]"])
+async def test_a_note_of_the_files_that_cannot_be_read_is_none(url: DatabaseUrl, note: bytes) -> None:
+    assert url.path is not None
+    write_and_be_killed(url, 0, 2)
+    note_of(url).write_bytes(note)
+    store = make_store(url)
+    await store.open()
+    loaded = await store.load("d")
+    assert loaded is not None and len(loaded.rows) == 2
+    await store.close()
+
+
+async def test_a_link_that_is_turned_to_another_file_is_noticed(tmp_path: Path) -> None:
+    urls = [parse_database_url(f"sqlite:///{tmp_path / name}") for name in ("one.db", "two.db")]
+    for each in urls:
+        upgrade(each)
+    link = tmp_path / "link.db"
+    link.symlink_to("one.db")
+    store = make_store(parse_database_url(f"sqlite:///{link}"))
+    await store.open()
+    await store.append([Append("d", None, row(b"1"))])
+    link.unlink()
+    link.symlink_to("two.db")
+    batch = [Append("d", None, row(b"2"))]
+    with pytest.raises(StoreUnavailable, match=GONE):
+        await store.append(batch)
+    (outcome,) = await store.append(batch)
+    assert isinstance(outcome, Appended) and outcome.first_seq == 1
+    await store.close()
+    assert stored(tmp_path / "one.db")[0] == b"1" and stored(tmp_path / "two.db") == [b"2"]
+
+
 async def test_damaged_file_is_unavailable_not_refused(tmp_path: Path) -> None:
     path = tmp_path / "damaged.db"
     path.write_bytes(b"this is not a database at all" * 1000)
-    store = SqlStore(parse_database_url(f"sqlite:///{path}"))
+    store = make_store(parse_database_url(f"sqlite:///{path}"))
     with pytest.raises(StoreUnavailable, match="SQLITE_NOTADB"):
         await store.open()
     await store.close()

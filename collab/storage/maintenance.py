@@ -1,0 +1,59 @@
+"""The port of maintenance: all that is kept of a document as it lies there, damaged or not, and putting it in order.
+
+Strategy: apart from the store, because no server needs it; only ``collab documents verify`` and ``repair`` do, on the
+databases of collab. A change names the bytes that it replaces, so it does nothing where somebody else was quicker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
+from collab.storage.store import Store
+
+Checksums = Sequence[tuple[int, int]]
+"""Numbers of rows or snapshots, each with its checksum."""
+
+
+class Maintenance(Store, Protocol):
+    """A store that shows everything that it keeps."""
+
+    async def count(self) -> int:
+        """Count the living documents."""
+
+    async def documents_after(self, document_id: int, limit: int) -> list[StoredDocument]:
+        """Read living documents with ids above ``document_id``, in the order of their ids."""
+
+    async def kept_rows(self, document_id: int, after: int, limit: int) -> list[LogRow]:
+        """Read up to ``limit`` rows with numbers above ``after``; numbers that are not there are passed over."""
+
+    async def snapshot_numbers(self, document_id: int) -> list[int]:
+        """Give the numbers of all snapshots, the lowest first."""
+
+    async def kept_snapshot(self, document_id: int, seq: int) -> Snapshot | None:
+        """Read one snapshot."""
+
+    async def replace_row(self, document_id: int, was: LogRow, by: NewRow) -> bool:
+        """Put another row in the place of ``was``; return False if that is not there any more."""
+
+    async def replace_snapshot(self, document_id: int, was: Snapshot, by: Snapshot | None) -> bool:
+        """Put another snapshot in the place of ``was``, or none; return False if that is not there any more."""
+
+    async def remove_pending(self, document_id: int, was: PendingUpdate) -> bool:
+        """Remove a pending update; return False if that is not there any more."""
+
+    async def damage_noted(self, document_id: int) -> bool:
+        """Tell whether damage of a document is noted."""
+
+    async def forget_damage(self, document_id: int) -> None:
+        """Take the notes away: what was damaged is repaired."""
+
+    async def filled_to(self) -> int:
+        """Give the id of the document behind which filling in checksums has to go on."""
+
+    async def fill(self, document_id: int, rows: Checksums, snapshots: Checksums, *, note: bool) -> None:
+        """Give checksums to rows and snapshots that have none; with ``note`` note that this document is done."""
+
+    async def filled(self) -> None:
+        """Note that all documents are done, so that the next filling begins anew."""

@@ -1,0 +1,587 @@
+"""Documents in the memory of this process: for tests, for trying out, and for simulations of several nodes.
+
+Strategy: :class:`MemoryStorage` stands for the database, :class:`MemoryStore` for one node's connection to it. A
+step on the storage is a plain function that does all or nothing before the loop gets another turn, so it needs no
+locks: it is a transaction. The way to the storage and back takes turns of the loop, as it does with a database.
+What a batch means is read from the same functions as on the databases (:mod:`collab.storage.batch`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound, DocumentRenamed, StoreRefused
+from collab.storage.batch import encode_name, make_plan, outcomes, unknown_names
+from collab.storage.checksums import is_damaged_snapshot, is_verified
+from collab.storage.control import KEPT_SECONDS, MAX_INSTRUCTIONS, PAGE
+from collab.storage.membership import FORGET_SECONDS, Heartbeat, Node
+from collab.storage.records import (
+    MAX_ROW_BYTES,
+    Append,
+    AppendOutcome,
+    DocumentSummary,
+    Head,
+    Instruction,
+    LoadedDocument,
+    LogRow,
+    NewRow,
+    NodeReport,
+    PendingChange,
+    PendingUpdate,
+    Reports,
+    Snapshot,
+    StoredDocument,
+    StoredInstruction,
+)
+
+_Result = TypeVar("_Result")
+
+
+async def one_turn() -> None:
+    """Let everything else on the loop run once."""
+    await asyncio.sleep(0)
+
+
+class MemoryStore:
+    """The :class:`~collab.storage.store.Store` in memory; each method is described in its ports.
+
+    It keeps the whole promise as long as the process lives: what was returned for is in the storage, whatever becomes
+    of this store. A store is one writer's, so each node of a process gets its own, on one storage::
+
+        storage = MemoryStorage()
+        nodes = [create_app(settings, store=MemoryStore(storage)) for _ in range(3)]
+
+    A node that is to die without closing loses its store and keeps the storage; the next one gets a new store on it.
+
+    No call ends within the step of the loop that makes it, as none does on a database: every call but :meth:`close`
+    awaits ``travel`` twice, on the way to the storage and on the way back, and is done in one step between the two. So
+    a call that is cancelled, or whose ``travel`` raises, was done or not, and an append in that state is repeated with
+    the same batch object. Nothing here reads a clock or waits, but through the parameters.
+
+    Args:
+        storage: what several stores share; by default this store's own.
+        clock: wall-clock time in Unix seconds, for documents that are created without rows.
+        travel: awaited on each way, by default one turn of the loop. A simulation may wait here, or raise
+            ``StoreUnavailable``: on the way there nothing was done, on the way back everything was.
+    """
+
+    def __init__(
+        self,
+        storage: MemoryStorage | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        travel: Callable[[], Awaitable[None]] = one_turn,
+    ) -> None:
+        self.storage = MemoryStorage() if storage is None else storage
+        self._clock = clock
+        self._travel = travel
+        self._closed = False
+        # The batch whose answer has not arrived, and the answer; the list itself, so that its identity stays taken.
+        self._doubt: tuple[Sequence[Append], list[AppendOutcome]] | None = None
+
+    async def _call(self, step: Callable[[], _Result]) -> _Result:
+        if self._closed:
+            raise RuntimeError("the store is closed")
+        await self._travel()
+        result = step()
+        await self._travel()
+        return result
+
+    async def open(self) -> None:
+        """Do nothing: there is no schema."""
+        await self._call(lambda: None)
+
+    async def close(self) -> None:
+        """Refuse calls from now on; those under way are finished. The storage stays as it is."""
+        self._closed = True
+
+    async def ping(self) -> None:
+        """Return: the storage is there."""
+        await self._call(lambda: None)
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        """Write a batch in one step."""
+
+        def step() -> list[AppendOutcome]:
+            if self._doubt is None or self._doubt[0] is not batch:
+                self._doubt = (batch, self.storage.append(batch))
+            return self._doubt[1]
+
+        answer = await self._call(step)
+        self._doubt = None
+        return answer
+
+    async def attend(self) -> None:
+        """Do nothing: the storage cannot go back."""
+        await self._call(lambda: None)
+
+    async def changed(self) -> bool:
+        """Give True: looking costs nothing here."""
+        return await self._call(lambda: True)
+
+    @property
+    def beat_seconds(self) -> float:
+        """Often: it costs nothing here."""
+        return 5.0
+
+    async def beat(self, node: Node) -> Heartbeat:
+        """Note a heartbeat; the others are of this process, and made on purpose."""
+        return Heartbeat(0, await self._call(lambda: self.storage.beat(node, self._clock())))
+
+    async def leave(self, name: str) -> None:
+        """Forget a server."""
+        await self._call(lambda: self.storage.nodes.pop(name, None))
+
+    async def list_nodes(self) -> list[Node]:
+        """List the servers."""
+        return await self._call(lambda: self.storage.list_nodes(self._clock()))
+
+    async def load(self, name: str) -> LoadedDocument | None:
+        """Read the newest snapshot and the rows after it."""
+        return await self._call(lambda: self.storage.load(name))
+
+    async def rows_after(self, document_id: int, seq: int, limit: int) -> list[LogRow]:
+        """Read up to ``limit`` rows with numbers above ``seq``."""
+        return await self._call(lambda: self.storage.rows_after(document_id, seq, limit))
+
+    async def heads(self, names: Sequence[str]) -> dict[str, Head]:
+        """Read where the logs of documents stand."""
+        return await self._call(lambda: self.storage.heads(names))
+
+    async def load_pending(self, document_id: int) -> list[PendingUpdate]:
+        """Read the pending updates of a document."""
+        return await self._call(lambda: self.storage.load_pending(document_id))
+
+    async def find_gaps(self, document_ids: Sequence[int]) -> set[int]:
+        """Find none: nobody removes anything by hand here."""
+        return await self._call(set)
+
+    async def load_at(self, document_id: int, seq: int) -> tuple[Snapshot | None, list[LogRow]] | None:
+        """Read what rebuilds the state after row ``seq``."""
+        return await self._call(lambda: self.storage.load_at(document_id, seq))
+
+    async def write_snapshot(self, document_id: int, snapshot: Snapshot) -> bool:
+        """Keep a snapshot unless one as new is there."""
+        return await self._call(lambda: self.storage.write_snapshot(document_id, snapshot))
+
+    @asynccontextmanager
+    async def claim_snapshot(self, document_id: int) -> AsyncIterator[bool]:
+        """Claim the work on the next snapshot."""
+        claims = self.storage.claims
+        got = await self._call(lambda: document_id not in claims)
+        got = got and document_id not in claims  # somebody else may have claimed it on the way back
+        if got:
+            claims.add(document_id)
+        try:
+            yield got
+        finally:
+            if got:
+                claims.discard(document_id)
+
+    async def prune(self, *, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        """Remove what no state since ``before`` needs."""
+        return await self._call(lambda: self.storage.prune(before, limit, spare))
+
+    async def note_damage(self, document_id: int, *, rows: Sequence[int] = (), snapshots: Sequence[int] = ()) -> None:
+        """Note what was found to be damaged."""
+        await self._call(lambda: self.storage.note_damage(document_id, rows, snapshots))
+
+    async def create(self, name: str, *, gc: bool = True, rows: Sequence[NewRow] = ()) -> StoredDocument:
+        """Create a document, in the place of a tombstone too."""
+        return await self._call(lambda: self.storage.create(name, gc, rows, self._clock()))
+
+    async def delete(self, name: str, at: float) -> int:
+        """Set the tombstone."""
+        return await self._call(lambda: self.storage.delete(name, at))
+
+    async def rename(self, name: str, new_name: str, at: float) -> int:
+        """Move the name, and leave a tombstone."""
+        return await self._call(lambda: self.storage.rename(name, new_name, at))
+
+    async def instruct(self, instruction: Instruction) -> int:
+        """Keep an instruction."""
+        return await self._call(lambda: self.storage.instruct(instruction, self._clock()))
+
+    async def instructions(self, after: int) -> list[StoredInstruction]:
+        """Give what has not lapsed."""
+        return await self._call(lambda: self.storage.instructions(after, self._clock()))
+
+    async def report(self, numbers: Sequence[int], report: NodeReport) -> None:
+        """Keep what a node has done."""
+        await self._call(lambda: self.storage.report(numbers, report))
+
+    async def reports(self, number: int) -> Reports:
+        """Give what the nodes have done."""
+        return await self._call(lambda: self.storage.reports(number, self._clock()))
+
+    async def set_title(self, name: str, title: str | None) -> None:
+        """Set the title."""
+        await self._call(lambda: self.storage.set_title(name, title))
+
+    async def list_documents(
+        self, *, after: str | None = None, prefix: str = "", limit: int = 100
+    ) -> list[DocumentSummary]:
+        """List living documents by the bytes of their names."""
+        return await self._call(lambda: self.storage.list_documents(after, prefix, limit))
+
+    async def describe(self, name: str) -> DocumentSummary:
+        """Summarise one document."""
+        return await self._call(lambda: self.storage.describe(name))
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A document with what is kept of it: rows without a gap and snapshots, both in the order of their numbers."""
+
+    name: bytes
+    document: StoredDocument
+    rows: list[LogRow] = field(default_factory=list)
+    snapshots: list[Snapshot] = field(default_factory=list)
+    damage: set[tuple[str, int]] = field(default_factory=set)
+    pending: dict[bytes, PendingUpdate] = field(default_factory=dict)
+
+    @property
+    def deleted(self) -> bool:
+        """Whether this is a tombstone."""
+        return self.document.deleted_at is not None
+
+    def add(self, rows: Sequence[NewRow]) -> None:
+        """Add ``rows``, with the next numbers."""
+        document = self.document
+        self.rows += [LogRow(seq, *row) for seq, row in enumerate(rows, document.head_seq + 1)]
+        newest = max([document.updated_at, *(row.at for row in rows)])
+        self.document = replace(document, head_seq=document.head_seq + len(rows), updated_at=newest)
+
+    def between(self, after: int, last: int) -> list[LogRow]:
+        """Give the rows with numbers above ``after`` up to ``last``, as far as they are kept."""
+        pruned = self.document.head_seq - len(self.rows)
+        return self.rows[max(after - pruned, 0) : max(last - pruned, 0)]
+
+    def newest_snapshot(self, up_to: int) -> tuple[Snapshot | None, tuple[int, ...]]:
+        """Give the newest whole snapshot with a number up to ``up_to``, and the numbers of newer ones."""
+        passed_over: list[int] = []
+        for snapshot in reversed(self.snapshots):
+            if snapshot.seq <= up_to:
+                if not is_damaged_snapshot(snapshot):
+                    return snapshot, tuple(passed_over)
+                passed_over.append(snapshot.seq)
+        return None, tuple(passed_over)
+
+    def summary(self) -> DocumentSummary:
+        """Count what is kept."""
+        head = self.document.head_seq
+        snapshot = self.snapshots[-1] if self.snapshots else None
+        tail = self.between(snapshot.seq if snapshot else 0, head)
+        return DocumentSummary(
+            document=self.document,
+            snapshot_seq=snapshot.seq if snapshot else 0,
+            snapshot_bytes=len(snapshot.data) if snapshot else 0,
+            snapshot_at=snapshot.at if snapshot else None,
+            tail_rows=len(tail),
+            tail_bytes=sum(len(row.data) for row in tail),
+            log_rows=len(self.rows),
+        )
+
+    def prune(self, before: float, limit: int) -> int:
+        """Remove at most ``limit`` rows and snapshots that no state since ``before`` needs; give their number."""
+        if self.deleted:
+            rows, snapshots = len(self.rows), len(self.snapshots)
+            self.pending.clear()
+        else:
+            head = self.document.head_seq
+            last_old = next((row.seq - 1 for row in self.rows if row.at >= before), head)
+            whole = [each for each in self.snapshots if is_verified(each.checksum) and not is_damaged_snapshot(each)]
+            # Two stay, whatever their age: should one be damaged, the other one and the rows after it say the same.
+            base = next((each for each in reversed(whole[:-1]) if each.seq <= last_old), None)
+            if base is None or self.damage:
+                return 0
+            rows, snapshots = len(self.between(0, base.seq)), self.snapshots.index(base)
+        # Rows before snapshots: rows that lost the snapshot before them would rebuild nothing.
+        rows = min(rows, limit)
+        snapshots = min(snapshots, limit - rows)
+        del self.rows[:rows]
+        del self.snapshots[:snapshots]
+        return rows + snapshots
+
+
+class MemoryStorage:
+    """What the stores on it share: all documents, with their rows and snapshots.
+
+    Each method is one step of a :class:`MemoryStore`, described in the ports. Names are kept in UTF-8, which is
+    how they are compared and ordered.
+
+    Attributes:
+        claims: documents of which a store makes a snapshot.
+        nodes: servers by their names, as they were with their last heartbeats.
+    """
+
+    def __init__(self) -> None:
+        self.claims: set[int] = set()
+        self.nodes: dict[str, Node] = {}
+        self._ids: dict[int, _Kept] = {}
+        self._names: dict[bytes, _Kept] = {}
+        self._sorted: list[bytes] = []
+        self._last_id = 0
+        self._last_pending = 0
+        self._last_instruction = 0
+        self._instructions: dict[int, tuple[float, float, Instruction]] = {}  # when it came, and when it lapses
+        self._reports: dict[int, dict[str, NodeReport]] = {}
+
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        """Write a batch."""
+        # First all that can fail: a batch is written whole or not at all.
+        batch = [replace(entry, rows=tuple(map(_as_kept, entry.rows))) for entry in batch]
+        names = unknown_names(batch)
+        for name, at in names.items():
+            if name not in self._names:
+                self._add(name, StoredDocument(0, name.decode(), 0, True, at, at))
+        living = {name: kept for name in names if not (kept := self._names[name]).deleted}
+        plan = make_plan(batch, {name: kept.document.id for name, kept in living.items()})
+        heads: dict[int, int] = {}
+        for document_id in plan.documents:
+            found = self._ids.get(document_id)
+            if found is not None and not found.deleted:
+                found.add(plan.rows(document_id))
+                if plan.keeps_deleted(document_id):
+                    found.document = replace(found.document, gc=False)
+                for position in plan.documents[document_id]:
+                    self._change_pending(found, batch[position].pending)
+                heads[document_id] = found.document.head_seq
+        return outcomes(plan, heads)
+
+    def beat(self, node: Node, now: float) -> list[Node]:
+        """Note a heartbeat; give all servers."""
+        known = self.nodes.get(node.name)
+        self.nodes[node.name] = node._replace(since=now if known is None else known.since, beat_at=now)
+        self.nodes = {name: each for name, each in self.nodes.items() if now - each.beat_at < FORGET_SECONDS}
+        return self.list_nodes(now)
+
+    def list_nodes(self, now: float) -> list[Node]:
+        """Give the servers in the order in which they came."""
+        found = [node._replace(silent=max(0.0, now - node.beat_at)) for node in self.nodes.values()]
+        return sorted(found, key=lambda node: (node.since, node.name))
+
+    def load(self, name: str) -> LoadedDocument | None:
+        """Give the newest snapshot and the rows after it."""
+        kept = self._names.get(encode_name(name))
+        if kept is None:
+            return None
+        _require_living(kept)
+        head = kept.document.head_seq
+        snapshot, passed_over = kept.newest_snapshot(head)
+        rows = kept.between(snapshot.seq if snapshot else 0, head)
+        return LoadedDocument(kept.document, snapshot, rows, passed_over, tuple(kept.pending.values()))
+
+    def rows_after(self, document_id: int, seq: int, limit: int) -> list[LogRow]:
+        """Give up to ``limit`` rows with numbers above ``seq``."""
+        kept = self._ids.get(document_id)
+        if kept is None or kept.deleted:
+            return []
+        return kept.between(seq, kept.document.head_seq)[: max(limit, 0)]
+
+    def heads(self, names: Sequence[str]) -> dict[str, Head]:
+        """Give where the logs of documents stand."""
+        found = ((name, self._names.get(encode_name(name))) for name in names)
+        return {
+            name: Head(
+                kept.document.id,
+                kept.document.head_seq,
+                kept.deleted,
+                sum([update.number for update in kept.pending.values()]),
+                kept.document.renamed_to,
+            )
+            for name, kept in found
+            if kept is not None
+        }
+
+    def load_pending(self, document_id: int) -> list[PendingUpdate]:
+        """Give the pending updates of a document."""
+        kept = self._ids.get(document_id)
+        return [] if kept is None or kept.deleted else list(kept.pending.values())
+
+    def _change_pending(self, kept: _Kept, change: PendingChange | None) -> None:
+        if change is None:
+            return
+        for key in change.settled:
+            kept.pending.pop(key, None)
+        for update in change.added:
+            if update.key not in kept.pending:
+                self._last_pending += 1
+                at = round(update.at * 1e6) / 1e6
+                kept.pending[update.key] = update._replace(data=bytes(update.data), at=at, number=self._last_pending)
+
+    def load_at(self, document_id: int, seq: int) -> tuple[Snapshot | None, list[LogRow]] | None:
+        """Give the newest snapshot up to ``seq``, and the rows from there to it."""
+        kept = self._ids.get(document_id)
+        if kept is None:
+            return None
+        snapshot, _ = kept.newest_snapshot(seq)
+        base = snapshot.seq if snapshot else 0
+        rows = kept.between(base, seq)
+        return (snapshot, rows) if len(rows) == seq - base else None
+
+    def write_snapshot(self, document_id: int, snapshot: Snapshot) -> bool:
+        """Keep a snapshot unless one as new is there."""
+        if max(len(snapshot.data), len(snapshot.index), len(snapshot.state_vector)) > MAX_ROW_BYTES:
+            raise StoreRefused(f"a snapshot of {len(snapshot.data)} bytes is more than the store takes")
+        kept = self._ids.get(document_id)
+        if kept is None or kept.deleted or kept.document.head_seq < snapshot.seq:
+            return False
+        if kept.snapshots and kept.snapshots[-1].seq >= snapshot.seq:
+            return False
+        kept.snapshots.append(snapshot)
+        return True
+
+    def create(self, name: str, gc: bool, rows: Sequence[NewRow], now: float) -> StoredDocument:
+        """Create a document, taking its name from a tombstone."""
+        size = sum(len(row.data) for row in rows)
+        if size > MAX_ROW_BYTES:
+            raise StoreRefused(f"{size} bytes at once are more than the store takes ({MAX_ROW_BYTES})")
+        encoded = encode_name(name)
+        found = self._names.get(encoded)
+        if found is not None and not found.deleted:
+            raise DocumentExists(f"document {name!r} exists")
+        rows = [_as_kept(row) for row in rows]
+        at = rows[0].at if rows else now
+        kept = self._add(encoded, StoredDocument(0, name, 0, gc, at, at))
+        kept.add(rows)
+        return kept.document
+
+    def delete(self, name: str, at: float) -> int:
+        """Set the tombstone."""
+        kept = self._names.get(encode_name(name))
+        if kept is None or kept.deleted:
+            raise DocumentNotFound(f"there is no document {name!r}")
+        kept.document = replace(kept.document, deleted_at=at)
+        return kept.document.id
+
+    def rename(self, name: str, new_name: str, at: float) -> int:
+        """Move the name, and leave a tombstone."""
+        encoded = encode_name(new_name)
+        kept = self._find(name)
+        there = self._names.get(encoded)
+        if there is not None and not there.deleted:
+            raise DocumentExists(f"document {new_name!r} exists")
+        old = kept.name
+        if there is None:
+            insort(self._sorted, encoded)
+        kept.name, kept.document = encoded, replace(kept.document, name=new_name)
+        self._names[encoded] = kept
+        # Under its own name, which is there: else it would be sorted in once more.
+        self._add(old, StoredDocument(0, name, 0, True, at, at, at, renamed_to=kept.document.id))
+        return kept.document.id
+
+    def instruct(self, instruction: Instruction, now: float) -> int:
+        """Keep an instruction; forget what has lapsed."""
+        for number in [number for number, (_, lapses, _) in self._instructions.items() if lapses <= now]:
+            del self._instructions[number]
+            self._reports.pop(number, None)
+        if len(self._instructions) >= MAX_INSTRUCTIONS:
+            raise StoreRefused(f"{MAX_INSTRUCTIONS} instructions of the last minutes are kept already")
+        if instruction.document is not None:
+            encode_name(instruction.document)
+        self._last_instruction += 1
+        lapses = now + max(KEPT_SECONDS, instruction.seconds)
+        self._instructions[self._last_instruction] = (now, lapses, instruction)
+        return self._last_instruction
+
+    def instructions(self, after: int, now: float) -> list[StoredInstruction]:
+        """Give what has not lapsed, in the order of the numbers."""
+        found = [
+            StoredInstruction(number, max(0.0, now - at), lapses - now, instruction)
+            for number, (at, lapses, instruction) in self._instructions.items()
+            if number > after and lapses > now
+        ]
+        return found[:PAGE]
+
+    def report(self, numbers: Sequence[int], report: NodeReport) -> None:
+        """Keep what a node has done."""
+        for number in numbers:
+            if number in self._instructions:
+                self._reports.setdefault(number, {})[report.node] = report
+
+    def reports(self, number: int, now: float) -> Reports:
+        """Give what the nodes have done, and who lives and has done nothing."""
+        found = self._reports.get(number, {})
+        silent = [node.name for node in self.list_nodes(now) if node.alive and node.name not in found]
+        return Reports(tuple(sorted(found.values())), tuple(sorted(silent)))
+
+    def set_title(self, name: str, title: str | None) -> None:
+        """Set the title."""
+        kept = self._find(name)
+        kept.document = replace(kept.document, title=title)
+
+    def list_documents(self, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
+        """List living documents in the order of their names."""
+        encoded = encode_name(prefix)
+        begin = bisect_left(self._sorted, encoded)
+        if after is not None:
+            begin = max(begin, bisect_right(self._sorted, encode_name(after)))
+        found: list[DocumentSummary] = []
+        for position in range(begin, len(self._sorted)):
+            name = self._sorted[position]
+            if len(found) >= limit or not name.startswith(encoded):
+                break
+            kept = self._names[name]
+            if not kept.deleted:
+                found.append(kept.summary())
+        return found
+
+    def describe(self, name: str) -> DocumentSummary:
+        """Summarise one document."""
+        return self._find(name).summary()
+
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        """Remove at most ``limit`` rows and snapshots, document by document in the order of their ids."""
+        removed = 0
+        for kept in list(self._ids.values()):
+            if removed >= limit:
+                break
+            if kept.document.id in spare:
+                continue
+            removed += kept.prune(before, limit - removed)
+            if kept.deleted and not (kept.rows or kept.snapshots or self._names[kept.name] is kept):
+                # A tombstone whose name was given away has done its work when its content is gone.
+                del self._ids[kept.document.id]
+        return removed
+
+    def note_damage(self, document_id: int, rows: Sequence[int], snapshots: Sequence[int]) -> None:
+        """Note what was found to be damaged."""
+        kept = self._ids.get(document_id)
+        if kept is not None:
+            kept.damage |= {("row", seq) for seq in rows} | {("snapshot", seq) for seq in snapshots}
+
+    def _find(self, name: str) -> _Kept:
+        kept = self._names.get(encode_name(name))
+        if kept is None:
+            raise DocumentNotFound(f"there is no document {name!r}")
+        _require_living(kept)
+        return kept
+
+    def _add(self, name: bytes, document: StoredDocument) -> _Kept:
+        """Keep a new document under an id that no other had."""
+        self._last_id += 1
+        kept = _Kept(name, replace(document, id=self._last_id))
+        self._ids[self._last_id] = kept
+        if name not in self._names:
+            insort(self._sorted, name)
+        self._names[name] = kept
+        return kept
+
+
+def _as_kept(row: NewRow) -> NewRow:
+    """Give a row with the precision in which it is kept, and with bytes that nobody else can change."""
+    return NewRow(bytes(row.data), round(row.at * 1e6) / 1e6, row.author, row.checksum)
+
+
+def _require_living(kept: _Kept) -> None:
+    if kept.document.renamed_to is not None:
+        raise DocumentRenamed(f"document {kept.document.name!r} was renamed")
+    if kept.deleted:
+        raise DocumentDeleted(f"document {kept.document.name!r} is deleted")

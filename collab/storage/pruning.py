@@ -1,0 +1,162 @@
+"""Pruning of the SQL store: which rows and snapshots nobody needs any more, and their removal in portions.
+
+Strategy: each portion is one transaction, so one that is cut off has removed nothing. It locks its document against
+other nodes that prune it, and against those who note damage or replace snapshots; then it looks once more at what it
+goes by. Appends wait for none of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, not_, select
+
+from collab.storage.backend import Backend
+from collab.storage.membership import FORGET_SECONDS
+from collab.storage.schema import damage, documents, log, nodes, pending, snapshots, writers
+
+PRUNE_PAGE = 500
+"""Documents looked at in one query for something to prune."""
+
+
+def pruning_lock(document_id: int) -> str:
+    """Name the lock of those who prune a document, and of those who change what pruning goes by."""
+    return f"prune {document_id}"
+
+
+Prunable = tuple[list[tuple[int, int | None]], int | None]
+
+
+def find_prunable(after: int, before: float) -> Callable[[Connection], Prunable]:
+    """Look at a page of documents for what may go.
+
+    Gives the documents with something to remove, each with the number of the snapshot that its history is to begin
+    with (None: deleted, all may go), and the last id that was looked at (None: there are no more documents).
+    """
+
+    def read(connection: Connection) -> Prunable:
+        first_kept = (
+            select(log.c.seq)
+            .where(log.c.document_id == documents.c.id, log.c.at >= before)
+            .order_by(log.c.seq)
+            .limit(1)
+            .correlate(documents)
+            .scalar_subquery()
+        )
+        page = (
+            select(
+                documents.c.id,
+                documents.c.name,
+                documents.c.deleted_at,
+                func.coalesce(first_kept - 1, documents.c.head_seq).label("last_old"),
+            )
+            .where(documents.c.id > after)
+            .order_by(documents.c.id)
+            .limit(PRUNE_PAGE)
+            .cte("page")
+        )
+
+        def edge(of: Any, table: Table, *conditions: ColumnElement[bool]) -> Any:
+            chosen = select(of(table.c.seq)).where(table.c.document_id == page.c.id, *conditions)
+            return chosen.correlate(page).scalar_subquery()
+
+        newest_but_one = (
+            select(snapshots.c.seq)
+            .where(snapshots.c.document_id == page.c.id, snapshots.c.checksum.is_not(None))
+            .order_by(snapshots.c.seq.desc())
+            .limit(1)
+            .offset(1)
+            .correlate(page)
+            .scalar_subquery()
+        )
+        possible = (
+            snapshots.c.checksum.is_not(None),
+            snapshots.c.seq <= page.c.last_old,
+            snapshots.c.seq <= newest_but_one,
+        )
+        query = select(
+            page.c.id,
+            page.c.name,
+            page.c.deleted_at,
+            edge(func.max, snapshots, *possible).label("base"),
+            exists().where(damage.c.document_id == page.c.id).correlate(page).label("damaged"),
+            edge(func.min, snapshots).label("oldest_snapshot"),
+            edge(func.min, log).label("oldest_row"),
+            exists().where(pending.c.document_id == page.c.id).correlate(page).label("waiting"),
+        ).order_by(page.c.id)
+        work: list[tuple[int, int | None]] = []
+        last = None
+        for row in connection.execute(query):
+            last = row.id
+            if row.deleted_at is not None:
+                if row.name is None or row.waiting or row.oldest_row is not None or row.oldest_snapshot is not None:
+                    work.append((row.id, None))
+            elif (
+                row.base is not None
+                and not row.damaged
+                and (row.oldest_snapshot < row.base or (row.oldest_row is not None and row.oldest_row <= row.base))
+            ):
+                work.append((row.id, row.base))
+        return work, last
+
+    return read
+
+
+def remove(backend: Backend, document_id: int, base: int | None, budget: int) -> Callable[[Connection], int]:
+    """Remove at most ``budget`` rows and snapshots of one document, up to ``base`` or, when deleted, all.
+
+    Nothing while another node does the same, or if it was there in between.
+    """
+
+    def remove_oldest(connection: Connection, table: Table, left: int, *conditions: ColumnElement[bool]) -> int:
+        if left <= 0:
+            return 0
+        mine = table.c.document_id == document_id
+        chosen = select(table.c.seq).where(mine, *conditions).order_by(table.c.seq).limit(left).subquery()
+        return connection.execute(delete(table).where(mine, table.c.seq.in_(select(chosen.c.seq)))).rowcount
+
+    def is_founded(connection: Connection) -> bool:
+        """Tell whether ``base`` and a snapshot after it are there, and nothing is damaged."""
+        damaged = exists().where(damage.c.document_id == document_id)
+        mine = (snapshots.c.document_id == document_id, snapshots.c.checksum.is_not(None), snapshots.c.seq >= base)
+        found = select(snapshots.c.seq).where(*mine, not_(damaged)).order_by(snapshots.c.seq).limit(2)
+        numbers = connection.execute(found).scalars().all()
+        return len(numbers) == 2 and numbers[0] == base
+
+    def write(connection: Connection) -> int:
+        # What was read before may not be so any more, and what is read from here on stays: see ``pruning_lock``.
+        if not backend.lock(connection, pruning_lock(document_id), wait=False):
+            return 0
+        # Rows before snapshots: rows that lost the snapshot before them would rebuild nothing.
+        if base is not None:
+            if not is_founded(connection):
+                return 0
+            removed = remove_oldest(connection, log, budget, log.c.seq <= base)
+            return removed + remove_oldest(connection, snapshots, budget - removed, snapshots.c.seq < base)
+        removed = remove_oldest(connection, log, budget)
+        removed += remove_oldest(connection, snapshots, budget - removed)
+        connection.execute(delete(damage).where(damage.c.document_id == document_id))
+        connection.execute(delete(pending).where(pending.c.document_id == document_id))
+        # A tombstone whose name was given away has done its work when its content is gone.
+        left = [exists().where(table.c.document_id == document_id) for table in (log, snapshots)]
+        gone = (documents.c.id == document_id, documents.c.name.is_(None), *map(not_, left))
+        connection.execute(delete(documents).where(*gone))
+        return removed
+
+    return write
+
+
+def remove_leftovers(before: float, own: str, now: ColumnElement[float]) -> Callable[[Connection], None]:
+    """Remove rows of writers and nodes that have ended, and pending updates whose document is gone.
+
+    An older release leaves such updates behind.
+    """
+
+    def write(connection: Connection) -> None:
+        connection.execute(delete(writers).where(writers.c.at < before, writers.c.id != own))
+        connection.execute(delete(nodes).where(nodes.c.beat_at < now - FORGET_SECONDS))
+        there = exists().where(documents.c.id == pending.c.document_id)
+        connection.execute(delete(pending).where(not_(there)))
+
+    return write

@@ -1,0 +1,138 @@
+"""Maintenance of the SQL store; each method is described in its port (:mod:`collab.storage.maintenance`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, LargeBinary, Table, cast, delete, exists, func, select, update
+
+from collab.storage.backend import Backend
+from collab.storage.backfill import Backfill
+from collab.storage.batch import encode_author
+from collab.storage.maintenance import Checksums
+from collab.storage.pruning import pruning_lock
+from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
+from collab.storage.schema import damage, documents, log, pending, snapshots
+from collab.storage.sql import SqlStore, read_document_row, read_rows, read_snapshot
+
+FILL_ROWS = 1_000
+"""Rows whose checksums are written in one transaction: on SQLite a server's own writing waits for milliseconds."""
+
+
+class SqlMaintenance(SqlStore):
+    """The :class:`~collab.storage.maintenance.Maintenance` of a database."""
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(backend)
+        self._filling = Backfill(backend, "checksums")
+
+    async def count(self) -> int:
+        """Count the living documents."""
+        query = select(func.count()).select_from(documents).where(documents.c.deleted_at.is_(None))
+        return await self._backend.run(lambda connection: connection.execute(query).scalar_one(), "read")
+
+    async def documents_after(self, document_id: int, limit: int) -> list[StoredDocument]:
+        """Read living documents by their ids."""
+        query = select(documents).where(
+            documents.c.id > document_id, documents.c.deleted_at.is_(None), documents.c.name.is_not(None)
+        )
+
+        def read(connection: Connection) -> list[StoredDocument]:
+            return [read_document_row(row) for row in connection.execute(query.order_by(documents.c.id).limit(limit))]
+
+        return await self._backend.run(read, "read")
+
+    async def kept_rows(self, document_id: int, after: int, limit: int) -> list[LogRow]:
+        """Read rows as they are."""
+        return await self._backend.run(
+            lambda connection: list(read_rows(connection, document_id, after, None, limit)), "read"
+        )
+
+    async def snapshot_numbers(self, document_id: int) -> list[int]:
+        """List the snapshots."""
+        query = select(snapshots.c.seq).where(snapshots.c.document_id == document_id).order_by(snapshots.c.seq)
+        return await self._backend.run(lambda connection: list(connection.execute(query).scalars()), "read")
+
+    async def kept_snapshot(self, document_id: int, seq: int) -> Snapshot | None:
+        """Read one snapshot as it is."""
+        return await self._backend.run(lambda connection: read_snapshot(connection, document_id, seq), "read")
+
+    async def replace_row(self, document_id: int, was: LogRow, by: NewRow) -> bool:
+        """Replace a row."""
+        same = _at(log, document_id, was.seq, was.data)
+        values = {"data": by.data, "author": encode_author(by.author), "checksum": by.checksum, "at": by.at}
+        return await self._backend.run(
+            lambda connection: connection.execute(update(log).where(*same).values(values)).rowcount > 0, "write"
+        )
+
+    async def replace_snapshot(self, document_id: int, was: Snapshot, by: Snapshot | None) -> bool:
+        """Replace or remove a snapshot."""
+        same = _at(snapshots, document_id, was.seq, was.data)
+
+        def write(connection: Connection) -> bool:
+            self._backend.lock(connection, pruning_lock(document_id))
+            if by is None:
+                return connection.execute(delete(snapshots).where(*same)).rowcount > 0
+            values = {
+                "data": by.data,
+                "index_data": by.index,
+                "state_vector": by.state_vector,
+                "at": by.at,
+                "checksum": by.checksum,
+            }
+            return connection.execute(update(snapshots).where(*same).values(values)).rowcount > 0
+
+        return await self._backend.run(write, "write")
+
+    async def remove_pending(self, document_id: int, was: PendingUpdate) -> bool:
+        """Remove a pending update."""
+        same = (pending.c.document_id == document_id, pending.c.id == was.number)
+        return await self._backend.run(
+            lambda connection: connection.execute(delete(pending).where(*same)).rowcount > 0, "write"
+        )
+
+    async def damage_noted(self, document_id: int) -> bool:
+        """Look for notes."""
+        query = select(exists().where(damage.c.document_id == document_id))
+        return await self._backend.run(lambda connection: bool(connection.execute(query).scalar()), "read")
+
+    async def forget_damage(self, document_id: int) -> None:
+        """Remove the notes."""
+
+        def write(connection: Connection) -> None:
+            connection.execute(delete(damage).where(damage.c.document_id == document_id))
+
+        await self._backend.run(write, "write")
+
+    async def filled_to(self) -> int:
+        """Read the position of the job."""
+        return await self._filling.position()
+
+    async def fill(self, document_id: int, rows: Checksums, snapshots: Checksums, *, note: bool) -> None:
+        """Write checksums in portions; the last one notes the position."""
+        while len(rows) > FILL_ROWS:
+            portion, rows = rows[:FILL_ROWS], rows[FILL_ROWS:]
+            await self._backend.run(_filling(document_id, portion, ()), "write")
+        last = _filling(document_id, rows, snapshots)
+        if note:
+            await self._filling.portion(document_id, last)
+        elif rows or snapshots:
+            await self._backend.run(last, "write")
+
+    async def filled(self) -> None:
+        """Finish the job."""
+        await self._filling.finish()
+
+
+def _at(table: Table, document_id: int, seq: int, data: bytes) -> tuple[Any, ...]:
+    return table.c.document_id == document_id, table.c.seq == seq, cast(table.c.data, LargeBinary) == data
+
+
+def _filling(document_id: int, rows: Checksums, of_snapshots: Checksums) -> Any:
+    def write(connection: Connection) -> None:
+        for table, found in ((log, rows), (snapshots, of_snapshots)):
+            for seq, checksum in found:
+                mine = (table.c.document_id == document_id, table.c.seq == seq, table.c.checksum.is_(None))
+                connection.execute(update(table).where(*mine).values(checksum=checksum))
+
+    return write

@@ -1,0 +1,914 @@
+"""Stores that break one promise each: what the conformance suite must find.
+
+Strategy: each is the memory store with one mistake that somebody could make on a real database, and names the tests
+that find it. Together they name every test of the suite, so each of them can fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import unicodedata
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from collab.errors import DocumentExists, DocumentNotFound, StoreRefused, StoreUnavailable
+from collab.storage.checksums import is_damaged, row_checksum
+from collab.storage.membership import Node
+from collab.storage.memory import MemoryStorage, MemoryStore
+from collab.storage.records import (
+    Append,
+    Appended,
+    AppendOutcome,
+    DocumentSummary,
+    Head,
+    Instruction,
+    LoadedDocument,
+    LogRow,
+    NewRow,
+    NodeReport,
+    PendingChange,
+    PendingUpdate,
+    Snapshot,
+    StoredDocument,
+    StoredInstruction,
+)
+
+BROKEN: list[tuple[type[MemoryStorage] | type[MemoryStore], str]] = []
+"""Each broken store with a test that finds it."""
+
+_Class = TypeVar("_Class", bound=type[MemoryStorage] | type[MemoryStore])
+
+
+def found_by(*tests: str) -> Callable[[_Class], _Class]:
+    """Note the tests of the suite that find a store."""
+
+    def note(cls: _Class) -> _Class:
+        BROKEN.extend((cls, test) for test in tests)
+        return cls
+
+    return note
+
+
+def make(broken: type[MemoryStorage] | type[MemoryStore]) -> Callable[[], MemoryStore]:
+    """Give the suite's ``make_store``."""
+    storage = broken() if issubclass(broken, MemoryStorage) else MemoryStorage()
+    store = broken if issubclass(broken, MemoryStore) else MemoryStore
+    return lambda: store(storage)
+
+
+# Rows and their numbers.
+
+
+@found_by("test_first_append_creates_the_document_and_numbers_from_one")
+class CountsFromZero(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return [_shifted(outcome, -1) for outcome in super().append(batch)]
+
+
+@found_by("test_entries_of_one_document_in_a_batch_keep_their_order", "test_two_stores_writing_at_once_leave_no_gap")
+class CountsAllDocumentsTogether(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        outcomes = []
+        for entry in batch:
+            highest = max((kept.document.head_seq for kept in self._ids.values()), default=0)
+            for kept in self._ids.values():
+                kept.document = replace(kept.document, head_seq=highest)
+            outcomes += super().append([entry])
+        return outcomes
+
+
+@found_by("test_rows_keep_bytes_time_and_author")
+class EndsTextsAtNul(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append(
+            _with_rows(batch, lambda row: row._replace(author=row.author and row.author.split("\0")[0]))
+        )
+
+
+@found_by("test_rows_keep_bytes_time_and_author")
+class KeepsMilliseconds(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append(_with_rows(batch, lambda row: row._replace(at=round(row.at, 3))))
+
+
+@found_by("test_entries_of_one_document_in_a_batch_keep_their_order")
+class WritesKnownDocumentsFirst(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        order = sorted(range(len(batch)), key=lambda position: batch[position].document_id is None)
+        outcomes = super().append([batch[position] for position in order])
+        return [outcomes[order.index(position)] for position in range(len(batch))]
+
+
+@found_by("test_batch_of_many_documents")
+class WritesSoManyDocumentsAtMost(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        outcomes = super().append(batch[:256])
+        return outcomes + [Appended(1_000 + position, 1, 1) for position in range(256, len(batch))]
+
+
+@found_by("test_empty_batch_writes_nothing")
+class FailsOnAnEmptyBatch(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        if not batch:
+            raise StoreUnavailable("syntax error near VALUES ()")
+        return super().append(batch)
+
+
+@found_by("test_an_id_that_no_document_has_is_met_as_deleted", "test_created_anew_the_old_id_stays_dead")
+class GoesByTheNameInTheEnd(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        living = {i for i, kept in self._ids.items() if not kept.deleted}
+        return super().append(
+            [entry if entry.document_id in living else replace(entry, document_id=None) for entry in batch]
+        )
+
+
+@found_by("test_rows_are_read_from_a_number_on")
+class ReadsFromTheNumberItself(MemoryStorage):
+    def rows_after(self, document_id: int, seq: int, limit: int) -> list[LogRow]:
+        return super().rows_after(document_id, seq - 1, limit)
+
+
+@found_by("test_long_tail_is_read_whole_and_in_order")
+class ReadsOnePage(MemoryStorage):
+    def load(self, name: str) -> LoadedDocument | None:
+        loaded = super().load(name)
+        return loaded and replace(loaded, rows=loaded.rows[:1_000])
+
+
+@found_by("test_large_row_comes_back_exactly")
+class CutsLargeRows(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append(_with_rows(batch, lambda row: row._replace(data=row.data[:65_535])))
+
+
+# Durable, and one truth for all.
+
+
+@found_by("test_what_was_returned_for_is_there_for_a_store_that_is_opened_later")
+class LosesTheLastRow(MemoryStore):
+    """The buffer is not written when the store is closed."""
+
+    async def close(self) -> None:
+        for kept in self.storage._ids.values():
+            if kept.rows:
+                kept.rows.pop()
+                kept.document = replace(kept.document, head_seq=kept.document.head_seq - 1)
+        await super().close()
+
+
+@found_by(
+    "test_what_was_returned_for_is_there_for_a_store_that_is_opened_later",
+    "test_what_one_store_was_told_another_one_reads",
+)
+class KeepsToItself(MemoryStore):
+    def __init__(self, storage: MemoryStorage) -> None:
+        super().__init__(MemoryStorage())
+
+
+@found_by("test_what_one_store_was_told_another_one_reads", "test_append_meets_the_tombstone")
+class RemembersWhatItRead(MemoryStore):
+    def __init__(self, storage: MemoryStorage) -> None:
+        super().__init__(storage)
+        self.read: dict[str, LoadedDocument | None] = {}
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        outcomes = await super().append(batch)
+        for entry in batch:
+            if "\ud83d" not in entry.name and not entry.name.startswith("gone"):
+                self.read.pop(entry.name, None)
+                await self.load(entry.name)
+        return outcomes
+
+    async def load(self, name: str) -> LoadedDocument | None:
+        if name not in self.read:
+            self.read[name] = await super().load(name)
+        return self.read[name]
+
+
+@found_by("test_numbers_become_visible_in_order")
+class CommitsInAnyOrder(MemoryStorage):
+    """Numbers come from a sequence, and who took the lower one may commit later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden: set[int] = set()
+
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        outcomes = super().append(batch)
+        for outcome in outcomes:
+            if isinstance(outcome, Appended) and outcome.last_seq % 2 == 0:
+                self.hidden.add(outcome.last_seq)
+                asyncio.get_running_loop().call_later(0.002, self.hidden.discard, outcome.last_seq)
+        return outcomes
+
+    def rows_after(self, document_id: int, seq: int, limit: int) -> list[LogRow]:
+        return [row for row in super().rows_after(document_id, seq, limit) if row.seq not in self.hidden]
+
+
+@found_by("test_loading_sees_one_instant")
+class LoadsInTwoSteps(MemoryStore):
+    async def load(self, name: str) -> LoadedDocument | None:
+        first = await super().load(name)
+        then = await super().load(name)
+        return first and then and replace(then, snapshot=first.snapshot)
+
+
+# The ambiguous commit.
+
+
+@found_by("test_repeat_of_an_append_that_was_cut_off_writes_once")
+class WritesEachAttempt(MemoryStore):
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        self._doubt = None
+        return await super().append(batch)
+
+
+@found_by("test_repeat_gives_the_outcomes_of_the_first_time")
+class AnswersARepeatWithTheNewestNumbers(MemoryStore):
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        repeated = self._doubt is not None and self._doubt[0] is batch
+        outcomes = await super().append(batch)
+        if not repeated:
+            return outcomes
+        return [
+            _shifted(outcome, self.storage._ids[outcome.document_id].document.head_seq - outcomes[-1].last_seq)
+            if isinstance(outcome, Appended) and isinstance(outcomes[-1], Appended)
+            else outcome
+            for outcome in outcomes
+        ]
+
+
+@found_by("test_repeat_gives_the_outcomes_of_the_first_time")
+class ForgetsWhyNothingWasWritten(MemoryStore):
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        repeated = self._doubt is not None and self._doubt[0] is batch
+        outcomes = await super().append(batch)
+        if not repeated:
+            return outcomes
+        return [outcome if isinstance(outcome, Appended) else StoreRefused("not written") for outcome in outcomes]
+
+
+@found_by("test_equal_batch_that_is_another_object_is_written_again")
+class TakesEqualBatchesForTheSame(MemoryStore):
+    last: tuple[Sequence[Append], list[AppendOutcome]] | None = None
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        if self.last is None or self.last[0] != batch:
+            self.last = (batch, await super().append(batch))
+        return self.last[1]
+
+
+@found_by("test_append_that_is_given_up_was_written_once_or_not_at_all")
+class LeavesAttemptsBehind(MemoryStore):
+    """The node gives up the connection, and what was sent on it arrives after what the node sends next."""
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        try:
+            return await super().append(batch)
+        except asyncio.CancelledError:
+            if self._doubt is None or self._doubt[0] is not batch:
+                turns = 6
+
+                def arrive() -> None:
+                    nonlocal turns
+                    turns -= 1
+                    if turns:
+                        asyncio.get_running_loop().call_soon(arrive)
+                    else:
+                        self.storage.append(batch)
+
+                arrive()
+            raise
+
+
+@found_by("test_append_that_is_given_up_was_written_once_or_not_at_all")
+class WritesEntryByEntry(MemoryStore):
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        outcomes = []
+        for entry in batch:
+            outcomes += await super().append([entry])
+        return outcomes
+
+
+@found_by("test_any_call_may_be_cancelled")
+class LosesConnections(MemoryStore):
+    free = 10
+
+    async def _call(self, step: Callable[[], Any]) -> Any:
+        if self.free <= 0:
+            raise StoreUnavailable("no connection is free")
+        try:
+            return await super()._call(step)
+        except asyncio.CancelledError:
+            self.free -= 1
+            raise
+
+
+# Rows refused for good.
+
+
+@found_by(
+    "test_row_larger_than_a_store_takes_costs_only_its_document", "test_name_that_is_not_unicode_is_refused_alone"
+)
+class RefusesTheWholeBatch(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        outcomes = super().append(batch)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, StoreRefused)]
+        return [refused[0]] * len(batch) if refused else outcomes
+
+
+@found_by("test_row_larger_than_a_store_takes_costs_only_its_document")
+class WritesWhatFollowsALostRow(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return [outcome for entry in batch for outcome in super(WritesWhatFollowsALostRow, self).append([entry])]
+
+
+@found_by("test_row_larger_than_a_store_takes_costs_only_its_document")
+class CountsRefusedRows(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        outcomes = super().append(batch)
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, StoreRefused) and entry.document_id is not None:
+                kept = self._ids[entry.document_id]
+                kept.document = replace(kept.document, head_seq=kept.document.head_seq + len(entry.rows))
+        return outcomes
+
+
+@found_by("test_snapshot_larger_than_a_store_takes_is_refused", "test_creating_with_more_than_a_store_takes_is_refused")
+class TakesEverySize(MemoryStorage):
+    def write_snapshot(self, document_id: int, snapshot: Snapshot) -> bool:
+        self._ids[document_id].snapshots.append(snapshot)
+        return True
+
+    def create(self, name: str, gc: bool, rows: Sequence[NewRow], now: float) -> StoredDocument:
+        super().create(name, gc, (), now)
+        self._names[name.encode()].add(rows)
+        return self._names[name.encode()].document
+
+
+# Snapshots.
+
+
+@found_by("test_snapshot_is_kept_only_if_newer")
+class KeepsEverySnapshot(MemoryStorage):
+    def write_snapshot(self, document_id: int, snapshot: Snapshot) -> bool:
+        super().write_snapshot(document_id, snapshot)
+        return document_id in self._ids
+
+
+@found_by("test_snapshot_keeps_its_bytes")
+class HasNoPlaceForTheIndex(MemoryStorage):
+    def write_snapshot(self, document_id: int, snapshot: Snapshot) -> bool:
+        return super().write_snapshot(document_id, replace(snapshot, index=b""))
+
+
+@found_by("test_snapshots_written_at_once_by_two_nodes")
+class LooksBeforeItKeepsASnapshot(MemoryStore):
+    async def write_snapshot(self, document_id: int, snapshot: Snapshot) -> bool:
+        kept = self.storage._ids[document_id]
+        newer = await self._call(lambda: all(each.seq < snapshot.seq for each in kept.snapshots))
+        if newer:
+            await self._call(lambda: kept.snapshots.append(snapshot))
+        return newer
+
+
+# Checksums.
+
+
+@found_by("test_checksums_are_kept_as_they_are_given")
+class FillsChecksumsByReading(MemoryStorage):
+    def rows_after(self, document_id: int, seq: int, limit: int) -> list[LogRow]:
+        return [
+            row._replace(checksum=row_checksum(row.data, row.author)) if row.checksum is None else row
+            for row in super().rows_after(document_id, seq, limit)
+        ]
+
+
+@found_by("test_row_that_is_damaged_is_given_as_it_is")
+class LeavesDamagedRowsOut(MemoryStorage):
+    def load(self, name: str) -> LoadedDocument | None:
+        loaded = super().load(name)
+        return loaded and replace(loaded, rows=[row for row in loaded.rows if not is_damaged(row)])
+
+
+@found_by("test_damaged_snapshot_is_passed_over")
+class GivesTheNewestSnapshot(MemoryStorage):
+    def load(self, name: str) -> LoadedDocument | None:
+        loaded = super().load(name)
+        if loaded is None or not loaded.passed_over:
+            return loaded
+        newest = self._ids[loaded.document.id].snapshots[-1]
+        return replace(loaded, snapshot=newest, rows=[row for row in loaded.rows if row.seq > newest.seq])
+
+
+@found_by("test_snapshots_that_are_all_damaged_leave_the_rows")
+class ReadsNoRowsThatASnapshotCovers(MemoryStorage):
+    def load(self, name: str) -> LoadedDocument | None:
+        loaded = super().load(name)
+        passed = loaded.passed_over[0] if loaded and loaded.passed_over else 0
+        return loaded and replace(loaded, rows=[row for row in loaded.rows if row.seq > passed])
+
+
+# Pruning.
+
+
+@found_by("test_pruning_keeps_two_snapshots_that_are_whole")
+class CountsSnapshotsWithoutLooking(MemoryStorage):
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        for kept in self._ids.values():
+            if not kept.deleted and len(kept.snapshots) > 1 and (rows := kept.between(0, kept.snapshots[-2].seq)):
+                del kept.rows[: len(rows)]
+                return len(rows)
+        return super().prune(before, limit, spare)
+
+
+@found_by("test_pruning_leaves_a_damaged_document_alone")
+class ForgetsDamage(MemoryStorage):
+    def note_damage(self, document_id: int, rows: Sequence[int], snapshots: Sequence[int]) -> None:
+        pass
+
+
+@found_by("test_pruning_keeps_every_state_within_history", "test_pruning_leaves_a_document_without_snapshot_alone")
+class PrunesByAge(MemoryStorage):
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        removed = 0
+        for kept in self._ids.values():
+            while kept.rows and kept.rows[0].at < before and removed < limit:
+                kept.rows.pop(0)
+                removed += 1
+        return removed
+
+
+@found_by("test_pruning_keeps_every_state_within_history")
+class KeepsOnlyWhatOpeningNeeds(MemoryStorage):
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        return super().prune(float("inf"), limit, spare)
+
+
+@found_by("test_pruning_keeps_every_state_within_history")
+class PrunesMoreThanItWasAllowed(MemoryStorage):
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        return super().prune(before, limit + 1, spare)
+
+
+@found_by("test_a_row_that_is_older_than_the_one_before_it_does_not_hide_that_one")
+class TrustsTheClocksOfAllNodes(MemoryStorage):
+    """The last row before the time is looked for, instead of the first one after it."""
+
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        removed = 0
+        for kept in self._ids.values():
+            old = max((row.seq for row in kept.rows if row.at < before), default=0)
+            base, _ = kept.newest_snapshot(old)
+            while base is not None and kept.rows and kept.rows[0].seq <= base.seq and removed < limit:
+                kept.rows.pop(0)
+                removed += 1
+        return removed
+
+
+@found_by("test_pruning_goes_round_many_documents")
+class NeverComesBackToTheBeginning(MemoryStorage):
+    done: frozenset[int] = frozenset()
+
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        for document_id, kept in self._ids.items():
+            if document_id not in self.done:
+                if removed := kept.prune(before, limit):
+                    return removed
+                self.done |= {document_id}
+        return 0
+
+
+@found_by("test_pruning_removes_the_content_of_deleted_documents")
+class PrunesTombstones(MemoryStorage):
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        removed = super().prune(before, limit, spare)
+        for name, kept in list(self._names.items()):
+            if kept.deleted and not kept.rows:
+                del self._names[name], self._ids[kept.document.id]
+                self._sorted.remove(name)
+        return removed
+
+
+@found_by("test_pruning_removes_the_content_of_deleted_documents")
+class KeepsDeletedContent(MemoryStorage):
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        return 0
+
+
+@found_by("test_one_store_at_a_time_claims_a_snapshot")
+class LetsEverybodyClaim(MemoryStore):
+    @asynccontextmanager
+    async def claim_snapshot(self, document_id: int) -> AsyncIterator[bool]:
+        yield True
+
+
+@found_by("test_one_store_at_a_time_claims_a_snapshot")
+class ClaimsAllDocumentsAtOnce(MemoryStore):
+    def claim_snapshot(self, document_id: int) -> AbstractAsyncContextManager[bool]:
+        return super().claim_snapshot(0)
+
+
+@found_by("test_a_claim_ends_with_its_block_however_that_ends")
+class ClaimsUntilAllGoesWell(MemoryStore):
+    @asynccontextmanager
+    async def claim_snapshot(self, document_id: int) -> AsyncIterator[bool]:
+        claims = self.storage.claims
+        mine = document_id not in claims
+        claims.add(document_id)
+        yield mine
+        claims.discard(document_id)
+
+
+@found_by("test_heartbeats_tell_who_is_there")
+class ListsServersByName(MemoryStorage):
+    def list_nodes(self, now: float) -> list[Node]:
+        return sorted(super().list_nodes(now), reverse=True)
+
+
+@found_by("test_a_later_heartbeat_takes_the_place_of_the_one_before")
+class CountsFromTheLastHeartbeat(MemoryStorage):
+    def beat(self, node: Node, now: float) -> list[Node]:
+        self.nodes.pop(node.name, None)
+        return super().beat(node, now)
+
+
+@found_by("test_a_server_that_leaves_is_listed_no_more")
+class KeepsServersThatHaveLeft(MemoryStore):
+    async def leave(self, name: str) -> None:
+        pass
+
+
+@found_by("test_heartbeats_move_no_numbers_of_documents")
+class WritesHeartbeatsIntoTheLog(MemoryStorage):
+    def beat(self, node: Node, now: float) -> list[Node]:
+        self.append([Append("d", None, (NewRow(node.name.encode(), now),))])
+        return super().beat(node, now)
+
+
+# Names, deleting and creating.
+
+
+@found_by("test_an_open_store_answers")
+class DoesNotAnswer(MemoryStore):
+    async def ping(self) -> None:
+        raise StoreUnavailable("unknown command PING")
+
+
+@found_by("test_names_are_told_apart_by_their_bytes")
+class ComposesNames(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append([replace(entry, name=unicodedata.normalize("NFC", entry.name)) for entry in batch])
+
+
+@found_by("test_name_that_is_not_unicode_is_no_name")
+class ReplacesWhatIsNotUnicode(MemoryStorage):
+    def load(self, name: str) -> LoadedDocument | None:
+        return super().load(name.encode("utf-8", "replace").decode())
+
+
+@found_by("test_append_meets_the_tombstone", "test_pruning_removes_the_content_of_deleted_documents")
+class ResurrectsByName(MemoryStorage):
+    """An old copy of a client that has the name only brings the document back."""
+
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        for entry in batch:
+            kept = self._names.get(entry.name.encode("utf-8", "replace"))
+            if entry.document_id is None and kept is not None and kept.deleted:
+                kept.document = replace(kept.document, deleted_at=None)
+        return super().append(batch)
+
+
+@found_by("test_append_meets_the_tombstone")
+class ResurrectsById(MemoryStorage):
+    """The node that has the document in memory writes on."""
+
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        for entry in batch:
+            kept = self._ids.get(entry.document_id or 0)
+            if kept is not None and kept.deleted:
+                kept.document = replace(kept.document, deleted_at=None)
+        return super().append(batch)
+
+
+@found_by("test_append_meets_the_tombstone")
+class ListsTombstones(MemoryStorage):
+    def list_documents(self, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
+        return [kept.summary() for name, kept in sorted(self._names.items())]
+
+
+@found_by("test_deleting_what_is_not_there")
+class DeletesWhatIsNotThere(MemoryStorage):
+    def delete(self, name: str, at: float) -> None:
+        try:
+            super().delete(name, at)
+        except DocumentNotFound:
+            return
+
+
+@found_by("test_created_anew_the_old_id_stays_dead", "test_ids_are_never_given_twice")
+class CreatesInTheOldPlace(MemoryStorage):
+    def create(self, name: str, gc: bool, rows: Sequence[NewRow], now: float) -> StoredDocument:
+        kept = self._names.get(name.encode())
+        if kept is None or not kept.deleted:
+            return super().create(name, gc, rows, now)
+        kept.document = replace(kept.document, deleted_at=None, head_seq=0, gc=gc, title=None)
+        kept.rows, kept.snapshots = [], []
+        kept.add(rows)
+        return kept.document
+
+
+@found_by("test_created_anew_the_old_id_stays_dead")
+class LeavesTheOldTitle(MemoryStorage):
+    def create(self, name: str, gc: bool, rows: Sequence[NewRow], now: float) -> StoredDocument:
+        old = self._names.get(name.encode())
+        super().create(name, gc, rows, now)
+        new = self._names[name.encode()]
+        new.document = replace(new.document, title=old.document.title if old else None)
+        return new.document
+
+
+@found_by("test_ids_are_never_given_twice")
+class GivesTheLowestFreeId(MemoryStorage):
+    def create(self, name: str, gc: bool, rows: Sequence[NewRow], now: float) -> StoredDocument:
+        self._last_id = next(number for number in range(len(self._ids) + 1) if number + 1 not in self._ids)
+        return super().create(name, gc, rows, now)
+
+
+@found_by("test_creating_what_lives_is_refused")
+class LooksBeforeItCreates(MemoryStore):
+    async def create(self, name: str, *, gc: bool = True, rows: Sequence[NewRow] = ()) -> StoredDocument:
+        kept = await self._call(lambda: self.storage._names.get(name.encode()))
+        if kept is not None and not kept.deleted:
+            raise DocumentExists(f"document {name!r} exists")
+
+        def step() -> StoredDocument:
+            self.storage._names.pop(name.encode(), None)
+            return self.storage.create(name, gc, rows, 0.0)
+
+        return await self._call(step)
+
+
+@found_by("test_created_document_without_rows")
+class KnowsNoEmptyDocuments(MemoryStorage):
+    def load(self, name: str) -> LoadedDocument | None:
+        loaded = super().load(name)
+        return loaded if loaded and loaded.document.head_seq else None
+
+
+@found_by("test_an_append_may_ask_to_keep_deleted_content")
+class CollectsWhatItIsAskedToKeep(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append([replace(entry, gc=True) for entry in batch])
+
+
+@found_by("test_deleting_while_others_append_leaves_nothing_behind_the_tombstone")
+class LooksAtTheTombstoneBeforeItWrites(MemoryStore):
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        living = {i for i, kept in self.storage._ids.items() if not kept.deleted}
+
+        def step() -> list[AppendOutcome]:
+            hidden = {i: kept for i, kept in self.storage._ids.items() if i in living and kept.deleted}
+            tombstones = {i: kept.document.deleted_at for i, kept in hidden.items()}
+            for kept in hidden.values():
+                kept.document = replace(kept.document, deleted_at=None)
+            outcomes = self.storage.append(batch)
+            for i, kept in hidden.items():
+                kept.document = replace(kept.document, deleted_at=tombstones[i])
+            return outcomes
+
+        for _ in range(5):
+            await self._travel()
+        return await self._call(step)
+
+
+# Titles and listing.
+
+
+@found_by("test_listing_is_in_the_order_of_the_bytes")
+class SortsByCollation(MemoryStorage):
+    def list_documents(self, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
+        found = super().list_documents(after, prefix, 1_000)
+        found.sort(key=lambda each: unicodedata.normalize("NFD", each.document.name.casefold()))
+        return found[:limit]
+
+
+@found_by("test_listing_is_in_the_order_of_the_bytes")
+class SortsByUtf16(MemoryStorage):
+    def list_documents(self, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
+        found = super().list_documents(after, prefix, 1_000)
+        return sorted(found, key=lambda each: each.document.name.encode("utf-16-be"))[:limit]
+
+
+@found_by("test_a_title_is_listed_and_changes_nothing_else")
+class CountsATitleAsAnEdit(MemoryStorage):
+    def set_title(self, name: str, title: str | None) -> None:
+        super().set_title(name, title)
+        kept = self._names[name.encode()]
+        kept.document = replace(kept.document, updated_at=kept.document.updated_at + 1)
+
+
+@found_by("test_listing_pages_and_sizes", "test_listing_is_in_the_order_of_the_bytes")
+class BeginsAPageWithTheLastName(MemoryStorage):
+    def list_documents(self, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
+        found = super().list_documents(None, prefix, 1_000)
+        return [each for each in found if after is None or each.document.name >= after][:limit]
+
+
+@found_by("test_listing_pages_and_sizes")
+class CountsTheWholeLogAsTheTail(MemoryStorage):
+    def list_documents(self, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
+        found = super().list_documents(after, prefix, limit)
+        return [replace(each, tail_rows=each.log_rows) for each in found]
+
+
+@found_by("test_a_prefix_is_no_pattern")
+class TakesAPrefixForAPattern(MemoryStorage):
+    def list_documents(self, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
+        found = super().list_documents(after, "", 1_000)
+        return [each for each in found if fnmatch.fnmatchcase(each.document.name, prefix + "*")][:limit]
+
+
+def _shifted(outcome: AppendOutcome, by: int) -> AppendOutcome:
+    if not isinstance(outcome, Appended):
+        return outcome
+    return outcome._replace(first_seq=outcome.first_seq + by, last_seq=outcome.last_seq + by)
+
+
+def _with_rows(batch: Sequence[Append], change: Callable[[NewRow], NewRow]) -> list[Append]:
+    return [replace(entry, rows=tuple(change(row) for row in entry.rows)) for entry in batch]
+
+
+# Heads.
+
+
+@found_by("test_heads_tell_where_logs_stand")
+class LeavesTombstonesOutOfHeads(MemoryStorage):
+    def heads(self, names: Sequence[str]) -> dict[str, Head]:
+        return {name: head for name, head in super().heads(names).items() if not head.deleted}
+
+
+@found_by("test_heads_of_many_documents_in_one_look")
+class LooksAtSomeHeads(MemoryStorage):
+    def heads(self, names: Sequence[str]) -> dict[str, Head]:
+        return super().heads(names[:500])
+
+
+# A server beside others.
+
+
+@found_by("test_attending_takes_nothing_from_an_append")
+class ForgetsWhatItHasWrittenWhenItAttends(MemoryStore):
+    async def attend(self) -> None:
+        self.storage = MemoryStorage()
+
+
+@found_by("test_a_change_by_another_store_is_worth_a_look")
+class SeesNoChange(MemoryStore):
+    async def changed(self) -> bool:
+        return False
+
+
+@found_by("test_a_log_that_nobody_has_touched_has_no_gap")
+class TakesPruningForAGap(MemoryStore):
+    async def find_gaps(self, document_ids: Sequence[int]) -> set[int]:
+        kept = self.storage._ids
+        return {each for each in document_ids if each in kept and kept[each].document.head_seq > len(kept[each].rows)}
+
+
+@found_by("test_pruning_spares_documents_that_are_named")
+class PrunesWhatIsToBeSpared(MemoryStorage):
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        return super().prune(before, limit)
+
+
+# Pending updates.
+
+
+@found_by("test_pending_updates_are_kept_as_they_came_beside_the_rows")
+class KnowsNoPendingUpdates(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append([replace(entry, pending=None) for entry in batch])
+
+
+@found_by("test_pending_updates_are_kept_as_they_came_beside_the_rows")
+class LeavesPendingUpdatesOutOfHeads(MemoryStorage):
+    def heads(self, names: Sequence[str]) -> dict[str, Head]:
+        return {name: head._replace(pending=0) for name, head in super().heads(names).items()}
+
+
+@found_by("test_pending_updates_alone_create_a_document_and_move_no_number")
+class CountsPendingUpdatesAsRows(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append(
+            [replace(entry, rows=entry.rows or (NewRow(b"", entry.begun_at),)) for entry in batch],
+        )
+
+
+@found_by("test_what_is_there_is_not_added_twice_and_what_is_not_there_is_settled")
+class SettlesAfterItHasAdded(MemoryStorage):
+    def _change_pending(self, kept: Any, change: PendingChange | None) -> None:
+        if change is not None:
+            super()._change_pending(kept, PendingChange(change.added, ()))
+            super()._change_pending(kept, PendingChange((), change.settled))
+
+
+@found_by("test_numbers_of_pending_updates_are_never_given_again")
+class NumbersPendingUpdatesFromOne(MemoryStorage):
+    def _change_pending(self, kept: Any, change: PendingChange | None) -> None:
+        self._last_pending = max([update.number for update in kept.pending.values()], default=0)
+        super()._change_pending(kept, change)
+
+
+@found_by("test_pending_updates_are_there_for_a_store_that_is_opened_later")
+class KeepsPendingUpdatesInTheStore(MemoryStore):
+    async def close(self) -> None:
+        for kept in self.storage._ids.values():
+            kept.pending.clear()
+        await super().close()
+
+
+@found_by("test_snapshots_and_pruning_leave_pending_updates_alone")
+class PrunesPendingUpdatesByAge(MemoryStorage):
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        for kept in self._ids.values():
+            kept.pending = {key: update for key, update in kept.pending.items() if update.at >= before}
+        return super().prune(before, limit, spare)
+
+
+@found_by("test_pending_updates_go_with_their_document")
+class GivesPendingUpdatesOfTombstones(MemoryStorage):
+    def load_pending(self, document_id: int) -> list[PendingUpdate]:
+        kept = self._ids.get(document_id)
+        return [] if kept is None else list(kept.pending.values())
+
+
+# New names.
+
+
+@found_by("test_a_renamed_document_keeps_id_numbers_and_content", "test_a_document_is_renamed_back")
+class RenamesByCopying(MemoryStorage):
+    def rename(self, name: str, new_name: str, at: float) -> int:
+        kept = self._find(name)
+        created = self.create(new_name, True, [NewRow(*row[1:4]) for row in kept.rows], at)
+        self.delete(name, at)
+        return created.id
+
+
+@found_by("test_the_old_name_is_left_as_by_a_deletion")
+class LeavesTheOldNameFree(MemoryStorage):
+    def rename(self, name: str, new_name: str, at: float) -> int:
+        document_id = super().rename(name, new_name, at)
+        del self._names[name.encode()]
+        return document_id
+
+
+@found_by("test_renaming_what_is_not_there_or_to_a_name_that_is_taken", "test_one_of_those_who_rename_at_once_succeeds")
+class RenamesOverWhatLives(MemoryStorage):
+    def rename(self, name: str, new_name: str, at: float) -> int:
+        if new_name != name and new_name.encode() in self._names and not self._names[new_name.encode()].deleted:
+            self.delete(new_name, at)
+        return super().rename(name, new_name, at)
+
+
+@found_by("test_renaming_while_others_append_loses_and_misplaces_nothing")
+class AppendsToTheNameOnly(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append(
+            [
+                replace(entry, document_id=None) if entry.name == "name0" and entry.document_id else entry
+                for entry in batch
+            ]
+        )
+
+
+# Instructions.
+
+
+@found_by("test_every_store_finds_an_instruction")
+class KeepsInstructionsToItself(MemoryStore):
+    _given: tuple[int, ...] = ()
+
+    async def instruct(self, instruction: Instruction) -> int:
+        number = await super().instruct(instruction)
+        self._given = (*self._given, number)
+        return number
+
+    async def instructions(self, after: int) -> list[StoredInstruction]:
+        return [stored for stored in await super().instructions(after) if stored.number in self._given]
+
+
+@found_by("test_an_instruction_stays_as_long_as_it_says")
+class ForgetsAfterTenMinutes(MemoryStorage):
+    def instruct(self, instruction: Instruction, now: float) -> int:
+        return super().instruct(replace(instruction, seconds=0.0), now)
+
+
+@found_by("test_who_gave_an_instruction_reads_what_each_node_has_done")
+class KeepsTheFirstReport(MemoryStorage):
+    def report(self, numbers: Sequence[int], report: NodeReport) -> None:
+        super().report([number for number in numbers if report.node not in self._reports.get(number, {})], report)
