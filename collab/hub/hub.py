@@ -3,57 +3,82 @@
 Strategy: a room is opened once however many ask for it at the same time, ends its turns in one sweep
 with all others, and leaves memory when nobody has been there for a while. The hub owns every task
 that runs beside the connections, and the one way down: ``drain``.
-
-When a turn ends: the first edit after quiet goes at the end of the loop's own turn, so it is never
-delayed; edits that follow within the room's window travel together when it is over. The window grows
-with the number of members, because sending is the cost (about 5 us a frame and socket) and latency
-is what small rooms want: a quarter of the full window at five members, all of it from about twenty on,
-half as much again for a hundred. When a node spends most of its time on ending turns, all windows
-stretch, to 25 ms at the most.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
+from collab.cluster.bus import Bus
+from collab.cluster.messages import ALL_NODES
+from collab.engine import kept
+from collab.engine.budget import Budget
+from collab.engine.comebacks import DistantClaim
+from collab.engine.departed import Unloaded
 from collab.engine.document import Document
 from collab.engine.room import Room
-from collab.errors import CollabError, DocumentDeleted, PeerTooSlow, ServerStopping, StoreUnavailable
+from collab.errors import (
+    CollabError,
+    DamagedDocument,
+    DocumentBusy,
+    DocumentDeleted,
+    DocumentReloaded,
+    DocumentRenamed,
+    InternalError,
+    PeerTooSlow,
+    ServerStopping,
+    StoreDamaged,
+    StoreUnavailable,
+    StoreWentBack,
+    forget_frames,
+    is_refusal,
+)
+from collab.hub import delivery, frames
 from collab.hub.compaction import CompactionPolicy, Compactor
-from collab.hub.live import LiveRoom, in_slices
+from collab.hub.control import Control
+from collab.hub.counts import HubCounts
+from collab.hub.healing import Healing
+from collab.hub.loading import damaged, read_document
 from collab.hub.member import Member
-from collab.hub.tasks import Tasks
+from collab.hub.membership import Membership, NodeFacts
+from collab.hub.quarantine import Quarantine
+from collab.hub.replication import Replication, is_shorter, lacks_rows, renamed
+from collab.hub.room import LiveRoom
+from collab.hub.slices import in_slices
+from collab.hub.tasks import Tasks, retrieve
+from collab.hub.turns import Turns
+from collab.protocol.messages import Stateless
+from collab.protocol.names import covers
 from collab.protocol.session import State
-from collab.sandbox.pool import Sandbox
+from collab.sandbox.port import Sandbox
 from collab.storage.journal import Journal
+from collab.storage.records import Appended, LoadedDocument, NewRow
 from collab.storage.store import Store
-from collab.telemetry import get_logger, shown_name
+from collab.telemetry import RateLimited, get_logger, shown_name
 
 _log = get_logger("room")
-
-# Members at which a room's window is the full one, and how much longer it is for a crowd, from how many on.
-_FULL_WINDOW_MEMBERS = 20
-_CROWD = 0.5
-_CROWD_MEMBERS = 100
-
-# Seconds over which the time spent on ending turns is measured, the share of it above which this node
-# counts as busy, and how far the windows stretch then. Twice the window is nearly half the sending; what
-# a crowd loses in latency, it would lose many times over in a queue.
-_MEASURE = 0.05
-_BUSY = 0.4
-_LONGEST_STRETCH = 32.0
-_LONGEST_WINDOW = 0.025
+_limited = RateLimited(_log)
 
 # Seconds between looks at members that lag. A drained outbox is idle for half of it on average.
 _LAG_SWEEP = 0.05
 
-# Seconds between sweeps for idle rooms and unanswered questions.
+# Seconds between sweeps for idle rooms and unanswered questions, and between looks at the heads of the log.
 _SWEEP = 1.0
+
+# Seconds between looks whether a heartbeat is due, by which servers on one database see each other.
+_SIGN_OF_LIFE = 5.0
+
+# Seconds between counts of the rows behind the newest snapshots of all rooms. It costs a look into an index for each
+# row, and finds only what people remove by hand.
+_COUNT = 60.0
+
+# Seconds that the last look at the heads may take when the server stops.
+_LAST_LOOK = 2.0
 
 # Seconds after which the clocks of awareness states that have left are forgotten.
 _FORGET = 60.0
@@ -62,8 +87,13 @@ _FORGET = 60.0
 _PRUNE_ROWS = 500
 _PRUNE_PAUSE = 300.0
 
-# Seconds before a compaction that has failed is tried again; the log is complete without it.
+# Seconds before a compaction that has failed is tried again, twice as long each time; the log is complete without it.
+# One document may be too large for the sandbox, and must not keep it from all the others.
 _COMPACTION_PAUSE = 60.0
+_LONGEST_COMPACTION_PAUSE = 3_600.0
+
+# Seconds before a snapshot is tried again of which another node is making one, or that it has overtaken.
+_COMPACTION_LOOK = 2.0
 
 # Seconds that snapshots may take at the end of a drain; everything is durable by then.
 _SHORTEN = 5.0
@@ -71,22 +101,52 @@ _SHORTEN = 5.0
 # Idle rooms that are compacted at the same time; the rest of the sandbox is for busy ones.
 _UNLOADING = 2
 
+# Seconds in which a document that is damaged is not read again: its clients all come back every few seconds.
+_DAMAGED_PAUSE = 5.0
+
+# Damaged documents that are remembered; those that were asked for longest ago are forgotten.
+_MAX_DAMAGED = 1_000
+
+# Documents whose trouble is remembered for /readyz: their names are clients' text, so their number has a bound.
+MAX_TROUBLED = 1_000
+
 DAY = 86_400.0
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
 class HubOptions:
-    """What a hub is told by the settings; times in seconds, sizes in bytes."""
+    """What a hub is told by the settings; times in seconds, sizes in bytes, rates in bytes a second."""
 
     batch_window: float
     history: float
     max_document_bytes: int
     max_awareness_bytes: int
     max_awareness_ids: int
+    max_pending_bytes: int
     slow_seconds: float
     sync_timeout: float
+    min_rate: float
     idle_seconds: float
     compaction: CompactionPolicy
+    keep_deleted: tuple[str, ...] = ()
+    node: NodeFacts = field(default_factory=NodeFacts)
+
+
+class _Asked(NamedTuple):
+    """A member that owes an answer: how many it has given, since when, and what had come from it by then."""
+
+    answered: int
+    since: float
+    received: int
+
+
+class Presence(NamedTuple):
+    """Who is in a document: how many sessions this node has on it, and all awareness states as an awareness update."""
+
+    connections: int
+    awareness: bytes | None
 
 
 class Hub:
@@ -96,7 +156,16 @@ class Hub:
         store: the log; open while the hub runs.
         journal: its writer; started and closed by the hub.
         sandbox: where compaction runs.
+        options: see ``HubOptions``.
+        bus: what this node tells other nodes, and hears of them; started and closed by the hub.
         clock: wall-clock time in Unix seconds, for the rows.
+        monotonic, worked: see ``Turns``.
+
+    Attributes:
+        counts: what it has done so far.
+        draining: the node is about to stop, and new clients belong elsewhere; everything is served as ever.
+        stopping: nothing more is taken.
+        troubled: names of documents that cannot be served for a reason of their own; at most ``MAX_TROUBLED``.
     """
 
     def __init__(
@@ -105,28 +174,48 @@ class Hub:
         journal: Journal,
         sandbox: Sandbox,
         options: HubOptions,
+        bus: Bus,
         clock: Callable[[], float] = time.time,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        worked: Callable[[], float] = time.thread_time,
     ) -> None:
         self.store = store
         self.journal = journal
         self.clock = clock
         self.tasks = Tasks()
+        self.draining = False
         self.stopping = False
-        self.drained = False
+        self.troubled: set[str] = set()
         self.rooms: dict[str, LiveRoom] = {}
+        # Documents that could not be read when somebody asked last, and until when nobody looks again.
+        self.damaged: dict[str, tuple[DamagedDocument, float]] = {}
         self.slow_seconds = options.slow_seconds
+        self.min_rate = options.min_rate
         self._options = options
-        self._compactor = Compactor(store, sandbox, options.compaction, clock)
+        self.counts = HubCounts()
+        self._compactor = Compactor(
+            store, sandbox, options.compaction, clock, lambda: self.healing.running, self.counts
+        )
         self._opening: dict[str, asyncio.Task[LiveRoom]] = {}
         self._idle: dict[LiveRoom, None] = {}
         self._unloading = asyncio.Semaphore(_UNLOADING)
-        self._dirty: list[LiveRoom] = []
-        self._turn_scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_due = 0.0
-        self._stretch = 1.0
-        self._busy = 0.0
-        self._measured_at = 0.0
+        self._leaving: set[LiveRoom] = set()  # those that are being dropped, or wait for it
+        self._turns = Turns(options.batch_window, worked, monotonic)
+        self.touch = self._turns.touch  # without a call in between: each message asks
+        self.bus = bus
+        self.membership = Membership(store, options.node, lambda: len(self.rooms), bus.node)
+        self.control = Control(self)
+        self._replication = Replication(store, bus, self.rooms, self.tasks, self.control.told)
+        self.healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)
+        self._attends = False
+        self._gaps: set[int] = set()  # documents of which rows waited when they were live last
+        self.frames_budget = Budget(frames.NODE_BYTES)
+        self.pieces_budget = Budget(delivery.NODE_BYTES)
+        self._kept_budget = Budget(kept.NODE_BYTES)
+        self._quarantine = Quarantine()
+        self._departed = Unloaded()
+        self._evicted: set[str] = set()  # not opened again yet; the journal may hold entries of them
         self._lagging: dict[LiveRoom, None] = {}
         self._lag_timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -142,11 +231,28 @@ class Hub:
         """Return the loop's time in seconds, for intervals."""
         return self.loop.time()
 
+    def keeps_deleted(self, name: str) -> bool:
+        """Tell whether the settings say that a document keeps its deleted content."""
+        return any(covers(pattern, name) for pattern in self._options.keep_deleted)
+
     async def start(self) -> None:
-        """Start the journal and the background work."""
+        """Start the journal, the bus and the background work.
+
+        Raises:
+            ConfigurationError: this node must not serve beside the others that are there.
+        """
+        get_logger().info("this server is %s", self.membership.name)
+        with contextlib.suppress(StoreUnavailable):  # a full disk, say: what is stored can be served, and it comes back
+            await self._attend()
+        await self.membership.join()
         await self.journal.start()
-        self.tasks.spawn(self._sweep_forever(), "sweep")
-        self.tasks.spawn(self._prune_forever(), "prune")
+        await self._replication.start()
+        with contextlib.suppress(StoreUnavailable):  # whom an operator keeps out, before anybody comes
+            await self.control.look()
+        self.tasks.supervise(self._sweep_forever, "sweep of rooms")
+        self.tasks.supervise(self._prune_forever, "prune")
+        self.tasks.supervise(self._poll_forever, "look at the heads of the log")
+        self.tasks.supervise(self._show_life_forever, "show other nodes that this one lives")
 
     # Opening
 
@@ -157,48 +263,85 @@ class Hub:
 
         Raises:
             StoreUnavailable, DocumentDeleted, ServerStopping.
+            DamagedDocument: what is stored of it cannot be read until somebody has repaired it.
+            DocumentBusy: its room has failed again and again; it may be opened later.
         """
         if self.stopping:
             raise ServerStopping("the server is stopping")
         live = self.rooms.get(name)
         if live is not None:
             return live
+        if self._quarantine and (left := self._quarantine.left(name, self.now())):
+            raise DocumentBusy(f"document {name!r} has failed too often, it is closed for {left:.0f} s more")
+        # Shielded: others may wait for the same document when this one's client goes away. The task has no name
+        # here: it holds what it raises, whose frames would hold the task.
+        return await asyncio.shield(self._loading(name))
+
+    def _loading(self, name: str) -> asyncio.Task[LiveRoom]:
         task = self._opening.get(name)
         if task is None:
             task = self._opening[name] = self.tasks.spawn(self._load(name), f"opening {shown_name(name)}", awaited=True)
-            task.add_done_callback(lambda _: self._opening.pop(name, None))
-        # Shielded: others may wait for the same document when this one's client goes away.
-        return await asyncio.shield(task)
+            task.add_done_callback(lambda task: self._loaded(name, task))
+        return task
+
+    def _loaded(self, name: str, task: asyncio.Task[LiveRoom]) -> None:
+        self._opening.pop(name, None)
+        error = retrieve(task)
+        if (error is None and not task.cancelled()) or isinstance(error, DocumentDeleted):
+            self.troubled.discard(name)
+        elif error is not None and not isinstance(error, StoreUnavailable | ServerStopping):
+            self._note_trouble(name)
+
+    def _note_trouble(self, name: str) -> None:
+        """Remember that a document cannot be served, until it is opened again."""
+        if len(self.troubled) < MAX_TROUBLED:
+            self.troubled.add(name)
 
     async def _load(self, name: str) -> LiveRoom:
         started = self.now()
-        loaded = await self.store.load(name)
-        snapshot = None if loaded is None else loaded.snapshot
+        if name in self._evicted:
+            # What its clients were told, or are about to be, must be in the log that is read.
+            await self.journal.until_answered(name)
+            self._evicted.discard(name)
+        generation = None
+        while generation != self.healing.generation:  # else it may be of a log that is not there any more
+            generation = self.healing.generation
+            try:
+                loaded, document = await self._read(name)
+            except StoreWentBack as error:
+                self.healing.begin(error)
+                raise
         rows = [] if loaded is None else loaded.rows
-        document = await in_slices(
-            Document.load(
-                None if snapshot is None else snapshot.data,
-                None if snapshot is None else snapshot.index,
-                [row.data for row in rows],
+        if document.waiting:
+            assert loaded is not None
+            self._gaps.add(loaded.document.id)
+            _limited.error(
+                "gap",
+                "the log of %s has a gap: %d rows wait for what it does not hold. The document is open with all that "
+                "is whole, and its clients are asked for the rest; no snapshot is made of it until then",
+                shown_name(name),
+                len(document.waiting),
+                to=_log,
             )
-        )
+        departed = self._departed.take(name)
         room = Room(
             document,
             max_document_bytes=self._options.max_document_bytes,
             max_awareness_bytes=self._options.max_awareness_bytes,
             max_awareness_ids=self._options.max_awareness_ids,
+            departed=departed,
+            fresh=departed is None,
+            max_kept_bytes=self._options.max_pending_bytes,
+            kept_budget=self._kept_budget,
         )
-        live = LiveRoom(self, name, room)
-        if loaded is not None:
-            live.document_id = loaded.document.id
-            live.gc = loaded.document.gc
-            live.seq = loaded.document.head_seq if rows == [] else rows[-1].seq
-            live.tail_rows = len(rows)
-            live.tail_bytes = sum(len(row.data) for row in rows)
-            live.snapshot_bytes = 0 if snapshot is None else len(snapshot.data)
+        live = LiveRoom(self, name, room, loaded)
         live.idle_since = self.now()
         self.rooms[name] = live
         self._idle[live] = None
+        self._replication.opened(live)
+        self.counts.loads.observe(self.now() - started)
+        if loaded is not None:
+            live.load_kept(loaded.pending)
         _log.debug(
             "opened %s: %d bytes, %d rows behind its snapshot, %.0f ms",
             shown_name(name),
@@ -208,80 +351,125 @@ class Hub:
         )
         return live
 
+    async def _read(self, name: str) -> tuple[LoadedDocument | None, Document]:
+        """Read a document from the store; what is damaged is noted, there and in the log.
+
+        Raises:
+            DamagedDocument: it cannot be read until it is repaired; clients that come again soon are told so unread.
+        """
+        known = self.damaged.get(name)
+        if known is not None and self.now() < known[1]:
+            raise DamagedDocument(str(known[0]), name=name, rows=known[0].rows, snapshots=known[0].snapshots)
+        loaded = None
+        try:
+            loaded = await self.store.load(name)
+            document = await in_slices(read_document(name, loaded))
+        except (DamagedDocument, StoreDamaged) as error:
+            found = error if isinstance(error, DamagedDocument) else damaged(name, why=str(error))
+            self.damaged.pop(name, None)
+            self.damaged[name] = (found, self.now() + _DAMAGED_PAUSE)
+            if len(self.damaged) > _MAX_DAMAGED:
+                del self.damaged[next(iter(self.damaged))]
+            _limited.error(f"damaged {name}", "%s", found, to=_log)
+            if loaded is not None:
+                await self._note_damage(loaded.document.id, found.rows, (*loaded.passed_over, *found.snapshots))
+            forget_frames(error)
+            raise found from None
+        self.damaged.pop(name, None)
+        if loaded is not None and loaded.passed_over:
+            line = (
+                "snapshot %s of %s is damaged: it was read from the one before and the rows after that. Repair it: %s"
+            )
+            numbers = ", ".join(map(str, loaded.passed_over))
+            repair = "collab documents repair NAME"
+            _limited.error(f"damaged {name}", line, numbers, shown_name(name), repair, to=_log)
+            await self._note_damage(loaded.document.id, (), loaded.passed_over)
+        return loaded, document
+
+    async def _note_damage(self, document_id: int, rows: Sequence[int], snapshots: Sequence[int]) -> None:
+        # Else pruning might remove what the document can be rebuilt from. A store that cannot write now prunes neither.
+        with contextlib.suppress(StoreUnavailable):
+            await self.store.note_damage(document_id, rows=rows, snapshots=sorted(set(snapshots)))
+
     def evict(self, live: LiveRoom, error: CollabError) -> None:
         """End a room whose document is gone or cannot go on; the next open reads the store again."""
-        _log.log(
-            logging.INFO if isinstance(error, DocumentDeleted) else logging.ERROR,
-            "closed %s to its clients: %s",
-            shown_name(live.name),
-            error,
-        )
-        live.end_all(error)
+        if isinstance(error, DocumentRenamed | DocumentReloaded):
+            live.end_turn(self.now())  # the document goes on, and so does what was taken of it
+            if live.ended is not None:
+                return
+            if isinstance(error, DocumentRenamed):
+                self.tasks.spawn(self._follow_renamed(live.name, error.new_name), "following a new name")
+        if isinstance(error, DocumentDeleted | DocumentReloaded):
+            _log.info("closed %s to its clients: %s", shown_name(live.name), error)
+        else:
+            self._note_failure(live, error)
+            self._note_trouble(live.name)
         self._forget_room(live)
+        self._evicted.add(live.name)
+        live.end_all(error)
+        self.counts.evictions[type(error).__name__] += 1
+
+    async def reload(self, name: str) -> int:
+        """Drop a room, so that it is read from the store again; return how many sessions it had, which come back.
+
+        What was found to be damaged, or has failed too often, is tried again at once.
+
+        Raises:
+            StoreUnavailable: the store does not hold what the room does, or cannot be read now; the room goes on.
+        """
+        self.damaged.pop(name, None)
+        self._quarantine.release(name)
+        while (opening := self._opening.get(name)) is not None:
+            await asyncio.wait([opening])  # it may have been read before
+        live = self.rooms.get(name)
+        if live is None:
+            return 0
+        document_id, seq = live.persistence.document_id, live.persistence.seq
+        head = (await self.store.heads([name])).get(name)
+        if document_id is not None and is_shorter(head, document_id, seq):
+            self.healing.begin(lacks_rows(live))
+        if self.healing.running:
+            raise StoreUnavailable("what is open may be the last copy of what the database lacks")
+        count = len(live.room.sessions)
+        if live.ended is None:
+            self.evict(live, DocumentReloaded(f"document {name!r} is read again"))
+        return count
+
+    def failed(self, live: LiveRoom, error: BaseException) -> None:
+        """End a room that a defect has left in a state that nobody knows: its members come back at once.
+
+        What memory holds may be in no log and on no way into it. The document is read again, and its members bring
+        what the log lacks.
+        """
+        told = InternalError(f"document {live.name!r} has failed and is read again")
+        told.__cause__ = error
+        self.evict(live, told)
+
+    def _note_failure(self, live: LiveRoom, error: CollabError) -> None:
+        """Say that a room has failed; if it fails too often, that its document stays closed, and nothing until then."""
+        pause = self._quarantine.failed(live.name, self.now())
+        after = f"; it has failed too often and stays closed for {pause:.0f} s" if pause else ""
+        name, cause = shown_name(live.name), error.__cause__
+        _log.error("closed %s to its clients: %s%s", name, error, after, exc_info=cause)
 
     def _forget_room(self, live: LiveRoom) -> None:
         if self.rooms.get(live.name) is live:
             del self.rooms[live.name]
+            self.counts.add_room(live.updates, live.persistence.turns)
         self._idle.pop(live, None)
         self._lagging.pop(live, None)
-
-    # Turns
-
-    def touch(self, live: LiveRoom) -> None:
-        """Let the room's turn end soon: it has something for its members."""
-        if live.dirty:
-            return
-        live.dirty = True
-        self._dirty.append(live)
-        if not self._turn_scheduled:
-            self._turn_scheduled = True
-            self.loop.call_soon(self._end_turns)
-
-    def _window(self, live: LiveRoom) -> float:
-        members = len(live.room.sessions)
-        window = self._options.batch_window * min(
-            members / _FULL_WINDOW_MEMBERS, 1.0 + min(_CROWD, members / _CROWD_MEMBERS * _CROWD)
-        )
-        return window if self._stretch == 1.0 else max(window, min(window * self._stretch, _LONGEST_WINDOW))
-
-    def _measure(self, started: float) -> None:
-        """Stretch all windows while ending turns takes most of the time, and let them go back after."""
-        now = self.now()
-        self._busy += now - started
-        elapsed = now - self._measured_at
-        if elapsed >= _MEASURE:
-            share = self._busy / elapsed
-            if share > _BUSY:
-                self._stretch = min(self._stretch * 2, _LONGEST_STRETCH)
-            elif share < _BUSY / 2 and self._stretch > 1.0:
-                self._stretch /= 2
-            self._busy, self._measured_at = 0.0, now
-
-    def _end_turns(self) -> None:
-        """End the turn of every touched room whose window is over; the rest wait for one timer."""
-        self._turn_scheduled = False
-        now = self.now()
-        dirty, self._dirty = self._dirty, []
-        next_due = float("inf")
-        for live in dirty:
-            due = live.flushed_at + self._window(live)
-            if due <= now or self.stopping:
-                live.end_turn(now)
-            else:
-                self._dirty.append(live)
-                next_due = min(next_due, due)
-        self._measure(now)
-        if self._dirty and (self._timer is None or self._timer_due > next_due):
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer_due = next_due
-            self._timer = self.loop.call_at(next_due, self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        self._end_turns()
+        awareness = live.room.awareness
+        self._departed.put(live.name, awareness.departed, len(awareness))
+        live.frames.clear()
+        live.room.forget_kept()
+        self._replication.closed(live)
 
     # Slow members
+
+    @property
+    def slow_members(self) -> int:
+        """How many members get no live frames until they have drained."""
+        return sum(len(live.catch_up) for live in self._lagging)
 
     def watch_lagging(self, live: LiveRoom) -> None:
         """Look after a room in which a member has begun to lag."""
@@ -294,10 +482,141 @@ class Hub:
         now = self.now()
         for live in list(self._lagging):
             live.catch_up_lagging(now)
-            if not live.lagging:
+            if not live.catch_up:
                 self._lagging.pop(live, None)
         if self._lagging and self._lag_timer is None:
             self._lag_timer = self.loop.call_later(_LAG_SWEEP, self._look_at_lagging)
+
+    async def presence(self, names: Sequence[str]) -> dict[str, Presence]:
+        """Tell who is in each of these documents, as far as this node knows.
+
+        It knows the awareness states of other nodes' sessions where it has the document open itself.
+        """
+        found = {}
+        for name in names:
+            live = self.rooms.get(name)
+            states = None if live is None else live.room.awareness.everything()
+            found[name] = Presence(0 if live is None else len(live.room.sessions), states)
+        return found
+
+    # Other nodes
+
+    def committed(self, live: LiveRoom, outcome: Appended, rows: tuple[NewRow, ...]) -> None:
+        """Tell other nodes of rows that were committed, and make a snapshot if it is time for one."""
+        if self.bus.others:
+            self._replication.committed(live, outcome, rows)
+        self.consider_compaction(live)
+
+    def overtaken(self, live: LiveRoom) -> None:
+        """Have the rows that another node has written, from the bus or from the log."""
+        self._replication.overtaken(live)
+
+    def went_back(self, live: LiveRoom) -> None:
+        """Compare the rooms with the database, which lacks rows of this one."""
+        self.healing.begin(lacks_rows(live))
+
+    def publish_awareness(self, live: LiveRoom, update: bytes) -> None:
+        """Tell other nodes what has changed in the awareness states of this node's sessions."""
+        self._replication.awareness(live, update)
+
+    def ask_there(self, live: LiveRoom, clients: bytes) -> None:
+        """Let other nodes ask clients of theirs to announce themselves."""
+        self._replication.ask_there(live, clients)
+
+    def publish_claim(self, live: LiveRoom, claim: DistantClaim) -> None:
+        """Tell other nodes that a session of this one claims an ID that one of them shows."""
+        self._replication.claim(live, claim)
+
+    def publish_stateless(self, live: LiveRoom, message: Stateless) -> None:
+        """Pass a stateless message on to other nodes."""
+        self._replication.stateless(live, message)
+
+    def created(self, name: str) -> None:
+        """Let those who have opened a document that was not there see that it is, and what it holds."""
+        live = self.rooms.get(name)
+        if live is not None and live.persistence.document_id is None:
+            self._replication.read(live)
+
+    def deleted(self, name: str, document_id: int) -> None:
+        """Send everybody away from a document that was deleted, here and on other nodes."""
+        self.damaged.pop(name, None)
+        live = self.rooms.get(name)
+        if live is not None and live.persistence.document_id in (None, document_id):
+            live.refused(DocumentDeleted(f"document {name!r} is deleted"))
+        self._replication.deleted(name, document_id)
+
+    def renamed(self, name: str, document_id: int, new_name: str) -> None:
+        """Send everybody away from the old name of a document, here and on other nodes."""
+        for each in (name, new_name):
+            self.damaged.pop(each, None)
+        live = self.rooms.get(name)
+        if live is not None and live.persistence.document_id in (None, document_id):
+            live.refused(renamed(name, new_name))
+        self._replication.renamed(name, document_id, new_name)
+        self.created(new_name)
+
+    async def _follow_renamed(self, name: str, new_name: str | None) -> None:
+        """Let those who have opened the new name already see what was on its way into the log under the old one."""
+        await self.journal.until_answered(name)
+        if new_name is not None:
+            self._replication.tell_to_look(new_name)
+        self._replication.missed()
+
+    def tell_nodes(self) -> None:
+        """Let the other nodes look for instructions now."""
+        self._replication.tell_to_look(ALL_NODES)
+
+    @property
+    def generation(self) -> int:
+        """How often the store was found to be an older one."""
+        return self.healing.generation
+
+    async def until_stored(self, name: str) -> None:
+        """Return when everything that was taken of a document is in the store; at once if it is not live."""
+        live = self.rooms.get(name)
+        if live is not None:
+            live.end_turn(self.now())
+            await live.persistence.durable()
+
+    async def _poll_forever(self) -> None:
+        while True:
+            await self._replication.until_due()
+            try:
+                if not (await self._look(self._replication.poll) or self.control.behind):
+                    continue
+                if await self._look(self.control.look):
+                    self.tell_nodes()  # nobody has told this one, and others look as seldom
+            except StoreUnavailable:
+                continue  # the journal says so, and the next look finds what this one has missed
+
+    async def _look(self, look: Callable[[], Awaitable[_Result]]) -> _Result | None:
+        """Take a look at the store, and do what is to be done if it went back; raises ``StoreUnavailable``."""
+        if self.healing.running:
+            return None
+        try:
+            return await look()
+        except StoreWentBack as error:
+            self.healing.begin(error)
+            return None
+
+    async def _attend(self) -> None:
+        await self.store.attend()
+        self._attends = True
+
+    async def _show_life_forever(self) -> None:
+        counted = self.now()
+        while True:
+            if self.now() - counted >= _COUNT:
+                counted = self.now()
+                with contextlib.suppress(StoreUnavailable):
+                    await self._look(self._replication.look_for_gaps)
+            with contextlib.suppress(StoreUnavailable):  # as above
+                if not self._attends:
+                    await self._attend()
+            if self.membership.due:
+                await self.membership.beat()
+                self._replication.note_others(self.membership.others)
+            await self.membership.pause(_SIGN_OF_LIFE)
 
     # Background work
 
@@ -307,43 +626,57 @@ class Hub:
 
     async def _sweep_forever(self) -> None:
         forgotten = self.now()
-        asked: dict[Member, tuple[int, float]] = {}
+        asked: dict[Member, _Asked] = {}
         while True:
             await asyncio.sleep(_SWEEP)
             now = self.now()
             for live in list(self._idle):
                 if live.occupied:
                     self._idle.pop(live, None)
-                elif now - live.idle_since >= self._options.idle_seconds and not live.uncommitted and not live.dirty:
+                # One whose document does not exist has nothing that would have to be read again.
+                elif (
+                    now - live.idle_since >= self._options.idle_seconds * live.exists
+                    and not _busy(live)
+                    and live not in self._leaving
+                ):
                     self._idle.pop(live, None)
+                    self._leaving.add(live)
                     self.tasks.spawn(self._unload(live), f"unloading {shown_name(live.name)}")
             forget = now - forgotten >= _FORGET
             if forget:
                 forgotten = now
+                self._quarantine.forget(now)
+                self._departed.pass_minute()
+                self._evicted = {name for name in self._evicted if self.journal.holds(name)}
             asked = await self._sweep_rooms(now, asked, forget)
 
-    async def _sweep_rooms(
-        self, now: float, asked: dict[Member, tuple[int, float]], forget: bool
-    ) -> dict[Member, tuple[int, float]]:
+    async def _sweep_rooms(self, now: float, asked: dict[Member, _Asked], forget: bool) -> dict[Member, _Asked]:
         """End members that leave a SyncStep1 unanswered; free what is kept for storms of joins.
 
-        ``asked`` holds how many answers each silent member had given when it was first seen, and when.
+        An answer takes its time on a slow line, behind whatever else its client has to send: as long as bytes come
+        at ``min_rate`` at least, none is missing.
         """
-        still: dict[Member, tuple[int, float]] = {}
+        still: dict[Member, _Asked] = {}
+        timeout = self._options.sync_timeout
         started = self.now()
         for live in list(self.rooms.values()):
-            live.drop_frames()
+            live.frames.clear_unused()
             if forget:
                 live.room.awareness.forget()
             for member in list(live.members):
                 if member.unanswered and member.state is State.LIVE:
-                    answered, since = asked.get(member, (-1, now))
-                    if answered != member.answered:
-                        answered, since = member.answered, now
-                    if now - since >= self._options.sync_timeout:
-                        live.end(member, PeerTooSlow(f"SyncStep1 unanswered for {now - since:.0f} s"))
-                    else:
-                        still[member] = (answered, since)
+                    client = member.client
+                    before = asked.get(member)
+                    if before is None or before.answered != member.answered or client.held_up:
+                        before = _Asked(member.answered, now, client.received)
+                    elif now - before.since >= timeout:
+                        came = client.received - before.received
+                        if came < self.min_rate * (now - before.since):
+                            text = f"SyncStep1 unanswered for {now - before.since:.0f} s, in which {came} bytes came"
+                            live.end(member, PeerTooSlow(text))
+                            continue
+                        before = _Asked(member.answered, now, client.received)
+                    still[member] = before
             if self.now() - started > 0.002:
                 await asyncio.sleep(0)
                 started = self.now()
@@ -351,21 +684,47 @@ class Hub:
 
     async def _unload(self, live: LiveRoom) -> None:
         """Drop an idle room, with a snapshot first when its tail is worth one."""
+        try:
+            await self._unload_in_turn(live)
+        finally:
+            # One that is opened and left again while it waits does not wait twice.
+            self._leaving.discard(live)
+
+    async def _unload_in_turn(self, live: LiveRoom) -> None:
         # Hundreds may go idle in one second: they wait here, not in the sandbox's short queue.
         async with self._unloading:
             if (
                 not live.occupied
                 and self._compactor.worth_it_when_idle(live)
+                and not self._replication.shares(live)  # the last node that has it open does it
                 and self.now() >= live.compact_after
                 and not live.compacting
             ):
                 await self._compact(live)
-        if live.occupied or live.uncommitted or live.dirty or live.ended is not None:
+        if live.occupied or _busy(live) or live.ended is not None or not await self._is_stored(live):
             if not live.occupied and live.ended is None:
                 self._idle[live] = None
             return
         self._forget_room(live)
+        self.counts.unloaded += 1
         _log.debug("unloaded %s", shown_name(live.name))
+
+    async def _is_stored(self, live: LiveRoom) -> bool:
+        """Tell whether the log still holds what was stored of a room, whose memory may be the last copy."""
+        document_id, seq = live.persistence.document_id, live.persistence.seq
+        if document_id is None or self.healing.running:
+            return not self.healing.running
+        try:
+            head = (await self.store.heads([live.name])).get(live.name)
+        except StoreWentBack as error:
+            self.healing.begin(error)
+            return False
+        except StoreUnavailable:
+            return False
+        if is_shorter(head, document_id, seq):
+            self.healing.begin(lacks_rows(live))
+            return False
+        return not (live.occupied or _busy(live) or self.healing.running)
 
     def consider_compaction(self, live: LiveRoom) -> None:
         """Make a snapshot of a room whose tail has grown long in proportion to its last one."""
@@ -373,19 +732,37 @@ class Hub:
             not live.compacting
             and live.ended is None
             and not self.stopping
+            and not self.healing.running
             and self._compactor.due(live)
             and self.now() >= live.compact_after
         ):
             live.compacting = True
             self.tasks.spawn(self._compact(live), f"compacting {shown_name(live.name)}")
 
+    def _consider_again(self, live: LiveRoom, at: float) -> None:
+        if self.rooms.get(live.name) is live and live.compact_after == at:
+            live.compact_after = 0.0  # a timer may come a moment too early
+            self.consider_compaction(live)
+
+    async def measure(self, live: LiveRoom, update: bytes) -> int:
+        """Tell how large a document would be with an update, when what is of no use any more is gone."""
+        return await self._compactor.measure(live, update)
+
     async def _compact(self, live: LiveRoom) -> None:
         live.compacting = True
         try:
             live.end_turn(self.now())
-            await self._compactor.compact(live)
-        except CollabError as error:
-            live.compact_after = self.now() + _COMPACTION_PAUSE
+            done = await self._compactor.compact(live, shared=not self.stopping and self._replication.shares(live))
+            live.compact_pause = 0.0
+            if not done:
+                live.compact_after = at = self.now() + _COMPACTION_LOOK
+                self.loop.call_at(at, self._consider_again, live, at)
+        except Exception as error:
+            self.counts.failed_compactions += 1
+            live.compact_pause = min(max(_COMPACTION_PAUSE, 2 * live.compact_pause), _LONGEST_COMPACTION_PAUSE)
+            live.compact_after = self.now() + live.compact_pause
+            if not is_refusal(error):
+                raise
             _log.warning("no snapshot of %s for now: %s", shown_name(live.name), error)
         finally:
             live.compacting = False
@@ -395,41 +772,62 @@ class Hub:
         """Remove what the history settings no longer want, in portions that hold no lock for long."""
         while True:
             try:
-                rows = await self.store.prune(before=self.clock() - self._options.history, limit=_PRUNE_ROWS)
+                before = self.clock() - self.membership.history(self._options.history)
+                rows = await self.store.prune(before=before, limit=_PRUNE_ROWS, spare=self._with_gaps())
             except StoreUnavailable:
                 rows = 0
             await asyncio.sleep(0.05 if rows else _PRUNE_PAUSE)
 
+    def _with_gaps(self) -> set[int]:
+        """Give the documents of which rows wait, so that nothing is removed of them."""
+        for live in self.rooms.values():
+            document_id = live.persistence.document_id
+            if document_id is not None:
+                (self._gaps.add if live.room.document.waiting else self._gaps.discard)(document_id)
+        return self._gaps
+
     # The way down
 
     async def drain(self, seconds: float) -> list[str]:
-        """Stop: take nothing more, store everything, then send the clients away.
+        """Stop: take nothing more, store everything, then send away the clients that are still there.
 
         Returns:
             The names of documents of which something could not be stored within
             ``seconds``.
         """
         deadline = self.now() + seconds
-        self.stopping = True
-        self._end_turns()
+        self.draining = self.stopping = True
+        # Memory may be the last copy of what the database has lost since the last look.
+        with contextlib.suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(min(_LAST_LOOK, seconds)):
+                await self._look(self._replication.poll)
+                await self._look(self._replication.look_for_gaps)
+        self._turns.end_all(self.now())
         unsaved = await self.journal.close(seconds)
-        self.drained = True
         rooms = list(self.rooms.values())
+        alone = [live for live in rooms if not self._replication.shares(live)]
         for live in rooms:
             live.end_all(ServerStopping("the server is stopping"))
-        self.rooms.clear()
-        for timer in (self._timer, self._lag_timer):
-            if timer is not None:
-                timer.cancel()
+            self._forget_room(live)
+        self._turns.close()
+        if self._lag_timer is not None:
+            self._lag_timer.cancel()
         await self.tasks.close()
+        await self._replication.close()
+        await self.membership.leave()
         if not unsaved:
-            await self._shorten_tails(rooms, min(_SHORTEN, (deadline - self.now()) / 2))
+            await self._shorten_tails(alone, min(_SHORTEN, (deadline - self.now()) / 2))
         return unsaved
 
     async def _shorten_tails(self, rooms: list[LiveRoom], seconds: float) -> None:
         """Make snapshots of the longest tails, so that whoever opens these documents next need not read them."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(seconds, 0.0)):
-                for live in sorted(rooms, key=lambda live: live.tail_bytes, reverse=True):
-                    if not live.uncommitted and self._compactor.worth_it_when_leaving(live):
+                for live in sorted(rooms, key=lambda live: live.persistence.tail_bytes, reverse=True):
+                    if not live.persistence.uncommitted and self._compactor.worth_it_when_leaving(live):
                         await self._compact(live)
+
+
+def _busy(live: LiveRoom) -> bool:
+    """Tell whether something of a room is on its way: to its members or into the log."""
+    return live.dirty or live.taking_kept or live.persistence.uncommitted > 0

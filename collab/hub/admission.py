@@ -1,0 +1,240 @@
+"""Entering a document: ask for access, open it, check the limits, join it, watch for the end of the access.
+
+Strategy: every way in uses this one piece: sockets of both protocols, the HTTP API, streams and hooks. The steps stand
+apart, because a protocol has something to say between them and may have to wait there; ``check`` and ``join`` go
+together without waiting, for an empty room may leave memory at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable
+
+from collab.auth.access import LATELY, AccessRequest, Authenticator, Forgetful, Grant, OpenAccess, TokenChecker
+from collab.errors import AccessDenied, AccessExpired, Forbidden, Unauthenticated
+from collab.hub.hub import Hub
+from collab.hub.member import Member
+from collab.hub.room import LiveRoom
+from collab.limits.limits import Limits, Ticket, Turn
+from collab.limits.questions import MAX_LATE, Questions
+from collab.net import Peer
+from collab.protocol.awareness import User
+from collab.protocol.session import Access
+
+# Grants of which it is known when they end; past it the oldest is forgotten, and its token is refused a little sooner.
+_REMEMBERED = 10_000
+
+
+class Admission:
+    """The way into documents.
+
+    Args:
+        hub: the rooms.
+        authenticator: decides who may do what.
+        limits: how much each may have.
+        stamp_users: whether awareness states say who their user is, wherever that is known.
+
+    Attributes:
+        checks: how often operators have said that access is to be asked about again: what was answered before the last
+            time may not be so any more.
+    """
+
+    def __init__(self, hub: Hub, authenticator: Authenticator, limits: Limits, *, stamp_users: bool = False) -> None:
+        self._hub = hub
+        self._authenticator = authenticator
+        self._limits = limits
+        self._stamp_users = stamp_users
+        self._ends: dict[int, float] = {}  # when what was granted ends, by the hash of what was shown for it
+        self._late = 0  # refusals that wait to be said
+        self.checks = 0
+        hub.control.on_check = self._forget
+
+    @property
+    def open_to_all(self) -> bool:
+        """Whether everybody may do everything, so that nobody needs to be asked."""
+        return isinstance(self._authenticator, OpenAccess)
+
+    async def ask(self, peer: Peer, token: str, name: str, ticket: Ticket | None = None) -> Grant:
+        """Ask what a client may do with a document; ``ticket`` is the place of its socket, if it has one.
+
+        A few questions of one socket are asked at a time. A wrong token costs its sender waiting time
+        (``collab.limits.questions``).
+
+        Raises:
+            AccessDenied: it may not open it.
+            AccessExpired: it could a moment ago, with this token.
+            AccessNotYet: it may in a while, with this token; or an operator keeps its user out (``KeptOut``).
+            AccessUnavailable: this cannot be decided now.
+        """
+        if ticket is None or self.open_to_all:
+            return await self._decide(peer, token, name, None)
+        questions = ticket.questions
+        if questions is None:
+            questions = ticket.questions = Questions()
+        await questions.begin()
+        try:
+            return await self._decide(peer, token, name, questions)
+        finally:
+            questions.end()
+
+    async def _decide(self, peer: Peer, token: str, name: str, questions: Questions | None) -> Grant:
+        try:
+            grant = await self._authenticator.authenticate(AccessRequest(token, name, peer.address, questions))
+        except asyncio.CancelledError:
+            # Its sender does not wait for the answer: else whoever hangs up in time would pay nothing.
+            self._count_wrong(peer, token, questions)
+            raise
+        except AccessDenied as error:
+            ended = self._ends.get(hash((token, name))) if isinstance(error, Unauthenticated) else None
+            if ended is not None and ended <= self._hub.clock() < ended + LATELY:
+                # Its application is fetching another one, it may be, and has not been quick enough.
+                raise AccessExpired(f"what this token allowed has run out: {error}") from None
+            await self._pay(peer, token, questions)
+            raise
+        return self._noted(grant, token, name)
+
+    def _noted(self, grant: Grant, token: str, name: str) -> Grant:
+        """Note when a grant ends; raises ``KeptOut``."""
+        if grant.expires_at is not None:
+            self._remember(hash((token, name)), grant.expires_at)
+        self._hub.control.check(grant.user, name)
+        return grant
+
+    def _forget(self) -> None:
+        self.checks += 1
+        if isinstance(self._authenticator, Forgetful):
+            self._authenticator.forget()
+
+    async def ask_again(self, peer: Peer, token: str, name: str, ticket: Ticket) -> Grant:
+        """Ask what a client may do that is in a document already; it has not asked itself, so a refusal costs nothing.
+
+        Raises: as ``ask``.
+        """
+        grant = await self._authenticator.authenticate(AccessRequest(token, name, peer.address, ticket.questions))
+        return self._noted(grant, token, name)
+
+    async def check_token(self, peer: Peer, token: str) -> None:
+        """Check that a token is good, if this can be told without a document; this grants nothing.
+
+        Raises:
+            AccessDenied, AccessUnavailable.
+        """
+        if isinstance(self._authenticator, TokenChecker):
+            try:
+                await self._authenticator.check_token(token)
+            except AccessDenied:
+                await self._pay(peer, token, None)
+                raise
+
+    async def _pay(self, peer: Peer, token: str, questions: Questions | None) -> None:
+        """Let the sender of a wrong token wait for the refusal."""
+        seconds = self._count_wrong(peer, token, questions)
+        if seconds and self._late < MAX_LATE:
+            self._late += 1
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self._late -= 1
+
+    def _remember(self, question: int, expires_at: float) -> None:
+        self._ends.pop(question, None)
+        self._ends[question] = expires_at
+        if len(self._ends) > _REMEMBERED:
+            del self._ends[next(iter(self._ends))]
+
+    def _count_wrong(self, peer: Peer, token: str, questions: Questions | None) -> float:
+        now = asyncio.get_running_loop().time()
+        if questions is not None:
+            questions.count_wrong(token, now)
+        return self._limits.count_wrong(peer, now)
+
+    async def require(self, peer: Peer, token: str, name: str, needed: Access) -> Grant:
+        """Ask for at least the access ``needed``.
+
+        Raises:
+            AccessDenied, AccessUnavailable.
+        """
+        grant = await self.ask(peer, token, name)
+        if needed is not Access.READ and grant.access is not Access.ADMIN and grant.access is not needed:
+            raise Forbidden(f"{needed.value} access is needed", public=f"this needs {needed.value} access")
+        return grant
+
+    def count(self, ticket: Ticket, key: Hashable, grant: Grant) -> None:
+        """Count a connection, waiting as ``key`` in the limits, for the user whose token it has shown.
+
+        Raises:
+            Overloaded: the user has too many connections.
+        """
+        if grant.user is not None:
+            self._limits.add_user(ticket, grant.user, asyncio.get_running_loop().time())
+        ticket.let_in = True
+        self._limits.remove_pending(key)
+
+    async def open(self, name: str) -> LiveRoom:
+        """Return the live room of a document, to be joined at once; see ``Hub.open``.
+
+        Raises:
+            DocumentBusy: it would have to be loaded, for which there is no memory now.
+        """
+        while True:
+            self._limits.check_load(name in self._hub.rooms)
+            live = await self._hub.open(name)
+            await live.settle()
+            # A room that nobody is in may have left memory meanwhile: who joined it would be alone there.
+            if self._hub.rooms.get(name) is live or live.ended is not None:
+                return live
+
+    def check(self, live: LiveRoom, grant: Grant, ticket: Ticket, turn: Turn | None = None) -> None:
+        """Check that a room can be joined with what was granted; ``join`` it at once.
+
+        A document that does not exist can be joined as well: who may only read sees an empty one, and then what comes.
+        It is new, and counted, for the first who may write.
+
+        Raises:
+            CollabError: the room has ended.
+            AccessExpired: what was granted has run out while its client waited.
+            KeptOut: an operator has begun to keep its user out.
+            DocumentBusy: too many have it open, or the client has made too many; with a ``turn`` it may wait for that.
+        """
+        if live.ended is not None:
+            raise live.ended
+        if grant.expires_at is not None and grant.expires_at <= self._hub.clock():
+            raise AccessExpired("the access ran out while its client waited")
+        self._hub.control.check(grant.user, live.name)
+        new = self._creates(live, grant)
+        members, now = len(live.room.sessions), asyncio.get_running_loop().time()
+        self._limits.check_join(ticket, grant.user, members, new, now, turn)
+
+    def _creates(self, live: LiveRoom, grant: Grant) -> bool:
+        """Tell whether it is with this client that a document may come to be."""
+        if grant.access is Access.READ or live.exists:
+            return False
+        return all(session.access is Access.READ for session in live.room.sessions)
+
+    def renew(self, live: LiveRoom, member: Member, grant: Grant, ticket: Ticket) -> None:
+        """Note what another token of a member allows; it may now be the first who can make the document."""
+        if member.access is Access.READ and self._creates(live, grant):
+            self._limits.charge_new(ticket.peer, grant.user, asyncio.get_running_loop().time())
+        self.identify(member, grant)
+
+    def join(self, live: LiveRoom, member: Member, grant: Grant) -> None:
+        """Let a member join its room."""
+        self.identify(member, grant)
+        live.join(member)
+
+    def identify(self, member: Member, grant: Grant) -> None:
+        """Note who a client is, for the journal and for its awareness states; again with each token it shows."""
+        member.author = grant.user
+        member.user = None
+        if self._stamp_users and grant.user is not None:
+            member.user = User(grant.user, grant.name or grant.user)
+
+    def when_expired(self, grant: Grant, then: Callable[[], None], lead: float = 0.0) -> asyncio.TimerHandle | None:
+        """Call ``then`` when what was granted runs out, ``lead`` seconds (a third of its time at most) before.
+
+        None for what never runs out; else cancel the handle when the session ends or shows another token.
+        """
+        if grant.expires_at is None:
+            return None
+        left = grant.expires_at - self._hub.clock()
+        return asyncio.get_running_loop().call_later(max(0.0, left - min(lead, left / 3)), then)

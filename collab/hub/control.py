@@ -1,0 +1,364 @@
+"""What operators tell all nodes, as it is done on this one: kick, check access again, reload.
+
+Strategy: an instruction is a row in the store (``storage.control``), so every node finds it over whatever bus, or by
+looking once a second where there is none; one that stood still acts when it goes on. The bus carries nothing but "look
+now", on a topic that no document can have, for a user's sessions may be on any document. What was done is written back,
+and whoever has given the instruction reads which nodes have acted.
+
+Sessions are worked on in slices of time: there may be thousands of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple, Protocol
+
+from collab.errors import KeptOut, Kicked, StoreUnavailable, is_refusal
+from collab.hub.member import Checked, Member
+from collab.hub.membership import Membership
+from collab.hub.room import LiveRoom
+from collab.hub.tasks import Tasks
+from collab.protocol.names import check_document_name
+from collab.protocol.session import State
+from collab.storage.control import PAGE
+from collab.storage.records import Instruction, Kind, NodeReport, Reports, StoredInstruction
+from collab.storage.store import Store
+from collab.telemetry import RateLimited, get_logger, shown_name
+
+_log = get_logger("control")
+_audit = get_logger("audit")
+_limited = RateLimited(_log)
+
+MAX_KEPT_OUT_SECONDS: Final = 86_400.0
+"""Seconds for which a user can be kept out: for longer the application has to take the access away."""
+
+MAX_TEXT_BYTES: Final = 1_024
+"""Bytes of a user or a connection that an instruction names."""
+
+ANSWER_SECONDS: Final = 5.0
+"""Seconds for which those who have given an instruction wait for the reports."""
+
+# Between two looks at the reports: the first is after the shortest.
+_FIRST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.25
+
+# Seconds until nodes that have not reported are told once more.
+_TELL_AGAIN = 0.5
+
+# Seconds within which a transaction that has taken a lower number may still commit.
+_OVERLAP = 15.0
+
+# Seconds after which nobody waits for a report any more.
+_REPORTED = 60.0
+
+# Questions about access that are under way at a time for one instruction.
+_QUESTIONS = 32
+
+# Seconds of work after which the loop gets its turn.
+_SLICE = 0.002
+
+
+class Keeper(Protocol):
+    """What is needed of the hub."""
+
+    store: Store
+    rooms: dict[str, LiveRoom]
+    tasks: Tasks
+    membership: Membership
+
+    def now(self) -> float:
+        """Return the loop's time in seconds."""
+        ...
+
+    async def reload(self, name: str) -> int:
+        """Drop a room, so that it is read from the store again; return how many sessions it had."""
+        ...
+
+    def tell_nodes(self) -> None:
+        """Let the other nodes look for instructions now."""
+        ...
+
+    @property
+    def generation(self) -> int:
+        """How often the store was found to be an older one."""
+        ...
+
+
+def check_instruction(instruction: Instruction) -> None:
+    """Refuse an instruction that says too little or too much.
+
+    Raises:
+        ValueError: the text says what is wrong, for the one who gives it.
+        InvalidDocumentName: the document has no such name.
+    """
+    kind, document, user, connection, seconds = (
+        instruction.kind, instruction.document, instruction.user, instruction.connection, instruction.seconds,
+    )  # fmt: skip
+    if document is not None:
+        check_document_name(document)
+    for what, text in (("user", user), ("connection", connection)):
+        if text is not None and not 0 < len(text.encode("utf-8", "surrogatepass")) <= MAX_TEXT_BYTES:
+            raise ValueError(f"a {what} has 1 to {MAX_TEXT_BYTES} bytes")
+    if connection is not None and (not connection.isascii() or len(connection) > 64):
+        raise ValueError("a connection is NODE-NUMBER")
+    if not 0 <= seconds <= MAX_KEPT_OUT_SECONDS:
+        raise ValueError(f"seconds are a number from 0 to {MAX_KEPT_OUT_SECONDS:.0f}")
+    if kind is Kind.RELOAD and (document is None or user is not None or connection is not None):
+        raise ValueError("a reload is of one document")
+    if kind is Kind.KICK and document is None and user is None and connection is None:
+        raise ValueError("say who is to be kicked: a user, a connection, or everybody on a document")
+    if seconds and (kind is not Kind.KICK or user is None or connection is not None):
+        raise ValueError("only a user can be kept out for some seconds")
+
+
+class _Place(NamedTuple):
+    """Where a user is kept out: on one document, or, with None, on all of them."""
+
+    user: str
+    document: str | None
+
+
+class Control:
+    """The instructions that this node follows.
+
+    Args:
+        hub: see ``Keeper``.
+
+    Attributes:
+        on_check: called before access is asked about again: nothing that was answered before counts any more.
+        followed: how many instructions this node has acted on, by their kind.
+    """
+
+    def __init__(self, hub: Keeper) -> None:
+        self._hub = hub
+        self.on_check: Callable[[], None] = _nothing
+        self.followed: dict[str, int] = {kind.value: 0 for kind in Kind}
+        self._kept_out: dict[_Place, float] = {}  # until when, in the loop's seconds
+        self._seen: dict[int, float] = {}  # instructions that were followed, and when they were
+        self._floor = 0  # all up to this number were followed, or are of no use
+        self._generation = 0
+        self._looking = asyncio.Lock()
+        self._asked = False
+        self._behind = True
+
+    @property
+    def behind(self) -> bool:
+        """Whether the last look has failed, or there was none."""
+        return self._behind
+
+    # Users who are kept out
+
+    def check(self, user: str | None, document: str) -> None:
+        """Refuse a user whom an operator keeps out of a document; raises ``KeptOut``."""
+        if not self._kept_out or user is None:
+            return
+        now = self._hub.now()
+        for place in (_Place(user, None), _Place(user, document)):
+            left = self._kept_out.get(place, 0.0) - now
+            if left > 0:
+                raise KeptOut(f"kept out by an operator for {left:.0f} s more")
+            self._kept_out.pop(place, None)
+
+    # Giving an instruction
+
+    async def give(self, instruction: Instruction, by: str) -> Reports:
+        """Tell all nodes, this one too, and wait for what they report; ``by`` says who has told it, for the log.
+
+        Raises:
+            ValueError, InvalidDocumentName: as ``check_instruction``.
+            StoreRefused: too many were given.
+            StoreUnavailable: it cannot be given now, or what became of it cannot be read.
+        """
+        check_instruction(instruction)
+        store = self._hub.store
+        number = await store.instruct(instruction)
+        _audit.info("control: %s (%s)", describe(instruction), by)
+        self.told()
+        return await until_reported(store, number, self._hub.tell_nodes)
+
+    # Following
+
+    def told(self) -> None:
+        """Look now: there is something new."""
+        if not self._asked:
+            self._asked = True
+            self._hub.tasks.spawn(self._look_when_told(), "following an instruction")
+
+    async def _look_when_told(self) -> None:
+        try:
+            await self.look()
+        except StoreUnavailable as error:
+            _limited.warning("look", "an instruction cannot be read now, and will be: %s", error)
+
+    async def look(self) -> int:
+        """Follow what was told since the last look; return how many instructions that were.
+
+        Raises:
+            StoreUnavailable: the store cannot be read now.
+        """
+        self._behind = True
+        async with self._looking:
+            self._asked = False
+            if self._hub.generation != self._generation:
+                self._generation, self._floor, self._seen = self._hub.generation, 0, {}  # numbers are given once more
+            after, new = self._floor, 0
+            while True:
+                found = await self._hub.store.instructions(after)
+                for stored in found:
+                    after = stored.number
+                    if after not in self._seen:
+                        self._seen[after] = self._hub.now()
+                        new += 1
+                        await self._follow(stored)
+                if len(found) < PAGE:
+                    break
+            self._forget()
+            self._behind = False
+            return new
+
+    def _forget(self) -> None:
+        now = self._hub.now()
+        old = [number for number, at in self._seen.items() if now - at > _OVERLAP]
+        if old:
+            self._floor = max(self._floor, *old)
+            self._seen = {number: at for number, at in self._seen.items() if number > self._floor}
+        self._kept_out = {place: until for place, until in self._kept_out.items() if until > now}
+
+    async def _follow(self, stored: StoredInstruction) -> None:
+        instruction = stored.instruction
+        if instruction is None:
+            _limited.warning("unknown", "an instruction of a later release is left alone; those who gave it see that")
+            return
+        self.followed[instruction.kind.value] += 1
+        try:
+            if instruction.kind is Kind.CHECK:
+                self.on_check()
+                chosen = list(self._members(instruction))
+                if chosen:
+                    await self._report(stored, NodeReport(self._hub.membership.name, done=False))
+                    self._hub.tasks.spawn(self._check(stored, instruction, chosen), "checking access again")
+                    return
+                report = NodeReport(self._hub.membership.name)
+            elif instruction.kind is Kind.KICK:
+                report = await self._kick(stored, instruction)
+            else:
+                report = await self._reload(instruction)
+        except Exception as error:  # one that fails must not keep the others from being followed
+            _log.error("an instruction was not followed: %s", describe(instruction), exc_info=error)
+            report = NodeReport(self._hub.membership.name, undecided=1)
+        await self._report(stored, report)
+
+    async def _report(self, stored: StoredInstruction, report: NodeReport) -> None:
+        if stored.instruction is not None and (report.ended or report.changed or report.undecided):
+            _audit.info(
+                "control: %s: %d sessions ended here, %d with another access, %d not decided",
+                describe(stored.instruction), report.ended, report.changed, report.undecided,
+            )  # fmt: skip
+        if stored.age > _REPORTED:
+            return
+        try:
+            await self._hub.store.report([stored.number], report)
+        except StoreUnavailable as error:
+            _limited.warning("report", "an instruction was followed, and that cannot be reported: %s", error)
+
+    def _members(self, instruction: Instruction) -> Iterator[tuple[LiveRoom, Member]]:
+        """Give the sessions that an instruction is about."""
+        rooms, document = self._hub.rooms, instruction.document
+        chosen = list(rooms.values()) if document is None else [rooms[document]] if document in rooms else []
+        node = self._hub.membership.name
+        for live in chosen:
+            for member in list(live.members):
+                if instruction.user is not None and member.author != instruction.user:
+                    continue
+                connection = instruction.connection
+                if connection is None or connection == f"{node}-{member.client.number}":
+                    yield live, member
+
+    async def _kick(self, stored: StoredInstruction, instruction: Instruction) -> NodeReport:
+        if instruction.user is not None and instruction.connection is None:
+            place = _Place(instruction.user, instruction.document)
+            self._kept_out.pop(place, None)  # the last one counts
+            left = instruction.seconds - stored.age
+            if left > 0:
+                self._kept_out[place] = self._hub.now() + left
+        ended = 0
+        began = self._hub.now()
+        for live, member in self._members(instruction):
+            if member.state is not State.CLOSED:
+                live.end(member, Kicked("ended by an operator"))
+                ended += 1
+            if self._hub.now() - began > _SLICE:
+                await asyncio.sleep(0)
+                began = self._hub.now()
+        return NodeReport(self._hub.membership.name, ended)
+
+    async def _reload(self, instruction: Instruction) -> NodeReport:
+        assert instruction.document is not None
+        node = self._hub.membership.name
+        try:
+            return NodeReport(node, await self._hub.reload(instruction.document))
+        except StoreUnavailable as error:
+            _log.warning("%s is not reloaded: %s", shown_name(instruction.document), error)
+            return NodeReport(node, undecided=1)
+
+    async def _check(
+        self, stored: StoredInstruction, instruction: Instruction, chosen: list[tuple[LiveRoom, Member]]
+    ) -> None:
+        """Ask again what each of these sessions may do, some at a time."""
+        counts = dict.fromkeys(Checked, 0)
+        left = iter(chosen)
+
+        async def work() -> None:
+            for _, member in left:
+                try:
+                    counts[await member.client.check_access(member)] += 1
+                except Exception as error:
+                    counts[Checked.UNDECIDED] += 1
+                    if not is_refusal(error):
+                        _limited.error("check", "access was not checked again", exc_info=error)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*[work() for _ in range(min(_QUESTIONS, len(chosen)))])
+        node = self._hub.membership.name
+        report = NodeReport(node, counts[Checked.ENDED], counts[Checked.CHANGED], counts[Checked.UNDECIDED])
+        await self._report(stored, report)
+
+
+async def until_reported(store: Store, number: int, tell: Callable[[], None]) -> Reports:
+    """Wait until every node that is known has done what an instruction says, for ``ANSWER_SECONDS`` at most.
+
+    Where it is not known which nodes there are, the first that has done it is waited for. ``tell`` lets the nodes look;
+    it is called before, and then again and again, for a message may be lost.
+
+    Raises:
+        StoreUnavailable: the store cannot be read now.
+    """
+    loop = asyncio.get_running_loop()
+    until, pause, telling = loop.time() + ANSWER_SECONDS, _FIRST_PAUSE, 0.0
+    while True:
+        if loop.time() >= telling:
+            tell()
+            telling = loop.time() + _TELL_AGAIN
+        await asyncio.sleep(pause)
+        reports = await store.reports(number)
+        if reports.complete or loop.time() > until:
+            return reports
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def describe(instruction: Instruction) -> str:
+    """Say what an instruction is, for a log."""
+    words = [{Kind.KICK: "kick", Kind.CHECK: "check access again", Kind.RELOAD: "reload"}[instruction.kind]]
+    for what, text in (("user", instruction.user), ("document", instruction.document)):
+        if text is not None:
+            words.append(f"{what} {shown_name(text)}")
+    if instruction.connection is not None:
+        words.append(f"connection {instruction.connection}")
+    if instruction.seconds:
+        words.append(f"kept out for {instruction.seconds:g} s")
+    return ", ".join(words)
+
+
+def _nothing() -> None:
+    """Do nothing."""

@@ -1,0 +1,315 @@
+"""Looking whether what is stored of a document is whole, and putting in order what is not.
+
+Strategy: ``verify`` reads every row and every snapshot. Where there is a checksum it is compared; where there is none
+the bytes are read as an update. Then the document is put together as a server does. Only what has passed all of this is
+given checksums (``fill``), because a checksum for bytes that nobody has read would certify damage.
+
+``plan_repair`` says what would be done and ``carry_out`` does it. Numbers stay without gaps: an empty update takes the
+place of a damaged row. Nothing is thrown away: the damaged bytes are written to files before anything changes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from collab.engine.document import at_once
+from collab.errors import CollabError, StoreDamaged
+from collab.hub.loading import find_unreadable, is_damaged_pending, is_unreadable, read_document
+from collab.protocol.sync import EMPTY_STATE_VECTOR, EMPTY_UPDATE
+from collab.storage.checksums import (
+    is_damaged,
+    is_damaged_snapshot,
+    row_checksum,
+    seal_row,
+    seal_snapshot,
+    snapshot_checksum,
+)
+from collab.storage.maintenance import Maintenance
+from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
+from collab.update.hazards import find_hazard
+from collab.update.reader import find_poison
+
+PAGE = 200
+"""Rows read at once."""
+
+_LOOKS = 3
+"""How often a document is looked at when rows seem to be missing: a running server may have pruned in between."""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found of one document.
+
+    Attributes:
+        name, id: the document's.
+        rows, snapshots, nbytes: what is kept and was read.
+        pending: how many updates wait for what the document lacks; they are no part of it.
+        damaged_rows, damaged_snapshots, damaged_pending: numbers of what is not what was written.
+        missing: first and last number of rows that should be there and are not.
+        unverified_rows, unverified_snapshots: how many have no checksum; an older release has written them.
+        filled: how many of them were given one.
+        noted: whether damage is noted, so that nothing of the document is pruned.
+        problem: why the document cannot be put together though nothing of it seems damaged; None if it can.
+        poison: rows and snapshots on which every yjs client stops sending, and why; an older release has taken them.
+    """
+
+    name: str
+    id: int
+    rows: int = 0
+    snapshots: int = 0
+    pending: int = 0
+    nbytes: int = 0
+    damaged_rows: list[int] = field(default_factory=list)
+    damaged_snapshots: list[int] = field(default_factory=list)
+    damaged_pending: list[int] = field(default_factory=list)
+    missing: list[tuple[int, int]] = field(default_factory=list)
+    unverified_rows: int = 0
+    unverified_snapshots: int = 0
+    filled: int = 0
+    noted: bool = False
+    problem: str | None = None
+    poison: list[str] = field(default_factory=list)
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is wrong."""
+        damaged = self.damaged_rows or self.damaged_snapshots or self.damaged_pending
+        return not (damaged or self.missing or self.problem)
+
+    def facts(self) -> dict[str, Any]:
+        """Give all of it for JSON."""
+        return {**asdict(self), "whole": self.whole}
+
+    def troubles(self) -> Iterator[str]:
+        """Say what is wrong, a line each."""
+        for what, numbers in (
+            ("row", self.damaged_rows),
+            ("snapshot", self.damaged_snapshots),
+            ("pending update", self.damaged_pending),
+        ):
+            for number in numbers:
+                yield f"{what} {number} is damaged"
+        for first, last in self.missing:
+            yield f"row {first} is missing" if first == last else f"rows {first} to {last} are missing"
+        if self.problem:
+            yield self.problem
+        for found in self.poison:
+            yield f"{found}: clients of this document stop sending without a word; take what it holds into a new one"
+
+
+async def verify(store: Maintenance, document: StoredDocument, *, fill: bool = False, note: bool = False) -> Report:
+    """Read all that is kept of a document; note what is damaged.
+
+    With ``fill`` checksums are given to what has none, if nothing at all is wrong; with ``note`` it is kept in mind
+    that this was done. Beside a running server this is safe.
+    """
+    for _ in range(_LOOKS):
+        try:
+            report, rows, snapshots = await _look(store, document)
+        except StoreDamaged as error:
+            return Report(document.name, document.id, problem=f"the database itself is damaged: {error}")
+        if not report.missing:
+            break
+    if not (report.damaged_rows or report.damaged_snapshots or report.missing):
+        try:
+            whole = at_once(read_document(document.name, await store.load(document.name)))
+            hazard = None if report.poison else find_hazard(whole.encode_state_as_update())
+            if hazard is not None:
+                report.poison.append(f"the whole is poison for yjs ({hazard})")
+        except CollabError as error:
+            report.problem = str(error) or error.public
+    if report.damaged_rows or report.damaged_snapshots:
+        await store.note_damage(document.id, rows=report.damaged_rows, snapshots=report.damaged_snapshots)
+    report.noted = await store.damage_noted(document.id)
+    if fill and report.whole:
+        await store.fill(document.id, rows, snapshots, note=note)
+        report.filled = len(rows) + len(snapshots)
+    return report
+
+
+async def _look(
+    store: Maintenance, document: StoredDocument
+) -> tuple[Report, list[tuple[int, int]], list[tuple[int, int]]]:
+    """Read everything once; give the checksums of what has none too."""
+    report = Report(document.name, document.id)
+    new_rows: list[tuple[int, int]] = []
+    new_snapshots: list[tuple[int, int]] = []
+    whole: list[int] = []
+    for seq in await store.snapshot_numbers(document.id):
+        snapshot = await store.kept_snapshot(document.id, seq)
+        if snapshot is None:
+            continue
+        report.snapshots += 1
+        report.nbytes += len(snapshot.data)
+        if _bad_snapshot(snapshot):
+            report.damaged_snapshots.append(seq)
+            continue
+        whole.append(seq)
+        if poison := find_poison(snapshot.data):
+            report.poison.append(f"snapshot {seq} is poison for yjs ({poison})")
+        if snapshot.checksum is None:
+            new_snapshots.append((seq, snapshot_checksum(snapshot)))
+    expected: int | None = None
+    position = 0
+    while position < document.head_seq:
+        page = await store.kept_rows(document.id, position, PAGE)
+        page = [row for row in page if row.seq <= document.head_seq]
+        if not page:
+            break
+        for row in page:
+            if (
+                expected is None
+                and row.seq > 1
+                and not any(seq >= row.seq - 1 for seq in whole + report.damaged_snapshots)
+            ):
+                report.missing.append((1, row.seq - 1))
+            elif expected is not None and row.seq > expected:
+                report.missing.append((expected, row.seq - 1))
+            expected = row.seq + 1
+            report.rows += 1
+            report.nbytes += len(row.data)
+            if _bad_row(row):
+                report.damaged_rows.append(row.seq)
+                continue
+            if poison := find_poison(row.data):
+                report.poison.append(f"row {row.seq} is poison for yjs ({poison})")
+            if row.checksum is None:
+                new_rows.append((row.seq, row_checksum(row.data, row.author)))
+        position = page[-1].seq
+    reached = max([expected - 1 if expected is not None else 0, *whole, *report.damaged_snapshots])
+    if reached < document.head_seq:
+        report.missing.append((reached + 1, document.head_seq))
+    for update in await store.load_pending(document.id):
+        report.pending += 1
+        report.nbytes += len(update.data)
+        if _bad_pending(update):
+            report.damaged_pending.append(update.number)
+        elif poison := find_poison(update.data):
+            report.poison.append(f"pending update {update.number} is poison for yjs ({poison})")
+    report.unverified_rows, report.unverified_snapshots = len(new_rows), len(new_snapshots)
+    return report, new_rows, new_snapshots
+
+
+def _bad_row(row: LogRow) -> bool:
+    if row.checksum is None:
+        return bool(at_once(find_unreadable([row])))
+    return is_damaged(row)
+
+
+def _bad_snapshot(snapshot: Snapshot) -> bool:
+    return at_once(is_unreadable(snapshot.data)) if snapshot.checksum is None else is_damaged_snapshot(snapshot)
+
+
+def _bad_pending(update: PendingUpdate) -> bool:
+    return is_damaged_pending(update) or at_once(is_unreadable(update.data))
+
+
+# Repair
+
+
+class Step(NamedTuple):
+    """One thing to be done: what is damaged, what takes its place (None: nothing), and what comes of it, in words."""
+
+    was: LogRow | Snapshot | PendingUpdate
+    by: NewRow | Snapshot | None
+    text: str
+
+
+async def plan_repair(store: Maintenance, document: StoredDocument, report: Report) -> list[Step]:
+    """Say what has to be done about what ``report`` has found."""
+    steps: list[Step] = []
+    whole = [seq for seq in await store.snapshot_numbers(document.id) if seq not in report.damaged_snapshots]
+    for seq in report.damaged_rows:
+        found = await store.kept_rows(document.id, seq - 1, 1)
+        if not found or found[0].seq != seq:
+            continue
+        text = f"row {seq}: set its {len(found[0].data)} bytes aside, put an empty update in its place"
+        if any(each >= seq for each in whole):
+            text += "; a later snapshot says what it said, only the history before that lacks it"
+        else:
+            text += "; what it said is missing until a client comes that holds it"
+        steps.append(Step(found[0], seal_row(EMPTY_UPDATE, found[0].at, None), text))
+    first = await store.kept_rows(document.id, 0, 1)
+    oldest = first[0].seq if first else document.head_seq + 1
+    for seq in report.damaged_snapshots:
+        snapshot = await store.kept_snapshot(document.id, seq)
+        if snapshot is None:
+            continue
+        text = f"snapshot {seq}: set its {len(snapshot.data)} bytes aside"
+        before = max((each for each in whole if each < seq), default=0)
+        by = None
+        if any(each > seq for each in whole):
+            text += " and remove it; a later snapshot is whole"
+        elif oldest <= before + 1:
+            text += " and remove it; what comes before it and the rows after that say the same"
+        else:
+            text += ", put an empty one in its place; "
+            text += f"all before row {seq + 1} is missing until a client comes that holds it"
+            by = seal_snapshot(Snapshot(seq, EMPTY_UPDATE, b"", EMPTY_STATE_VECTOR, snapshot.at))
+        steps.append(Step(snapshot, by, text))
+    for update in await store.load_pending(document.id):
+        if update.number in report.damaged_pending:
+            text = f"pending update {update.number}: set its {len(update.data)} bytes aside and remove it"
+            steps.append(Step(update, None, f"{text}; what it said is missing until a client comes that holds it"))
+    return steps
+
+
+async def carry_out(store: Maintenance, document: StoredDocument, steps: list[Step], directory: Path) -> list[Path]:
+    """Keep the damaged bytes in files below ``directory``, then do the steps; give the files.
+
+    Raises ``CollabError`` if a file cannot be written; nothing has changed from that step on.
+    """
+    kept: list[Path] = []
+    for was, by, _ in steps:
+        kept.append(_keep(directory, document, was))
+        if isinstance(was, PendingUpdate):
+            await store.remove_pending(document.id, was)
+        elif isinstance(was, Snapshot):
+            assert by is None or isinstance(by, Snapshot)
+            await store.replace_snapshot(document.id, was, by)
+        else:
+            assert isinstance(by, NewRow)
+            await store.replace_row(document.id, was, by)
+    await store.forget_damage(document.id)
+    return kept
+
+
+def _keep(directory: Path, document: StoredDocument, was: LogRow | Snapshot | PendingUpdate) -> Path:
+    """Write what is damaged to a new file, with all that is known of it; it is on the disk when this returns."""
+    kind = "snapshot" if isinstance(was, Snapshot) else "row" if isinstance(was, LogRow) else "pending"
+    number = was.number if isinstance(was, PendingUpdate) else was.seq
+    about: dict[str, Any] = {"name": document.name, "document_id": document.id, "kind": kind, "seq": number}
+    about |= {"at": was.at, "data": _text(was.data)}
+    if isinstance(was, PendingUpdate):
+        about |= {"author": was.author, "key": _text(was.key)}
+    elif isinstance(was, Snapshot):
+        about |= {"checksum": was.checksum}
+        about |= {"index": _text(was.index), "state_vector": _text(was.state_vector)}
+    else:
+        about |= {"author": was.author, "checksum": was.checksum}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for copy in range(1, 1_000):
+            path = directory / f"{document.id}-{kind}-{number}{'' if copy == 1 else f'-{copy}'}.json"
+            try:
+                file = path.open("x", encoding="utf-8")
+            except FileExistsError:
+                continue
+            with file:
+                json.dump(about, file)
+                file.flush()
+                os.fsync(file.fileno())
+            return path
+    except OSError as error:
+        raise CollabError(f"cannot keep what is damaged in {directory}: {error.strerror or error}") from None
+    raise CollabError(f"{directory} holds too many files for {kind} {number} of document number {document.id}")
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()

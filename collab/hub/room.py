@@ -1,0 +1,909 @@
+"""A room that lives on this node: it performs what the room of the engine asks for.
+
+Strategy: everything here happens on the loop and without waiting, but for reading large updates. One turn gives one
+delta; it is handed to the journal, then encoded and framed once for each kind of member in the same breath. So the
+order of the log is the order in which members saw it. What is durable, who lags and what other nodes say stand in their
+own modules; the hub opens, ends and unloads rooms.
+
+A defect, or memory that has run out, in the middle of any of this may leave something in memory that is neither in the
+log nor on its way there, and it would count as known from then on. So such a room is ended as it is (``failed``): its
+members come back, the document is read from the log, and they bring what the log lacks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Protocol, TypeGuard, assert_never
+from weakref import ref
+
+from collab.cluster.bus import Bus
+from collab.engine.answers import collect, compare, takes_long
+from collab.engine.awareness import LARGE as LARGE_AWARENESS
+from collab.engine.budget import Budget
+from collab.engine.comebacks import DistantClaim
+from collab.engine.document import Document, at_once
+from collab.engine.kept import KeptUpdate
+from collab.engine.room import (
+    Answer,
+    Claim,
+    Effect,
+    Probe,
+    Refused,
+    Relay,
+    Returned,
+    Room,
+    Send,
+    TurnEnd,
+    Unkept,
+    Unseen,
+)
+from collab.errors import CollabError, InternalError, UpdateError, is_refusal
+from collab.hub.answers import Answered, Answers
+from collab.hub.catch_up import CatchUp
+from collab.hub.counts import HubCounts
+from collab.hub.delivery import Delivery, Shared
+from collab.hub.frames import Asked, Frames
+from collab.hub.line import LARGE
+from collab.hub.loading import is_damaged_pending
+from collab.hub.long_frames import LONG, Frame, LongFrame
+from collab.hub.member import Encoder, Member
+from collab.hub.members import Members
+from collab.hub.persistence import Persistence
+from collab.hub.rounds import Rounds
+from collab.hub.slices import Usage, in_slices
+from collab.hub.tasks import Tasks
+from collab.protocol import messages
+from collab.protocol.awareness import AwarenessUpdate
+from collab.protocol.messages import Message
+from collab.protocol.session import Event, Owner, Session, State
+from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
+from collab.storage.journal import Journal
+from collab.storage.records import Appended, LoadedDocument, LogRow, NewRow, PendingUpdate, Snapshot
+from collab.storage.store import Store
+from collab.telemetry import RateLimited, get_logger, shown_name
+from collab.update import decode_state_vector
+from collab.update.parts import Parts
+
+_log = get_logger("room")
+_limited = RateLimited(_log)
+
+# Seconds of pause for each byte of a kept update that was read again and still waits: so much as a tenth of a core for
+# whoever sends what it waits for bit by bit.
+_PAUSE_FOR_BYTE = 1e-6
+
+# Seconds between what other nodes are told of the claims of one member: as long as they wait for a sign of life.
+_CLAIM_SECONDS = 1.0
+
+# Bytes of an update above which it is read in slices. It is work that costs time, not bytes: 28 KB of text are taken in
+# 0.03 ms, in one slice; 2 KB can be 500 deletes or 250 clients, which take 1 to 3 ms, and 32 KB were 20 to 60 ms.
+SLICED = 2 * 1024
+
+LongMessage = SyncUpdate | SyncStep2 | AwarenessUpdate | SyncStep1
+"""A message that may be so large that it is taken in slices."""
+
+
+class Keeper(Protocol):
+    """What a live room needs of the hub that keeps it."""
+
+    journal: Journal
+    bus: Bus
+    clock: Callable[[], float]
+    counts: HubCounts
+    slow_seconds: float
+    frames_budget: Budget
+    pieces_budget: Budget
+    min_rate: float
+    store: Store
+    tasks: Tasks
+
+    def now(self) -> float:
+        """Return the loop's time in seconds."""
+        ...
+
+    def keeps_deleted(self, name: str) -> bool:
+        """Tell whether the settings say that a document keeps its deleted content."""
+        ...
+
+    def touch(self, live: LiveRoom) -> None:
+        """End the room's turn soon."""
+        ...
+
+    def idle(self, live: LiveRoom) -> None:
+        """Note that the room has no members."""
+        ...
+
+    async def measure(self, live: LiveRoom, update: bytes) -> int:
+        """Tell how large a document would be with an update, compacted."""
+        ...
+
+    def evict(self, live: LiveRoom, error: CollabError) -> None:
+        """End the room and forget it."""
+        ...
+
+    def failed(self, live: LiveRoom, error: BaseException) -> None:
+        """End the room and forget it, for a defect has left it in an unknown state."""
+        ...
+
+    def committed(self, live: LiveRoom, outcome: Appended, rows: tuple[NewRow, ...]) -> None:
+        """Go on after rows were committed, or what is kept beside them."""
+        ...
+
+    def consider_compaction(self, live: LiveRoom) -> None:
+        """Make a snapshot if it is time for one."""
+        ...
+
+    def overtaken(self, live: LiveRoom) -> None:
+        """Read the rows that another node has written."""
+        ...
+
+    def went_back(self, live: LiveRoom) -> None:
+        """Compare the rooms with a database that lacks rows of this one."""
+        ...
+
+    def watch_lagging(self, live: LiveRoom) -> None:
+        """Call ``catch_up_lagging`` now and then while a member lags."""
+        ...
+
+    def ask_there(self, live: LiveRoom, clients: bytes) -> None:
+        """Let other nodes ask clients of theirs to announce themselves."""
+        ...
+
+    def publish_claim(self, live: LiveRoom, claim: DistantClaim) -> None:
+        """Tell other nodes what a session of this one claims."""
+        ...
+
+    def publish_awareness(self, live: LiveRoom, update: bytes) -> None:
+        """Tell other nodes what has changed in the awareness states of this node's sessions."""
+        ...
+
+    def publish_stateless(self, live: LiveRoom, message: messages.Stateless) -> None:
+        """Pass a stateless message on to other nodes."""
+        ...
+
+
+class LiveRoom:
+    """One document live on this node.
+
+    Attributes:
+        name: the document's name.
+        room: the document, the awareness states and the sessions.
+        members: the sessions with the ways to their clients.
+        persistence: what of it is durable.
+        catch_up: the members that lag.
+        dirty: its turn is about to end.
+        flushed_at: when its last turn ended, in the loop's seconds.
+        ended: why the room is over; None while it lives.
+        idle_since: when its last member left, in the loop's seconds.
+        compacting, compact_after: whether a snapshot is being made, and before which time none is tried.
+        compact_pause: seconds for which none was tried after the last failure; 0 after a success.
+        taking_kept: updates that were kept are being read again.
+        shared, pieces_budget: what was made for members that are sent it in pieces; what all rooms have of that.
+        frames: finished answers that several members may ask for.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_answers",
+        "_from_log",
+        "_held",
+        "_hub",
+        "_receiving",
+        "_rounds",
+        "_rounds_for_others",
+        "_trying",
+        "catch_up",
+        "compact_after",
+        "compact_pause",
+        "compacting",
+        "dirty",
+        "ended",
+        "flushed_at",
+        "frames",
+        "idle_since",
+        "members",
+        "name",
+        "persistence",
+        "pieces_budget",
+        "room",
+        "shared",
+        "taking_kept",
+    )
+
+    def __init__(self, hub: Keeper, name: str, room: Room, loaded: LoadedDocument | None = None) -> None:
+        self._hub = hub
+        self.name = name
+        self.room = room
+        self.members = Members(partial(_slow, ref(self)), partial(_broken, ref(self)), hub.counts)
+        self.persistence = Persistence(
+            name, loaded, self.members, self, hub.journal, hub.clock, keeps_deleted=hub.keeps_deleted(name)
+        )
+        self.catch_up = CatchUp(
+            room, self.members, self.persistence, hub.now, hub.slow_seconds, hub.min_rate, partial(_deliver, ref(self))
+        )
+        self.ended: CollabError | None = None
+        self.flushed_at = 0.0
+        self.dirty = False
+        self.compacting = False
+        self.compact_after = 0.0
+        self.compact_pause = 0.0
+        self.idle_since = 0.0
+        self.shared = Shared(hub.tasks)
+        self.pieces_budget = hub.pieces_budget
+        self.taking_kept = False
+        self._receiving = 0
+        self._from_log = room.document.version  # changes that no client of this room has made
+        self._trying: asyncio.Lock | None = None
+        self.frames = Frames(hub.frames_budget)
+        self._held: list[Member] | None = None
+        self._answers: Answers | None = None
+        self._rounds = Rounds(hub.tasks, hub.now)
+        self._rounds_for_others = Rounds(hub.tasks, hub.now, for_others=True)
+
+    # Members
+
+    @property
+    def exists(self) -> bool:
+        """Whether the document is stored, or will be with what it holds."""
+        return self.persistence.document_id is not None or self.room.document.version > 0
+
+    @property
+    def occupied(self) -> bool:
+        """Whether anybody is here."""
+        return bool(self.room.sessions)
+
+    @property
+    def updates(self) -> int:
+        """How many updates of clients have held something new."""
+        return self.room.document.version - self._from_log
+
+    def join(self, member: Member) -> None:
+        """Add a member and begin to sync with it; one that cannot be added is not here."""
+        self.members.add(member)
+        try:
+            self.perform(self.room.join(member))
+        except BaseException:
+            self.leave(member)
+            raise
+
+    def leave(self, member: Member) -> None:
+        """Remove a member whose connection has ended; a second call does nothing."""
+        if member.state is State.CLOSED:
+            return
+        self.members.remove(member)
+        self.catch_up.forget(member)
+        self._stop_delivery(member)
+        try:
+            if effects := self.room.leave(member):
+                self.perform(effects)
+        except Exception as error:
+            self.failed(error)  # the others would see its awareness states for ever
+        self._touch_if_pending()
+        if not self.room.sessions and self.ended is None:
+            self.idle_since = self._hub.now()
+            self._hub.idle(self)
+
+    def receive(self, member: Member, message: Message) -> None:
+        """Take one message of a member; see ``Room.receive`` for what it raises."""
+        room = self.room
+        try:
+            effects = room.receive(member, message, backlog_full=self._hub.journal.full)
+            if effects:
+                self.perform(effects)
+            if room.pending and not self.dirty:
+                self._hub.touch(self)
+        except BaseException as error:
+            self._recover(error)
+            raise
+
+    def is_long(self, message: Message, member: Member) -> TypeGuard[LongMessage]:
+        """Tell whether a message is better given to ``receive_in_slices``."""
+        if isinstance(message, (SyncUpdate, SyncStep2)):
+            return len(message[0]) > SLICED
+        if isinstance(message, SyncStep1):
+            document = self.room.document
+            if not takes_long(document, message.state_vector):
+                return False
+            return self.frames.get(Asked(member.encoder, message.state_vector, True), document.version) is None
+        return isinstance(message, AwarenessUpdate) and len(message.payload) > LARGE_AWARENESS
+
+    async def settle(self) -> None:
+        """Make ready that a member can be told the document's state vector, where many clients have edited."""
+        document = self.room.document
+        if not document.is_settled:
+            await in_slices(document.settle_state_vector())
+
+    async def receive_in_slices(
+        self, member: Member, message: LongMessage, usage: Usage | None = None, *, size: int | None = None
+    ) -> None:
+        """Take a large message, letting the loop go on between the slices; else as ``receive``.
+
+        ``usage`` is what the messages of its client have cost; see ``Room.receive_in_slices`` for ``size``.
+        """
+        if isinstance(message, SyncStep1):
+            await self._answer_in_slices(member, message, usage)
+            return
+        if isinstance(message, AwarenessUpdate):
+            work = self.room.receive_awareness_in_slices(member, message)
+        else:
+            work = self.room.receive_in_slices(member, message, backlog_full=self._hub.journal.full, size=size)
+        try:
+            self.perform(await in_slices(work, usage))
+        except BaseException as error:
+            # A task that is cancelled between two slices leaves nothing behind: what is taken joins at the end.
+            if not isinstance(error, asyncio.CancelledError):
+                self._recover(error)
+            raise
+        finally:
+            self._touch_if_pending()
+        await self.settle()
+
+    async def size_with(self, update: bytes) -> int | None:
+        """Tell how large the document would be with an update that was refused for its size; None if that is too large.
+
+        What is overwritten and deleted, by it too, does not count, for no snapshot holds it. One update at a time is
+        tried on each document.
+
+        Raises:
+            UpdateError: it is malformed.
+            DocumentBusy: it cannot be said now.
+        """
+        if self._trying is None:
+            self._trying = asyncio.Lock()
+        async with self._trying:
+            size = await self._hub.measure(self, update)
+        return size if size <= self.room.max_document_bytes else None
+
+    def refuse_unread(self, member: Member, *, answer: bool) -> None:
+        """Refuse an edit of a member that may only read, which was too large to be read; ``answer``: a SyncStep2."""
+        self.perform(self.room.refuse_unread(member, answer=answer))
+        self._touch_if_pending()
+
+    def _recover(self, error: BaseException) -> None:
+        """Go on after a defect in taking a message: it harms its sender alone, unless it has left a part of it here."""
+        if is_refusal(error) or self.ended is not None:
+            return
+        if self.room.recover():
+            self.dirty = False  # planning its turn may be what has failed; two turns do no harm
+            self._hub.touch(self)
+        else:
+            self.failed(error)
+
+    def _touch_if_pending(self) -> None:
+        if self.room.pending and not self.dirty and self.ended is None:
+            self._hub.touch(self)
+
+    def ask_again(self, member: Member) -> None:
+        """Ask a member for what the document lacks: it may write from now on, and has edited before."""
+        self.perform(self.room.ask_again(member))
+
+    # Performing what the room asks for
+
+    def perform(self, effects: Iterable[Effect]) -> None:
+        """Do what the room asks for."""
+        for effect in effects:
+            member = effect.session
+            assert isinstance(member, Member)
+            match effect:
+                case Send(_, message):
+                    # One that lags gets all awareness states with its catch-up; of SyncStep1 only one
+                    # is ever open. So nothing that a client asks for can make its outbox grow.
+                    if member.takes or type(message) is SyncStep1:
+                        self.members.send(member, message)
+                case Answer(_, state_vector, question):
+                    self._answer(member, state_vector, question)
+                case Relay(_, message):
+                    self.members.relay(message, member)
+                    self._hub.publish_stateless(self, message)
+                case Probe():
+                    member.client.probe()
+                case Claim(_, client, clock, first):
+                    self._claim(member, DistantClaim(client, clock, first, member.author, member.address))
+                case Returned():
+                    self._rounds.ask_soon(self)
+                case Unseen(_, error):
+                    member.client.note_unseen(member, error)
+                case Refused(_, what):
+                    member.client.note_refused(member, what)
+                case Unkept(_, nbytes):
+                    _limited.warning(
+                        "unkept",
+                        "%d bytes of an update of %s wait for what it lacks, and there is no room to keep them",
+                        nbytes,
+                        shown_name(self.name),
+                    )
+                case _:
+                    assert_never(effect)
+
+    async def _answer_in_slices(self, member: Member, message: SyncStep1, usage: Usage | None) -> None:
+        """Answer a SyncStep1 for which there is much to be compared, letting the loop go on between the slices."""
+        await self.settle()
+        self.room.check_question(member, message)
+        vector, fits, delivery = message.state_vector, False, member.delivery
+        frame: Frame = b""
+        if delivery is not None:
+            fits = await in_slices(delivery.asked(vector), usage)
+        if delivery is None or member.delivery is None:
+            vector, frame = await self.make_frame(member.encoder, vector, asks=True, usage=usage)
+        if member.state is not State.CLOSED:
+            fits = fits and member.delivery is delivery
+            for effect in self.room.receive(member, SyncStep1(vector)):
+                assert isinstance(effect, Answer)
+                self._answer(member, vector, effect.question, frame, fits=fits)
+
+    async def make_frame(
+        self, encoder: Encoder, state_vector: bytes, *, asks: bool, usage: Usage | None = None
+    ) -> Answered:
+        """Make the frame with all that ``state_vector`` lacks, letting the loop go on between the slices.
+
+        What is taken meanwhile may be in it, or not.
+
+        Raises:
+            DecodeError: the state vector is malformed.
+        """
+        document = self.room.document
+        kept = self.frames.get(Asked(encoder, state_vector, asks), document.version)
+        if kept is not None:
+            return Answered(state_vector, kept)
+        if self._answers is None:
+            self._answers = Answers()
+
+        async def make() -> Answered:
+            version = document.version
+            compared = await in_slices(compare(document, state_vector), usage)
+            frame = _framed(encoder, await in_slices(collect(document, compared), usage), asks=asks)
+            asked = Asked(encoder, compared.vector, asks)
+            if version == document.version and self.frames.get(asked, version) is None:
+                self.frames.keep(asked, frame)
+            return Answered(compared.vector, frame)
+
+        return await self._answers.get(Asked(encoder, state_vector, asks), make)
+
+    def _answer(
+        self,
+        member: Member,
+        state_vector: bytes,
+        question: SyncStep1 | None,
+        ready: Frame = b"",
+        *,
+        fits: bool | None = None,
+    ) -> None:
+        """Answer a SyncStep1; members that ask the same in one state of the document share the frame.
+
+        ``ready`` is the frame, where it was made already; the state vector was found to be well-formed then. ``fits``
+        is what the delivery has said that is under way.
+        """
+        answer: Frame = b""
+        if member.state is State.LAGGING:
+            if not ready:
+                decode_state_vector(state_vector)  # a malformed one is refused now
+            member.since, member.since_seq, member.asks = state_vector, None, True
+        elif member.delivery is None:
+            answer = ready or self.frame_since(member.encoder, state_vector, asks=True)
+        elif at_once(member.delivery.asked(state_vector)) if fits is None else fits:
+            member.withholds = not member.withheld
+        else:
+            # It has less than it had said: nothing that was planned fits.
+            self._stop_delivery(member)
+            self.deliver(member, state_vector, None, asks=True, whole=True)
+        if question is not None:
+            self.members.send(member, question)
+        if len(answer) > LARGE:
+            self.deliver(member, state_vector, None, asks=True)
+        elif answer:
+            self.members.write(member, answer)
+
+    def frame_since(self, encoder: Encoder, state_vector: bytes, *, asks: bool) -> Frame:
+        """Return the frame with all that ``state_vector`` lacks, a SyncStep2 if it was asked for."""
+        document = self.room.document
+        asked = Asked(encoder, state_vector, asks)
+        frame = self.frames.get(asked, document.version)
+        if frame is None:
+            if document.size > LONG:
+                frame = _framed(encoder, document.collect_state_as_update(state_vector), asks=asks)
+            else:
+                update = document.encode_state_as_update(state_vector)
+                frame = encoder.encode(SyncStep2(update) if asks else SyncUpdate(update))
+            self.frames.keep(asked, frame)
+        return frame
+
+    # Clients that come back
+
+    def note_silent(self, member: Member) -> None:
+        """Go on after nothing was heard of a member for a while, though it was probed."""
+        self.perform(self.room.note_silent(member))
+        self._touch_if_pending()
+
+    def _claim(self, member: Member, claim: DistantClaim) -> None:
+        """Tell the other nodes what a member claims, once a second however often its client moves."""
+        now = self._hub.now()
+        if now >= member.claims_after:
+            member.claims_after = now + _CLAIM_SECONDS
+            self._hub.publish_claim(self, claim)
+
+    # Members that lack more than their line may take at once
+
+    def deliver(self, member: Member, state_vector: bytes, seq: int | None, *, asks: bool, whole: bool = False) -> None:
+        """Bring a member level with what is here, in pieces; see ``Delivery`` for the arguments."""
+        if member.state is not State.RECEIVING:
+            member.on(Event.RECEIVES)
+        if member.since_turn < 0:
+            member.since_turn = self.room.awareness.comebacks.turn
+        delivery = Delivery(
+            self,
+            self._hub.store,
+            member,
+            state_vector,
+            seq,
+            asks=asks,
+            whole=whole,
+            patience=self._hub.slow_seconds,
+        )
+        member.delivery = delivery
+        member.withholds = asks and not member.withheld
+        member.allowance = -1  # while its line is measured nothing passes: on a fast one all comes in the usual order
+        self._receiving += 1
+        delivery.task = self._hub.tasks.spawn(delivery.run(), f"sending {shown_name(self.name)} in pieces")
+
+    def send_piece(self, member: Member, frame: Frame, *, last: bool) -> None:
+        """Send a member the next piece of what it lacks; after the last one it is level, and gets everything."""
+        first, waited = member.allowance < 0, member.outbox.waiting()
+        meanwhile, member.meanwhile = member.meanwhile, None
+        if last:
+            member.on(Event.CAUGHT_UP)
+            member.delivery = member.known = None
+            member.withholds = False
+        else:
+            member.allowance = waited + len(frame) + member.outbox.mark
+        self.members.write(member, frame)
+        for update in (meanwhile or ()) if last else ():
+            self.members.write(member, update)  # also if it lags now, as one that was sent all of this
+        if first or last:
+            # What was kept from it meanwhile; behind a piece also what could not pass it.
+            states = self.room.awareness.everything_since(member.since_turn)
+            if last:
+                member.since_turn = -1
+            if states is not None and member.takes:
+                self.members.send(member, AwarenessUpdate(states))
+            self.persistence.tell_owed(member)
+
+    def delivered(self) -> None:
+        """Note that a delivery has ended."""
+        self._receiving -= 1
+        if not self._receiving:
+            self.shared.clear()
+
+    def _stop_delivery(self, member: Member) -> None:
+        delivery, member.delivery, member.known, member.meanwhile = member.delivery, None, None, None
+        if delivery is not None and delivery.task is not None and delivery.task is not asyncio.current_task():
+            delivery.task.cancel()
+
+    def _broadcast_turn(self, end: TurnEnd, delta: bytes, absent: Session | None, seq: int | None) -> bytes:
+        """Send what a turn brought to every live member.
+
+        ``seq`` is the last row that all of them have been sent, None when that cannot be said.
+        """
+        if end.before is None:
+            return self.members.broadcast(SyncUpdate(delta), absent)
+        for member in list(self.members):
+            if member.state is State.LIVE:
+                self.deliver(member, end.before, seq, asks=False)
+            elif member.meanwhile is not None:
+                member.meanwhile.append(member.encoder.encode(SyncUpdate(delta)))
+        return b""
+
+    # Members that read slowly
+
+    def hold_back(self, member: Member) -> None:
+        """Send a member no live frames until it has drained."""
+        if self._held is not None:
+            self._held.append(member)
+            return
+        self._hub.counts.held_back += 1
+        self.catch_up.lag(member)
+        self._hub.watch_lagging(self)
+
+    def _hold_until_sent(self) -> list[Member]:
+        """Hold nobody back until a turn has been sent: the document counts it as sent already.
+
+        What is written before it, such as an echo, may be a frame too much for a member, which would miss the turn.
+        """
+        self._held = []
+        return self._held
+
+    def _hold_back_all(self, held: list[Member]) -> None:
+        """Hold back those whose outbox has passed its mark while a turn was sent."""
+        self._held = None
+        for member in held:
+            if member.state is State.LIVE:
+                self.hold_back(member)
+
+    def catch_up_lagging(self, now: float) -> None:
+        """Bring members level whose outbox has drained; end those that take nothing for too long."""
+        try:
+            for member, error in list(self.catch_up.sweep(now)):
+                self.end(member, error)
+        except Exception as error:
+            self.failed(error)
+
+    # Turns
+
+    def end_turn(self, now: float) -> None:
+        """End the room's turn: give what it gathered to the journal and broadcast it. A defect ends the room."""
+        self.dirty = False
+        self.flushed_at = now
+        if self.ended is not None:
+            return
+        try:
+            self._end_turn()
+        except Exception as error:
+            self.failed(error)
+
+    def _end_turn(self) -> None:
+        end = self.room.end_turn()
+        if end.delta is not None:
+            # The journal first: what members have been sent is on its way into the log, whatever happens then.
+            held = self._hold_until_sent()
+            late = self.persistence.echoes_late(end, end.delta)
+            self.persistence.store(end)
+            echo = self._broadcast_turn(end, end.delta, end.author if late else None, self.persistence.seq)
+            if echo:
+                self.persistence.echo_later(end, echo)
+            self._hold_back_all(held)
+        elif end.kept is not None:
+            self.persistence.store(end)
+        elif end.acks:
+            self.persistence.acknowledge(end.acks)
+        if end.awareness is not None:
+            self.members.broadcast(AwarenessUpdate(end.awareness))
+            if end.own_awareness is not None and self._hub.bus.others:
+                self._hub.publish_awareness(self, end.own_awareness)
+        if end.effects:
+            self.perform(end.effects)
+        if self.room.document.waiting and end.delta is not None:
+            self._take_waiting()
+        if self.room.kept is not None:
+            self.take_kept()
+
+    # What the journal says (``persistence.Listener``)
+
+    def committed(self, outcome: Appended, rows: tuple[NewRow, ...]) -> None:
+        """Tell the hub that rows are durable."""
+        self._hub.committed(self, outcome, rows)
+
+    def overtaken(self) -> None:
+        """Have the rows read that another node has written."""
+        self._hub.overtaken(self)
+
+    def went_back(self) -> None:
+        """Have the rooms compared with the database, which lacks rows of this one."""
+        self._hub.went_back(self)
+
+    def refused(self, error: CollabError) -> None:
+        """End the room: the document is gone, or the store will not take what its members were sent."""
+        if self.ended is None:
+            self._hub.evict(self, error)
+
+    def failed(self, error: BaseException) -> None:
+        """End the room: a defect has left it in a state that nobody knows."""
+        if self.ended is None:
+            self._hub.failed(self, error)
+
+    # What other nodes say
+
+    def receive_stored(self, rows: list[LogRow]) -> None:
+        """Take rows of the log, and relay what they hold; those that memory holds already are passed over."""
+        with self._alone():
+            persistence = self.persistence
+            seq = persistence.seq
+            for row in rows:
+                if row.seq > persistence.seq + 1:
+                    break
+                if row.seq > persistence.seq:
+                    new = self._receive_from_log(row.data, row.author)
+                    self._hub.counts.rows_of_others += 1
+                    persistence.note_stored(row.seq, len(row.data) if new else 0)
+            self._relay_stored(seq)
+        self._hub.consider_compaction(self)
+
+    def receive_snapshot(self, snapshot: Snapshot) -> None:
+        """Take a snapshot in the place of rows that the log has no more, and relay what it holds."""
+        with self._alone():
+            seq = self.persistence.seq
+            self._receive_from_log(snapshot.data, None)
+            self.persistence.note_snapshot(snapshot.seq, len(snapshot.data))
+            self._relay_stored(seq)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Take what is in the log already: the turn before ends first, and a defect ends the room."""
+        self.end_turn(self._hub.now())
+        try:
+            yield
+        except BaseException as error:
+            if not is_refusal(error):
+                self.failed(error)
+            raise
+
+    def _relay_stored(self, seq: int | None) -> None:
+        end = self.room.end_turn()
+        if end.delta is not None:
+            held = self._hold_until_sent()
+            self.persistence.echo_now()
+            self._broadcast_turn(end, end.delta, None, seq)
+            self._hold_back_all(held)
+        self.perform(end.effects)
+        if self.room.document.waiting and end.delta is not None:
+            self._take_waiting()
+        if self.room.kept is not None:
+            self.take_kept()
+
+    def _receive_from_log(self, update: bytes, author: str | None) -> bool:
+        """Take what no client has sent; return whether it held anything new."""
+        version = self.room.document.version
+        new = self.room.receive_stored(update, author)
+        self._from_log += self.room.document.version - version
+        return new
+
+    def _take_waiting(self) -> None:
+        """Take rows of the log that have waited, now that something has come."""
+        version = self.room.document.version
+        new = self.room.receive_waiting()
+        self._from_log += self.room.document.version - version
+        if new:
+            self._relay_stored(None)  # these rows have low numbers, and their members lack them all the same
+        if not self.room.document.waiting:
+            _log.warning("the log of %s is whole again", shown_name(self.name))
+
+    # Updates that are kept until what they wait for has come
+
+    def load_kept(self, updates: Iterable[PendingUpdate]) -> None:
+        """Keep what the store keeps beside the log; what is damaged is left out, and stays in the store."""
+        found = list(updates)
+        whole = [update for update in found if not is_damaged_pending(update)]
+        if len(whole) < len(found):
+            _limited.error(
+                "damaged kept",
+                "%d updates that wait for what %s lacks are damaged and left out. Look with: collab documents verify",
+                len(found) - len(whole),
+                shown_name(self.name),
+            )
+        if whole:
+            self.room.load_kept([KeptUpdate.stored(update.key, update.data, update.author) for update in whole])
+            self.take_kept()
+
+    def take_kept(self) -> None:
+        """Take kept updates for which what they waited for has come, if there are any; call it after a turn."""
+        if not self.taking_kept and self.ended is None and self.room.find_kept() is not None:
+            work = self._take_kept()
+            try:
+                self._hub.tasks.spawn(work, f"taking what was kept of {shown_name(self.name)}")
+                self.taking_kept = True
+            except BaseException:
+                work.close()
+                raise
+
+    async def _take_kept(self) -> None:
+        try:
+            while self.ended is None and (kept := self.room.find_kept()) is not None:
+                try:
+                    whole = await in_slices(self.room.receive_kept(kept))
+                except UpdateError as error:
+                    _limited.error("kept", "an update that %s kept is left out: %s", shown_name(self.name), error)
+                    continue
+                self._touch_if_pending()
+                await asyncio.sleep(0 if whole else len(kept.data) * _PAUSE_FOR_BYTE)
+        except Exception as error:
+            self._recover(error)
+            raise
+        finally:
+            self.taking_kept = False
+
+    def receive_log(self, log: Document, loaded: LoadedDocument | None) -> None:
+        """Take what the log holds and memory does not, and number rows by the log as it is now.
+
+        ``log`` is the document that it makes, ``loaded`` what was read of it.
+        """
+        with self._alone():
+            document = self.room.document
+            document.waiting = log.waiting
+            self.load_kept(() if loaded is None else loaded.pending)
+            self._receive_from_log(log.encode_state_as_update(document.encode_state_vector()), None)
+            self.persistence.renumber(loaded)
+            for member in self.members:
+                member.since_seq = None
+                if member.delivery is not None:
+                    member.delivery.renumbered()
+            self._relay_stored(None)
+
+    def receive_awareness_of(self, node: Owner, update: bytes, *, whole: bool = False) -> None:
+        """Take awareness states of another node's sessions, all of them if ``whole``.
+
+        Raises:
+            DecodeError: it is malformed, or a state in it, which was left out.
+        """
+        try:
+            effects, refused = self.room.receive_awareness_of(node, update, whole=whole)
+            self.perform(effects)
+        finally:
+            self._touch_if_pending()
+        if self.room.lacking:
+            self._rounds.ask_soon(self)
+        if refused is not None:
+            raise refused
+
+    def receive_claim(self, claim: DistantClaim) -> None:
+        """Take what a session of another node claims."""
+        self.perform(self.room.receive_claim(claim))
+        self._touch_if_pending()
+
+    def receive_asked(self, clients: bytes) -> None:
+        """Take which clients another node asks to announce themselves; raises ``DecodeError``."""
+        self.room.receive_asked(clients)
+        if self.room.asked:
+            self._rounds_for_others.ask_soon(self)
+
+    def ask_there(self, clients: bytes) -> None:
+        """Let other nodes ask clients of theirs to announce themselves."""
+        self._hub.ask_there(self, clients)
+
+    def leave_awareness_of(self, node: Owner) -> None:
+        """Remove the awareness states of another node's sessions."""
+        self.perform(self.room.leave_awareness(node))
+        self._touch_if_pending()
+
+    # Ends
+
+    def end(self, member: Member, error: CollabError) -> None:
+        """End one session and say why; the others learn of its awareness states in the next turn."""
+        self.leave(member)
+        member.client.end(member, error)
+
+    def end_all(self, error: CollabError) -> None:
+        """End the room: every session is told why, and nothing more is taken.
+
+        A session that cannot be told costs none of the others.
+        """
+        self.ended = error
+        for member in list(self.members):
+            try:
+                self.end(member, error)
+            except Exception as defect:
+                _limited.error("end", "a session of %s did not end well", shown_name(self.name), exc_info=defect)
+        try:
+            # No turn ends any more, and other nodes must not show for ever who was here.
+            _, own = self.room.awareness.flush()
+            if own is not None and self._hub.bus.others:
+                self._hub.publish_awareness(self, own)
+        except Exception as defect:
+            _limited.error("end", "awareness of %s did not end well", shown_name(self.name), exc_info=defect)
+
+
+def _framed(encoder: Encoder, update: Parts, *, asks: bool) -> Frame:
+    """Frame an update, a SyncStep2 if it was asked for; a long one is put together as it leaves."""
+    if update.nbytes <= LONG:
+        whole = update.join()
+        return encoder.encode(SyncStep2(whole) if asks else SyncUpdate(whole))
+    return LongFrame(encoder.encode_head(SyncStep2 if asks else SyncUpdate, update.nbytes), update)
+
+
+def _deliver(live: ref[LiveRoom], member: Member, state_vector: bytes, seq: int | None, asks: bool) -> None:
+    room = live()  # weak as in ``_slow``
+    if room is not None:
+        room.deliver(member, state_vector, seq, asks=asks)
+
+
+def _slow(live: ref[LiveRoom], member: Member) -> None:
+    # Weak, because the room holds its members: without a cycle it leaves memory at once.
+    room = live()
+    if room is not None:
+        room.hold_back(member)
+
+
+def _broken(live: ref[LiveRoom], member: Member, error: Exception) -> None:
+    room = live()
+    if room is not None:
+        _limited.error("write", "writing to a session of %s failed", shown_name(room.name), exc_info=error)
+        room.end(member, InternalError("writing has failed"))

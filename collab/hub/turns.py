@@ -1,0 +1,103 @@
+"""When the turns of rooms end.
+
+Strategy: the first edit after quiet goes at the end of the loop's own turn, so it is never delayed; edits that follow
+within the room's window travel together when it is over. How long that is decides ``engine.window``, which is told
+here how busy the loop is. All rooms share one sweep and one timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from collab.engine.window import Window
+from collab.hub.room import LiveRoom
+
+# Seconds before its end in which a window counts as over: the timers of uvloop count whole milliseconds, and one for
+# less than half of one would fire at once, again and again.
+_TICK = 0.0005
+
+
+class Turns:
+    """The rooms whose turn is about to end.
+
+    Args:
+        window: seconds of the full window.
+        worked: gives the seconds of CPU that the loop's thread has used.
+        monotonic: the loop's own time, which uvloop gives in whole milliseconds, more exactly.
+
+    Attributes:
+        window: how long rooms wait between two turns.
+    """
+
+    def __init__(
+        self,
+        window: float,
+        worked: Callable[[], float] = time.thread_time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.window = Window(window)
+        self._worked = worked
+        self._monotonic = monotonic
+        self._ending = 0.0  # seconds that ending turns has taken
+        self._dirty: list[LiveRoom] = []
+        self._scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def touch(self, live: LiveRoom) -> None:
+        """Let the room's turn end soon: it has something for its members."""
+        if live.dirty:
+            return
+        self._dirty.append(live)
+        live.dirty = True
+        if not self._scheduled:
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._sweep)
+            self._scheduled = True
+
+    def end_all(self, now: float) -> None:
+        """End the turn of every touched room now, whatever its window."""
+        dirty, self._dirty = self._dirty, []
+        for live in dirty:
+            live.end_turn(now)  # which raises nothing: a turn that fails ends its own room alone
+
+    def close(self) -> None:
+        """Plan no more turns."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _sweep(self) -> None:
+        """End the turn of every touched room whose window is over; the rest wait for one timer."""
+        assert self._loop is not None  # set by the touch that has planned this
+        self._scheduled = False
+        now = self._monotonic()
+        dirty, self._dirty = self._dirty, []
+        next_due = float("inf")
+        for live in dirty:
+            try:
+                due = live.flushed_at + self.window.of(len(live.room.sessions))
+                if due <= now + _TICK:
+                    live.end_turn(now)
+                else:
+                    self._dirty.append(live)
+                    next_due = min(next_due, due)
+            except Exception as error:
+                live.failed(error)  # it would stay dirty for ever; the others have their turns
+        ended = self._monotonic()
+        self._ending += ended - now
+        if ended >= self.window.measure_at:
+            self.window.measure(ended, self._worked(), self._ending)
+        if self._dirty and (self._timer is None or self._timer_due > next_due):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_due = next_due
+            self._timer = self._loop.call_later(max(0.0, next_due - ended), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._sweep()
