@@ -1,0 +1,84 @@
+"""What this node says of itself to the others on its database, by its settings.
+
+Strategy: a part of the composition root (:mod:`collab.app`) in a module of its own. Of secrets the others are shown a
+short hash alone, which says whether two are the same and nothing else. What comes of a difference stands in
+:mod:`collab.hub.membership`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from collab.hub.membership import AUTHENTICATION, HISTORY, NOBODY, NodeFacts
+from collab.settings import Settings
+
+_DISTRIBUTION: Final = "collab-server"
+
+# By their own names, with their values as text.
+_PLAIN: Final = (
+    "max_message_bytes",
+    "max_document_bytes",
+    "max_pending_bytes",
+    "max_awareness_bytes",
+    "max_awareness_ids",
+    "max_stateless_bytes",
+    "stateless",
+    "stamp_users",
+)
+
+_KEY: Final = b"collab nodes"
+
+
+def node_facts(settings: Settings, *, authenticated: bool, shared: bool) -> NodeFacts:
+    """Say what a node with these settings is; ``shared``: on a PostgreSQL of theirs, which other nodes may use too."""
+    values = {name: str(getattr(settings, name)) for name in _PLAIN}
+    values[HISTORY] = f"{settings.history_days:g}"
+    values["keep_deleted"] = ",".join(sorted(settings.keep_deleted)) or "nothing"
+    values[AUTHENTICATION] = way = _authentication(settings) if authenticated else NOBODY
+    if way != NOBODY:
+        values["tokens"] = _fingerprint(settings)
+    bus = "process" if not shared else "postgresql" if settings.redis_url is None else "redis"
+    values["bus"] = bus if settings.redis_url is None else f"{bus} {_place(settings.redis_url)}"
+    return NodeFacts(_version(), bus, values)
+
+
+def _authentication(settings: Settings) -> str:
+    if settings.auth_url is not None:
+        return "endpoint"
+    keys = (settings.jwt_secret, settings.jwks_file, settings.jwks_url)
+    return "tokens" if settings.jwt_keys or any(key is not None for key in keys) else "function"
+
+
+def _fingerprint(settings: Settings) -> str:
+    """Give eight characters that are the same where the same tokens are good."""
+    hashed = hashlib.blake2b(key=_KEY, digest_size=4)
+    files = [*sorted(settings.jwt_keys), settings.jwks_file]
+    texts = [settings.jwt_secret, settings.jwks_url, settings.auth_url, settings.jwt_issuer, settings.jwt_audience]
+    given = [None if text is None else text.encode(errors="surrogatepass") for text in texts]
+    for part in [*map(_read, files), *given]:
+        hashed.update(b"-" if part is None else hashlib.sha256(part).digest())
+    return hashed.hexdigest()
+
+
+def _read(path: Path | None) -> bytes | None:
+    with contextlib.suppress(OSError):  # who checks tokens has said what is wrong with it
+        return None if path is None else path.expanduser().read_bytes()
+    return None
+
+
+def _place(url: str) -> str:
+    """Give the part of an address that holds no secret."""
+    parts = urlsplit(url)
+    return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _version() -> str:
+    try:
+        return version(_DISTRIBUTION)
+    except PackageNotFoundError:
+        return "unknown"
