@@ -6,10 +6,15 @@ client sends a new one. The answer is a value; nothing here knows sockets or doc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from collab.protocol.session import Access
+
+# Seconds after the end of a token in which it is answered by "come back with another": the client's application may be
+# fetching one. Then it is refused for good, so that nobody comes back for ever in silence.
+LATELY = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +25,13 @@ class AccessRequest:
         token: what the client has shown; empty if nothing.
         document_name: what it wants to open.
         peer: its network address, for rules and logs.
+        connection: stands for its socket, whose questions share a turn; None for a request without one.
     """
 
     token: str
     document_name: str
     peer: str
+    connection: Hashable = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         """Leave the token out: a request ends up in error messages and tracebacks."""
@@ -62,8 +69,32 @@ class Authenticator(Protocol):
 
         Raises:
             AccessDenied: it may not open the document; its ``public`` text is what the client is told.
+            AccessExpired: its token ran out less than `LATELY` seconds ago.
+            AccessNotYet: its token is not valid yet.
             AccessUnavailable: this cannot be decided now; the client is asked to come back.
         """
+        ...
+
+
+@runtime_checkable
+class TokenChecker(Protocol):
+    """An authenticator that can tell of a token whether it is any good, without a document."""
+
+    async def check_token(self, token: str) -> None:
+        """Check a token before anything else of its bearer is read; this grants nothing.
+
+        Raises:
+            AccessDenied, AccessExpired, AccessNotYet, AccessUnavailable: as for a question about any document.
+        """
+        ...
+
+
+@runtime_checkable
+class Forgetful(Protocol):
+    """An authenticator that keeps answers for some time, and can forget them."""
+
+    def forget(self) -> None:
+        """Forget all answers: what is asked from now on is decided anew, and nothing that is under way counts."""
         ...
 
 
@@ -88,5 +119,5 @@ class OpenAccess:
     """Let everybody read and write everything, whatever the token: for a server on loopback only."""
 
     async def authenticate(self, request: AccessRequest) -> Grant:
-        """Grant write access to nobody in particular."""
-        return Grant(Access.WRITE)
+        """Grant everything to nobody in particular."""
+        return Grant(Access.ADMIN)

@@ -24,7 +24,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from collab.errors import Unauthenticated
+from collab.auth.access import LATELY
+from collab.errors import AccessExpired, AccessNotYet, Unauthenticated
 from collab.protocol.session import Access
 
 MAX_USER_CHARACTERS = 256
@@ -110,25 +111,33 @@ def read_claims(payload: Mapping[str, Any], rules: ClaimRules, now: float) -> Cl
         now: seconds since 1970.
 
     Raises:
-        Unauthenticated: it has expired, is not valid yet, is for or from somebody else, or a claim is
-            missing or malformed; the public text says which.
+        AccessExpired: it has expired less than `LATELY` seconds ago.
+        AccessNotYet: it is not valid yet.
+        Unauthenticated: it has expired, is for or from somebody else, or a claim is missing or malformed; the
+            public text says which.
     """
     expires_at = read_seconds(payload, "exp")
     if expires_at is None:
         raise refuse("the token has no claim exp: it must say when it expires")
     expires_at += rules.leeway
-    if now >= expires_at:
+    if now >= expires_at + LATELY:
         raise refuse("the token has expired")
-    not_before = read_seconds(payload, "nbf")
-    if not_before is not None and now < not_before - rules.leeway:
-        raise refuse("the token is not valid yet (claim nbf)")
+    not_before = (read_seconds(payload, "nbf") or 0.0) - rules.leeway
+    if not_before >= expires_at:
+        raise refuse("the token is never valid (claims nbf and exp)")
     if rules.issuer is not None and payload.get("iss") != rules.issuer:
         raise refuse("the token is from another issuer (claim iss) than this server trusts")
     _check_audience(payload.get("aud"), rules.audience)
     user = _read_text(payload, "sub")
     if not user:
         raise refuse("the token has no claim sub: it must name its user")
-    return Claims(user, _read_text(payload, "name"), read_documents(payload.get("documents")), expires_at)
+    claims = Claims(user, _read_text(payload, "name"), read_documents(payload.get("documents")), expires_at)
+    # Behind all that time does not mend: these two ask their client to come back.
+    if now >= expires_at:
+        raise AccessExpired("the token has expired")
+    if now < not_before:
+        raise AccessNotYet(f"the token is not valid for another {not_before - now:.0f} s (claim nbf)")
+    return claims
 
 
 def read_documents(value: object) -> DocumentAccess:

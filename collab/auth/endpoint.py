@@ -15,11 +15,12 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from collab.auth.keys import is_loopback
 from collab.errors import AccessUnavailable, ConfigurationError
+from collab.net import is_loopback
 
 MAX_CONNECTIONS = 32
-"""Sockets to one address; those who come after wait, within their time-out."""
+"""Sockets to one address, and so questions at a time: whoever asks more lets them wait before (``places``), because
+the time-out begins when a question comes here."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,10 @@ from collections.abc import Callable, Coroutine, Hashable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from collab.errors import AccessUnavailable
+from collab.errors import AccessUnavailable, is_refusal
+from collab.telemetry import get_logger
+
+_log = get_logger("auth")
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Result = TypeVar("_Result")
@@ -24,12 +27,14 @@ class Flights(Generic[_Key, _Result]):
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._tasks: dict[_Key, asyncio.Task[_Result]] = {}
+        self._waiting: dict[asyncio.Task[_Result], int] = {}  # for how many each is under way
         self._closed = False
 
     def launch(self, key: _Key, work: Callable[[], Coroutine[Any, Any, _Result]]) -> asyncio.Task[_Result]:
         """Start ``work`` unless it is under way, and give its task, which is not to be cancelled.
 
-        What it raises reaches those who ``join``; if nobody does, the work itself must have said so.
+        What it raises reaches those who ``join``. If nobody waits, the work itself must have said so, but for a
+        defect of ours, which is logged here with its traceback.
 
         Raises:
             AccessUnavailable: too much is under way, or this is closed.
@@ -52,6 +57,7 @@ class Flights(Generic[_Key, _Result]):
             AccessUnavailable: as ``launch``, and when this is closed meanwhile.
         """
         task = self.launch(key, work)
+        self._waiting[task] = self._waiting.get(task, 0) + 1
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
@@ -59,6 +65,12 @@ class Flights(Generic[_Key, _Result]):
             if task.cancelled() and waiter is not None and not waiter.cancelling():
                 raise AccessUnavailable("access is no longer decided: closing") from None
             raise
+        finally:
+            if self._waiting[task] == 1:
+                del self._waiting[task]
+            else:
+                self._waiting[task] -= 1
+            del task  # it holds what it has raised, whose frames hold this one
 
     def __contains__(self, key: _Key) -> bool:
         """Tell whether work for ``key`` is under way."""
@@ -74,5 +86,8 @@ class Flights(Generic[_Key, _Result]):
 
     def _landed(self, key: _Key, task: asyncio.Task[_Result]) -> None:
         del self._tasks[key]
-        if not task.cancelled():
-            task.exception()  # seen: those who wait raise it, and asyncio need not report it at exit
+        if task.cancelled():
+            return
+        error = task.exception()  # seen: those who wait raise it, and asyncio need not report it at exit
+        if error is not None and task not in self._waiting and not is_refusal(error):
+            _log.error("a question about access failed", exc_info=error)

@@ -19,7 +19,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -191,14 +190,6 @@ def parse_jwks(data: bytes) -> tuple[KeySet, list[str]]:
 def joined(sets: Iterable[KeySet]) -> KeySet:
     """Put several sets into one."""
     return KeySet(tuple(key for keys in sets for key in keys.keys))
-
-
-def is_loopback(host: str) -> bool:
-    """Tell whether a host of a URL is this machine: a loopback address, or the name that is promised to be one."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _read(path: Path) -> bytes:

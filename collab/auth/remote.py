@@ -17,9 +17,12 @@ log says what was wrong.
 
 Grants are kept for a few seconds, so that a client that reconnects or opens its document in four tabs
 asks once. The key is all that was asked, for the application may decide on any of it, and the token is
-in it as a hash only. Refusals are not kept: what the owner of a document allows takes effect at once.
-The same question asked while it is under way waits for its answer; a circuit breaker spares clients the
-time-out while the application is down.
+in it as a hash only. A token that is not good (401) is not asked about again for two seconds; a 403 is not kept: what
+the owner of a document allows takes effect at once. The same question asked while it is under way waits for its
+answer; a circuit breaker spares clients the time-out while the application is down.
+
+A question waits for its place (``places``) before it is asked: the time-out of its answer begins when it is asked, and
+only a question that was asked can fail.
 """
 
 from __future__ import annotations
@@ -30,15 +33,18 @@ import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 from collab.auth.access import AccessRequest, Grant
-from collab.auth.breaker import CircuitBreaker
+from collab.auth.breaker import CircuitBreaker, Try
 from collab.auth.claims import MAX_SECONDS, check_text
-from collab.auth.endpoint import Answer, Endpoint
+from collab.auth.endpoint import MAX_CONNECTIONS, Answer, Endpoint
 from collab.auth.flights import Flights
+from collab.auth.places import Places
 from collab.auth.tokens import MAX_TOKEN
 from collab.errors import AccessUnavailable, Forbidden, Unauthenticated
+from collab.net import key_of_text
 from collab.protocol.session import Access
 from collab.telemetry import RateLimited, get_logger
 
@@ -47,15 +53,18 @@ MAX_ANSWER_BYTES = 16 * 1024
 MAX_REASON = 200
 """Characters of the application's reason that a client is shown."""
 
-MAX_QUESTIONS = 1_000
-"""Questions under way at once; they share ``endpoint.MAX_CONNECTIONS`` sockets."""
+REFUSED_SECONDS = 2.0
+"""For which a 401 is kept, if grants are: y-websocket comes back with the same token every 0.1 to 2.5 s."""
 
 _GATEWAY_ERRORS = (502, 503, 504)
 """What a proxy answers for an application that is down: as good as silence."""
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 
-_Question = tuple[bytes, str, str]
+_Question = tuple[bytes, str, str, int]
+"""What was asked, and how often everything was forgotten before."""
+
+_Value = TypeVar("_Value")
 
 
 class RemoteAuthenticator:
@@ -77,7 +86,7 @@ class RemoteAuthenticator:
         Args:
             endpoint: the application's.
             cache_seconds: how long a grant is kept at most; 0 keeps none.
-            cache_entries: how many are kept; past it the least recently used goes.
+            cache_entries: how many are kept, and how many refusals beside them; past it the least recently used goes.
             failures: questions without an answer in a row after which the endpoint is left alone.
             pause: seconds for which it is.
             clock: seconds since 1970, for lifetimes.
@@ -89,16 +98,21 @@ class RemoteAuthenticator:
         self._clock = clock
         self._monotonic = monotonic
         self._breaker = CircuitBreaker(failures, pause, monotonic)
-        self._flights: Flights[_Question, Grant] = Flights(MAX_QUESTIONS)
+        # As many as the endpoint has connections, so that what is asked waits nowhere else.
+        self._places = Places(MAX_CONNECTIONS)
+        self._flights: Flights[_Question, Grant] = Flights(MAX_CONNECTIONS)
         self._cache: OrderedDict[_Question, tuple[float, Grant]] = OrderedDict()
+        self._refused: OrderedDict[_Question, tuple[float, str]] = OrderedDict()
         self._log = RateLimited(get_logger("auth"), clock=monotonic)
+        self._forgotten = 0
 
     async def start(self) -> None:
         """Make the connection pool; nothing is asked yet."""
         await self._endpoint.start()
 
     async def close(self) -> None:
-        """End the questions under way and close the connections."""
+        """End the questions under way, send away those who wait, and close the connections."""
+        self._places.close()
         await self._flights.close()
         await self._endpoint.close()
         self._log.flush()
@@ -115,13 +129,49 @@ class RemoteAuthenticator:
             raise Unauthenticated(text, public=text)
         # "surrogatepass": what a client has sent may hold anything.
         digest = hashlib.sha256(request.token.encode("utf-8", "surrogatepass")).digest()
-        question = (digest, request.document_name, request.peer)
+        question = (digest, request.document_name, request.peer, self._forgotten)
         grant = self._cached(question)
         if grant is not None:
             return grant
-        return await self._flights.join(question, lambda: self._ask(question, request))
+        address = key_of_text(request.peer)
+        work = partial(self._ask, question, request, address)
+        if question not in self._flights:
+            if self._breaker.refuses(address):
+                raise AccessUnavailable(self._left_alone)
+            place = await self._places.take(address, request.connection)
+            # Much may have been answered meanwhile, and the same may have been asked.
+            try:
+                grant = self._cached(question)
+                if grant is not None or question in self._flights:
+                    place.release()
+                else:
+                    # It goes on when nobody waits for it any more, and keeps its place as long.
+                    self._flights.launch(question, work).add_done_callback(lambda _: place.release())
+            except BaseException:
+                place.release()
+                raise
+            if grant is not None:
+                return grant
+        return await self._flights.join(question, work)
+
+    def forget(self) -> None:
+        """Forget all answers; see ``access.Forgetful``. A question that is under way keeps its answer to itself."""
+        self._forgotten += 1
+        self._cache.clear()
+        self._refused.clear()
 
     def _cached(self, question: _Question) -> Grant | None:
+        """Give what is kept of the answer to a question.
+
+        Raises:
+            Unauthenticated: it was a refusal.
+        """
+        refusal = self._refused.get(question)
+        if refusal is not None:
+            until, public = refusal
+            if self._monotonic() < until:
+                raise Unauthenticated("the application has refused the same a moment ago", public=public)
+            del self._refused[question]
         entry = self._cache.get(question)
         if entry is None:
             return None
@@ -134,9 +184,14 @@ class RemoteAuthenticator:
         self._cache.move_to_end(question)
         return grant
 
-    async def _ask(self, question: _Question, request: AccessRequest) -> Grant:
-        if not self._breaker.permits():
-            raise AccessUnavailable(f"{self._endpoint.name} is left alone: it has not answered for some time")
+    @property
+    def _left_alone(self) -> str:
+        return f"{self._endpoint.name} is left alone: it has not answered for some time"
+
+    async def _ask(self, question: _Question, request: AccessRequest, address: str) -> Grant:
+        tried = self._breaker.permit(address)
+        if tried is None:
+            raise AccessUnavailable(self._left_alone)
         # Lifetimes count from before the question, so that its way there and back shortens them.
         asked_at, asked = self._clock(), self._monotonic()
         try:
@@ -144,27 +199,38 @@ class RemoteAuthenticator:
                 {"token": request.token, "document": request.document_name, "client_address": request.peer}
             )
         except AccessUnavailable as error:
-            self._failed(str(error))
+            self._failed(tried, str(error))
             raise
         except BaseException:
-            self._breaker.abandoned()
+            self._breaker.abandoned(tried)
             raise
         if answer.status in _GATEWAY_ERRORS:
             text = f"{self._endpoint.name} answered {answer.status}"
-            self._failed(text)
+            self._failed(tried, text)
             raise AccessUnavailable(text)
         self._breaker.succeeded()
-        grant = self._read(answer, asked_at)
-        if self._cache_seconds > 0 and grant.expires_at is not None:
+        try:
+            grant = self._read(answer, asked_at)
+        except Unauthenticated as error:
+            until = asked + min(self._cache_seconds, REFUSED_SECONDS)
+            self._keep(self._refused, question, (until, error.public))
+            raise
+        if grant.expires_at is not None:
             until = asked + min(self._cache_seconds, grant.expires_at - asked_at)
-            self._cache[question] = (until, grant)
-            if len(self._cache) > self._cache_entries:
-                self._cache.popitem(last=False)
+            self._keep(self._cache, question, (until, grant))
         return grant
 
-    def _failed(self, text: str) -> None:
-        if self._breaker.failed():
-            self._log.error("breaker", "%s; it is left alone for a while, and nobody gets in", text)
+    def _keep(self, kept: OrderedDict[_Question, _Value], question: _Question, value: _Value) -> None:
+        if self._cache_seconds > 0 and question[-1] == self._forgotten:
+            kept[question] = value
+            if len(kept) > self._cache_entries:
+                kept.popitem(last=False)
+
+    def _failed(self, tried: Try, text: str) -> None:
+        if self._breaker.failed(tried):
+            only = self._breaker.only
+            whom = "nobody gets in" if only is None else f"nobody from {only}, who alone has met this, gets in"
+            self._log.error("breaker", "%s; it is left alone for a while, and %s", text, whom)
         else:
             self._log.warning("silent", "access not decided: %s", text)
 

@@ -26,7 +26,7 @@ from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jws import JWSRegistry, extract_compact, validate_compact
 
 from collab.auth.access import AccessRequest, Grant
-from collab.auth.claims import ClaimRules, read_claims, refuse
+from collab.auth.claims import ClaimRules, Claims, read_claims, refuse
 from collab.auth.keys import ALGORITHMS, MAX_KEY_ID, KeySet
 from collab.errors import AccessUnavailable, Forbidden, Unauthenticated
 
@@ -195,10 +195,7 @@ class TokenAuthenticator:
             Forbidden: it is, and does not cover the document.
             AccessUnavailable: its key is not at hand and the address that publishes keys does not answer.
         """
-        token = request.token
-        header = read_header(token)
-        payload = await self._verify(token, header)
-        claims = read_claims(payload, self._rules, self._clock())
+        claims = await self._read(request.token)
         access = claims.documents.to(request.document_name)
         if access is None:
             raise Forbidden(
@@ -206,6 +203,14 @@ class TokenAuthenticator:
                 public="the token does not allow this document (claim documents)",
             )
         return Grant(access, claims.user, claims.name, claims.expires_at)
+
+    async def check_token(self, token: str) -> None:
+        """Check that a token is good, whatever it allows; raises as ``authenticate`` does."""
+        await self._read(token)
+
+    async def _read(self, token: str) -> Claims:
+        payload = await self._verify(token, read_header(token))
+        return read_claims(payload, self._rules, self._clock())
 
     async def _verify(self, token: str, header: Header) -> dict[str, Any]:
         remote = self._remote

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collab.auth.claims import ClaimRules, read_claims, read_documents
-from collab.errors import Unauthenticated
+from collab.errors import AccessExpired, AccessNotYet, Unauthenticated
 from collab.protocol.session import Access
 from tests.auth.makers import NOW, claims
 
@@ -86,7 +86,7 @@ def test_an_entry_that_does_not_cover_a_name_changes_nothing_for_it(
     ("change", "told"),
     [
         ({"exp": None}, "the token has no claim exp"),
-        ({"exp": NOW - 10}, "the token has expired"),
+        ({"exp": NOW - 70}, "the token has expired"),
         ({"exp": NOW * 1000}, "exp must be in seconds since 1970, not in milliseconds"),
         ({"exp": 10**400}, "exp must be in seconds"),
         ({"exp": float("inf")}, "exp must be in seconds"),
@@ -95,7 +95,7 @@ def test_an_entry_that_does_not_cover_a_name_changes_nothing_for_it(
         ({"exp": "tomorrow"}, "exp must be a number"),
         ({"exp": True}, "exp must be a number"),
         ({"exp": [NOW + 60]}, "exp must be a number"),
-        ({"nbf": NOW + 11}, "not valid yet"),
+        ({"nbf": NOW + 80, "exp": NOW + 60}, "never valid"),
         ({"nbf": "now"}, "nbf must be a number"),
         ({"iss": "https://evil.example"}, "another issuer"),
         ({"iss": None}, "another issuer"),
@@ -148,8 +148,27 @@ def test_leeway_is_for_both_ends_and_belongs_to_the_access() -> None:
     rules = ClaimRules(leeway=10)
     assert read_claims(claims(exp=NOW - 9.5), rules, NOW).expires_at == NOW + 0.5
     read_claims(claims(nbf=NOW + 10), rules, NOW)
-    with pytest.raises(Unauthenticated):
+    with pytest.raises(AccessExpired):
         read_claims(claims(exp=NOW), ClaimRules(leeway=0), NOW)
+
+
+def test_what_time_mends_is_no_refusal_for_good() -> None:
+    """Its client comes back: with another token, or with this one when its time has come."""
+    rules = ClaimRules(leeway=10)
+    for ago in (10, 69.9):
+        with pytest.raises(AccessExpired) as expired:
+            read_claims(claims(exp=NOW - ago), rules, NOW)
+        assert expired.value.retryable and "expired" in expired.value.public
+    for ahead in (10.1, 3_000):
+        with pytest.raises(AccessNotYet) as early:
+            read_claims(claims(nbf=NOW + ahead, exp=NOW + 9_000), rules, NOW)
+        assert early.value.retryable
+    # A minute later nobody is fetching another one; and what is wrong besides stays wrong.
+    with pytest.raises(Unauthenticated, match="expired"):
+        read_claims(claims(exp=NOW - 70), rules, NOW)
+    for time in ({"exp": NOW - 11}, {"nbf": NOW + 11}):
+        with pytest.raises(Unauthenticated, match="sub"):
+            read_claims(claims(sub=None, **time), rules, NOW)
 
 
 def test_a_token_for_somebody_is_not_for_a_server_that_is_nobody() -> None:

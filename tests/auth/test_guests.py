@@ -38,7 +38,7 @@ async def test_a_guest_opens_this_document_alone_for_so_long(access: Access) -> 
         with pytest.raises(Forbidden):
             await granted(made.token, other)
     with pytest.raises(AccessDenied, match="expired"):
-        await granted(made.token, "notes/plan", after=DAY + 11)
+        await granted(made.token, "notes/plan", after=DAY + 71)
 
 
 async def test_a_guest_is_nobody_else() -> None:

@@ -13,6 +13,7 @@ from collab.auth.access import AccessRequest, Grant
 from collab.auth.hook import HookAuthenticator
 from collab.errors import AccessUnavailable, ConfigurationError, Forbidden, Unauthenticated
 from collab.protocol.session import Access
+from tests.support.waiting import happens
 
 REQUEST = AccessRequest("hidden-token", "notes/1", "192.0.2.1")
 GRANT = Grant(Access.READ, "u-17", "Ada", 5.0)
@@ -50,6 +51,24 @@ async def test_an_async_function_or_an_object_decides() -> None:
     for hook in (decide, Owner(), Callable_()):
         assert await HookAuthenticator(hook).authenticate(REQUEST) is GRANT
     assert (await HookAuthenticator(partial(decide_for, "u-9")).authenticate(REQUEST)).user == "u-9"
+
+
+async def test_a_token_is_checked_by_an_object_that_can() -> None:
+    class Checker(Owner):
+        async def check_token(self, token: str) -> None:
+            if token == "defect":
+                raise ValueError(token)
+            if token != "good":
+                raise Unauthenticated("no", public="no")
+
+    hook = HookAuthenticator(Checker())
+    await hook.check_token("good")
+    with pytest.raises(Unauthenticated):
+        await hook.check_token("bad")
+    with pytest.raises(AccessUnavailable):
+        await hook.check_token("defect")
+    for other in (decide, Owner()):
+        await HookAuthenticator(other).check_token("bad")  # nothing is known of it
 
 
 async def test_an_object_is_started_and_closed_if_it_can_be() -> None:
@@ -159,3 +178,47 @@ async def test_who_stops_waiting_stops_the_hook() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert silence.ended.is_set()
+
+
+class Slow:
+    """Answers when it is told to, and notes whom it was asked about, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.go_on = asyncio.Event()
+
+    async def authenticate(self, request: AccessRequest) -> Grant:
+        self.asked.append(request.document_name)
+        await self.go_on.wait()
+        return GRANT
+
+
+async def test_only_so_many_questions_are_with_it_at_a_time_and_each_address_has_its_turn() -> None:
+    slow = Slow()
+    hook = HookAuthenticator(slow, 60.0, at_a_time=4)
+
+    def ask(document: str, peer: str) -> asyncio.Task[Grant]:
+        return asyncio.create_task(hook.authenticate(AccessRequest("t", document, peer, connection=peer)))
+
+    tasks = [ask(f"bad {number}", "192.0.2.66") for number in range(50)] + [ask("good", "192.0.2.1")]
+    await happens(lambda: "good" in slow.asked, "the honest one is asked about")
+    assert slow.asked == ["bad 0", "bad 1", "good"]
+    slow.go_on.set()
+    assert await asyncio.gather(*tasks) == [GRANT] * 51
+
+
+async def test_who_cannot_be_asked_about_in_time_or_before_the_end_is_told_so() -> None:
+    silence = Silence()
+    hook = HookAuthenticator(silence, 0.05, at_a_time=1)
+    with pytest.raises(AccessUnavailable, match="no decision on access within 0.05 s"):
+        await hook.authenticate(REQUEST)
+    hook = HookAuthenticator(Slow(), 0.05, at_a_time=0)
+    with pytest.raises(AccessUnavailable, match=r"no question about access could be asked for 0.05 s") as caught:
+        await hook.authenticate(REQUEST)
+    assert caught.value.__cause__ is None and caught.value.__suppress_context__
+    hook = HookAuthenticator(Slow(), 60.0, at_a_time=0)
+    task = asyncio.create_task(hook.authenticate(REQUEST))
+    await asyncio.sleep(0)
+    await hook.close()
+    with pytest.raises(AccessUnavailable, match="closing"):
+        await task

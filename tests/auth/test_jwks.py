@@ -223,7 +223,8 @@ async def test_an_endless_answer_is_cut(trusting: Trusting, elsewhere: Elsewhere
 
 async def test_a_slow_address_is_given_up(elsewhere: Elsewhere) -> None:
     elsewhere.hangs()
-    trusting = Trusting(elsewhere.url, timeout=0.05)
+    # What answers at all answers sooner on any machine: the last question here is answered.
+    trusting = Trusting(elsewhere.url, timeout=1.0)
     await trusting.authenticator.start()
     assert "did not answer within" in await trusting.cannot_say(OLD, "old")
     # Not asked again at once, however many come.

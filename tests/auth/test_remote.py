@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from collab.auth.access import AccessRequest, Grant, ManagedAuthenticator
+from collab.auth.access import AccessRequest, Forgetful, Grant, ManagedAuthenticator
+from collab.auth.endpoint import MAX_CONNECTIONS
 from collab.auth.factory import AuthOptions, make_authenticator
-from collab.auth.remote import MAX_ANSWER_BYTES, MAX_REASON
+from collab.auth.remote import MAX_ANSWER_BYTES, MAX_REASON, REFUSED_SECONDS
 from collab.errors import AccessDenied, AccessUnavailable, ConfigurationError, Forbidden, Unauthenticated
 from collab.protocol.session import Access
 from tests.auth.conftest import Elsewhere
 from tests.auth.makers import NOW, Clock
+from tests.support.waiting import happens
 
 YES = {"user": "u-17", "name": "Ada", "access": "write", "expires_in": 3600}
 
@@ -112,9 +114,35 @@ async def test_a_refusal_says_what_the_application_says(
     error = await ask.refused()
     assert type(error) is kind
     assert error.public == told
-    # A refusal is not kept: what the owner allows takes effect at once.
     elsewhere.answers(YES)
+    if status == 401:
+        # For a moment, for the same question alone: whoever comes back with it costs the application nothing.
+        again = await ask.refused()
+        assert (type(again), again.public, len(elsewhere.asked)) == (kind, told, 1)
+        assert (await ask("token-2")).user == "u-17"
+        assert (await ask(peer="192.0.2.2")).user == "u-17"
+        assert (await ask(document="notes/2")).user == "u-17"
+        ask.later(REFUSED_SECONDS)
+    # Any other refusal is not kept: what the owner allows takes effect at once.
     assert (await ask()).user == "u-17"
+
+
+async def test_only_so_many_refusals_are_kept_and_none_beyond_what_is_said(elsewhere: Elsewhere) -> None:
+    elsewhere.answers({}, 401)
+    ask = Asking(elsewhere.url, auth_cache_entries=3)
+    await ask.authenticator.start()
+    for token in ("a", "b", "c", "d", "a", "d"):
+        await ask.refused(token)
+    assert len(elsewhere.asked) == 5
+    await ask.authenticator.close()
+    for seconds, expected in ((0.0, 7), (1.0, 9)):
+        ask = Asking(elsewhere.url, auth_cache=seconds)
+        await ask.authenticator.start()
+        await ask.refused()
+        ask.later(seconds)
+        await ask.refused()
+        assert len(elsewhere.asked) == expected
+        await ask.authenticator.close()
 
 
 LIES: list[tuple[Any, int, str]] = [
@@ -272,7 +300,7 @@ async def test_who_does_not_answer_is_left_alone_and_tried_again(
     elsewhere: Elsewhere, how: str, lines: Callable[[], str]
 ) -> None:
     elsewhere.answers(YES)
-    ask = Asking(elsewhere.url, timeout=0.05 if how == "silence" else 30.0)
+    ask = Asking(elsewhere.url, timeout=0.5 if how == "silence" else 30.0)
     await ask.authenticator.start()
     kept = await ask("kept")
     if how == "gateway":
@@ -333,17 +361,78 @@ async def test_failures_count_in_a_row(ask: Asking, elsewhere: Elsewhere) -> Non
 
 
 async def test_too_many_questions_at_once_are_not_put(elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("collab.auth.remote.MAX_QUESTIONS", 3)
+    monkeypatch.setattr("collab.auth.places.MAX_WAITING", 3)
     elsewhere.answers(YES)
     elsewhere.hangs()
     ask = Asking(elsewhere.url)
     await ask.authenticator.start()
-    waiting = [asyncio.create_task(ask(f"token-{number}")) for number in range(3)]
-    await elsewhere.arrived.wait()
-    assert "wait for an answer already" in await ask.cannot_say("one more")
+    # One address gets half of the places.
+    waiting = [asyncio.create_task(ask(f"token-{number}")) for number in range(MAX_CONNECTIONS // 2 + 3)]
+    await happens(lambda: len(elsewhere.asked) == MAX_CONNECTIONS // 2, "those who have a place are asked about")
+    assert "wait already" in await ask.cannot_say("one more")
+    other = asyncio.create_task(ask(peer="192.0.2.2"))
+    await happens(lambda: len(elsewhere.asked) == MAX_CONNECTIONS // 2 + 1, "another address has places of its own")
     elsewhere.release()
-    assert {grant.user for grant in await asyncio.gather(*waiting)} == {"u-17"}
+    assert {grant.user for grant in await asyncio.gather(*waiting, other)} == {"u-17"}
     assert (await ask("one more")).user == "u-17"
+    await ask.authenticator.close()
+
+
+async def test_waiting_for_a_place_is_no_failure_and_takes_nothing_from_the_time_of_an_answer(
+    elsewhere: Elsewhere,
+) -> None:
+    """Silence for twice as many as have a place: those who wait are asked after it, each with the whole time."""
+    elsewhere.answers(YES)
+    elsewhere.hangs()
+    ask = Asking(elsewhere.url, timeout=1.0)
+    await ask.authenticator.start()
+    count = MAX_CONNECTIONS // 2
+    first = [asyncio.create_task(ask(f"first-{number}")) for number in range(count)]
+    await happens(lambda: len(elsewhere.asked) == count, "all places are taken")
+    for task in first[: FAILURES - 1]:
+        task.cancel()  # they are asked about all the same, and hold their places
+    behind = [asyncio.create_task(ask(f"behind-{number}")) for number in range(count)]
+    gone = asyncio.create_task(ask("gone"))
+    await asyncio.sleep(0.5)
+    gone.cancel()
+    elsewhere.release()
+    elsewhere.hangs(elsewhere.answer)
+    await happens(lambda: len(elsewhere.asked) == 2 * count, "those behind are asked in their turn")
+    await asyncio.sleep(0.7)  # more than what was left of the time when they came
+    elsewhere.release()
+    assert {grant.user for grant in await asyncio.gather(*behind)} == {"u-17"}
+    assert "gone" not in {question["token"] for question in elsewhere.asked}
+    await ask.authenticator.close()
+
+
+async def test_a_token_on_which_the_application_is_silent_shuts_out_its_sender_alone(
+    elsewhere: Elsewhere, lines: Callable[[], str]
+) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        question = await request.json()
+        return web.json_response(YES) if question["token"] == "good" else web.Response(status=504)
+
+    elsewhere.answer = answer
+    ask = Asking(elsewhere.url, auth_cache=0)
+    await ask.authenticator.start()
+
+    async def fails(token: str, peer: str) -> str:
+        with pytest.raises(AccessUnavailable) as caught:
+            await ask(token, peer=peer)
+        return str(caught.value)
+
+    for number in range(FAILURES):
+        assert "504" in await fails(f"bad-{number}", "192.0.2.66")
+    assert "left alone" in await fails("good", "192.0.2.66")
+    assert "nobody from 192.0.2.66" in lines()
+    assert (await ask("good")).user == "u-17"
+    # From many addresses it shuts out all, for one pause: then one who has not failed is asked about beside them.
+    for number in range(FAILURES):
+        await fails(f"bad-{number}", f"198.51.100.{number}")
+    assert "left alone" in await fails("good", "192.0.2.1")
+    ask.later(PAUSE)
+    assert "504" in await fails("bad", "198.51.100.1")
+    assert (await ask("good")).user == "u-17"
     await ask.authenticator.close()
 
 
@@ -381,3 +470,33 @@ def test_a_token_is_not_sent_where_others_can_read_it(url: str) -> None:
         make_authenticator(AuthOptions(auth_url=url))
     if url.startswith("http://"):
         assert make_authenticator(AuthOptions(auth_url=url, allow_http=True)) is not None
+
+
+async def test_what_was_answered_is_forgotten_when_access_has_changed(ask: Asking, elsewhere: Elsewhere) -> None:
+    assert (await ask()).access is Access.WRITE
+    elsewhere.answers({**YES, "access": "read"})
+    assert (await ask()).access is Access.WRITE, "it is kept"
+    assert isinstance(ask.authenticator, Forgetful)
+    ask.authenticator.forget()
+    assert (await ask()).access is Access.READ
+    elsewhere.answers({}, 401)
+    ask.authenticator.forget()
+    await ask.refused()
+    elsewhere.answers(YES)
+    ask.authenticator.forget()
+    assert (await ask()).access is Access.WRITE, "a refusal is forgotten, too"
+
+
+async def test_an_answer_that_was_under_way_counts_for_nobody_who_asks_later(ask: Asking, elsewhere: Elsewhere) -> None:
+    elsewhere.hangs()
+    before = asyncio.create_task(ask())
+    await happens(lambda: len(elsewhere.asked) == 1, "it was asked")
+    assert isinstance(ask.authenticator, Forgetful)
+    ask.authenticator.forget()
+    later = asyncio.create_task(ask())
+    await happens(lambda: len(elsewhere.asked) == 2, "it is asked anew")
+    elsewhere.release()
+    await asyncio.gather(before, later)
+    elsewhere.answers({**YES, "access": "read"})
+    ask.authenticator.forget()
+    assert (await ask()).access is Access.READ

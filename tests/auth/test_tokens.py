@@ -57,6 +57,15 @@ async def refused(to: TokenAuthenticator, token: str, document: str = "notes/1")
     return caught.value
 
 
+async def test_a_token_is_checked_without_a_document() -> None:
+    to = authenticator(secrets(SECRET))
+    await to.check_token(signed())
+    await to.check_token(signed(documents={"other": "read"}))
+    for bad in ("", "x", signed("another secret that is long enough for HS256"), signed(exp=NOW - 3_600)):
+        with pytest.raises(AccessDenied):
+            await to.check_token(bad)
+
+
 async def test_a_good_token_gives_what_it_says() -> None:
     grant = await shown(authenticator(secrets(SECRET), leeway=5), signed())
     assert grant == Grant(Access.WRITE, "u-17", "Ada", NOW + 3600 + 5)
@@ -74,6 +83,7 @@ async def test_each_algorithm_verifies_what_another_library_signed(
     assert "does not know" in (await refused(to, signed(pair(algorithm, 1)))).public
 
 
+@pytest.mark.node
 async def test_node_signs_and_we_verify(file: Callable[[Any], KeySet]) -> None:
     script = """
     const { sign } = require("node:crypto")
@@ -134,9 +144,8 @@ HEADER = {"alg": "HS256", "typ": "JWT"}
         (by_hand(HEADER, "[" * 3000), "not a JSON object"),
         (by_hand(HEADER, '{"sub": "u", "documents": {"*": "write"}, "exp": NaN}'), "exp must be a number"),
         (by_hand(HEADER, '{"sub": "u", "documents": {"*": "write"}, "exp": 1e999}'), "exp must be in seconds"),
-        (signed(exp=NOW - 11), "expired"),
+        (signed(exp=NOW - 71), "expired"),
         (signed(exp=None), "no claim exp"),
-        (signed(nbf=NOW + 60), "not valid yet"),
         (signed(iss="x"), "another issuer"),
         (signed(iss="https://app.example", aud="x"), "another audience"),
     ],

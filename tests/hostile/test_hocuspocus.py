@@ -12,6 +12,7 @@ import asyncio
 import base64
 import contextlib
 import itertools
+import json
 import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -449,6 +450,18 @@ MALFORMED = {
     "a truncated state vector": b"\x00\x00" + varbytes(b"\x02\x05\x01"),
     "bytes behind a state vector": b"\x00\x00" + varbytes(b"\x00\x00"),
     "a state vector of 2^29 clients": b"\x00\x00" + varbytes(varuint(2**29)),
+    "an Auth message without a body": b"\x02",
+    "an Auth message of a server": b"\x02\x02" + varbytes(b"read-write"),
+    "a token beyond the frame": b"\x02\x00\x7fabc",
+    "a token that is not UTF-8": b"\x02\x00" + varbytes(b"\xff\xfe"),
+    "a token over the bound": b"\x02\x00" + varbytes(b"x" * 65_537),
+    "bytes behind a version": b"\x02\x00\x00\x014\x00",
+    "a stateless message without a body": b"\x05",
+    "a stateless message beyond the frame": b"\x05\x7fabc",
+    "a stateless message that is not UTF-8": b"\x05" + varbytes(b"\xff\xfe"),
+}
+
+NOT_TAKEN = {
     "an awareness message without a body": b"\x01",
     "an empty awareness update": b"\x01" + varbytes(b""),
     "a truncated awareness update": b"\x01" + varbytes(b"\x01\x05\x01\x7f{}"),
@@ -460,17 +473,28 @@ MALFORMED = {
     "an awareness state nested deep": awareness("", (5, 1, "[" * 30_000 + "]" * 30_000))[1:],
     "more awareness than allowed": awareness("", (5, 1, '"' + "x" * 65_536 + '"'))[1:],
     "more awareness clients than allowed": awareness("", *((client, 1, "{}") for client in range(1, 102)))[1:],
-    "an Auth message without a body": b"\x02",
-    "an Auth message of a server": b"\x02\x02" + varbytes(b"read-write"),
-    "a token beyond the frame": b"\x02\x00\x7fabc",
-    "a token that is not UTF-8": b"\x02\x00" + varbytes(b"\xff\xfe"),
-    "a token over the bound": b"\x02\x00" + varbytes(b"x" * 65_537),
-    "bytes behind a version": b"\x02\x00\x00\x014\x00",
-    "a stateless message without a body": b"\x05",
-    "a stateless message beyond the frame": b"\x05\x7fabc",
-    "a stateless message that is not UTF-8": b"\x05" + varbytes(b"\xff\xfe"),
+    "an avatar of 100 KB": awareness("", (5, 1, '{"user":"' + "x" * 100_000 + '"}'))[1:],
     "a stateless message over the bound": b"\x05" + varbytes(b"x" * (MAX_STATELESS_BYTES + 1)),
 }
+
+
+@pytest.mark.parametrize("what", NOT_TAKEN)
+async def test_trouble_with_what_is_beside_the_document_costs_that_only(hospital: Hospital, what: str) -> None:
+    """Providers never come back after PermissionDenied: an avatar would keep out what is written, for good."""
+    async with hospital.attacker() as bad:
+        seen = len(bad.frames)
+        await bad.send(varbytes(bad.name.encode()) + NOT_TAKEN[what])
+        told = await bad.find_type(bad.name, STATELESS, after=seen)
+        assert "not" in json.loads(told.fields[0])["type"]
+        assert json.loads(told.fields[0])["reason"]
+        await bad.check_healthy()
+        seen = len(bad.frames)
+        await bad.send(update(bad.name, text_update(77, "edited ", "beside")))
+        assert await verdicts(bad, 1, after=seen) == [1]
+        assert bad.of(CLOSE) == []
+        assert bad.of(AUTH)[1:] == []
+    await hospital.remember()
+    assert b"edited" in hospital.before
 
 
 @pytest.mark.parametrize("what", MALFORMED)
@@ -581,22 +605,18 @@ async def test_an_update_on_which_yjs_throws_is_refused_by_its_status(hospital: 
 
 
 @pytest.mark.parametrize("what", of("ask"))
-async def test_an_update_that_is_not_whole_is_asked_for_and_acknowledged_when_it_is(
-    hospital: Hospital, what: str
-) -> None:
+async def test_an_update_that_is_not_whole_is_asked_for_and_kept(hospital: Hospital, what: str) -> None:
     data = bytes.fromhex(CORPUS[what]["hex"])
     async with hospital.attacker() as bad:
         seen = len(bad.frames)
         await bad.send(update(bad.name, data))
         await bad.find_sync(bad.name, STEP1, after=seen)
-        await withheld(bad, after=seen)
-        # What comes behind it has to wait for its turn, though all of it is known.
-        await bad.send(update(bad.name, EMPTY_UPDATE))
-        await withheld(bad, after=seen)
+        # It is kept beside the document, and holds back nothing that comes behind it.
+        assert await verdicts(bad, 1, after=seen) == [1]
         await hospital.check_untouched()
-        # The answer lacks nothing: then nothing is missing any more.
+        seen = len(bad.frames)
         await bad.send(step2(bad.name, EMPTY_UPDATE))
-        assert await verdicts(bad, 3, after=seen) == [1, 1, 1]
+        assert await verdicts(bad, 1, after=seen) == [1]
         await goes_on(bad)
     await hospital.check_untouched()
 
@@ -686,27 +706,44 @@ async def test_statuses_of_documents_on_one_socket_keep_apart(hospital: Hospital
 
 
 async def test_an_update_that_would_make_the_document_too_large_is_refused(narrow_hospital: Hospital) -> None:
-    large = text_update(5, "x" * MAX_DOCUMENT_BYTES)
+    # One that is read at once, and one that is read in slices.
+    for large in (text_update(5, "x" * MAX_DOCUMENT_BYTES), text_update(6, "x" * 60_000)):
+        for message in (update, step2):
+            async with narrow_hospital.attacker() as bad:
+                await refused_as(bad, message(bad.name, large), reason="the document is too large")
+    await narrow_hospital.check_untouched()
+    # In portions as well: each is small, together they are not.
     async with narrow_hospital.attacker() as bad:
-        assert await judged(bad, update(bad.name, large), step2(bad.name, large)) == [0, 0]
-        # One that is read in slices, too.
-        sliced = text_update(6, "x" * 60_000)
-        assert await judged(bad, update(bad.name, sliced), step2(bad.name, sliced)) == [0, 0]
-        await goes_on(bad)
-        await narrow_hospital.check_untouched()
-        # In portions as well: each is small, together they are not.
-        portions = [update(bad.name, text_update(client, "y" * 1_000)) for client in range(10, 20)]
-        statuses = await judged(bad, *portions)
-        assert statuses == sorted(statuses, reverse=True)
-        assert statuses[0] == 1 and statuses[-1] == 0
-        await goes_on(bad)
+        for client in range(10, 20):
+            seen = len(bad.frames)
+            portion = update(bad.name, text_update(client, "y" * 1_000))
+            await bad.send(portion)
+            told = await bad.find(
+                lambda one: one.address == bad.name and one.type in (AUTH, SYNC_STATUS), "a verdict", after=seen
+            )
+            if told.type == AUTH:
+                break
+            assert told.fields == (1,)
+        assert told.fields == (PERMISSION_DENIED, "the document is too large") and client > 10
+        await bad.check_healthy()
     assert len(await narrow_hospital.read()) <= MAX_DOCUMENT_BYTES
 
 
-async def test_a_frame_over_the_limit_closes_the_socket(narrow_hospital: Hospital) -> None:
+async def refused_as(bad: Attacker, *messages: bytes, reason: str) -> None:
+    """Assert that the last of these messages at the latest ends the session for good, once, and no other document."""
+    seen = len(bad.frames)
+    await bad.send(*messages)
+    denied = await bad.find_type(bad.name, AUTH, after=seen)
+    assert denied.fields == (PERMISSION_DENIED, reason)
+    # What is typed on is not answered, and not refused again and again.
+    await bad.send(update(bad.name, text_update(77, "x")))
+    await bad.check_healthy()
+    assert len(bad.of(AUTH, after=seen)) == 1
+
+
+async def test_a_frame_over_the_limit_costs_its_document_alone(narrow_hospital: Hospital) -> None:
     async with narrow_hospital.attacker() as bad:
-        await bad.send(update(bad.name, os.urandom(100_000)))
-        assert await bad.expect_close() == 1009
+        await refused_as(bad, update(bad.name, os.urandom(100_000)), reason="the message is too large")
     await narrow_hospital.check_untouched()
 
 

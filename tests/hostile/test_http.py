@@ -8,15 +8,10 @@ import aiohttp
 import pytest
 
 from tests.hostile.ward import Ward
+from tests.support.handshake import UPGRADE
+from tests.support.raw_http import request
 from tests.support.server import ServerProcess
 from tests.support.wsclient import EMPTY_UPDATE, STEP1, RawClient, step2, text_update, update, varuint
-
-UPGRADE = {
-    "Connection": "Upgrade",
-    "Upgrade": "websocket",
-    "Sec-WebSocket-Version": "13",
-    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
-}
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
@@ -120,6 +115,9 @@ async def test_a_client_that_vanishes_in_the_middle_of_everything_is_forgotten(w
         pytest.param(bytes([0xF2, 0x80, 0, 0, 0, 0]), (1002, 1006), id="reserved bits"),
         pytest.param(bytes([0x8B, 0x80, 0, 0, 0, 0]), (1002, 1003, 1006), id="unknown opcode"),
         pytest.param(bytes([0x09, 0x80, 0, 0, 0, 0]), (1002, 1006), id="fragmented ping"),
+        pytest.param(bytes([0x82, 3, 0, 0, 1]) + b"\0", (1002,), id="unmasked"),
+        pytest.param(bytes([0x82, 126, 1, 0]) + b"\3" * 256, (1002,), id="unmasked, longer"),
+        pytest.param(bytes([0x89, 0]), (1002,), id="unmasked ping"),
         pytest.param(bytes([0x82, 0xFF]) + b"\x7f" + b"\xff" * 7 + b"\0" * 4, (1009, 1002, 1006), id="2^63 bytes"),
     ],
 )
@@ -129,6 +127,9 @@ async def test_a_broken_websocket_frame_ends_that_connection(ward: Ward, frame: 
         bad.cut(frame)
         assert await bad.expect_close() in codes
     await ward.check_untouched()
+    async with RawClient(ward.server.hocuspocus_url) as bad:
+        bad.cut(frame)
+        assert await bad.expect_close() in codes
 
 
 async def test_a_request_that_is_no_http_is_refused(server: ServerProcess) -> None:
@@ -149,9 +150,9 @@ async def test_requests_that_are_none_cannot_flood_the_log(server: ServerProcess
         f"{key}: {value}\r\n".encode() for key, value in UPGRADE.items()
     )
     lines = len(server.log_lines)
-    for request in [bad_request] * 60 + [upgrade + b"\r\n"] * 60:
+    for sent in [bad_request] * 60 + [upgrade + b"\r\n"] * 60:
         _, writer = await asyncio.open_connection(server.host, server.port)
-        writer.write(request)
+        writer.write(sent)
         await writer.drain()
         # Reset, not closed: the server meets a dead connection in the middle of its handshake.
         writer.transport.abort()
@@ -161,3 +162,48 @@ async def test_requests_that_are_none_cannot_flood_the_log(server: ServerProcess
     fresh = server.log_lines[lines:]
     assert len(fresh) <= 30, fresh[:40]
     assert not any("Traceback" in line for line in fresh)
+
+
+COOKIES = "Cookie: " + "; ".join(f"session{number}={'x' * 990}" for number in range(15))
+"""What a browser sends to an address on which many programs have left something: 15 KB in one line."""
+
+
+async def _status(server: ServerProcess, raw: str) -> int:
+    return (await request(server.host, server.port, raw)).status
+
+
+@pytest.mark.parametrize("path", ["/ws/cookies", "/hocuspocus", "/healthz", "/api/documents"])
+async def test_a_line_of_15_kilobytes_is_taken(server: ServerProcess, path: str) -> None:
+    lines = ["Host: localhost"]
+    if path in ("/ws/cookies", "/hocuspocus"):
+        lines += [f"{key}: {value}" for key, value in UPGRADE.items()]
+    good = 101 if len(lines) > 1 else 200
+    for target, cookies in ((path, [COOKIES]), (f"{path}?token={'x' * 15_000}", [])):
+        assert await _status(server, "\r\n".join([f"GET {target} HTTP/1.1", *lines, *cookies, "", ""])) == good, target
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["the first request", "a later one"])
+async def test_a_head_has_bounds(ward: Ward, again: bool) -> None:
+    """Of a line, and of all lines together: on a connection that has had an answer too."""
+    reader, writer = await asyncio.open_connection(ward.server.host, ward.server.port)
+
+    async def answered() -> int:
+        head = await reader.readuntil(b"\r\n\r\n")
+        [length] = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
+        await reader.readexactly(int(length.split(b":")[1]))
+        return int(head.split(b" ")[1])
+
+    if again:
+        body = b" " * 10_000 + b'{"name": "heads"}'
+        head = "POST /api/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert await answered() == 201
+    for number in range(4):
+        writer.write(f"GET /healthz HTTP/1.1\r\nHost: localhost\r\n{COOKIES}\r\nX: {'x' * 15_000}\r\n\r\n".encode())
+        assert await answered() == 200, number
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + f"X: {'x' * 15_000}\r\n".encode() * 5)
+    assert await answered() == 431
+    assert await reader.read() == b"", "and it is closed"
+    writer.close()
+    assert await _status(ward.server, f"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: {'x' * 17_000}\r\n\r\n") == 400
+    await ward.check_untouched()

@@ -8,13 +8,17 @@ import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import jwt
 import psutil
 import pytest
 import pytest_asyncio
 
+from tests.hostile import endless
+from tests.hostile.endless import ENDLESS, HTTP, PART, POST
 from tests.support import hocuspocus
+from tests.support.handshake import upgrade
 from tests.support.hocuspocus import RawHocuspocus
 from tests.support.server import ServerProcess
 from tests.support.waiting import happens
@@ -35,10 +39,7 @@ OPTIONS = {
     "--flood-seconds": FLOOD_SECONDS,
 }
 
-UPGRADE = (
-    b"GET /hocuspocus HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
+UPGRADE = upgrade("/hocuspocus")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -77,11 +78,14 @@ class Honest:
         self._server = server
         self.people = [LiveClient(url(server, name, f"honest {number}")) for number in range(2)]
 
-    async def check(self) -> None:
+    async def edit(self) -> None:
         ada, bob = self.people
         bob.text().insert(0, "still ")
         await converge([ada], lambda client: str(client.text()), str(bob.text()))
         assert all(client.open and client.connects == 1 for client in self.people)
+
+    async def check(self) -> None:
+        await self.edit()
         async with LiveClient(url(self._server, "somebody else's", "newcomer")) as newcomer:
             await newcomer.until_synced()
 
@@ -271,3 +275,103 @@ async def test_a_client_cannot_choose_the_address_it_is_counted_by(tmp_path_fact
         assert "address=127.0.0.1" in line and "203.0.113.7" not in server.stderr
         await first.close()
         await second.close()
+
+
+# What becomes of each endless message: those of small frames are a flood, the large one is too large in the end.
+ENDS = {
+    "empty fragments": 1013,
+    "fragments of one byte": 1013,
+    "fragments of 900 bytes": 1013,
+    "large fragments": 4413,
+    "control frames between": 1013,
+    "a text": 1003,
+    "pings": 1013,
+    "messages of one byte": 1013,
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS)
+async def test_a_message_that_never_ends_beside_people_who_type(
+    limited: ServerProcess, honest: Honest, kind: str
+) -> None:
+    first, again = ENDLESS[kind]
+    block = again * (PART // len(again))
+
+    async def flood(number: int) -> int:
+        async with RawClient(url(limited, f"endless {number}", f"flooder {number}")) as flooder:
+            await flooder.expect_sync(0)
+            transport = flooder.transport
+            transport.write(first)
+            while flooder.close_code is None:
+                if transport.get_write_buffer_size() < PART:
+                    transport.write(block)
+                await asyncio.sleep(0.005)
+            transport.abort()
+            return flooder.close_code
+
+    floods = [asyncio.create_task(flood(number)) for number in range(3)]
+    rounds = 0
+    while not all(task.done() for task in floods):
+        await honest.edit()
+        rounds += 1
+        await asyncio.sleep(0.05)  # within their own limits
+    assert set(await asyncio.gather(*floods)) == {ENDS[kind]}
+    assert rounds, "nobody typed meanwhile"
+
+
+async def test_a_message_that_is_kept_half_by_next_to_nothing(tmp_path: Path) -> None:
+    """Empty fragments, and frames between the fragments, are no progress of the message."""
+    options = ("--ping-seconds", "0.5", "--insecure")
+    with ServerProcess(tmp_path, *options, environment={"COLLAB_JWT_SECRET": SECRET}) as server:
+        async with RawClient(url(server, "half", "ada")) as slow:
+            await slow.expect_sync(0)
+            slow.cut(endless.frame(0x02, b"\0\2" + b"x" * 100_000))
+            while slow.close_code is None:
+                # More than the 1 KiB a second that would do, and none of it of the message.
+                slow.cut(endless.frame(0x00, b"") + endless.frame(0x89, b"x" * 125) * 5)
+                await asyncio.sleep(0.1)
+            assert slow.close_code == 4508
+
+
+async def test_bodies_that_never_come(honest: Honest, sockets: Sockets) -> None:
+    """No token, no waiting: each is told so at once, and keeps nobody out."""
+    await sockets.open(UNAUTHENTICATED + 100, POST + b"Content-Length: 1000\r\n\r\n{")
+    await honest.check()
+    await happens(lambda: sockets.gone == UNAUTHENTICATED + 100, "the end of all")
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HTTP if kind not in ("pipelined requests", "empty lines")])
+async def test_requests_that_never_end_beside_people_who_type(honest: Honest, sockets: Sockets, kind: str) -> None:
+    first, again = HTTP[kind]
+    writers = await sockets.open(3, first)
+    while sockets.gone < 3:
+        for writer in writers:
+            if not writer.transport.is_closing() and writer.transport.get_write_buffer_size() < PART:
+                writer.write(again * (PART // len(again)))
+        await honest.edit()
+        await asyncio.sleep(0.05)  # within their own limits
+
+
+async def test_a_websocket_whose_first_frames_come_with_a_long_request(limited: ServerProcess) -> None:
+    """The request is parsed in parts, and what came behind it is the socket's."""
+    reader, writer = await asyncio.open_connection(limited.host, limited.port)
+    cookies = b"".join(b"X-%d: %s\r\n" % (number, b"x" * 1_000) for number in range(10))
+    frames = b"".join(endless.frame(0x89, b"%d" % number) for number in range(400))
+    writer.write(UPGRADE[:-2] + cookies + b"\r\n" + frames)
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    for number in range(400):
+        pong = await reader.readexactly(2 + len(str(number)))
+        assert pong == bytes((0x8A, len(str(number)))) + b"%d" % number
+    writer.close()
+
+
+async def test_many_requests_in_one_write_are_answered_in_their_order(limited: ServerProcess) -> None:
+    reader, writer = await asyncio.open_connection(limited.host, limited.port)
+    paths = [b"/healthz" if number % 3 else b"/nothing" for number in range(600)]
+    writer.write(b"".join(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 100 + b"\r\n\r\n" for path in paths))
+    for path in paths:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.split(b" ")[1] == (b"200" if path == b"/healthz" else b"404")
+        [length] = [line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")]
+        await reader.readexactly(int(length.split(b":")[1]))
+    writer.close()

@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestServer
 from collab.app import create_app
 from collab.auth.access import Authenticator
 from collab.settings import Settings
+from collab.storage.store import Store
 from tests.support.hocuspocus import RawHocuspocus
 from tests.support.wsclient import RawClient
 
@@ -39,8 +40,12 @@ class Served:
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     servers: list[TestServer] = []
 
-    async def start(prefix: str = "", authenticator: Authenticator | None = None, **options: Any) -> Served:
-        app = create_app(Settings(**{"data_dir": tmp_path, **options}), authenticator)
+    async def start(
+        prefix: str = "", authenticator: Authenticator | None = None, store: Store | None = None, **options: Any
+    ) -> Served:
+        # One server a SQLite file.
+        data = tmp_path / f"server {len(servers)}" if servers else tmp_path
+        app = create_app(Settings(**{"data_dir": data, **options}), authenticator, store=store)
         root = app
         if prefix:
             root = web.Application()

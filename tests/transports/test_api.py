@@ -61,7 +61,7 @@ async def write(served: Served, name: str, text: str = "hello") -> None:
         await client.until_synced()
         client.text().insert(0, text)
         await client.barrier()
-    await served.app[HUB].rooms[name].settled()
+    await served.app[HUB].rooms[name].persistence.durable()
 
 
 async def test_a_document_is_listed_with_its_dates_its_size_and_who_is_in_it(served: Served, api: Api) -> None:
@@ -70,7 +70,7 @@ async def test_a_document_is_listed_with_its_dates_its_size_and_who_is_in_it(ser
     async with RawClient(served.ws("text/notes")) as client:
         await client.send(step2(text_update(7, "hello")), awareness((7, 1, ada)), awareness((8, 1, '{"user": 1}')))
         await client.barrier()
-        await served.app[HUB].rooms["text/notes"].settled()
+        await served.app[HUB].rooms["text/notes"].persistence.durable()
         status, page = await api("GET")
         assert status == 200
         (document,) = page["documents"]
@@ -127,7 +127,7 @@ async def test_deleting_ends_the_document_for_everybody_in_it(served: Served, ap
         await client.until_synced()
         client.text().insert(0, "x")
         await client.barrier()
-        await served.app[HUB].rooms["gone"].settled()
+        await served.app[HUB].rooms["gone"].persistence.durable()
         assert await api("DELETE", "/gone") == (204, None)
         assert await client.expect_close() == 4404
     assert await api.names() == []
@@ -198,7 +198,7 @@ async def test_a_hostile_awareness_state_is_nobody(served: Served, api: Api) -> 
         await client.send(step2(text_update(7, "x")))
         await client.send(*(awareness((number, 1, state)) for number, state in enumerate(states, 10)))
         await client.barrier()
-        await served.app[HUB].rooms["busy"].settled()
+        await served.app[HUB].rooms["busy"].persistence.durable()
         assert (await one(api, "busy"))["participants"] == [{"name": "?", "color": ""}]
 
 
@@ -207,7 +207,7 @@ class Scripted:
 
     async def authenticate(self, request: AccessRequest) -> Grant:
         access, _, prefix = request.token.partition(":")
-        if not access:
+        if access not in ("admin", "write", "read"):
             raise Unauthenticated("no token")
         if not request.document_name.startswith(prefix):
             raise Forbidden("not yours")
@@ -220,6 +220,8 @@ async def test_each_token_sees_and_does_what_it_may(serve: Serve, session: aioht
     def bearer(token: str) -> dict[str, Any]:
         return {"headers": {"Authorization": f"Bearer {token}"}}
 
+    unknown = (401, {"error": "a valid token is needed"})
+    assert await api("GET", **bearer("nonsense")) == unknown, "although there is nothing to list"
     root, writer, reader = bearer("admin:"), bearer("write:a/"), bearer("read:a/")
     for name in ("a/1", "a/2", "b/1"):
         assert (await api("POST", "", {"name": name}, **root))[0] == 201
@@ -231,6 +233,7 @@ async def test_each_token_sees_and_does_what_it_may(serve: Serve, session: aioht
     assert {one["access"] for one in (await api("GET", **writer))[1]["documents"]} == {"write"}
     assert (await api("GET", "?limit=2", **bearer("read:b/")))[1]["next"] == "a/2"
     assert await api("GET") == (401, {"error": "a token is needed"})
+    assert await api("GET", **bearer("nonsense")) == unknown
     assert (await api("GET", "/a/1"))[0] == 401
     for token, patch, delete in ((reader, 403, 403), (writer, 200, 403), (root, 200, 204)):
         assert (await api("GET", "/a/1", **token))[0] == 200

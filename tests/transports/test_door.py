@@ -14,7 +14,10 @@ from aiohttp import web
 
 from collab.app import make_guard
 from collab.settings import Settings
-from collab.transports.door import Door, DoorOptions
+from collab.transports.guard.door import _AT_ONCE as AT_ONCE
+from collab.transports.guard.door import _SLICE as SLICE
+from collab.transports.guard.door import Door, DoorOptions
+from tests.support.waiting import happens
 
 ADA, BOB, PROXY = "203.0.113.7", "198.51.100.9", "10.0.0.5"
 
@@ -25,6 +28,8 @@ class Wire(asyncio.Transport):
     def __init__(self, address: str) -> None:
         super().__init__({"peername": (address, 40_000)})
         self.cut = False
+        self.reading = True
+        self.written = b""
 
     def abort(self) -> None:
         self.cut = True
@@ -39,7 +44,13 @@ class Wire(asyncio.Transport):
         return 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        pass
+        self.written += data
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
 
 
 class Street:
@@ -52,7 +63,10 @@ class Street:
         )
 
         async def answer(request: web.BaseRequest) -> web.Response:
-            raise AssertionError("no request is sent here")
+            self.asked += 1
+            return web.Response(text=str(self.asked))
+
+        self.asked = 0
 
         self._server = web.Server(answer)
         self.handlers: dict[Wire, web.RequestHandler] = {}
@@ -97,4 +111,68 @@ async def test_those_that_have_said_nothing_go_in_the_order_in_which_they_came()
     street = Street(max_unauthenticated=3)
     wires = [street.come(f"192.0.2.{number}") for number in range(5)]
     assert [wire.cut for wire in wires] == [True, True, False, False, False]
+    street.leave()
+
+
+async def test_one_that_waits_for_its_body_goes_for_others_and_keeps_nobody_out() -> None:
+    street = Street(max_unauthenticated=3)
+    waiting = [street.come(f"192.0.2.{number}") for number in range(3)]
+    for wire in waiting:
+        street.door.asked(street.handlers[wire], False)
+        street.door.waits(street.handlers[wire], True)
+    proxied = street.come(PROXY)
+    street.door.asked(street.handlers[proxied], False)
+    street.door.waits(street.handlers[proxied], True)
+    assert [wire.cut for wire in (*waiting, proxied)] == [True, False, False, False], "the first goes for the fourth"
+    newcomer = street.come(BOB)
+    assert not newcomer.cut and waiting[1].cut
+    street.door.waits(street.handlers[waiting[2]], False)
+    assert [street.come(ADA).cut for _ in range(2)] == [False, False]
+    assert not waiting[2].cut, "it does not wait any more"
+    street.door.waits(street.handlers[waiting[0]], False)  # it was cut meanwhile, and is not taken up again
+    street.leave()
+    assert not street.door._answering
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [b"1\r\nx\r\n", b"1;" + b"e" * 60 + b"\r\nx\r\n", b"x" * 64],
+    ids=["chunks", "chunks with extensions", "a body"],
+)
+async def test_little_is_parsed_in_a_turn_and_what_is_much_is_read_more_slowly(flood: bytes) -> None:
+    street = Street()
+    wire = street.come(ADA)
+    handler = street.handlers[wire]
+    length = b"Content-Length: 1000000000" if flood[0:1] == b"x" else b"Transfer-Encoding: chunked"
+    data = b"POST / HTTP/1.1\r\nHost: x\r\n" + length + b"\r\n\r\n" + flood * (2 * AT_ONCE // len(flood))
+    handler.data_received(data)
+    given = [SLICE]
+    assert len(handler._rest) == len(data) - SLICE and not wire.reading
+    while len(handler._rest) > len(data) - AT_ONCE:
+        before = len(handler._rest)
+        await asyncio.sleep(0)
+        given.append(before - len(handler._rest))
+    assert max(given) <= SLICE
+    handler.data_received(b"behind")  # what was on its way
+    rest = len(handler._rest)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert rest - len(handler._rest) <= 2 * SLICE, "its time has not come"
+    timer = handler._timer
+    street.leave()
+    assert timer is None or timer.cancelled()
+
+
+async def test_a_proxy_is_read_as_fast_as_it_sends() -> None:
+    street = Street()
+    wire = street.come(PROXY)
+    handler = street.handlers[wire]
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 1_000 + b"\r\n\r\n"
+    count = 4 * AT_ONCE // len(request)
+    handler.data_received(request * count)
+    while street.asked < count:
+        await asyncio.sleep(0)
+        assert not isinstance(handler._timer, asyncio.TimerHandle), "each slice follows in the next turn"
+    await happens(lambda: wire.written.count(b"HTTP/1.1 200") == count, "all answers")
+    assert wire.written.endswith(str(count).encode()) and wire.reading
     street.leave()

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from collab.transports.frames import PING, binary_frame, pong_frame
+from collab.transports.sockets.frames import PING, binary_frame, pong_frame
 
 
 @pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65_535, 65_536, 70_000])

@@ -14,16 +14,17 @@ import aiohttp
 import pytest
 from aiohttp.test_utils import TestServer, make_mocked_request
 
-from collab.app import GUARD, create_app
+from collab.app import GUARD, HUB, create_app
 from collab.auth.access import AccessRequest, Grant
 from collab.errors import Unauthenticated
+from collab.limits.limits import MAX_BODIES
+from collab.net import Peer
 from collab.protocol.session import Access
 from collab.settings import Settings
-from collab.transports.peers import Peer
 from tests.support import hocuspocus
 from tests.support.hocuspocus import RawHocuspocus
 from tests.support.waiting import happens
-from tests.support.wsclient import EMPTY_UPDATE, RawClient, awareness, step2, text_update, update
+from tests.support.wsclient import EMPTY_UPDATE, RawClient, awareness, step2, text_update, update, varbytes
 from tests.transports.conftest import Serve, Served
 
 PROXY = {"behind_proxy": True, "trusted_proxies": "127.0.0.1"}
@@ -139,16 +140,17 @@ async def test_connections_of_one_user_from_anywhere(proxied: ServeProxied, clie
 
 async def test_connections_on_one_document(proxied: ServeProxied, clients: Clients) -> None:
     served = await proxied(max_connections_per_document=2)
-    for token in ("ada", "bob"):
-        await welcome(await clients.y(served, "busy", token=token))
+    members = [await welcome(await clients.y(served, "busy", token=token)) for token in ("ada", "bob")]
     reason = "the document is open too many times, come back later"
     assert await refused(await clients.y(served, "busy", token="eve")) == (1013, reason)
     shared = await clients.hocuspocus(served)
     await shared.send(hocuspocus.auth("busy", "ada"), hocuspocus.auth("other", "ada"))
-    denied = await shared.find_type("busy", hocuspocus.AUTH)
-    assert denied.fields == (hocuspocus.PERMISSION_DENIED, reason)
     granted = await shared.find_type("other", hocuspocus.AUTH)
     assert granted.fields[0] == hocuspocus.AUTHENTICATED and shared.open
+    assert not shared.got("busy", hocuspocus.AUTH), "it waits for its turn"
+    await members[0].close()
+    granted = await shared.find_type("busy", hocuspocus.AUTH)
+    assert granted.fields[0] == hocuspocus.AUTHENTICATED
 
 
 async def test_new_connections_a_second_of_one_address(proxied: ServeProxied, clients: Clients) -> None:
@@ -170,9 +172,43 @@ async def test_new_documents_a_minute_of_one_user(proxied: ServeProxied, clients
     assert await refused(await clients.y(served, "third")) == (1013, reason)
     shared = await clients.hocuspocus(served)
     await shared.send(hocuspocus.auth("fourth", "ada"), hocuspocus.auth("first", "ada"))
-    assert (await shared.find_type("fourth", hocuspocus.AUTH)).fields == (hocuspocus.PERMISSION_DENIED, reason)
     assert (await shared.find_type("first", hocuspocus.AUTH)).fields[0] == hocuspocus.AUTHENTICATED, "it is not new"
+    assert not shared.got("fourth", hocuspocus.AUTH), "it waits for its turn"
     await welcome(await clients.y(served, "third", token="bob"))
+
+
+async def test_new_documents_wait_on_their_socket_and_are_let_in_one_after_the_other(
+    proxied: ServeProxied, clients: Clients
+) -> None:
+    served = await proxied(max_new_documents_per_minute=60)
+    shared = await clients.hocuspocus(served)
+    names = [f"new {number:02}" for number in range(63)]
+    for name in names:
+        await shared.send(hocuspocus.auth(name, "ada"), hocuspocus.step1(name))
+    await shared.send(hocuspocus.update(names[-1], text_update(1, "typed while it waits")))
+    for name in names:
+        granted = await shared.find_type(name, hocuspocus.AUTH)
+        assert granted.fields == (hocuspocus.AUTHENTICATED, "read-write")
+    # What was typed meanwhile is acknowledged when the client has answered the server's question.
+    await shared.send(hocuspocus.step2(names[-1], text_update(1, "typed while it waits")))
+    assert await shared.statuses(names[-1], 2) == [1, 1]
+    assert len(served.app[HUB].rooms) == 63
+
+
+async def test_a_document_that_is_closed_while_it_waits_takes_no_turn(proxied: ServeProxied, clients: Clients) -> None:
+    served = await proxied(max_new_documents_per_minute=1)
+    shared = await clients.hocuspocus(served)
+    await shared.send(hocuspocus.auth("first", "ada"))
+    await shared.find_type("first", hocuspocus.AUTH)
+    for name in ("second", "third"):  # they ask at the same time, and either may book first
+        await shared.send(hocuspocus.auth(name, "ada"))
+    bucket = served.app[GUARD].limits._users["ada"].documents
+    assert bucket is not None
+    await happens(lambda: bucket._tokens < -1.9, "two turns that were booked")
+    await shared.send(hocuspocus.close("second"))
+    await happens(lambda: -1.0 <= bucket._tokens < -0.9, "one that was given back")
+    await shared.close()
+    await happens(lambda: -0.1 <= bucket._tokens < 0.1, "the other one as well")
 
 
 async def test_documents_made_over_http_count_as_those_made_by_joining(
@@ -216,6 +252,8 @@ async def test_requests_of_one_address(proxied: ServeProxied) -> None:
         assert await status(BOB) == 200
         async with session.get(f"{served.url}/healthz", headers={"X-Forwarded-For": ADA}) as response:
             assert response.headers["Retry-After"] == "1" and "too many requests" in await response.text()
+        async with session.get(f"{served.url}/api/documents", headers={"X-Forwarded-For": ADA}) as response:
+            assert response.headers["Retry-After"] == "1" and "too many requests" in (await response.json())["error"]
 
 
 async def test_who_has_waited_longest_without_a_token_goes_for_those_who_come(
@@ -248,9 +286,9 @@ async def test_past_the_memory_mark_no_documents_and_past_the_limit_no_connectio
     await welcome(await clients.y(served, "open"))
     assert await refused(await clients.y(served, "closed")) == (1013, reason)
     shared = await clients.hocuspocus(served)
-    await shared.send(hocuspocus.auth("closed", "ada"))
-    denied = await shared.find_type("closed", hocuspocus.AUTH)
-    assert denied.fields == (hocuspocus.PERMISSION_DENIED, reason)
+    await shared.send(hocuspocus.auth("closed", "ada"), hocuspocus.auth("open", "ada"))
+    assert (await shared.find_type("open", hocuspocus.AUTH)).fields[0] == hocuspocus.AUTHENTICATED
+    assert not shared.got("closed", hocuspocus.AUTH), "it waits"
     headers = {"Authorization": "Bearer ada", "X-Forwarded-For": ADA}
     async with (
         aiohttp.ClientSession(headers=headers) as session,
@@ -266,14 +304,20 @@ async def test_past_the_memory_mark_no_documents_and_past_the_limit_no_connectio
     await open_already.barrier()
     memory._mark = memory._limit = 0
     await welcome(await clients.y(served, "closed"))
+    assert (await shared.find_type("closed", hocuspocus.AUTH)).fields[0] == hocuspocus.AUTHENTICATED
 
 
 async def test_the_size_of_a_message(proxied: ServeProxied, clients: Clients) -> None:
     served = await proxied(max_message_bytes=1_024)
-    reason = (1009, "a message has at most 1024 bytes")
-    for client in (await clients.y(served, "d"), await clients.hocuspocus(served)):
-        await client.send(bytes(1_025))
-        assert await refused(client) == reason
+    reason = "the message is too large"
+    large = text_update(1, "x" * 1_024)
+    client = await welcome(await clients.y(served, "d"))
+    await client.send(step2(large))
+    assert await refused(client) == (4413, reason)
+    shared = await clients.hocuspocus(served)
+    await shared.make("d", "ada")
+    await shared.send(hocuspocus.update("d", large))
+    await shared.find(lambda frame: frame.fields == (hocuspocus.PERMISSION_DENIED, reason), "the refusal")
 
 
 async def test_the_size_of_a_document(proxied: ServeProxied, clients: Clients) -> None:
@@ -285,24 +329,29 @@ async def test_the_size_of_a_document(proxied: ServeProxied, clients: Clients) -
     shared = await clients.hocuspocus(served)
     await shared.make("d", "ada")
     await shared.send(hocuspocus.update("d", large))
-    await shared.find(lambda frame: frame.type == hocuspocus.SYNC_STATUS and frame.fields == (0,), "the refusal")
+    reason = "the document is too large"
+    await shared.find(lambda frame: frame.fields == (hocuspocus.PERMISSION_DENIED, reason), "the refusal")
 
 
 async def test_the_size_and_the_ids_of_awareness(proxied: ServeProxied, clients: Clients) -> None:
     served = await proxied(max_awareness_bytes=200, max_awareness_ids=2)
     states = {
         "awareness: more than 200 bytes of state on one connection": [(1, 1, json.dumps("x" * 200))],
-        "awareness: more than 2 client IDs on one connection": [(number, 1, "{}") for number in range(3)],
+        "awareness: more than 2 client IDs on one connection": [(number, 1, "{}") for number in range(10, 13)],
     }
     for reason, entries in states.items():
         client = await welcome(await clients.y(served, "d"))
         await client.send(step2(EMPTY_UPDATE), awareness(*entries))
-        assert await refused(client) == (1008, reason)
+        told = b"\x02\x00" + varbytes(f"presence not shown: {reason}".encode())
+        await client.until(lambda client=client, told=told: told in client.frames, reason)
+        await client.barrier()
         shared = await clients.hocuspocus(served)
         await shared.make("d", "ada")
-        await shared.send(hocuspocus.awareness("d", *entries))
-        await shared.find(lambda frame, reason=reason: frame.fields == (hocuspocus.PERMISSION_DENIED, reason), reason)
-        assert shared.open
+        await shared.send(hocuspocus.awareness("d", *((number + 100, 1, state) for number, _, state in entries)))
+        text = json.dumps({"type": "presence not shown", "reason": reason})
+        assert (await shared.find_type("d", hocuspocus.STATELESS)).fields == (text,)
+        assert shared.open and client.open
+        await client.close()
 
 
 async def test_documents_on_one_socket(proxied: ServeProxied, clients: Clients) -> None:
@@ -336,20 +385,33 @@ async def test_the_time_before_being_let_in(proxied: ServeProxied, clients: Clie
     assert await refused(await clients.hocuspocus(served)) == (4408, "nothing was authenticated in time")
 
 
+@pytest.mark.slow
 async def test_what_floods_in_is_named(proxied: ServeProxied, clients: Clients) -> None:
-    """Each of the three rates, small enough beside the other two."""
-    floods: dict[str, tuple[dict[str, object], bytes]] = {
-        "bytes": ({"max_bytes_per_second": 10_000}, b"\x7f" + bytes(20_000)),
-        "awareness messages": ({"max_awareness_per_second": 2}, awareness((9, 1, "{}"))),
-        "messages": ({"max_messages_per_second": 2}, b"\x03"),
+    """Each of the rates, small enough beside the others, and the same over both protocols."""
+    floods: dict[str, tuple[dict[str, object], bytes | None, bytes]] = {
+        "bytes": ({"max_bytes_per_second": 10_000}, b"\x7f" + bytes(20_000), hocuspocus.frame("d", 99, bytes(20_000))),
+        "awareness messages": (
+            {"max_awareness_per_second": 2},
+            awareness((9, 1, "{}")),
+            hocuspocus.awareness("d", (9, 1, "{}")),
+        ),
+        "messages": ({"max_messages_per_second": 2}, b"\x03", hocuspocus.query_awareness("d")),
+        "stateless messages": ({"max_stateless_per_second": 5}, None, hocuspocus.stateless("d", "x")),
     }
-    for what, (options, message) in floods.items():
+    for what, (options, plain, framed) in floods.items():
         served = await proxied(flood_seconds=0.1, **options)
-        client = await welcome(await clients.y(served, "d"))
-        client.burst(*[message] * 200)
-        assert await refused(client) == (1013, f"you send too many {what}, come back later")
+        told = (1013, f"you send too many {what}, come back later")
+        if plain is not None:
+            client = await welcome(await clients.y(served, "d"))
+            client.burst(*[plain] * 200)
+            assert await refused(client) == told
+        provider = await clients.hocuspocus(served)
+        await provider.join("d", "ada")
+        provider.burst(*[framed] * 200)
+        assert await refused(provider) == told, what
 
 
+@pytest.mark.slow
 async def test_a_client_that_sends_too_much_is_read_more_slowly_and_then_closed(
     proxied: ServeProxied, clients: Clients
 ) -> None:
@@ -361,6 +423,7 @@ async def test_a_client_that_sends_too_much_is_read_more_slowly_and_then_closed(
     assert await refused(client) == (1013, "you send too many messages, come back later")
 
 
+@pytest.mark.slow
 async def test_awareness_has_a_rate_of_its_own(proxied: ServeProxied, clients: Clients) -> None:
     served = await proxied(max_awareness_per_second=1, flood_seconds=0)  # ten at once
     client = await welcome(await clients.y(served, "d"))
@@ -373,6 +436,7 @@ async def test_awareness_has_a_rate_of_its_own(proxied: ServeProxied, clients: C
     assert loop.time() - began >= 3.0
 
 
+@pytest.mark.slow
 async def test_bytes_have_a_rate_of_their_own(proxied: ServeProxied, clients: Clients) -> None:
     served = await proxied(max_bytes_per_second=50_000, flood_seconds=0)  # 200,000 at once
     client = await welcome(await clients.y(served, "d"))
@@ -477,3 +541,40 @@ async def test_the_audit_log_cannot_be_flooded(
     await shared.until(lambda: len(shared.got(number=hocuspocus.AUTH)) == 90, "ninety refusals")
     lines = [record for record in caplog.records if record.name == "collab.audit"]
     assert 20 <= len(lines) < 60
+
+
+async def test_requests_of_one_address_whose_bodies_are_waited_for(proxied: ServeProxied) -> None:
+    """``ByToken`` cannot tell of a token whether it is good, before the name of the document has come."""
+    served = await proxied()
+    head = (
+        b"POST /api/documents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ada\r\nX-Forwarded-For: %s\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 15\r\n\r\n"
+    )
+
+    async def ask(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
+        writer.write(head % address.encode())
+        return reader, writer
+
+    async def status(reader: asyncio.StreamReader) -> bytes:
+        return (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+
+    accounts = served.app[GUARD].limits._addresses
+    held = [await ask(ADA) for _ in range(MAX_BODIES)]
+    await happens(lambda: ADA in accounts and accounts[ADA].bodies == MAX_BODIES, "all requests")
+    refused, writer = await ask(ADA)
+    assert await status(refused) == b"429"
+    writer.close()
+    other, writer = await ask(BOB)
+    writer.write(b'{"name": "bob"}')
+    assert await status(other) == b"201"
+    writer.close()
+    first, writer = held[0]
+    writer.write(b'{"name": "ada"}')
+    assert await status(first) == b"201"
+    again, writer = await ask(ADA)
+    writer.write(b'{"name": "one"}')
+    assert await status(again) == b"201", "its place is free"
+    for _, one in (*held, (again, writer)):
+        one.transport.abort()
+    await happens(lambda: accounts[ADA].bodies == 0, "that nothing is counted of those that have gone")

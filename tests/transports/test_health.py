@@ -8,11 +8,16 @@ import aiohttp
 import pytest
 
 from collab.app import GUARD, HUB
-from collab.errors import StoreUnavailable
+from collab.errors import CollabError, DocumentDeleted, StoreRefused, StoreUnavailable
+from collab.hub import hub as hub_module
+from collab.limits.memory import Memory
+from collab.storage.memory import MemoryStorage, MemoryStore
+from collab.storage.records import NewRow
+from collab.transports.http import health
 from tests.support.server import ServerProcess
 from tests.support.waiting import eventually, happens
 from tests.support.wsclient import RawClient
-from tests.transports.conftest import Serve
+from tests.transports.conftest import Serve, Served
 
 
 async def test_alive_and_ready(serve: Serve) -> None:
@@ -24,25 +29,171 @@ async def test_alive_and_ready(serve: Serve) -> None:
             assert response.status == 200
             assert await response.json() == {
                 "ready": True,
-                "checks": {"server": "ok", "store": "ok", "journal": "ok", "memory": "ok"},
+                "degraded": False,
+                "reasons": [],
+                "checks": {
+                    "server": "ok",
+                    "store": "ok",
+                    "journal": "ok",
+                    "memory": "ok",
+                    "documents": "ok",
+                    "tasks": "ok",
+                    "bus": "ok",
+                },
             }
+
+
+async def readiness_of(served: Served) -> tuple[int, Any]:
+    async with aiohttp.ClientSession() as session, session.get(f"{served.url}/readyz") as response:
+        return response.status, await response.json()
 
 
 async def test_not_ready_says_what_is_wrong_and_is_alive_all_the_same(serve: Serve) -> None:
     served = await serve()
     hub = served.app[HUB]
-    hub.stopping = True
+    hub.draining = True
     hub.journal.failing = StoreUnavailable("postgresql://user:secret@db is away")
-    async with aiohttp.ClientSession() as session:
-        async with session.get(f"{served.url}/readyz") as response:
-            assert response.status == 503
-            answer = await response.json()
-            assert answer["ready"] is False
-            assert answer["checks"]["server"] == "draining"
-            assert answer["checks"]["journal"].startswith("retrying")
-            assert "secret" not in await response.text()
-        async with session.get(f"{served.url}/healthz") as response:
-            assert response.status == 200
+    status, answer = await readiness_of(served)
+    assert (status, answer["ready"], answer["degraded"]) == (503, False, False)
+    assert answer["checks"]["server"] == "draining"
+    assert answer["checks"]["journal"].startswith("retrying")
+    assert "secret" not in str(answer)
+    async with aiohttp.ClientSession() as session, session.get(f"{served.url}/healthz") as response:
+        assert response.status == 200
+
+
+class Shared(MemoryStore):
+    """A store that other nodes have too; what a ping does can be chosen."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryStorage())
+        self.error: Exception | None = None
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.pings = 0
+
+    async def ping(self) -> None:
+        self.pings += 1
+        await self.answers.wait()
+        if self.error is not None:
+            raise self.error
+
+
+async def test_a_fault_of_a_shared_store_is_told_and_takes_no_node_out(serve: Serve) -> None:
+    store = Shared()
+    served = await serve(store=store)
+    store.error = StoreUnavailable("postgresql://user:secret@db is away")
+    status, answer = await readiness_of(served)
+    assert (status, answer["ready"], answer["degraded"]) == (200, True, True)
+    assert answer["reasons"] == ["store: the store is not available, try again later"]
+    served.app[HUB].journal.failing = store.error
+    status, answer = await readiness_of(served)
+    assert (status, answer["degraded"]) == (200, True)
+    assert [reason.partition(":")[0] for reason in answer["reasons"]] == ["store", "journal"]
+    store.error = served.app[HUB].journal.failing = None
+    assert (await readiness_of(served))[1]["reasons"] == []
+
+
+async def test_a_fault_of_the_own_store_is_one_of_the_node(serve: Serve) -> None:
+    served = await serve()
+    served.app[HUB].journal.failing = StoreUnavailable("disk full")
+    status, answer = await readiness_of(served)
+    assert (status, answer["ready"], answer["degraded"]) == (503, False, False)
+    assert answer["reasons"] == ["journal: retrying: 0 bytes wait for the store"]
+
+
+async def test_a_store_that_hangs_keeps_no_probe_waiting(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_PING_SECONDS", 1.2)
+    store = Shared()
+    served = await serve(store=store)
+    assert (await readiness_of(served))[1]["reasons"] == []
+    store.answers.clear()
+    loop = asyncio.get_running_loop()
+
+    async def told() -> bool:
+        begun = loop.time()
+        statuses = await asyncio.gather(*(readiness_of(served) for _ in range(5)))
+        assert loop.time() - begun < 1.0, "Kubernetes gives up after a second"
+        assert {status for status, _ in statuses} == {200}
+        return statuses[0][1]["reasons"] == ["store: no answer within 1 s"]
+
+    await eventually(told, "a word on the store")
+    assert store.pings <= 4, "the probes share one question"
+    store.answers.set()
+    await eventually(lambda: well(served), "the store answers again")
+
+
+async def well(served: Served) -> bool:
+    return (await readiness_of(served))[1]["reasons"] == []
+
+
+async def test_a_journal_that_has_failed_is_no_matter_of_the_store(serve: Serve) -> None:
+    served = await serve(store=Shared())
+    served.app[HUB].journal.broken = True
+    status, answer = await readiness_of(served)
+    assert (status, answer["reasons"]) == (503, ["journal: has failed by a defect and tries again, see the log"])
+
+
+async def test_a_commit_that_takes_too_long_and_work_that_has_failed_are_shown(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = await serve(store=Shared())
+    hub = served.app[HUB]
+    hub.tasks.failing["prune"] = "OSError"
+    monkeypatch.setattr(Memory, "_read", lambda memory: None)
+    served.app[GUARD].limits.memory.unread = "OSError"
+    monkeypatch.setattr(type(hub.journal), "stalled", 7.0)
+    status, answer = await readiness_of(served)
+    assert (status, answer["degraded"]) == (200, True)
+    assert answer["reasons"] == [
+        "journal: stalled: one commit has been under way for 7 s, 0 bytes wait",
+        "memory: cannot be read: OSError",
+        "tasks: prune has failed (OSError)",
+    ]
+
+
+async def test_a_document_that_cannot_be_opened_is_counted_and_not_named(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "_DAMAGED_PAUSE", 0.0)  # what is damaged is looked at again at once
+    store = Shared()
+    served = await serve(store=store)
+    hub = served.app[HUB]
+    await store.create("private name", rows=[NewRow(b"no update", 1.0)])
+    with pytest.raises(CollabError):
+        await hub.open("private name")
+    status, answer = await readiness_of(served)
+    assert (status, answer["ready"], answer["degraded"]) == (200, True, True)
+    assert answer["reasons"] == ["documents: 1 cannot be served, see the log"]
+    assert "private" not in str(answer)
+    await store.delete("private name", 1.0)
+    with pytest.raises(DocumentDeleted):
+        await hub.open("private name")
+    assert await well(served)
+    # What the store would not take, until the document is opened again.
+    live = await hub.open("other")
+    hub.evict(live, StoreRefused("no"))
+    assert (await readiness_of(served))[1]["checks"]["documents"] == "1 cannot be served, see the log"
+    await hub.open("other")
+    assert await well(served)
+    monkeypatch.setattr("collab.hub.hub.MAX_TROUBLED", 3)
+    monkeypatch.setattr(health, "MAX_TROUBLED", 3)
+    for number in range(5):
+        hub.evict(await hub.open(f"d{number}"), StoreRefused("no"))
+    assert (await readiness_of(served))[1]["checks"]["documents"] == "3 or more cannot be served, see the log"
+
+
+async def test_a_store_that_is_away_troubles_no_document(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Shared()
+    served = await serve(store=store)
+
+    async def load(name: str) -> None:
+        raise StoreUnavailable("away")
+
+    monkeypatch.setattr(store, "load", load)
+    with pytest.raises(StoreUnavailable):
+        await served.app[HUB].open("d")
+    assert (await readiness_of(served))[1]["checks"]["documents"] == "ok"
 
 
 # Any process uses more than a byte, and none here uses a TiB.
@@ -57,6 +208,7 @@ PAST, FAR = "1", str(1 << 40)
         (PAST, PAST, 503, "memory_limit_bytes", "new connections are refused, editing goes on", False),
     ],
 )
+@pytest.mark.server
 async def test_short_of_memory_says_so_and_is_not_ready_once_nobody_is_let_in(
     tmp_path: Path, mark: str, limit: str, status: int, passed: str, meaning: str, ready: bool
 ) -> None:
@@ -73,6 +225,7 @@ async def test_short_of_memory_says_so_and_is_not_ready_once_nobody_is_let_in(
         assert memory.startswith(f"past {passed}, ") and memory.endswith(f" MiB in use: {meaning}")
         assert (found, answer["ready"]) == (status, ready)
         assert set(answer["checks"].values()) == {"ok"}, "nothing else is wrong"
+        assert answer["degraded"] is ready
         async with session.get(f"{server.url}/healthz") as response:
             assert response.status == 200
         await asyncio.to_thread(server.wait_for_log, lambda line: meaning in line)

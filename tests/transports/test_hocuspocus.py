@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+import aiohttp
 import pytest
 
 from collab.app import HUB
 from collab.auth.access import AccessRequest, Grant
-from collab.errors import AccessUnavailable, Forbidden, Unauthenticated
+from collab.errors import AccessUnavailable, DocumentDeleted, Forbidden, Unauthenticated
+from collab.hub.documents import Documents
 from collab.protocol.session import Access
 from tests.support.hocuspocus import (
     AUTH,
@@ -19,6 +21,7 @@ from tests.support.hocuspocus import (
     CLOSE,
     PERMISSION_DENIED,
     STATELESS,
+    SYNC,
     SYNC_STATUS,
     Frame,
     RawHocuspocus,
@@ -127,6 +130,19 @@ async def test_a_denied_client_may_try_again_on_the_same_socket(
     await client.find(lambda one: one.fields[:1] == (AUTHENTICATED,), "the second token is good")
     await client.find_sync("d", STEP2)
     await client.find_sync("d", STEP1)
+
+
+async def test_a_client_that_was_denied_before_is_told_when_its_session_ends(
+    serve: Serve, connect_hocuspocus: ConnectHocuspocus
+) -> None:
+    served = await serve(authenticator=Scripted())
+    client = await connect_hocuspocus(served.hocuspocus)
+    await client.send(auth("d", "deny"))
+    await client.denied("d")
+    seen = len(client.frames)
+    await client.join("d", "write")
+    served.app[HUB].rooms["d"].end_all(DocumentDeleted("deleted by the test"))
+    assert await client.denied("d", after=seen) == "the document was deleted"
 
 
 async def test_a_new_token_changes_the_scope_of_a_live_session(
@@ -285,43 +301,86 @@ async def test_a_server_that_stops_closes_the_socket_so_that_providers_come_back
     assert await denied.expect_close() == 1012
 
 
-async def test_a_reader_does_not_make_documents(
+async def test_a_reader_may_come_before_the_first_edit_and_makes_no_document(
     serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
     served = await serve(authenticator=Scripted())
-    client = await connect_hocuspocus(served.hocuspocus)
-    await client.send(auth("d", "read"))
-    assert (await client.find_type("d", AUTH)).fields == (PERMISSION_DENIED, "no such document")
-    assert await (await connect(served.ws("d?token=read"))).expect_close() == 4404
-    await (await connect_hocuspocus(served.hocuspocus)).make("d", "write")
-    assert await client.join("d", "read") == "readonly"
-    reader = await connect(served.ws("d?token=read"))
-    await reader.expect_sync(0)
-    await reader.send(plain_update(text_update(2, "b")))
-    await reader.until(lambda: any(frame[:2] == b"\x02\x00" for frame in reader.frames), "the refusal")
-    assert reader.close_code is None
+    early = await connect_hocuspocus(served.hocuspocus)
+    assert await early.join("d", "read") == "readonly"
+    plain = await connect(served.ws("d?token=read"))
+    await plain.expect_sync(0)
+    await plain.send(plain_update(text_update(2, "b")))
+    await plain.until(lambda: any(frame[:2] == b"\x02\x00" for frame in plain.frames), "the refusal")
+    assert plain.close_code is None
+    async with aiohttp.ClientSession() as session:
+
+        async def exists() -> bool:
+            async with session.get(f"{served.url}/api/documents/d", headers={"Authorization": "Bearer read"}) as answer:
+                return answer.status == 200
+
+        assert not await exists()
+        writer = await connect_hocuspocus(served.hocuspocus)
+        await writer.join("d", "write")
+        assert not await exists(), "looking at it makes nothing, whoever looks"
+        edit = text_update(1, "first")
+        await writer.send(update("d", edit))
+        assert (await writer.find_type("d", SYNC_STATUS)).fields == (1,)
+        assert await exists()
+    await early.find(lambda one: one.type == SYNC and edit in one.fields, "the first edit")
+    await plain.until(lambda: plain_update(edit) in plain.frames, "the first edit")
+    late = await connect_hocuspocus(served.hocuspocus)
+    assert await late.join("d", "read") == "readonly"
 
 
+@pytest.mark.parametrize("made_by", ["the HTTP API", "the command line"])
+async def test_a_reader_who_came_before_a_document_was_made_sees_what_it_holds(
+    serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus, made_by: str
+) -> None:
+    served = await serve(authenticator=Scripted())
+    early = await connect_hocuspocus(served.hocuspocus)
+    assert await early.join("d", "read") == "readonly"
+    plain = await connect(served.ws("d?token=read"))
+    await plain.expect_sync(0)
+    live = served.app[HUB].rooms["d"]
+    assert not live.exists
+    if made_by == "the HTTP API":
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": "Bearer write"}) as session,
+            session.post(f"{served.url}/api/documents", json={"name": "d"}) as answer,
+        ):
+            assert answer.status == 201
+        await happens(lambda: live.exists, "that the room knows of it")
+        writer = await connect_hocuspocus(served.hocuspocus)
+        await writer.join("d", "write")
+        edit = text_update(1, "first")
+        await writer.send(update("d", edit))
+    else:
+        # It has no rooms of its own, and this server is told nothing.
+        edit = text_update(1, "imported")
+        await Documents(served.app[HUB].store).create("d", update=edit)
+    await early.find(lambda one: one.type == SYNC and edit in one.fields, "what it holds")
+    await plain.until(lambda: plain_update(edit) in plain.frames, "what it holds")
+
+
+@pytest.mark.slow
 async def test_a_token_that_runs_out_ends_the_access_unless_a_fresh_one_comes(
     serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
     served = await serve(authenticator=Scripted())
     client = await connect_hocuspocus(served.hocuspocus)
     await client.join("renewed", "write:1.5")
-    await client.join("forgotten", "write:1.5")
     plain = await connect(served.ws("d?token=write:0.3"))
     assert await plain.expect_close() == 4501
     await client.find(lambda one: one == Frame("renewed", AUTH, (0,)), "it is asked for a fresh token")
     await client.send(auth("renewed", "write"))
-    expired = await client.find(
-        lambda one: one[:2] == ("forgotten", AUTH) and one.fields[0] == PERMISSION_DENIED, "the end"
-    )
-    assert expired.fields[1] == "the token has expired, come back with a new one"
     await client.send(update("renewed", text_update(1, "a")))
     assert (await client.find_type("renewed", SYNC_STATUS)).fields == (1,)
     alone = await connect_hocuspocus(served.hocuspocus)
+    await alone.join("stays", "write")
     await alone.join("d", "write:0.2")
+    # Its provider, asked or not, would never show another token after PermissionDenied; after a close it does.
     assert await alone.expect_close() == 4501
+    assert not [one for one in alone.got("d", AUTH) if one.fields[0] == PERMISSION_DENIED]
 
 
 @pytest.mark.parametrize("stamps", [True, False])

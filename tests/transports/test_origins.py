@@ -11,9 +11,9 @@ import pytest
 
 from collab.auth.access import AccessRequest, Grant
 from collab.errors import ConfigurationError
+from collab.net import Peer, normal_origin
 from collab.protocol.session import Access
-from collab.transports.origins import Origins, normal_origin
-from collab.transports.peers import Peer
+from collab.transports.guard.origins import Origins
 from tests.support import hocuspocus
 from tests.support.hocuspocus import RawHocuspocus
 from tests.support.wsclient import RawClient
@@ -140,6 +140,8 @@ async def test_http_follows_the_same_rule_and_answers_cors(serve: Serve) -> None
         async with sent(served.url + path, EVIL) as response:
             assert response.status == 403 and "--allowed-origins" in await response.text()
             assert "Access-Control-Allow-Origin" not in response.headers
+    async with sent(served.url + "/api/documents", EVIL) as response:
+        assert response.status == 403 and "--allowed-origins" in (await response.json())["error"]
     for origin in (served.url, "https://app.example"):
         async with sent(served.url + "/healthz", origin) as response:
             assert response.status == 200

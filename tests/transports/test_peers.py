@@ -13,8 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collab.errors import ConfigurationError
-from collab.transports.addresses import is_loopback_name, key_of, parse_address, parse_network
-from collab.transports.peers import Headers, Peer, Peers
+from collab.net import Peer, is_loopback, key_of, parse_address, parse_network
+from collab.transports.guard.peers import Headers, Peers
 from tests.support.raw_http import request
 
 TRUSTED = [parse_network(text) for text in ("10.0.0.0/8", "fd00::/8")]
@@ -131,12 +131,12 @@ def test_what_counts_as_one_address() -> None:
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "app.localhost", "localhost.", "127.0.0.9:1", "[::1]:2"])
 def test_names_of_this_machine(host: str) -> None:
-    assert is_loopback_name(host)
+    assert is_loopback(host)
 
 
 @pytest.mark.parametrize("host", ["", "example.org", "localhost.example.org", "notlocalhost", "10.0.0.1", "[::2]:1"])
 def test_names_of_others(host: str) -> None:
-    assert not is_loopback_name(host)
+    assert not is_loopback(host)
 
 
 def test_a_network_is_one_or_refused() -> None:

@@ -14,9 +14,9 @@ import jwt
 import pytest
 
 from collab.auth.access import AccessRequest, Grant
+from collab.limits.limits import _SHARES_PER_MINUTE
 from collab.protocol.session import Access
-from collab.transports.limits import _SHARES_PER_MINUTE
-from collab.transports.shares import NO_SECRET, OPEN, TURNED_OFF
+from collab.transports.http.shares import NO_SECRET, OPEN, TURNED_OFF
 from tests.auth.makers import SECRET, pair, write
 from tests.support.wsclient import AUTH, LiveClient, RawClient, step2, text_update
 from tests.transports.conftest import Serve, Served
@@ -120,7 +120,7 @@ async def test_who_may_not_write_gets_no_link(served: Served, shares: Shares, ca
     caplog.set_level(logging.INFO, "collab.audit")
     assert await shares(served, READ) == (401, {"error": "no token was given"})
     assert shares.headers["WWW-Authenticate"] == "Bearer"
-    assert await shares(served, READ, token(seconds=-60)) == (401, {"error": "the token has expired"})
+    assert await shares(served, READ, token(seconds=-80)) == (401, {"error": "the token has expired"})
     assert await shares(served, READ, "nonsense") == (401, {"error": "the token is not a JWT"})
     refused = {"error": "the token does not allow this document (claim documents)"}
     assert await shares(served, {**READ, "name": "letters/1"}, token()) == (403, refused)
@@ -153,7 +153,7 @@ async def test_a_guest_makes_no_links_and_gets_no_further(
         ({"name": ["a"]}, 400, '"name" is missing'),
         ({"name": ""}, 400, "a document name is 1 to 512 bytes of UTF-8"),
         ({"name": "x" * 513}, 400, "a document name is 1 to 512 bytes of UTF-8"),
-        ({"name": "notes/\ud800"}, 400, "a parameter is not UTF-8"),
+        ({"name": "notes/\ud800"}, 400, "a document name is 1 to 512 bytes of UTF-8"),
         ({"access": "admin"}, 400, '"access" is "read" or "write"'),
         ({"access": None}, 400, '"access" is "read" or "write"'),
         ({"access": {}}, 400, '"access" is "read" or "write"'),
@@ -212,3 +212,19 @@ async def test_the_life_of_a_link_has_the_bound_that_is_set(serve: Serve, shares
     assert await shares(served, method="GET") == (200, {"max_seconds": 600})
     assert (await shares(served, {**READ, "seconds": 601}, token()))[0] == 400
     assert (await shares(served, {**READ, "seconds": 600}, token()))[0] == 201
+
+
+async def test_the_answer_about_one_document_is_what_holds_for_who_asks(served: Served, shares: Shares) -> None:
+    _, made = await shares(served, {**READ, "access": "write"}, token())
+    guest = made["token"]
+
+    async def longest(name: str, bearer: str) -> tuple[int, Any]:
+        return await shares(served, method="GET", params={"name": name}, bearer=bearer)
+
+    assert await longest(NAME, token()) == (200, {"max_seconds": 30 * 86_400})
+    assert await longest("rules/one", token()) == (200, {"max_seconds": 0})
+    assert await longest(NAME, guest) == (200, {"max_seconds": 0})
+    # It cannot be shared at all: its name would be a pattern.
+    assert await longest("notes/*", token()) == (200, {"max_seconds": 0})
+    for name, bearer, status in (("other", guest, 403), (NAME, "none", 401), ("", token(), 400)):
+        assert (await longest(name, bearer))[0] == status

@@ -11,8 +11,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient
 from yarl import URL
 
-import collab.transports.static as static
-from collab.transports.static import CONTENT_SECURITY_POLICY, add_static_routes, find_web_root
+import collab.transports.http.static as static
+from collab.transports.http.static import CONTENT_SECURITY_POLICY, add_static_routes, find_web_root
 
 Client = TestClient[web.Request, web.Application]
 Connect = Callable[[web.Application], Awaitable[Client]]
@@ -222,7 +222,7 @@ async def test_the_page_works_below_a_path(root: Path, aiohttp_client: Connect) 
 def test_the_build_in_the_package_comes_before_that_of_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(static, "__file__", str(tmp_path / "collab" / "transports" / "static.py"))
+    monkeypatch.setattr(static, "__file__", str(tmp_path / "collab" / "transports" / "http" / "static.py"))
     assert find_web_root() is None
     checkout = tmp_path / "web_demo" / "dist"
     checkout.mkdir(parents=True)

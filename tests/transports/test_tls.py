@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from collab.errors import ConfigurationError
-from collab.transports.tls import Certificate
+from collab.transports.guard.tls import Certificate
 from tests.support.server import ServerProcess
 from tests.support.waiting import happens
 from tests.support.wsclient import LiveClient, converge
@@ -166,6 +166,7 @@ async def test_old_protocols_and_plain_http_get_nowhere(tls_server: ServerProces
     await all_closed(tls_server)
 
 
+@pytest.mark.server
 async def test_sighup_without_a_certificate_ends_nothing(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as server:
         async with LiveClient(server.document_url("d")) as client:

@@ -1,0 +1,1 @@
+"""What stands before every request: addresses of peers, origins, limits, the audit log, the listener."""

@@ -1,0 +1,391 @@
+"""The listening sockets, and connections before and beside a WebSocket: none may stand there for nothing.
+
+Strategy: aiohttp reads requests well within bounds of size, and closes a connection that is idle after an
+answer; it has no time for the first request to come, none for an answer to be read, and no bound for the
+number of connections. A subclass of its protocol tells the door what becomes of each: one that has sent
+no whole request is cut when its time is over, or when too many others wait like it; one that waits for its body
+or for a decision on access goes in the same way; one whose answer is not read is cut when it has taken nothing
+for a while. What has become a WebSocket is not seen here again.
+
+aiohttp parses all that one read of a socket gives (256 KiB) in one go, and reads as fast as it can what nobody
+wants. 43,000 chunks of a body take a third of a second. So the parser is given a small part in each turn of the
+loop, and a connection that sends more than requests need is read more slowly.
+
+aiohttp bounds each line of a head and their number, which together is megabytes. A line may be long, because a
+browser sends all cookies of an address in one; a bound for the whole head keeps such heads from filling the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from functools import partial
+from typing import Any, NamedTuple
+
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo
+
+from collab.limits.limits import TokenBucket
+from collab.net import Address, key_of, parse_address
+from collab.transports.guard.audit import LIMIT
+from collab.transports.guard.guard import Guard
+from collab.transports.guard.listening import BACKLOG, shown
+from collab.transports.http.http_log import HttpLog
+
+# Seconds for a TLS handshake from its beginning to its end; asyncio would give it 60. It has few bytes, and nobody
+# hears of them one by one; on a line that is busy with an upload each of its three round trips takes seconds.
+_TLS_SECONDS = 30.0
+
+# Seconds for which a body that nothing has asked for is read, so that its sender gets to see the answer.
+_LINGERING_SECONDS = 5.0
+
+# Bytes that are parsed in one turn of the loop: at most 1 ms, where each chunk of a body holds one byte. Nearly every
+# request is smaller.
+_SLICE = 4 * 1024
+
+# Bytes a second of a connection that is no WebSocket, and at once: a hundred requests of a page, or a body.
+_RATE = 64 * 1024
+_AT_ONCE = 64 * 1024
+
+# Bytes of one line of a head: a name and its value, or the address with its query. Node, on which the reference servers
+# run, takes 16 KiB for the whole head.
+_LINE = 16 * 1024
+
+# Bytes of a whole head, and of what stands before it.
+_HEAD = 64 * 1024
+
+_LOOK_SECONDS = 0.5
+
+
+class DoorOptions(NamedTuple):
+    """Times in seconds.
+
+    Attributes:
+        head: for the first request line and its headers to be there.
+        idle: without a request after an answer.
+        slow: in which nothing of an answer is taken.
+        per_address: connections at a time of one address that are no WebSockets; 0 for no bound.
+    """
+
+    head: float
+    idle: float
+    slow: float
+    per_address: int
+
+
+class Door:
+    """What stands before the sockets of one runner.
+
+    Args:
+        guard: whose limits count.
+        options: see there.
+    """
+
+    def __init__(self, guard: Guard, options: DoorOptions) -> None:
+        self._guard = guard
+        self._options = options
+        self._unread: dict[_Handler, float] = {}  # no whole request so far, and since when; oldest first
+        self._answering: dict[_Handler, tuple[int, float]] = {}  # bytes last seen to wait, and since when
+        self._open: dict[_Handler, str] = {}  # with what is counted as its address
+        self._by_address: dict[str, int] = {}
+        self._log = HttpLog()
+        guard.on_request = self.asked
+        guard.on_wait = self.waits
+
+    async def watch(self) -> None:
+        """Look after the connections; run it supervised, for the bounds must go on to hold."""
+        loop_time = asyncio.get_running_loop().time
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            self._look(loop_time())
+
+    def _look(self, now: float) -> None:
+        options = self._options
+        while self._unread:
+            handler, since = next(iter(self._unread.items()))
+            if now - since < options.head:
+                break
+            self._guard.audit.write(LIMIT, "no request", f"no request within {options.head:g} s", handler.address)
+            handler.cut()
+        for handler, (waited, since) in list(self._answering.items()):
+            waiting = handler.waiting()
+            if waiting != waited or not waiting:
+                self._answering[handler] = (waiting, now)
+            elif now - since >= options.slow:
+                self._guard.audit.write(
+                    LIMIT, "slow reader", f"nothing of an answer taken for {options.slow:g} s", handler.address
+                )
+                handler.cut()
+
+    # What its connections say
+
+    def opened(self, handler: _Handler) -> None:
+        """Let a connection in, or cut it."""
+        now = asyncio.get_running_loop().time()
+        limits = self._guard.limits
+        address = parse_address(handler.address)
+        local = address is None or address.is_loopback
+        if address is not None and not local and not self._guard.is_proxy(address):
+            key = key_of(address)
+            if 0 < self._options.per_address <= self._by_address.get(key, 0):
+                self._guard.audit.write(
+                    LIMIT, "address", f"{self._options.per_address} requests at a time from {key}", key
+                )
+                handler.cut()
+                return
+            self._open[handler] = key
+            self._by_address[key] = self._by_address.get(key, 0) + 1
+        self._unread[handler] = now
+        if self._spared(address):
+            return
+        if 0 < limits.bounds.unauthenticated <= len(self._answering):
+            self._guard.audit.write(LIMIT, "requests", "too many requests at a time", handler.address)
+            handler.cut()
+        else:
+            limits.add_pending(handler, handler.cut, now)
+
+    def asked(self, handler: web.RequestHandler, upgrade: bool) -> None:
+        """Note that a whole request is there: a WebSocket's, or one with an answer."""
+        if not isinstance(handler, _Handler):
+            return
+        self._guard.limits.remove_pending(handler)
+        self._unread.pop(handler, None)
+        if upgrade:
+            self._forget_address(handler)
+        else:
+            self._answering[handler] = (0, 0.0)
+
+    def waits(self, handler: web.RequestHandler, waits: bool) -> None:
+        """Note that a request waits for its body or a decision, or that this is over: meanwhile it goes for others.
+
+        One of a proxy goes too: a proxy waits with it for nobody else.
+        """
+        if not isinstance(handler, _Handler) or handler.transport is None:
+            return
+        if waits:
+            self._answering.pop(handler, None)
+            if not self._guard.limits.bounds.exempt_local:
+                self._guard.limits.add_pending(handler, handler.cut, asyncio.get_running_loop().time())
+        else:
+            self._guard.limits.remove_pending(handler)
+            self._answering[handler] = (0, 0.0)
+
+    def spares(self, handler: _Handler) -> bool:
+        """Tell whether a connection is read as fast as it sends."""
+        return self._spared(parse_address(handler.address))
+
+    def answered(self, handler: _Handler) -> None:
+        """Note that an answer has gone out: the connection is idle, and aiohttp sees to its end."""
+        if self._answering.pop(handler, None) is not None and not self._spared(parse_address(handler.address)):
+            self._guard.limits.add_pending(handler, handler.cut, asyncio.get_running_loop().time())
+
+    def _spared(self, address: Address | None) -> bool:
+        """Tell whether a connection goes for others when places are short: not a proxy's, which many use."""
+        if address is not None and self._guard.is_proxy(address):
+            return True
+        return self._guard.limits.bounds.exempt_local and (address is None or address.is_loopback)
+
+    def lost(self, handler: _Handler) -> None:
+        """Forget a connection."""
+        self._guard.limits.remove_pending(handler)
+        self._unread.pop(handler, None)
+        self._answering.pop(handler, None)
+        self._forget_address(handler)
+
+    def _forget_address(self, handler: _Handler) -> None:
+        key = self._open.pop(handler, None)
+        if key is None:
+            return
+        left = self._by_address[key] - 1
+        if left:
+            self._by_address[key] = left
+        else:
+            del self._by_address[key]
+
+    def protocol(self, server: web.Server) -> _Handler:
+        """Make the protocol of one connection."""
+        return _Handler(
+            server,
+            door=self,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=self._options.idle,
+            lingering_time=_LINGERING_SECONDS,
+            max_line_size=_LINE,
+            max_field_size=_LINE,
+            access_log=None,
+            logger=self._log,
+        )
+
+
+class _Handler(web.RequestHandler):
+    """aiohttp's protocol, which tells the door what becomes of it."""
+
+    __slots__ = ("_body", "_bucket", "_door", "_head", "_heads", "_rest", "_taken", "_timer")
+
+    def __init__(self, server: web.Server, *, door: Door, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._door = door
+        self._rest = b""  # what was read of the socket and not given to the parser
+        self._taken = 0  # bytes that it was given, until there is a bucket
+        self._heads = 0  # heads that were whole
+        self._head = 0  # bytes of one that is not; its first slice may hold the end of what came before
+        self._body: StreamReader = EMPTY_PAYLOAD  # of the last request
+        self._bucket: TokenBucket | None = None
+        self._timer: asyncio.Handle | None = None  # until the parser is given more
+
+    @property
+    def address(self) -> str:
+        """The other end, as text; empty for a Unix socket."""
+        peername = None if self.transport is None else self.transport.get_extra_info("peername")
+        return str(peername[0]) if isinstance(peername, tuple) and peername else ""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._door.opened(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._door.lost(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._rest = b""
+        self._body = EMPTY_PAYLOAD  # it holds this
+        super().connection_lost(exc)
+
+    # Reading
+
+    def data_received(self, data: bytes) -> None:
+        # A WebSocket's intake has bounds of its own. Without data aiohttp asks its parser to go on.
+        if self._upgraded and not self._rest:
+            super().data_received(data)
+            return
+        if not data:
+            self._parse(data)
+            return
+        if self._head > _HEAD:
+            return  # refused
+        self._rest += data
+        if self._timer is None:
+            self._take()
+
+    def _take(self) -> None:
+        """Give the parser a part of what was read."""
+        if self._upgraded:
+            rest, self._rest = self._rest, b""
+            self._parse(rest)
+            return
+        part, self._rest = self._rest[:_SLICE], self._rest[_SLICE:]
+        pause = self._pause(len(part))
+        self._parse(part)
+        if (pause or self._rest) and self.transport is not None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(pause, self._go_on) if pause else loop.call_soon(self._go_on)
+            self._pause_transport_reading()
+
+    def _parse(self, data: bytes) -> None:
+        """Give ``data`` to the parser, and refuse a request whose head does not end."""
+        super().data_received(data)
+        if self._upgraded:
+            self._body = EMPTY_PAYLOAD  # what comes now is the WebSocket's
+        elif self._request_count != self._heads:
+            self._heads, self._head = self._request_count, 0
+            self._body = self._messages[-1][1] if self._messages else EMPTY_PAYLOAD
+        elif self._body.is_eof():
+            self._head += len(data)
+            if self._head > _HEAD:
+                self._refuse(f"a head of more than {_HEAD} bytes")
+
+    def _refuse(self, reason: str) -> None:
+        """Answer in place of a request that does not become whole, as aiohttp answers one that it cannot read."""
+        self._rest = b""
+        error = HttpProcessingError(code=431, message=reason)
+        self._messages.append((_ErrInfo(error.code, error, reason), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _pause(self, nbytes: int) -> float:
+        """Count what the parser is given; return the seconds for which it is given nothing more."""
+        now = asyncio.get_running_loop().time()
+        if self._bucket is not None:
+            return self._bucket.consume(now, nbytes)
+        self._taken += nbytes
+        if self._taken > _AT_ONCE:
+            if self._door.spares(self):
+                self._taken = 0
+            else:
+                self._bucket = TokenBucket(_RATE, 0.0, now)
+        return 0.0
+
+    def _go_on(self) -> None:
+        self._timer = None
+        if self._reading_paused or self._buffer_paused:
+            return  # aiohttp says when it wants more
+        if self._rest:
+            self._take()
+        if self._timer is None and not (self._reading_paused or self._buffer_paused):
+            super()._resume_transport_reading()
+
+    def _resume_transport_reading(self) -> None:
+        # aiohttp wants more. It gets what was read before.
+        if self._timer is not None:
+            return
+        if self._rest:
+            self._timer = asyncio.get_running_loop().call_soon(self._go_on)
+        else:
+            super()._resume_transport_reading()
+
+    def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
+        # Called behind every answer, whether or not there is a log of them.
+        self._door.answered(self)
+
+    def waiting(self) -> int:
+        """Return how many bytes of answers wait in this process."""
+        return self.transport.get_write_buffer_size() if self.transport is not None else 0
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        self._door.lost(self)
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Listener(web.BaseSite):
+    """A socket of a runner whose connections pass a door.
+
+    Args:
+        runner: set up already.
+        door: its own; several sockets may have one.
+        sock: bound, from ``listen``; closed with the listener.
+        context: for TLS; None for none.
+    """
+
+    __slots__ = ("_door", "_name", "_sock")
+
+    def __init__(
+        self, runner: web.BaseRunner, door: Door, sock: socket.socket, context: ssl.SSLContext | None = None
+    ) -> None:
+        super().__init__(runner, ssl_context=context, backlog=BACKLOG)
+        self._door = door
+        self._sock = sock
+        self._name = f"{'http' if context is None else 'https'}://{shown(sock.getsockname())}"
+
+    @property
+    def name(self) -> str:
+        """Where it listens, as ``http://HOST:PORT``."""
+        return self._name
+
+    async def start(self) -> None:
+        """Begin to take connections."""
+        await super().start()
+        server = self._runner.server
+        assert server is not None, "a runner is set up before its sites"
+        self._server = await asyncio.get_running_loop().create_server(
+            partial(self._door.protocol, server),
+            sock=self._sock,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=_TLS_SECONDS if self._ssl_context is not None else None,
+            backlog=self._backlog,
+        )

@@ -1,0 +1,224 @@
+"""What every request passes before anything is done for it, and what every answer carries.
+
+Strategy: one object knows who may come at all (peers, origins), how much each may have (limits) and who
+was refused (audit). Plain HTTP is refused here, by status. A WebSocket is not: a client whose upgrade
+fails takes that for a lost network and tries for ever, so its socket is opened first and then told, in
+its own protocol, by the code that asks ``refusal`` and ``limits``.
+
+The middleware is a plain function and no coroutine, because a coroutine's frame would stay with every
+socket for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import MappingProxyType
+
+from aiohttp import hdrs, web
+
+from collab.errors import AccessDenied, Forbidden
+from collab.limits.limits import Limits, Meter
+from collab.net import Address, Peer
+from collab.telemetry import RateLimited, get_logger
+from collab.transports.guard.audit import LIMIT, PERMISSION, Audit
+from collab.transports.guard.origins import Origins
+from collab.transports.guard.peers import Peers
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+# For what sets none of its own, the pages above all. Nothing but a page has anything to run, to frame or
+# to load. SAMEORIGIN and 'self', not DENY: one page of ours may show another in a frame.
+_HEADERS = MappingProxyType(
+    {
+        "Content-Security-Policy": "default-src 'none'; frame-ancestors 'self'; base-uri 'none'; form-action 'none'",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        # Addresses name documents.
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "SAMEORIGIN",
+    }
+)
+
+# No Access-Control-Allow-Credentials: who a client is stands in the Authorization header, never in a cookie,
+# so a foreign page can do nothing in the name of the user who looks at it.
+_CORS_PREFLIGHT = MappingProxyType(
+    {
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+        "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID",
+        "Access-Control-Max-Age": "7200",  # what Chromium keeps at most
+    }
+)
+_CORS_EXPOSED = "ETag, Retry-After"
+
+_NO_STORE = "no-store"
+
+_LOOK_SECONDS = 1.0
+
+_limited = RateLimited(get_logger("http"), per_second=1 / 60)
+
+_MAX_SHOWN_ORIGIN = 60
+
+
+class Guard:
+    """Stand before an application.
+
+    Args:
+        peers, origins, limits: see there.
+        own_machine_only: there is no authentication, so nobody from elsewhere is let in.
+
+    Attributes:
+        answers: HTTP answers so far, by status; a WebSocket's is none.
+        on_request: told of each whole request, by its connection and whether it is for a WebSocket.
+        on_wait: told of a request that waits for its body or for a decision on access, and when that is over.
+    """
+
+    def __init__(self, peers: Peers, origins: Origins, limits: Limits, *, own_machine_only: bool) -> None:
+        self.origins = origins
+        self.limits = limits
+        self.audit = Audit()
+        self.answers: Counter[int] = Counter()
+        self._peers = peers
+        self._own_machine_only = own_machine_only
+        self.on_request: Callable[[web.RequestHandler, bool], None] | None = None
+        self.on_wait: Callable[[web.RequestHandler, bool], None] | None = None
+        self._sockets: set[Handler] = set()
+
+    # Requests
+
+    def peer(self, request: web.BaseRequest) -> Peer:
+        """Tell who has sent a request."""
+        return self._peers.of(request)
+
+    def is_proxy(self, address: Address) -> bool:
+        """Tell whether an address is that of a proxy whose headers are believed."""
+        return self._peers.trusts(address)
+
+    def refusal(self, request: web.BaseRequest, peer: Peer) -> AccessDenied | None:
+        """Tell why a request may do nothing here, whoever it says it is; None if it may come in."""
+        if self._own_machine_only and not peer.local:
+            return Forbidden(
+                "from elsewhere, and there is no authentication",
+                public="without authentication this server serves its own machine only",
+            )
+        for origin in request.headers.getall(hdrs.ORIGIN, ()):
+            if not self.origins.allows(origin, peer):
+                shown = origin[:_MAX_SHOWN_ORIGIN]
+                return Forbidden(
+                    f"origin {shown!r} for host {peer.host[:_MAX_SHOWN_ORIGIN]!r}",
+                    # What to do comes first: the text may be cut behind 123 bytes.
+                    public=f"origin not allowed, see --allowed-origins: {shown}",
+                )
+        return None
+
+    def sockets(self, handler: Handler) -> Handler:
+        """Leave the refusing to ``handler``, which speaks a protocol of its own."""
+        self._sockets.add(handler)
+        return handler
+
+    def meter(self, peer: Peer, now: float) -> Meter | None:
+        """Give what counts the messages of one socket; None if they are not counted."""
+        return None if self.limits.exempts(peer) else Meter(self.limits.bounds, now)
+
+    def middleware(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
+        """Refuse what may not come in, answer what browsers ask before a request, pass on the rest."""
+        for_socket = request.match_info.handler in self._sockets
+        if self.on_request is not None:
+            self.on_request(request.protocol, for_socket)
+        if for_socket:
+            return handler(request)
+        peer = self.peer(request)
+        refused = self.refusal(request, peer)
+        if refused is None and not self.origins.allows_host(peer):
+            refused = Forbidden(
+                f"host {peer.host[:_MAX_SHOWN_ORIGIN]!r}",
+                public="without authentication this server answers under the names of its own machine only",
+            )
+        if refused is not None:
+            self.audit.write(PERMISSION, "origin", str(refused), peer.address)
+            return _answer(request, 403, refused.public)
+        if not self.limits.allow_request(peer, asyncio.get_running_loop().time()):
+            self.audit.write(LIMIT, "requests", f"too many requests from {peer.key}", peer.address)
+            reason = "too many requests from your address, try again later"
+            return _answer(request, 429, reason, {"Retry-After": "1"})
+        if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
+            return _answer(request, 204, "", dict(_CORS_PREFLIGHT))
+        return handler(request)
+
+    @contextmanager
+    def waiting(self, request: web.Request) -> Iterator[None]:
+        """Meanwhile a request waits, and its sender may be anybody: when places are short it goes for others."""
+        handler, on_wait = request.protocol, self.on_wait
+        if on_wait is None:
+            yield
+            return
+        on_wait(handler, True)
+        try:
+            yield
+        finally:
+            on_wait(handler, False)
+
+    @contextmanager
+    def body(self, request: web.Request) -> Iterator[bool]:
+        """Count a request while it waits for its body; gives False if its address has too many of them."""
+        peer, loop_time = self.peer(request), asyncio.get_running_loop().time
+        if not self.limits.add_body(peer, loop_time()):
+            self.audit.write(LIMIT, "bodies", f"too many requests without a body from {peer.key}", peer.address)
+            yield False
+            return
+        try:
+            with self.waiting(request):
+                yield True
+        finally:
+            self.limits.remove_body(peer, loop_time())
+
+    # As aiohttp marks a middleware of the kind that it has had since version 3.
+    middleware.__middleware_version__ = 1  # type: ignore[attr-defined]
+
+    async def on_prepare(self, request: web.Request, response: web.StreamResponse) -> None:
+        """Put the headers on an answer that every answer carries."""
+        if response.status == 101:
+            return  # nothing of it is shown, framed or read by a page
+        self.answers[response.status] += 1
+        if isinstance(response, web.HTTPException):
+            # One frame of its traceback keeps it as the answer, so that both would wait for the collector.
+            response.__traceback__ = None
+        headers = response.headers
+        if "Content-Security-Policy" in headers:
+            # A page says itself who may frame it; an old header of ours must not say otherwise.
+            for name, value in _HEADERS.items():
+                if name != "X-Frame-Options":
+                    headers.setdefault(name, value)
+        else:
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None and self.refusal(request, self.peer(request)) is None:
+            headers["Access-Control-Allow-Origin"] = origin
+            headers["Access-Control-Expose-Headers"] = _CORS_EXPOSED
+        vary = headers.get(hdrs.VARY)
+        headers[hdrs.VARY] = hdrs.ORIGIN if vary is None else f"{vary}, {hdrs.ORIGIN}"
+
+    # Time
+
+    async def watch(self) -> None:
+        """Look about once a second at what changes by itself; run it supervised, for the bounds must go on to hold."""
+        loop_time = asyncio.get_running_loop().time
+        while True:
+            now = loop_time()
+            await self.limits.memory.measure(now)
+            self.limits.sweep(now)
+            self.audit.flush()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def _answer(
+    request: web.Request, status: int, text: str, headers: dict[str, str] | None = None
+) -> web.StreamResponse:
+    all_headers = {hdrs.CACHE_CONTROL: _NO_STORE, **(headers or {})}
+    if text and "/api/" in request.path:
+        return web.json_response({"error": text}, status=status, headers=all_headers)  # as all answers there
+    return web.Response(status=status, text=f"{status}: {text}\n" if text else None, headers=all_headers)

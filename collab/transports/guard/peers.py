@@ -1,0 +1,149 @@
+"""Who is at the other end: the client's address, and by which scheme and host it came.
+
+Strategy: the address of the connection is the only one that cannot be lied about. What proxies add in
+headers is believed only when the connection comes from one of the trusted proxies, and then only as far
+as trust reaches: read from the right, each entry was added by the one behind it, so the first address
+that is no trusted proxy is the client, and whatever stands left of it is what that client has written
+itself. Only one family of headers is read, because a proxy passes on the other as the client sent it.
+
+An address that many may share (this machine itself, or a proxy that does not say for whom it speaks)
+is not counted: a bound for each address would make all of them pay for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+from aiohttp import web
+
+from collab.net import Address, Network, Peer, key_of, parse_address
+from collab.telemetry import RateLimited, get_logger
+
+Headers = Literal["x-forwarded", "forwarded"]
+
+_FORWARDED = ("X-Forwarded-For", "Forwarded")
+
+
+class Peers:
+    """Find out about clients.
+
+    Args:
+        trusted: the networks of proxies whose headers are believed; empty if none is.
+        headers: which headers they write.
+    """
+
+    def __init__(self, trusted: Sequence[Network] = (), headers: Headers = "x-forwarded") -> None:
+        self._trusted = tuple(trusted)
+        self._headers = headers
+        self._limited = RateLimited(get_logger("http"), burst=1, per_second=1 / 3600)
+
+    def of(self, request: web.BaseRequest) -> Peer:
+        """Tell who has sent a request."""
+        peername = request.transport.get_extra_info("peername") if request.transport is not None else None
+        remote = parse_address(str(peername[0])) if isinstance(peername, tuple) and peername else None
+        secure, host = request.scheme == "https", request.headers.get("Host", "").lower()
+        if remote is None or not self.trusts(remote):
+            if remote is not None and remote.is_loopback and any(name in request.headers for name in _FORWARDED):
+                self._limited.warning(
+                    "untrusted",
+                    "requests from %s have passed a proxy (%s): without --behind-proxy and --trusted-proxies its "
+                    "clients cannot be told apart",
+                    remote,
+                    " or ".join(_FORWARDED),
+                )
+            return _direct(remote, secure, host)
+        read = _read_forwarded if self._headers == "forwarded" else _read_x_forwarded
+        hops = read(request)
+        client, taken = remote, 0
+        for hop in reversed(hops):
+            address = parse_address(hop.address)
+            if address is None:
+                break  # "unknown", or a name: nobody can be told from it
+            client, taken = address, taken + 1
+            if not self.trusts(address):
+                break
+        if not taken:
+            # Nothing said: its clients cannot be told apart, so none of them pays for another. Nonsense said:
+            # that comes from the client, and lets it out of no bound.
+            if not hops:
+                self._limited.warning("silent", "the proxy at %s does not say for whom it speaks", remote)
+            return Peer(str(remote), key_of(remote), bool(hops), False, secure, host)
+        hop = hops[-taken]
+        return Peer(
+            str(client),
+            key_of(client),
+            not self.trusts(client),
+            False,
+            hop.proto == "https" if hop.proto else secure,
+            hop.host or host,
+        )
+
+    def trusts(self, address: Address) -> bool:
+        """Tell whether ``address`` is a proxy whose headers are believed."""
+        return any(address in network for network in self._trusted)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """What one proxy has said of the one before it."""
+
+    address: str
+    proto: str
+    host: str
+
+
+@lru_cache(maxsize=1_024)
+def _direct(address: Address | None, secure: bool, host: str) -> Peer:
+    # Most sockets come from few places: they share what is said of them.
+    if address is None:
+        return Peer("", "", False, True, secure, host)
+    return Peer(str(address), key_of(address), not address.is_loopback, address.is_loopback, secure, host)
+
+
+def _read_x_forwarded(request: web.BaseRequest) -> list[_Hop]:
+    addresses = _list(request, "X-Forwarded-For")
+    protos, hosts = _list(request, "X-Forwarded-Proto"), _list(request, "X-Forwarded-Host")
+    # Each proxy adds to the right; one that sets and does not add leaves a single value, which is for all.
+    return [
+        _Hop(address, _from_right(protos, behind).lower(), _from_right(hosts, behind).lower())
+        for behind, address in zip(range(len(addresses), 0, -1), addresses, strict=True)
+    ]
+
+
+def _from_right(values: list[str], nth: int) -> str:
+    return values[-min(nth, len(values))] if values else ""
+
+
+def _read_forwarded(request: web.BaseRequest) -> list[_Hop]:
+    hops = []
+    for element in _elements(", ".join(request.headers.getall("Forwarded", ()))):
+        pairs = {}
+        for pair in element.split(";"):
+            name, _, value = pair.partition("=")
+            pairs[name.strip().lower()] = value.strip().strip('"')
+        hops.append(_Hop(pairs.get("for", ""), pairs.get("proto", "").lower(), pairs.get("host", "").lower()))
+    return hops
+
+
+def _elements(text: str) -> list[str]:
+    """Split at the commas outside of quotes (RFC 7239, section 4), reading from the right.
+
+    What a trusted proxy has added at the end is well-formed, and what the client has sent stands before it. Read
+    from the left, a quote that the client has opened and not closed would swallow what the proxy says of it.
+    """
+    elements, end, quoted = [], len(text), False
+    for at in range(len(text) - 1, -1, -1):
+        if text[at] == '"':
+            quoted = not quoted
+        elif text[at] == "," and not quoted:
+            elements.append(text[at + 1 : end])
+            end = at
+    elements.append(text[:end])
+    return [element for element in reversed(elements) if element.strip()]
+
+
+def _list(request: web.BaseRequest, name: str) -> list[str]:
+    return [part.strip() for value in request.headers.getall(name, ()) for part in value.split(",") if part.strip()]

@@ -1,0 +1,1 @@
+"""Plain HTTP: documents, links for guests, health, the pages."""

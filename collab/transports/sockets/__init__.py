@@ -1,0 +1,1 @@
+"""WebSockets: what both wire protocols share, and one file for each."""

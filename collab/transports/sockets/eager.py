@@ -1,0 +1,158 @@
+"""A WebSocketResponse whose messages can be taken while the socket is read.
+
+Strategy: aiohttp puts each message into a queue and wakes the task that waits for it. With many quiet
+rooms nearly every message comes alone, and that waking (a future, a turn of the loop, a task's step)
+costs more than all that the server does with the message. So the queue first offers a message to
+``take``; what that refuses goes the usual way, and as long as anything is queued nothing is offered,
+so the order is kept.
+
+This leans on private names of aiohttp (``_post_start``, ``_reader``, ``_parser``, the queue's ``_buffer`` and others),
+which is why aiohttp is pinned to one version; ``tests/transports/test_websocket.py`` shows what a new one changes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from aiohttp import WSMessage, web
+from aiohttp._websocket.models import WSMessageTextBytes
+from aiohttp._websocket.reader import WebSocketDataQueue, WebSocketReader
+from aiohttp.hdrs import SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL
+from aiohttp.http import WebSocketWriter
+from multidict import CIMultiDict
+
+from collab.transports.sockets.deflate import RESPONSE, accepts
+from collab.transports.sockets.intake import Gate, Intake
+
+# As aiohttp's own queue: it pauses reading above twice this many bytes.
+_QUEUE_BYTES = 2**16
+
+
+# A token of RFC 9110, section 5.6.2.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+Take = Callable[[WSMessage | WSMessageTextBytes], bool]
+
+
+class _EagerQueue(WebSocketDataQueue):
+    """Offers each message to ``take`` before it queues it."""
+
+    __slots__ = ("intake", "take")
+
+    # Not the response, which holds this queue: they would be a cycle.
+    take: Take | None
+    intake: Intake | None
+
+    def feed_data(self, data: WSMessage | WSMessageTextBytes, size: int) -> None:
+        intake = self.intake
+        if intake is not None and intake.state is not None and intake.claims:
+            claimed = intake.claim(data)
+            if claimed is not None:
+                # Offered as well, though it may be too large: nothing may be taken before it.
+                if self.take is not None and not self._buffer and self.take(claimed):
+                    intake.worked_on()
+                else:
+                    super().feed_data(claimed, len(claimed.data) if type(claimed.data) is bytes else 0)
+                return
+        take = self.take
+        if take is None or self._buffer or not take(data):
+            super().feed_data(data, size)
+
+
+class EagerWebSocketResponse(web.WebSocketResponse):
+    """As ``web.WebSocketResponse``; whoever is named to ``offer_to`` is asked first.
+
+    Attributes:
+        intake: what stands before the parser, from ``prepare`` on.
+    """
+
+    __slots__ = ("_gate", "_offers_deflate", "intake")
+
+    intake: Intake
+
+    def __init__(self, *, timeout: float, gate: Gate, deflate: bool = False) -> None:
+        # The parser takes less than its bound, and gets nothing larger.
+        size = gate.largest + 1
+        super().__init__(timeout=timeout, max_msg_size=size, autoping=False, autoclose=False, compress=False)
+        self._gate = gate
+        self._offers_deflate = deflate
+
+    def offer_to(self, take: Take) -> None:
+        """From now on ask ``take`` first, which tells whether it has taken the message.
+
+        It runs inside the parser: it must not raise, nor wait.
+        """
+        queue = self._reader
+        assert isinstance(queue, _EagerQueue)
+        queue.take = take
+
+    def release(self) -> None:
+        """Let go of what reads: nothing more is received.
+
+        Where reading has failed, the reader holds the error, whose traceback holds this.
+        """
+        queue = self._reader
+        if isinstance(queue, _EagerQueue):
+            queue.intake = None
+            self.intake.release()
+            del self.intake
+        self._reader = self._parser = self._exception = None
+
+    async def close(self, *, code: int = 1000, message: bytes = b"", drain: bool = True) -> bool:
+        """Do nothing: the connection sends the close frame, and knows when its code has been read.
+
+        aiohttp calls this when it cannot go on reading, and closes at once; with bytes of the client still
+        unread the kernel would reset the connection, and the client would never see the code.
+        """
+        return False
+
+    @property
+    def queued(self) -> bool:
+        """Whether messages that were not taken wait to be received."""
+        queue = self._reader
+        return isinstance(queue, _EagerQueue) and bool(queue._buffer)
+
+    @property
+    def deflates(self) -> bool:
+        """Whether both sides have agreed to permessage-deflate."""
+        return bool(self._compress)
+
+    def _handshake(self, request: web.BaseRequest) -> tuple[CIMultiDict[str], str | None, int, bool]:
+        # A browser closes a socket whose server chooses none of the subprotocols that were offered. None of them means
+        # anything here, so the first one is as good as any.
+        self._protocols = (_first_protocol(request),)
+        # aiohttp itself would agree to compression that depends on the messages before.
+        headers, protocol, compress, takeover = super()._handshake(request)
+        if self._offers_deflate and accepts(request.headers.get(SEC_WEBSOCKET_EXTENSIONS)):
+            headers[SEC_WEBSOCKET_EXTENSIONS] = RESPONSE
+            compress = 15
+        return headers, protocol, compress, takeover
+
+    def _post_start(self, request: web.BaseRequest, protocol: str | None, writer: WebSocketWriter) -> None:
+        # As the method that it replaces, with our queue; there is no heartbeat to start.
+        self._ws_protocol = protocol
+        self._writer = writer
+        assert self._loop is not None
+        queue = _EagerQueue(request._protocol, _QUEUE_BYTES, loop=self._loop)
+        queue.take = None
+        self._reader = queue
+        parser = WebSocketReader(
+            queue, self._max_msg_size, compress=bool(self._compress), decode_text=self._decode_text
+        )
+        self._parser = parser
+        self.intake = queue.intake = Intake(self._gate, queue, parser)
+        request.protocol.set_parser(self.intake)  # type: ignore[arg-type]
+        request.protocol.keep_alive(False)
+
+
+def _first_protocol(request: web.BaseRequest) -> str:
+    """Give the first subprotocol that a client offers (RFC 6455, section 11.3.4); empty for none.
+
+    Raises:
+        HTTPBadRequest: it is no token.
+    """
+    name = request.headers.get(SEC_WEBSOCKET_PROTOCOL, "").partition(",")[0].strip()
+    if name and not _TOKEN.fullmatch(name):
+        raise web.HTTPBadRequest(text="Sec-WebSocket-Protocol is malformed\n")
+    return name
