@@ -1,4 +1,4 @@
-"""``collab bench``: measure a deployment, or this server beside the Node servers.
+"""``collab bench``: measure a deployment, or this server beside those that it replaces.
 
 Strategy: commands are thin. A scenario returns a dictionary of figures; here it becomes a table for a
 person or a line of JSON for a machine. What a run could not do right (lost updates, a document that is not
@@ -25,7 +25,9 @@ from rich.table import Table
 from collab.bench.connection import Target, close_all, connect
 from collab.bench.ledger import Ledger
 from collab.bench.process import ServerProcess, pin, raise_file_limit
-from collab.bench.scenarios import SCENARIOS, Bench, Figures, run_scenario
+from collab.bench.report import put_section, section_of
+from collab.bench.run import Bench, Figures
+from collab.bench.scenarios import SCENARIOS, run_scenario
 from collab.bench.wire import WireName, choose_wire
 from collab.errors import CollabError, ConfigurationError
 
@@ -58,11 +60,27 @@ _UNITS = {
     "last_ms": "last client in sync, ms",
     "server_cpu_s": "server CPU, s",
     "others_p99_ms": "other rooms' p99 meanwhile, ms",
-    "calm_p99_ms": "latency p99 before the flood, ms",
+    "calm_p99_ms": "latency p99 before, ms",
     "flood_p99_ms": "latency p99 during the flood, ms",
     "flood_ratio": "latency p99 during the flood, to before",
     "flood_sent": "messages of the flood that were sent",
     "flood_taken": "and that the server took",
+    "echoes": "awareness updates that clients sent back",
+    "echoes_per_s": "and a second",
+    "core_share": "part of a core that the server used",
+    "costly_p99_ms": "latency p99 beside costly updates, ms",
+    "costly_ratio": "latency p99 beside costly updates, to before",
+    "costly_sent": "costly updates that were sent",
+    "silent_p99_ms": "latency p99 beside silent readers, ms",
+    "silent_ratio": "latency p99 beside silent readers, to before",
+    "asked_p99_ms": "latency p99 beside questions, ms",
+    "asked_ratio": "latency p99 beside questions, to before",
+    "questions": "questions that were asked",
+    "readers": "readers that read nothing",
+    "memory_before_mib": "server memory before, MiB",
+    "memory_most_mib": "server memory, the most, MiB",
+    "memory_ratio": "server memory, the most to before",
+    "memory_after_mib": "server memory after, MiB",
     "generator_share": "generator's own share of a core",
     "generator_waited": "part of the time the generator waited for its core",
     "documents_equal": "documents that hold exactly what was sent",
@@ -176,17 +194,22 @@ def peers(
     ] = None,
     report: Annotated[Path, typer.Option(help="Where the report is written.")] = Path("docs/benchmarks.md"),
 ) -> None:
-    """Measure this server beside the Node servers, on one core each in turn, and write docs/benchmarks.md."""
+    """Measure this server beside those that it replaces, on one core each in turn, and write docs/benchmarks.md."""
     from collab.bench.peers import compare
 
     async def play(show: Callable[[float, str], None]) -> bool:
-        text, right = await compare(quick=quick, only=only or [], show=show)
+        found = await compare(quick=quick, only=only or [], show=show)
         if only or quick:
-            print(text)
+            print(found.report)
         else:
-            report.write_text(text, encoding="utf-8")
+            text = found.report
+            # Another command has measured several nodes, and this one has not.
+            kept = section_of(report.read_text(encoding="utf-8")) if report.exists() else None
+            report.write_text(text if kept is None else put_section(text, kept), encoding="utf-8")
+            for name, picture in found.pictures.items():
+                report.with_name(name).write_text(picture, encoding="utf-8")
             _console.print(f"written to {report}")
-        return right
+        return found.right
 
     raise typer.Exit(_run(play, quiet=False))
 

@@ -24,12 +24,16 @@ Moments = tuple[tuple[float, int], ...]
 
 @dataclass(slots=True)
 class Arrival:
-    """What one frame carries: update ranges, or (for awareness) states with their clocks as (client, clock, clock)."""
+    """What one frame carries: update ranges, or (for awareness) states with their clocks as (client, clock, clock).
+
+    ``entries`` has the bytes of each of the states, when somebody has asked for them.
+    """
 
     awareness: bool
     ranges: tuple[Range, ...]
     moments: Moments
     count: int
+    entries: tuple[bytes, ...] | None = None
 
 
 class Ledger:
@@ -40,6 +44,7 @@ class Ledger:
         "arrivals",
         "buckets",
         "delivered",
+        "echoes",
         "frames",
         "gaps",
         "received_bytes",
@@ -53,6 +58,7 @@ class Ledger:
         self.sent = 0
         self.delivered = 0
         self.frames = 0
+        self.echoes = 0
         self.received_bytes = 0
         self.acks = 0
         self.gaps = 0

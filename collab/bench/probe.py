@@ -18,10 +18,12 @@ from typing import Any
 import uvloop
 
 from collab.bench.connection import Target, close_all
+from collab.bench.edits import keystroke
 from collab.bench.ledger import Ledger
 from collab.bench.load import collector_resting, drive, first_error, give_typists, lacking, open_rooms, settle
 from collab.bench.process import Stopwatch
-from collab.bench.scenarios import Bench, join_at_once, keystroke
+from collab.bench.run import Bench
+from collab.bench.scenarios import join_at_once
 from collab.bench.wire import WireName, choose_wire
 
 # The crowd's processes yield to those whose latency is measured, where both have one core.

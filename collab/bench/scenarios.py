@@ -1,7 +1,7 @@
 """The scenarios: what is built, what is measured, and what counts as right.
 
-Strategy: each scenario is one coroutine that takes a Bench (where, whose process, how long) and returns
-a flat dictionary of figures, ready for a table or for JSON. Setting up is never measured; CPU is read
+Strategy: here stand those in which clients come, and what happens beside that; those in which people type or move
+their cursors have modules of their own, and SCENARIOS knows them all. Setting up is never measured; CPU is read
 over the stretch from the first send to the last delivery and a moment more, so that a journal's commit
 is in it. A scenario that lost something, or whose document is not what was typed, says so in
 ``right`` and is a failure whatever its speed.
@@ -11,21 +11,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
-import secrets
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
-from typing import Any
 
-from collab.bench.connection import Connection, Target, close_all, connect
+from collab.bench.connection import Connection, close_all, connect
+from collab.bench.costly import deletes, text_for
+from collab.bench.edits import (
+    everybody_types,
+    highest_rate_many_rooms,
+    highest_rate_one_room,
+    keystroke,
+    load_curve,
+    many_rooms,
+    one_writer,
+)
 from collab.bench.ledger import Ledger
 from collab.bench.load import (
     Driven,
-    Progress,
     Room,
     collector_resting,
     drive,
@@ -35,228 +41,14 @@ from collab.bench.load import (
     holds_exactly,
     lacking,
     open_rooms,
-    rooms_hold_exactly,
     settle,
-    silent,
 )
+from collab.bench.presence import presence_storm
 from collab.bench.process import ServerProcess, Stopwatch
+from collab.bench.run import COMMIT_PAUSE, Bench, Figures
+from collab.bench.silent import distinct_questions, silent_readers
 from collab.bench.updates import EditingSession, Typist
 from collab.errors import ConfigurationError, ProtocolError
-
-Figures = dict[str, Any]
-
-# After the last delivery: a journal that gathers for some milliseconds still has to commit.
-_COMMIT_PAUSE = 0.1
-# What one client types within 10 ms it hands to its socket in one write (a message and a frame each, as
-# ever). Below 150 updates a second and client that is a write for each; above, where only the search for the
-# highest rate goes, the generator would otherwise spend its core on system calls.
-_ONE_WRITE = 0.01
-# The generator is no witness of the server any more when it needs more of its core than this.
-GENERATOR_LIMIT = 0.9
-
-
-@dataclass(slots=True)
-class Bench:
-    """Where a scenario runs and for how long."""
-
-    target: Target
-    server: ServerProcess | None = None
-    seconds: float = 5.0
-    progress: Progress = silent
-    restart: Callable[[], Awaitable[tuple[Target, ServerProcess | None]]] | None = None
-    verify: bool = True
-    url: str = ""
-    wire: str = "y-websocket"
-    token: str = ""
-    name: str = field(default_factory=lambda: f"bench-{secrets.token_hex(4)}")
-    rng: random.Random = field(default_factory=lambda: random.Random(7))
-
-    def document(self, what: str) -> str:
-        """Return a document name that no other run has."""
-        return f"{self.name}-{what}-{secrets.token_hex(3)}"
-
-
-def _cpu(figures: Figures, cpu: float | None, deliveries: int) -> None:
-    figures["server_cpu_s"] = cpu
-    figures["cpu_ms_per_1000"] = None if cpu is None or not deliveries else cpu * 1e6 / deliveries
-
-
-async def _typing(
-    bench: Bench, *, rooms: int, members: int, writers: int, rate: float, patience: float = 3.0, what: str = "typing"
-) -> Figures:
-    """Let ``writers`` of ``members`` clients in each of ``rooms`` rooms type ``rate`` characters a second."""
-    ledger = Ledger()
-    bench.progress(0.0, "connecting")
-    opened = await open_rooms(bench.target, [bench.document(str(n)) for n in range(rooms)], members, ledger)
-    connections = [connection for room in opened for connection in room.connections]
-    try:
-        give_typists(opened, writers, bench.rng)
-        return await _typing_in(bench, opened, connections, ledger, rate, patience, what)
-    finally:
-        await close_all(connections)
-
-
-def keystroke(connection: Connection, typist: Typist, strokes: int = 1) -> Callable[[float], None]:
-    """Return the action that lets ``typist`` type ``strokes`` times on ``connection``."""
-    return lambda now: connection.type(typist, now, strokes)
-
-
-async def _typing_in(
-    bench: Bench,
-    opened: list[Room],
-    connections: list[Connection],
-    ledger: Ledger,
-    rate: float,
-    patience: float,
-    what: str,
-) -> Figures:
-    strokes = max(1, round(rate * _ONE_WRITE))
-    actions = [keystroke(connection, typist, strokes) for connection in connections for typist in connection.typists]
-    members = len(opened[0].connections)
-    backlog_limit = max(2_000.0, len(actions) * rate * members)  # one second's deliveries
-
-    def overloaded() -> bool:
-        return ledger.sent * (members - 1) - ledger.delivered > backlog_limit or first_error(connections) is not None
-
-    with collector_resting():
-        watch = Stopwatch(bench.server)
-        driven = await drive(
-            actions, rate / strokes, bench.seconds, bench.rng, progress=bench.progress, what=what, stop=overloaded
-        )
-        bench.progress(1.0, "waiting for the last deliveries")
-        everywhere = ledger.sent * members
-        to_others = ledger.sent * (members - 1)
-        # A server need not echo to the sender: then the last delivery is the last to the others.
-        await settle(ledger, lambda: ledger.delivered >= everywhere, patience=min(patience, 0.5))
-        if ledger.delivered < to_others:
-            await settle(ledger, lambda: ledger.delivered >= to_others, patience=patience)
-        share, waited = watch.generator_share(), watch.generator_waited()
-        await asyncio.sleep(_COMMIT_PAUSE)
-        cpu = watch.server_cpu()
-    others, own = lacking(opened)
-    echoed = own < ledger.sent
-    expected = everywhere if echoed else to_others
-    # A gap is what a later update of the same client has passed: no server delivers it afterwards.
-    lost = others + (own if echoed else 0) + ledger.gaps
-    error = first_error(connections)
-    figures: Figures = {
-        "sent": ledger.sent,
-        "sent_per_s": ledger.sent / driven.seconds,
-        "expected": expected,
-        "delivered": ledger.delivered,
-        "lost": lost,
-        **ledger.latencies(),
-        "frames": ledger.frames,
-        "overloaded": driven.stopped,
-        "error": str(error) if error else None,
-        "generator_share": share,
-        "generator_waited": waited,
-        "generator_lag_ms": driven.lag * 1000,
-    }
-    _cpu(figures, cpu, ledger.delivered)
-    if bench.verify:
-        bench.progress(1.0, "comparing the documents")
-        whole = await rooms_hold_exactly(bench.target, opened) if error is None else 0
-        figures["documents_equal"] = whole
-        figures["documents"] = len(opened)
-        figures["right"] = lost == 0 and whole == len(opened) and error is None
-    else:
-        figures["right"] = lost == 0 and error is None
-    return figures
-
-
-async def one_writer(bench: Bench, *, readers: int = 100, rate: float = 50.0) -> Figures:
-    """One client types, the others read."""
-    return await _typing(bench, rooms=1, members=readers + 1, writers=1, rate=rate)
-
-
-async def everybody_types(bench: Bench, *, clients: int = 100, rate: float = 5.0) -> Figures:
-    """All clients of one room type."""
-    return await _typing(bench, rooms=1, members=clients, writers=clients, rate=rate)
-
-
-async def many_rooms(bench: Bench, *, rooms: int = 500, members: int = 2, rate: float = 1.0) -> Figures:
-    """All clients of many small rooms type."""
-    return await _typing(bench, rooms=rooms, members=members, writers=members, rate=rate)
-
-
-class _Cursor:
-    """One client's awareness: a name, a colour and a caret that moves."""
-
-    def __init__(self, connection: Connection, client: int, number: int) -> None:
-        self.connection = connection
-        self.client = client
-        self.clock = 0
-        self._times = connection.ledger.sent_at.setdefault(client, [0.0])  # clock 0 is never sent
-        self._front = f'{{"user":{{"name":"Person {number}","color":"#30bced"}},"cursor":{{"anchor":'
-
-    def move(self, now: float) -> None:
-        """Move the caret and tell the room."""
-        self.clock += 1
-        self._times.append(now)
-        self.connection.ledger.sent += 1
-        state = f'{self._front}{self.clock},"head":{self.clock + 3}}}}}'.encode()
-        self.connection.send_awareness(self.client, self.clock, state)
-
-
-async def presence_storm(bench: Bench, *, clients: int = 100, rate: float = 10.0) -> Figures:
-    """All clients of one room move their cursors.
-
-    A server may skip a state that a newer one of the same client has replaced (``superseded``); what must
-    arrive everywhere is each client's last.
-    """
-    ledger = Ledger()
-    bench.progress(0.0, "connecting")
-    (room,) = await open_rooms(bench.target, [bench.document("presence")], clients, ledger)
-    connections = room.connections
-    try:
-        cursors = [
-            _Cursor(connection, bench.rng.randrange(1 << 28, 1 << 32), number)
-            for number, connection in enumerate(connections)
-        ]
-        with collector_resting():
-            watch = Stopwatch(bench.server)
-            driven = await drive(
-                [cursor.move for cursor in cursors], rate, bench.seconds, bench.rng, progress=bench.progress,
-                what="moving", stop=lambda: first_error(connections) is not None,
-            )  # fmt: skip
-            last = {cursor.client: cursor.clock for cursor in cursors}
-
-            def missing() -> int:
-                return sum(
-                    1
-                    for connection, own in zip(connections, cursors, strict=True)
-                    for client, clock in last.items()
-                    if client != own.client and connection.states.get(client, -1) < clock
-                )
-
-            await settle(ledger, lambda: missing() == 0)
-            await settle(ledger, lambda: ledger.delivered >= ledger.sent * clients, patience=0.1)
-            share, waited = watch.generator_share(), watch.generator_waited()
-            cpu = watch.server_cpu()
-        error = first_error(connections)
-        echoed = any(own.client in c.states for c, own in zip(connections, cursors, strict=True))
-        expected = ledger.sent * (clients if echoed else clients - 1)
-        figures: Figures = {
-            "sent": ledger.sent,
-            "sent_per_s": ledger.sent / driven.seconds,
-            "expected": expected,
-            "delivered": ledger.delivered,
-            "superseded": expected - ledger.delivered,
-            "lost": missing(),
-            **ledger.latencies(),
-            "frames": ledger.frames,
-            "error": str(error) if error else None,
-            "generator_share": share,
-            "generator_waited": waited,
-            "generator_lag_ms": driven.lag * 1000,
-            "right": missing() == 0 and error is None,
-        }
-        _cpu(figures, cpu, ledger.delivered)
-        return figures
-    finally:
-        await close_all(connections)
-
 
 # A flood is made beforehand and handed to its socket in so many writes a second, as long as fewer bytes wait
 # there: the rest would only fill this process.
@@ -272,76 +64,147 @@ async def flood(
     ``limit`` is how many messages a second the server allows one connection; the flood sends ``times`` as
     many edits, or what the server takes. What is compared is the latency of what the people type.
     """
-    ledger = Ledger()
     bench.progress(0.0, "connecting")
     document = bench.document("flood")
-    (room,) = await open_rooms(bench.target, [document], clients, ledger)
+    (room,) = await open_rooms(bench.target, [document], clients, Ledger())
     flooder = await connect(bench.target, document, Ledger())
     people = room.connections
     try:
         give_typists([room], clients, bench.rng)
-        actions = [keystroke(one, typist) for one, typist in zip(people, room.typists, strict=True)]
         enemy = Typist(bench.rng.randrange(1 << 28, 1 << 32))
         strokes = max(1, round(limit * times / _FLOOD_WRITES))
         poured = [flooder.frames(enemy, strokes) for _ in range(round(bench.seconds * _FLOOD_WRITES))]
-        driven: list[Driven] = []
-
-        async def latencies(what: str) -> dict[str, float | None]:
-            ledger.buckets = {}
-            driven.append(
-                await drive(
-                    actions, rate, bench.seconds, bench.rng, progress=bench.progress, what=what,
-                    stop=lambda: first_error(people) is not None,
-                )
-            )  # fmt: skip
-            await settle(ledger, lambda: lacking([room])[0] == 0)
-            return ledger.latencies()
-
-        with collector_resting():
-            watch = Stopwatch(bench.server)
-            calm = await latencies("typing")
-            waiting = deque(poured)
-            pouring = asyncio.create_task(_pour(flooder, waiting))
-            worse = await latencies("typing beside a flood")
-            pouring.cancel()
-            await asyncio.wait([pouring])
-            share, waited = watch.generator_share(), watch.generator_waited()
-            cpu = watch.server_cpu()
+        figures, sent = await _disturbed(bench, room, rate, flooder, poured, "flood")
         taken = max(one.known.get(enemy.client, 0) for one in people)
-        lost, error = lacking([room])[0], first_error(people)
-        whole = False
-        if error is None and bench.verify:
-            bench.progress(1.0, "comparing the document")
-            expected = {typist.client: typist.held() for typist in room.typists if typist.clock}
-            whole = await holds_exactly(bench.target, document, expected, chained=True, besides=enemy.client)
+        whole = await _holds(bench, room, enemy.client) if figures["error"] is None else False
+        right = figures["lost"] == 0 and figures["error"] is None and (whole or not bench.verify)
         return {
-            "sent": ledger.sent,
-            "lost": lost,
-            **{f"calm_{key}": value for key, value in calm.items()},
-            **{f"flood_{key}": value for key, value in worse.items()},
-            "flood_ratio": _ratio(worse["p99_ms"], calm["p99_ms"]),
-            "flood_sent": (len(poured) - len(waiting)) * strokes,
+            **figures,
+            "flood_sent": sent * strokes,
             "flood_taken": taken,
-            "flood_ended": None if flooder.error is None else str(flooder.error),
-            "server_cpu_s": cpu,
-            "error": str(error) if error else None,
-            "generator_share": share,
-            "generator_waited": waited,
-            "generator_lag_ms": max(one.lag for one in driven) * 1000,
             "documents_equal": int(whole),
-            "right": lost == 0 and error is None and (whole or not bench.verify),
+            "right": right,
         }
     finally:
         await close_all([*people, flooder])
 
 
-async def _pour(connection: Connection, pieces: deque[bytes]) -> None:
+# Costly updates that are made beforehand: each needs 14 KB of text that it deletes.
+_MOST_COSTLY = 1_000
+
+
+async def costly(
+    bench: Bench, *, clients: int = 20, rate: float = 10.0, others: int = 1, limit: float = 290.0
+) -> Figures:
+    """Let people type in one room, first among themselves, then beside writers in rooms of their own whose small
+    updates cost as much as so many bytes can.
+
+    ``others`` is how many such writers there are. Each sends ``limit`` updates a second, which is all that the limits
+    of messages and bytes allow one connection, or what the server takes.
+    """
+    bench.progress(0.0, "connecting")
+    (room,) = await open_rooms(bench.target, [bench.document("costly")], clients, Ledger())
+    people = room.connections
+    enemies: list[Connection] = []
+    try:
+        count = min(round(bench.seconds * limit), _MOST_COSTLY)
+        client = bench.rng.randrange(1 << 28, 1 << 32)
+        text = text_for(client, count)
+        for number in range(others):
+            document = bench.document(f"costly-{number}")
+            author = await connect(bench.target, document, Ledger())  # the bytes of the text are not the enemy's
+            author.send_update(text)
+            known = author.known
+            await settle(author.ledger, partial(known.__contains__, client))
+            enemies.append(await connect(bench.target, document, Ledger()))
+            await close_all([author])
+        give_typists([room], clients, bench.rng)
+        pieces = [enemies[0].update_frame(deletes(client, number)) for number in range(count)] if enemies else []
+        more = [asyncio.create_task(_pour(enemy, deque(pieces), limit)) for enemy in enemies[1:]]
+        try:
+            figures, sent = await _disturbed(bench, room, rate, enemies[0], pieces, "costly", limit)
+        finally:
+            for task in more:
+                task.cancel()
+            await asyncio.gather(*more, return_exceptions=True)
+        whole = await _holds(bench, room) if figures["error"] is None else False
+        right = figures["lost"] == 0 and figures["error"] is None and (whole or not bench.verify)
+        return {**figures, "costly_sent": sent, "documents_equal": int(whole), "right": right}
+    finally:
+        await close_all([*people, *enemies])
+
+
+async def _holds(bench: Bench, room: Room, besides: int | None = None) -> bool:
+    """Tell whether the document holds what was typed in a room, and what ``besides`` has put there."""
+    if not bench.verify:
+        return False
+    bench.progress(1.0, "comparing the document")
+    expected = {typist.client: typist.held() for typist in room.typists if typist.clock}
+    if besides is None:
+        return await holds_exactly(bench.target, room.connections[0].document, expected, chained=True)
+    return await holds_exactly(bench.target, room.connections[0].document, expected, chained=True, besides=besides)
+
+
+async def _disturbed(
+    bench: Bench,
+    room: Room,
+    rate: float,
+    enemy: Connection,
+    pieces: list[bytes],
+    name: str,
+    writes: float = _FLOOD_WRITES,
+) -> tuple[Figures, int]:
+    """Let people type twice, the second time while ``enemy`` sends ``pieces``; also return how many it has sent."""
+    people = room.connections
+    ledger = people[0].ledger
+    actions = [keystroke(one, typist) for one, typist in zip(people, room.typists, strict=True)]
+    driven: list[Driven] = []
+
+    async def latencies(what: str) -> dict[str, float | None]:
+        ledger.buckets = {}
+        driven.append(
+            await drive(
+                actions, rate, bench.seconds, bench.rng, progress=bench.progress, what=what,
+                stop=lambda: first_error(people) is not None,
+            )
+        )  # fmt: skip
+        await settle(ledger, lambda: lacking([room])[0] == 0)
+        return ledger.latencies()
+
+    with collector_resting():
+        watch = Stopwatch(bench.server)
+        calm = await latencies("typing")
+        waiting = deque(pieces)
+        pouring = asyncio.create_task(_pour(enemy, waiting, writes))
+        worse = await latencies(f"typing beside {name}")
+        pouring.cancel()
+        await asyncio.wait([pouring])
+        share, waited = watch.generator_share(), watch.generator_waited()
+        cpu = watch.server_cpu()
+    error = first_error(people)
+    figures = {
+        "sent": ledger.sent,
+        "lost": lacking([room])[0],
+        **{f"calm_{key}": value for key, value in calm.items()},
+        **{f"{name}_{key}": value for key, value in worse.items()},
+        f"{name}_ratio": _ratio(worse["p99_ms"], calm["p99_ms"]),
+        f"{name}_ended": None if enemy.error is None else str(enemy.error),
+        "server_cpu_s": cpu,
+        "error": str(error) if error else None,
+        "generator_share": share,
+        "generator_waited": waited,
+        "generator_lag_ms": max(one.lag for one in driven) * 1000,
+    }
+    return figures, len(pieces) - len(waiting)
+
+
+async def _pour(connection: Connection, pieces: deque[bytes], writes: float) -> None:
     """Write ``pieces`` in order, at their rate or as the server reads them."""
     due = perf_counter()
     while pieces and connection.transport is not None:
         if connection.waiting() < _FLOOD_BUFFER:
             connection.send_frames(pieces.popleft())
-        due = max(due + 1 / _FLOOD_WRITES, perf_counter() - 1.0)
+        due = max(due + 1 / writes, perf_counter() - 1.0)
         await asyncio.sleep(max(0.0, due - perf_counter()))
 
 
@@ -698,7 +561,7 @@ async def _edit_cost(bench: Bench, document: str, *, rate: float = 200.0) -> Fig
         before = ledger.sent
         await drive([action], rate, min(bench.seconds, 1.5), bench.rng)
         await settle(ledger, lambda: lacking([room])[0] == 0)
-        await asyncio.sleep(_COMMIT_PAUSE)
+        await asyncio.sleep(COMMIT_PAUSE)
         cpu = watch.server_cpu()
         return {
             "p50_ms": ledger.latency_ms(0.5),
@@ -706,84 +569,6 @@ async def _edit_cost(bench: Bench, document: str, *, rate: float = 200.0) -> Fig
         }
     finally:
         await close_all(room.connections)
-
-
-async def highest_rate(
-    bench: Bench, *, rooms: int, members: int, limit_ms: float = 100.0, start: float = 4_000.0, top: float = 400_000.0
-) -> Figures:
-    """Search the highest rate of updates (all clients type) at which the p99 stays under ``limit_ms``.
-
-    The rate grows by 1.6 until a step fails, then three halvings between; each step has fresh rooms.
-    """
-    steps: list[Figures] = []
-    inner = Bench(
-        bench.target, bench.server, min(bench.seconds, 2.0), silent, None, False, name=bench.name, rng=bench.rng
-    )
-
-    async def passes(rate: float) -> bool:
-        bench.progress(min(0.95, len(steps) / 12), f"trying {rate:,.0f} updates/s")
-        step = await _typing(
-            inner, rooms=rooms, members=members, writers=members, rate=rate / rooms / members, patience=1.0
-        )
-        p99 = step["p99_ms"]
-        good = (
-            bool(step["right"])
-            and not step["overloaded"]
-            and p99 is not None
-            and p99 < limit_ms
-            and step["sent_per_s"] > rate * 0.95
-        )
-        steps.append({**step, "rate": rate, "passed": good})
-        return good
-
-    # The first step warms both sides up and is not counted.
-    await passes(start / 2)
-    steps.clear()
-    low, high = 0.0, start
-    while high <= top and await passes(high):
-        low, high = high, high * 1.6
-    for _ in range(3):
-        middle = (low + high) / 2
-        if middle < 10:
-            break
-        if await passes(middle):
-            low = middle
-        else:
-            high = middle
-    good = [step for step in steps if step["passed"]]
-    best = max(good, key=lambda step: float(step["rate"])) if good else None
-    failed = [step for step in steps if not step["passed"]]
-    first_failed = min(failed, key=lambda step: float(step["rate"])) if failed else None
-    figures: Figures = {
-        "updates_per_s": best["sent_per_s"] if best else 0.0,
-        "deliveries_per_s": best["sent_per_s"] * members if best else 0.0,
-        "p50_ms": best["p50_ms"] if best else None,
-        "p99_ms": best["p99_ms"] if best else None,
-        "generator_share": best["generator_share"] if best else None,
-        "generator_waited": max((step["generator_waited"] or 0.0 for step in steps), default=None),
-        # Busy in the step that failed: the server may be able to do more than the generator.
-        "generator_bound": bool(first_failed and first_failed["generator_share"] > GENERATOR_LIMIT),
-        "steps": [
-            {
-                key: step[key]
-                for key in ("rate", "passed", "p99_ms", "generator_share", "generator_waited", "lost", "error")
-            }
-            for step in steps
-        ],
-        "right": best is not None,
-    }
-    _cpu(figures, best["server_cpu_s"] if best else None, best["delivered"] if best else 0)
-    return figures
-
-
-async def highest_rate_one_room(bench: Bench, *, members: int = 20) -> Figures:
-    """Search the highest rate in one room."""
-    return await highest_rate(bench, rooms=1, members=members)
-
-
-async def highest_rate_many_rooms(bench: Bench, *, rooms: int = 50, members: int = 4) -> Figures:
-    """Search the highest rate over many rooms."""
-    return await highest_rate(bench, rooms=rooms, members=members)
 
 
 Scenario = Callable[..., Awaitable[Figures]]
@@ -794,10 +579,14 @@ SCENARIOS: dict[str, Scenario] = {
     "many-rooms": many_rooms,
     "presence": presence_storm,
     "flood": flood,
+    "costly": costly,
+    "silent": silent_readers,
+    "asked": distinct_questions,
     "idle": idle_connections,
     "cold-join": cold_join,
     "big-join": big_join,
     "many-ids": many_ids,
+    "load": load_curve,
     "max-one-room": highest_rate_one_room,
     "max-many-rooms": highest_rate_many_rooms,
 }

@@ -17,10 +17,16 @@ from typing import cast
 
 import uvloop
 
+from collab.protocol.sync import EMPTY_UPDATE, STEP1, SyncStep2
+from collab.protocol.ywebsocket import codec
+
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # One write a client and two milliseconds: the sink must be cheaper than what it measures.
 _GATHER = 0.002
-_EMPTY_STEP_2 = bytes((0x82, 5, 0, 1, 2, 0, 0))
+_BINARY, _CLOSE = 0x82, 0x88
+_STEP_1 = bytes((codec.SYNC, STEP1))
+_STEP_2 = codec.encode(SyncStep2(EMPTY_UPDATE))
+_EMPTY_STEP_2 = bytes((_BINARY, len(_STEP_2))) + _STEP_2
 
 
 class Room:
@@ -79,19 +85,19 @@ class Sink(asyncio.Protocol):
             stop = pos + 6 + length
             if stop > size:
                 break
-            self._frame(data[pos], data[pos + 6 : stop])
+            self._handle(data[pos], data[pos + 6 : stop])
             pos = stop
         self._rest = data[pos:]
 
-    def _frame(self, opcode: int, payload: bytes) -> None:
+    def _handle(self, opcode: int, payload: bytes) -> None:
         assert self._room is not None
-        if opcode == 0x88:
+        if opcode == _CLOSE:
             self.transport.close()
-        elif opcode == 0x82 and payload[:2] == b"\x00\x00":
+        elif opcode == _BINARY and payload[:2] == _STEP_1:
             self.transport.write(_EMPTY_STEP_2)
             self._room.clients.add(self)
-        elif opcode == 0x82:
-            self._room.add(bytes((0x82, len(payload))) + payload)
+        elif opcode == _BINARY:
+            self._room.add(bytes((_BINARY, len(payload))) + payload)
 
     def _upgrade(self, head: bytes) -> None:
         key = re.search(rb"(?i)sec-websocket-key: *(\S+)", head)

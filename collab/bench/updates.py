@@ -15,6 +15,7 @@ from bisect import bisect_left
 
 from collab.errors import UpdateError
 from collab.protocol.lib0 import encode_var_string, encode_var_uint, read_var_string, read_var_uint
+from collab.protocol.sync import EMPTY_UPDATE
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 ROOT = "text"
@@ -85,7 +86,7 @@ class Typist:
     def encode(self, start: int = 0) -> bytes:
         """Return one update (v1) with everything typed from the clock ``start`` on: an answer to a step 1."""
         if start >= self.clock:
-            return b"\x00\x00"
+            return EMPTY_UPDATE
         text = run_of_text(start, self.clock)
         origin = self._again + encode_var_uint(start - 1) if start else bytes((_STRING, 1)) + encode_var_string(ROOT)
         return self._head + encode_var_uint(start) + origin + encode_var_uint(len(text)) + text + b"\x00"

@@ -2,8 +2,8 @@
 
 Strategy: both are "address, type, y-protocols payload"; y-websocket has the document in the URL and
 an empty address, Hocuspocus has one fixed URL and the document's name before every message. So a wire
-only says where to connect, what to send first, and which bytes stand before a payload; reading and
-writing of what follows is the same code for both. One connection carries one document.
+only says where to connect, what to send first, and which bytes stand before a message; what they mean
+is said by the codecs that the server uses. One connection carries one document.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from enum import StrEnum
 from typing import Protocol
 from urllib.parse import quote
 
-from collab.errors import ProtocolError
-from collab.protocol.lib0 import encode_var_bytes, encode_var_string, read_var_string, read_var_uint
+from collab.protocol.hocuspocus import codec as hocuspocus
+from collab.protocol.hocuspocus.codec import ServerMessage
+from collab.protocol.messages import Message
+from collab.protocol.sync import EMPTY_STATE_VECTOR, SyncStep1
+from collab.protocol.ywebsocket import codec as ywebsocket
 
-SYNC, AWARENESS, AUTH = 0, 1, 2
-STEP_1, STEP_2, UPDATE = 0, 1, 2
+# The provider's version that is shown with a token.
+_VERSION = "4.7.0"
 
-EMPTY_STATE_VECTOR = b"\x00"
+_STEP_1 = SyncStep1(EMPTY_STATE_VECTOR)
 
 
 class Wire(Protocol):
@@ -33,11 +36,17 @@ class Wire(Protocol):
     def greeting(self, document: str) -> list[bytes]:
         """Return the payloads that a client sends when the socket is open, in order."""
 
-    def read_other(self, kind: int, body: bytes) -> bytes | None:
-        """Look at a message that is neither sync nor awareness; return an answer without its prefix, or None.
+    def encode(self, message: Message) -> bytes:
+        """Encode a message, without its prefix."""
 
-        Raises ProtocolError when the server refused the client.
+    def decode(self, payload: bytes, pos: int) -> ServerMessage | None:
+        """Decode what the server has sent, from behind its prefix on; None for a type that a client need not know.
+
+        Raises DecodeError.
         """
+
+    def token(self) -> bytes:
+        """Return the message, without its prefix, that answers a request for a token."""
 
 
 class YWebsocketWire:
@@ -53,19 +62,23 @@ class YWebsocketWire:
 
     def greeting(self, document: str) -> list[bytes]:
         """Return step 1 with the empty state vector."""
-        return [bytes((SYNC, STEP_1)) + encode_var_bytes(EMPTY_STATE_VECTOR)]
+        return [self.encode(_STEP_1)]
 
-    def read_other(self, kind: int, body: bytes) -> bytes | None:
-        """Raise on a denied permission (type 2), ignore every other type."""
-        if kind == AUTH:
-            raise ProtocolError(f"the server refused the client: {read_var_string(body, 1)[0]}")
-        return None
+    def encode(self, message: Message) -> bytes:
+        """Encode a message."""
+        return ywebsocket.encode(message)
+
+    def decode(self, payload: bytes, pos: int) -> ServerMessage | None:
+        """Decode what the server has sent."""
+        return ywebsocket.decode_from_server(payload)
+
+    def token(self) -> bytes:
+        """Raise AssertionError: the token stands in the URL, and no server of this protocol asks for it."""
+        raise AssertionError("y-websocket has no token request")
 
 
 class HocuspocusWire:
     """Hocuspocus 4: every message begins with the document's name; Auth comes first."""
-
-    _TOKEN, _DENIED = 0, 1
 
     def __init__(self, token: str = "") -> None:
         self._token = token
@@ -76,27 +89,24 @@ class HocuspocusWire:
 
     def prefix(self, document: str) -> bytes:
         """Return the address: the name as a varString."""
-        return encode_var_string(document)
-
-    def _auth(self) -> bytes:
-        return bytes((AUTH, self._TOKEN)) + encode_var_string(self._token) + encode_var_string("4.7.0")
+        return hocuspocus.prefix(document.encode())
 
     def greeting(self, document: str) -> list[bytes]:
         """Return Auth with the token, then step 1 with the empty state vector, as the provider does."""
         address = self.prefix(document)
-        step1 = bytes((SYNC, STEP_1)) + encode_var_bytes(EMPTY_STATE_VECTOR)
-        return [address + self._auth(), address + step1]
+        return [address + self.token(), address + self.encode(_STEP_1)]
 
-    def read_other(self, kind: int, body: bytes) -> bytes | None:
-        """Answer a token request, raise on a denied permission or a closed document, ignore the rest."""
-        if kind == AUTH:
-            sort, pos = read_var_uint(body, 0)
-            if sort == self._DENIED:
-                raise ProtocolError(f"the server refused the client: {read_var_string(body, pos)[0]}")
-            return self._auth() if sort == self._TOKEN else None
-        if kind == 7:  # CLOSE
-            raise ProtocolError(f"the server closed the document: {read_var_string(body, 0)[0]}")
-        return None
+    def encode(self, message: Message) -> bytes:
+        """Encode a message."""
+        return hocuspocus.encode(message)
+
+    def decode(self, payload: bytes, pos: int) -> ServerMessage | None:
+        """Decode what the server has sent."""
+        return hocuspocus.decode_from_server(payload, pos)
+
+    def token(self) -> bytes:
+        """Return Auth with the token."""
+        return hocuspocus.encode_token(self._token, _VERSION)
 
 
 class WireName(StrEnum):

@@ -12,9 +12,12 @@ from collab.bench import connection as module
 from collab.bench.connection import Connection, Target, frame
 from collab.bench.ledger import Ledger
 from collab.bench.updates import Typist
-from collab.bench.wire import HocuspocusWire, YWebsocketWire
+from collab.bench.wire import HocuspocusWire, Wire, YWebsocketWire
 from collab.errors import ProtocolError
+from collab.protocol.awareness import AwarenessUpdate, Entry, decode_awareness, encode_awareness
 from collab.protocol.lib0 import encode_var_bytes, encode_var_uint
+from collab.protocol.sync import SyncUpdate
+from collab.protocol.ywebsocket import codec as ywebsocket
 
 ACCEPT = b"the-accept"
 UPGRADED = b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: the-accept\r\n\r\n"
@@ -89,14 +92,56 @@ async def test_hocuspocus_is_greeted_with_auth_first_as_its_provider_does() -> N
     await client.ready
 
 
-@pytest.mark.parametrize("denied", [b"\x03doc\x02\x01\x02no", b"\x03doc\x07\x02no"])
-async def test_a_refusal_of_hocuspocus_is_an_error(denied: bytes) -> None:
-    client, tap = opened(Ledger(), HocuspocusWire())
+@pytest.mark.parametrize(
+    ("wire", "denied"),
+    [
+        (HocuspocusWire(), b"\x03doc\x02\x01\x02no"),
+        (HocuspocusWire(), b"\x03doc\x07\x02no"),
+        (YWebsocketWire(), b"\x02\x00\x02no"),
+    ],
+)
+async def test_a_refusal_is_an_error_that_says_why(wire: Wire, denied: bytes) -> None:
+    client, tap = opened(Ledger(), wire)
     client.data_received(server_frame(denied))
     assert tap.gone
     client.connection_lost(None)
     with pytest.raises(ProtocolError, match="no"):
         await client.ready
+
+
+async def test_a_request_for_a_token_is_answered_and_acknowledgements_are_counted() -> None:
+    client, tap = opened(Ledger(), HocuspocusWire("t"))
+    list(tap.messages())
+    client.data_received(server_frame(b"\x03doc\x02\x00"))
+    assert list(tap.messages()) == [b"\x03doc\x02\x00\x01t\x054.7.0"]
+    for saved in (1, 0, 1):
+        client.data_received(server_frame(b"\x03doc\x08" + bytes((saved,))))
+    assert client.ledger.acks == 2
+    assert list(tap.messages()) == [] and client.error is None
+
+
+@pytest.mark.parametrize("wire", [HocuspocusWire(), YWebsocketWire()])
+@pytest.mark.parametrize("message", [b"\x03", b"\x01\x01\x00", b"\x2a\x00"])
+async def test_what_says_nothing_to_a_generator_is_ignored(wire: Wire, message: bytes) -> None:
+    client, tap = opened(Ledger(), wire)
+    list(tap.messages())
+    client.data_received(server_frame(wire.prefix("doc") + message))
+    assert client.error is None and not tap.gone and list(tap.messages()) == []
+
+
+def test_y_websocket_shows_its_token_in_the_address() -> None:
+    with pytest.raises(AssertionError, match="no token request"):
+        YWebsocketWire().token()
+
+
+@pytest.mark.parametrize("wire", [HocuspocusWire(), YWebsocketWire()])
+async def test_an_update_is_what_the_codecs_make_of_it_whatever_its_length(wire: Wire) -> None:
+    client, tap = opened(Ledger(), wire)
+    list(tap.messages())
+    updates = [bytes(size) for size in (1, 2, 127, 128, 300, 2, 128)]
+    for update in updates:
+        client.send_update(update)
+    assert list(tap.messages()) == [wire.prefix("doc") + wire.encode(SyncUpdate(update)) for update in updates]
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 7, 64, 10_000])
@@ -215,6 +260,7 @@ async def test_newest_awareness_states_count_and_older_ones_do_not() -> None:
     client.send_awareness(40, 5, b'{"a":1}')
     (message,) = tap.messages()
     assert message == b"\x01" + encode_var_bytes(b'\x01\x28\x05\x07{"a":1}')
+    assert message == ywebsocket.encode(AwarenessUpdate(encode_awareness([Entry(40, 5, b'{"a":1}')])))
     client.data_received(server_frame(message))
     client.data_received(server_frame(message))
     client.data_received(server_frame(b"\x01" + encode_var_bytes(b"\x01\x28\x03\x02{}")))
@@ -222,6 +268,34 @@ async def test_newest_awareness_states_count_and_older_ones_do_not() -> None:
     client.data_received(server_frame(b"\x01\x01\x00"))
     assert client.states == {40: 5, 41: 1}
     assert ledger.delivered == 2
+
+
+async def test_a_client_that_echoes_sends_back_what_is_new_to_it_but_for_its_own_state() -> None:
+    ledger = Ledger()
+    client, tap = opened(ledger)
+    list(tap.messages())
+    client.own.add(40)
+    mine, theirs, third = Entry(40, 5, b'{"a":1}'), Entry(41, 2, b'{"b":2}'), Entry(42, 9, b"null")
+
+    def update(*entries: Entry) -> bytes:
+        return ywebsocket.encode(AwarenessUpdate(encode_awareness(entries)))
+
+    client.data_received(server_frame(update(third)))
+    assert not list(tap.messages()), "other generators' clients send nothing back"
+    client.echoes = True
+    client.data_received(server_frame(update(mine, theirs, third)))
+    assert list(tap.messages()) == [update(theirs)]
+    client.data_received(server_frame(update(mine, theirs, third)))
+    client.data_received(server_frame(update(mine)))
+    assert not list(tap.messages()) and ledger.echoes == 1
+
+
+def test_states_are_read_as_the_codec_reads_them() -> None:
+    entries = [Entry(40, 5, b'{"a":1}'), Entry(2**53 - 1, 300, b"null"), Entry(1, 0, b"x" * 200)]
+    for count in range(len(entries) + 1):
+        payload = encode_awareness(entries[:count])
+        expected = [(client, clock, clock) for client, clock, _ in decode_awareness(payload)]
+        assert module._read_states(payload) == expected
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from joserfc.jwk import OctKey
 from collab.bench.connection import Target, connect
 from collab.bench.ledger import Ledger
 from collab.bench.process import ServerProcess as Measured
-from collab.bench.scenarios import SCENARIOS, Bench, run_scenario
+from collab.bench.run import Bench
+from collab.bench.scenarios import SCENARIOS, run_scenario
 from collab.bench.sink import Room, Sink
 from collab.bench.wire import YWebsocketWire
 from collab.errors import ConfigurationError, ProtocolError
@@ -45,10 +46,12 @@ SMALL: dict[str, dict[str, float]] = {
     "everybody": {"clients": 10},
     "many-rooms": {"rooms": 10, "rate": 5},
     "presence": {"clients": 10},
+    "load": {"clients": 5, "first": 4, "last": 8},
     "idle": {"connections": 60, "room_size": 20},
     "cold-join": {"edits": 2_000, "clients": 5},
     "big-join": {"megabytes": 1.0, "clients": 10},
     "many-ids": {"ids": 100, "edits": 2_000},
+    "asked": {"asked": 40, "seconds": 1.0, "clients": 3},
 }
 
 
@@ -65,7 +68,7 @@ async def test_this_server_passes(server: ServerProcess, name: str) -> None:
 
 
 def test_only_the_searches_and_what_needs_a_bound_are_not_in_these_tests() -> None:
-    assert set(SCENARIOS) - set(SMALL) == {"max-one-room", "max-many-rooms", "flood"}
+    assert set(SCENARIOS) - set(SMALL) == {"max-one-room", "max-many-rooms", "flood", "costly", "silent"}
 
 
 @asynccontextmanager
@@ -84,6 +87,7 @@ async def bounded(folder: Path, flood_seconds: float) -> AsyncIterator[Bench]:
 FLOOD: dict[str, float] = {"clients": 4, "rate": 10, "limit": 20, "times": 50}
 
 
+@pytest.mark.server
 async def test_a_flood_is_taken_as_far_as_it_is_allowed_and_harms_nobody(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     async with bounded(tmp_path, 0) as run:
@@ -100,6 +104,7 @@ async def test_a_flood_is_taken_as_far_as_it_is_allowed_and_harms_nobody(tmp_pat
     assert figures["flood_ended"] is None
 
 
+@pytest.mark.server
 async def test_a_flood_that_is_closed_is_no_failure(tmp_path: Path) -> None:
     async with bounded(tmp_path, 0.1) as run:
         run.seconds = 4.0  # within which it has to be held back twice
@@ -116,6 +121,7 @@ async def test_one_writer_is_counted_at_every_reader_and_at_itself(server: Serve
     assert figures["p50_ms"] <= figures["p95_ms"] <= figures["p99_ms"] <= figures["max_ms"]
 
 
+@pytest.mark.server
 async def test_a_cold_join_restarts_the_server(tmp_path: Path) -> None:
     with ServerProcess(tmp_path) as own:
 
@@ -180,6 +186,7 @@ async def sink(room: type[Room]) -> AsyncIterator[Bench]:
         yield Bench(Target(url, YWebsocketWire()), None, 0.5, verify=False, url=url)
 
 
+@pytest.mark.slow
 async def test_a_sink_that_fans_out_is_right() -> None:
     async with sink(Room) as run:
         figures = await run_scenario("everybody", run, {"clients": 5, "rate": 20})
@@ -187,6 +194,7 @@ async def test_a_sink_that_fans_out_is_right() -> None:
     assert figures["delivered"] == figures["sent"] * 5 == 250
 
 
+@pytest.mark.slow
 async def test_a_document_that_is_not_what_was_typed_is_wrong() -> None:
     async with sink(Room) as run:
         run.verify = True
@@ -195,6 +203,7 @@ async def test_a_document_that_is_not_what_was_typed_is_wrong() -> None:
     assert not figures["right"]
 
 
+@pytest.mark.slow
 async def test_lost_updates_are_noticed() -> None:
     async with sink(Lossy) as run:
         figures = await run_scenario("one-writer", run, {"readers": 3, "rate": 90})
@@ -205,6 +214,7 @@ async def test_lost_updates_are_noticed() -> None:
     assert not figures["right"]
 
 
+@pytest.mark.slow
 async def test_repeated_updates_are_delivered_once() -> None:
     async with sink(Doubling) as run:
         figures = await run_scenario("everybody", run, {"clients": 4, "rate": 20})
@@ -212,6 +222,7 @@ async def test_repeated_updates_are_delivered_once() -> None:
     assert figures["right"]
 
 
+@pytest.mark.slow
 async def test_a_server_that_closes_is_wrong_and_says_why() -> None:
     async with sink(Quitting) as run:
         run.rng.seed(1)
@@ -290,3 +301,22 @@ async def test_an_interrupt_ends_the_command_cleanly() -> None:
     assert run.returncode == 130
     assert b"Traceback" not in err
     assert b"interrupted" in err
+
+
+@pytest.mark.server
+async def test_costly_updates_are_taken_and_harm_nobody(tmp_path: Path) -> None:
+    async with bounded(tmp_path, 0) as run:
+        figures = await run_scenario("costly", run, {"clients": 4, "rate": 10, "others": 2, "limit": 10})
+    assert figures["right"] and figures["lost"] == 0 and figures["documents_equal"] == 1, figures
+    assert figures["sent"] == 2 * 4 * 10
+    assert figures["costly_ratio"] == figures["costly_p99_ms"] / figures["calm_p99_ms"]
+    assert 0 < figures["costly_sent"] <= 10 and figures["costly_ended"] is None
+
+
+@pytest.mark.server
+async def test_readers_who_read_nothing_cost_no_copy_of_the_document_each(tmp_path: Path) -> None:
+    """Issue 11: 12.4 MiB for each silent reader of a document of 11 MiB."""
+    async with bounded(tmp_path, 0) as run:
+        figures = await run_scenario("silent", run, {"readers": 30, "megabytes": 6.0, "clients": 3})
+    assert figures["right"] and figures["lost"] == 0 and figures["readers"] == 30, figures
+    assert figures["memory_kib"] < 1_500, "of some 5,800 that one of them asks for"
