@@ -12,56 +12,148 @@ import asyncio
 import contextlib
 import gc
 import signal
-import sys
+import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
+from random import Random
+from typing import Protocol
 
 from aiohttp import web
 
+from collab.adapters import make_bus, make_sandbox, make_store
+from collab.agreement import node_facts
 from collab.auth.access import Authenticator, OpenAccess
 from collab.auth.factory import AuthOptions, make_authenticator, make_guest_tokens
-from collab.auth.hook import Hook, HookAuthenticator
+from collab.auth.hook import MAX_QUESTIONS, Hook, HookAuthenticator
+from collab.auth.remote import RemoteAuthenticator
 from collab.auth.tokens import TokenAuthenticator
+from collab.cluster.bus import Bus
 from collab.errors import ConfigurationError
+from collab.hub.admission import Admission
 from collab.hub.compaction import CompactionPolicy
+from collab.hub.documents import Documents
 from collab.hub.hub import DAY, Hub, HubOptions
-from collab.sandbox.pool import Sandbox
+from collab.limits.arrivals import Arrivals
+from collab.limits.limits import Bounds, Limits
+from collab.limits.memory import LIMIT_SHARE, MARK_SHARE, Memory, machine_memory
+from collab.net import parse_network
+from collab.protocol.hocuspocus.connection import Limits as HocuspocusLimits
+from collab.sandbox.counted import CountedSandbox
+from collab.sandbox.port import Sandbox
 from collab.settings import SET_AUTHENTICATION, Settings
 from collab.storage import migrate
 from collab.storage.journal import Journal
-from collab.storage.sql import open_store
+from collab.storage.lock import lock_database
+from collab.storage.store import Store
 from collab.storage.urls import parse_database_url
-from collab.telemetry import get_logger
-from collab.transports.addresses import parse_network
-from collab.transports.api import add_api_routes
-from collab.transports.door import Door, DoorOptions, Listener
-from collab.transports.guard import Guard
-from collab.transports.health import Readiness, healthz
-from collab.transports.hocuspocus import HocuspocusConnection
-from collab.transports.limits import Bounds, Limits
-from collab.transports.memory import LIMIT_SHARE, MARK_SHARE, Memory, machine_memory
-from collab.transports.origins import Origins
-from collab.transports.peers import Peers
-from collab.transports.shares import add_share_routes
-from collab.transports.static import add_static_routes, find_web_root
-from collab.transports.tls import Certificate
-from collab.transports.websocket import WebSocketOptions, WebSockets
-from collab.transports.ywebsocket import YWebSocketConnection
+from collab.telemetry import complain, get_logger
+from collab.telemetry.loop_lag import LoopLag
+from collab.transports.guard.door import Door, DoorOptions, Listener
+from collab.transports.guard.guard import Guard
+from collab.transports.guard.listening import announce, listen
+from collab.transports.guard.origins import Origins
+from collab.transports.guard.peers import Peers
+from collab.transports.guard.tls import Certificate
+from collab.transports.http.answers import Permission
+from collab.transports.http.control import add_control_routes
+from collab.transports.http.documents import add_document_routes
+from collab.transports.http.health import Readiness, healthz
+from collab.transports.http.metrics import PATH, Exporter, MetricsPort
+from collab.transports.http.metrics_list import Sources
+from collab.transports.http.shares import add_share_routes
+from collab.transports.http.static import add_static_routes, find_web_root
+from collab.transports.sockets.context import Context, WebSocketOptions
+from collab.transports.sockets.deflate import Deflater
+from collab.transports.sockets.hocuspocus import HocuspocusConnection
+from collab.transports.sockets.intake import Gate
+from collab.transports.sockets.pacing import Pacer
+from collab.transports.sockets.websocket import WebSockets
+from collab.transports.sockets.ywebsocket import YWebSocketConnection
 
 _log = get_logger()
 
 HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
 GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
 UNSAVED: web.AppKey[list[str]] = web.AppKey("unsaved", list)
+METRICS: web.AppKey[Exporter] = web.AppKey("metrics", Exporter)
 
-# Seconds that open HTTP requests get after the drain; sockets have been closed by then.
-_HTTP_SHUTDOWN_SECONDS = 5.0
+# Shares of the time for stopping. The delay has half of it at most; of what is left then, the closing of the sockets
+# has a quarter, and the last of them an eighth to answer. The journal has the rest, but for what ends behind it (HTTP
+# requests under way, the sandbox, the connections of the store): a tenth, and no more than some seconds.
+_DELAY_SHARE = 1 / 2
+_SOCKETS_SHARE = 1 / 4
+_ANSWERS_SHARE = 1 / 8
+_END_SHARE = 1 / 10
+_END_SECONDS = 2.0
+
+# Of what large messages may have on their way, what those get beside it that come from clients that may not write:
+# they bring an answer of some MiB at the most, and must not take the room of those that bring edits.
+_SHARE_OF_STRANGERS = 8
 
 # Files beside the sockets of clients: the store, the sandbox, pipes, and connections that come and go.
 _OTHER_FILES = 2_000
 
 
-def create_app(settings: Settings, authenticator: Authenticator | Hook | None = None) -> web.Application:
+class Stop:
+    """What has been asked of a server that is to stop.
+
+    Attributes:
+        asked: it is to stop.
+        hurried: it has been asked twice, so it does not wait for anybody's convenience.
+        delayed: proxies get time to notice.
+        drained: the sockets and the journal have been closed, or are just being closed.
+        deadline: when it has stopped, by the loop; None while nobody has asked.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.asked = asyncio.Event()
+        self.hurried = asyncio.Event()
+        self.delayed = self.drained = False
+        self.deadline: float | None = None
+        self._seconds = seconds
+
+    def ask(self, *, delayed: bool = False) -> None:
+        """Ask the server to stop; call it on the loop. The second time it hurries."""
+        if self.asked.is_set():
+            self.hurried.set()
+        else:
+            self.delayed = delayed
+            self.deadline = asyncio.get_running_loop().time() + self._seconds
+            self.asked.set()
+
+    @property
+    def left(self) -> float:
+        """Seconds until it has stopped."""
+        if self.deadline is None:
+            return self._seconds
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+    async def delay(self, seconds: float) -> None:
+        """Let ``seconds`` pass, or less if there is a hurry."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.hurried.wait(), seconds)
+
+
+STOP: web.AppKey[Stop] = web.AppKey("stop", Stop)
+
+DRAIN: web.AppKey[Callable[[], Awaitable[None]]] = web.AppKey("drain")
+"""Closes the sockets in groups and writes what is left; the second time it does nothing. aiohttp calls it on shutdown,
+but reads nothing more from the sockets then: whoever owns the runner awaits ``app[DRAIN]()`` before its cleanup."""
+
+
+def create_app(
+    settings: Settings,
+    authenticator: Authenticator | Hook | None = None,
+    *,
+    store: Store | None = None,
+    bus: Bus | None = None,
+    sandbox: Sandbox | None = None,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
+    worked: Callable[[], float] = time.thread_time,
+    random: Random | None = None,
+) -> web.Application:
     """Build the server as an aiohttp application.
 
     Serve it as it is, or mount it with ``parent.add_subapp("/collab", create_app(settings))``. The
@@ -73,6 +165,15 @@ def create_app(settings: Settings, authenticator: Authenticator | Hook | None = 
         authenticator: decides who may do what, instead of what the settings say of it: an async function, or
             an object. If that has async ``start`` and ``close``, they are awaited when the application starts
             and has ended.
+        store: where documents are kept, instead of the database of the settings (docs/adapters.md). It is opened and
+            closed with the application.
+        bus: how this node talks with others; without one it stays alone.
+        sandbox: where whole documents are worked on, instead of processes of its own. It is closed with the
+            application.
+        clock: wall-clock time in Unix seconds; intervals are measured by the event loop's time.
+        monotonic: the event loop's time, where that has only milliseconds (uvloop), more exactly.
+        worked: seconds of CPU that the loop's thread has used; it decides how long edits gather.
+        random: spreads what would else happen in step.
 
     Without an authenticator, and none in the settings, everybody may do everything, and only clients on
     the same machine are served (``insecure`` serves the others too).
@@ -82,63 +183,79 @@ def create_app(settings: Settings, authenticator: Authenticator | Hook | None = 
     """
     if authenticator is None:
         authenticator = make_authenticator(auth_options(settings))
-    url = parse_database_url(settings.database_url, settings.data_dir)
-    store = open_store(url)
+    random = Random() if random is None else random
+    url = None
+    if store is None:
+        url = parse_database_url(settings.database_url, settings.data_dir)
+        store = make_store(url)
+    if sandbox is None:
+        sandbox = make_sandbox(settings.sandbox_processes, settings.sandbox_seconds, settings.sandbox_memory_bytes)
+    jobs = CountedSandbox(sandbox)
     journal = Journal(
         store,
         backlog_bytes=settings.backlog_bytes,
         gather=settings.gather_ms / 1000,
-        clock=time.monotonic,
+        clock=monotonic,
+        random=random,
     )
-    sandbox = Sandbox(settings.sandbox_processes, settings.sandbox_seconds, settings.sandbox_memory_bytes)
     hub = Hub(
         store,
         journal,
-        sandbox,
+        jobs,
         HubOptions(
             batch_window=settings.batch_window_ms / 1000,
             history=settings.history_days * DAY,
             max_document_bytes=settings.max_document_bytes,
             max_awareness_bytes=settings.max_awareness_bytes,
             max_awareness_ids=settings.max_awareness_ids,
+            max_pending_bytes=settings.max_pending_bytes,
             slow_seconds=settings.slow_seconds,
             sync_timeout=settings.sync_timeout_seconds,
+            min_rate=settings.min_bytes_per_second,
             idle_seconds=settings.idle_seconds,
             compaction=CompactionPolicy(settings.compact_rows, settings.compact_bytes, settings.compact_ratio),
+            keep_deleted=settings.keep_deleted,
+            node=node_facts(
+                settings,
+                authenticated=authenticator is not None,
+                shared=url is not None and url.backend == "postgresql",
+            ),
         ),
+        make_bus(url, settings.listen_url, settings.redis_url) if bus is None else bus,
+        clock,
+        monotonic=monotonic,
+        worked=worked,
     )
     guard = make_guard(settings, authenticated=authenticator is not None)
-    asked = None if authenticator is None else HookAuthenticator(authenticator, settings.auth_seconds)
+    asked = None
+    if authenticator is not None:
+        # Our own bound what they ask themselves, and answer what they know without asking.
+        own = isinstance(authenticator, RemoteAuthenticator | TokenAuthenticator)
+        at_a_time = None if own else MAX_QUESTIONS
+        asked = HookAuthenticator(authenticator, settings.auth_seconds, at_a_time=at_a_time)
     access = OpenAccess() if asked is None else asked
-    sockets = WebSockets(
-        hub,
-        access,
-        guard,
-        WebSocketOptions(
-            max_message_bytes=settings.max_message_bytes,
-            outbox_bytes=settings.outbox_bytes,
-            keepalive=settings.keepalive_seconds,
-            ping=settings.ping_seconds,
-            auth=settings.auth_seconds,
-            max_documents=settings.max_documents_per_connection,
-            max_waiting_bytes=settings.max_unauthenticated_bytes,
-            stateless=settings.stateless == "relay",
-            max_stateless_bytes=settings.max_stateless_bytes,
-            stateless_rate=settings.max_stateless_per_second,
-            stamp_users=settings.stamp_users,
-        ),
-    )
+    admission = Admission(hub, access, guard.limits, stamp_users=settings.stamp_users)
+    deflater = Deflater() if settings.compression == "large" else None
+    context = Context(hub, admission, guard, socket_options(settings), Pacer(), make_gate(settings), random, deflater)
+    sockets = WebSockets(context)
+    hub.membership.facts.connections = lambda: sum([counts.open for counts in sockets.counted().values()])
     app = web.Application(middlewares=[guard.middleware])
     app.on_startup.append(_without_wrappers)
     app.on_response_prepare.append(guard.on_prepare)
     app[HUB] = hub
     app[GUARD] = guard
     app[UNSAVED] = []
+    app[STOP] = stop = Stop(settings.drain_seconds)
+    lag, tasks = LoopLag(), (hub.tasks, context.tasks)
+    app[METRICS] = exporter = Exporter(Sources(hub, guard, sockets, jobs, context.gate, lag, tasks))
 
     async def run(app: web.Application) -> AsyncIterator[None]:
-        if url.backend == "sqlite" or settings.migrate:
-            await asyncio.to_thread(migrate.upgrade, url)
         async with contextlib.AsyncExitStack() as stack:
+            if url is not None and url.path is not None:
+                # Before the migration: the server that is still there may be of the release before.
+                stack.callback((await lock_database(url.path)).release)
+            if url is not None and (url.backend == "sqlite" or settings.migrate):
+                await asyncio.to_thread(migrate.upgrade, url)
             stack.push_async_callback(store.close)
             stack.push_async_callback(sandbox.close)
             await store.open()
@@ -147,25 +264,37 @@ def create_app(settings: Settings, authenticator: Authenticator | Hook | None = 
                 await asked.start()
             await hub.start()
             sockets.start()
-            sockets.tasks.spawn(guard.watch(), "watch of the guard")
+            context.tasks.supervise(guard.watch, "watch of the guard")
+            context.tasks.supervise(lag.watch, "watch of the loop")
             yield
 
-    async def drain(app: web.Application) -> None:
-        app[UNSAVED].extend(await hub.drain(settings.drain_seconds))
-        await sockets.close()
+    async def drain() -> None:
+        if stop.drained:
+            return
+        hub.draining = stop.drained = True
+        if not stop.asked.is_set():  # mounted elsewhere, where the time begins now
+            stop.ask()
+        # Sockets before the journal: what they bring until they are closed is stored too.
+        await sockets.close(stop.left * _SOCKETS_SHARE, stop.left * _ANSWERS_SHARE, stop.hurried)
+        app[UNSAVED].extend(await hub.drain(max(0.0, stop.left - _time_for_the_end(settings))))
 
     app.cleanup_ctx.append(run)
-    app.on_shutdown.append(drain)
+    app[DRAIN] = drain
+    app.on_shutdown.append(lambda _: drain())
     app.router.add_route("GET", r"/ws/{name:[\s\S]*}", sockets.handler(YWebSocketConnection))
     app.router.add_route("GET", "/hocuspocus", sockets.handler(HocuspocusConnection))
     app.router.add_route("GET", "/hocuspocus/", sockets.handler(HocuspocusConnection))
     app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", Readiness(hub, guard.limits.memory).handle)
-    add_api_routes(app, hub, access, guard)
+    app.router.add_get(PATH, exporter.for_admins(Permission(admission, guard)))
+    # A file is this node's own, and so is its disk; any other store is there for other nodes too.
+    own_store = url is not None and url.backend == "sqlite"
+    app.router.add_get("/readyz", Readiness(hub, guard.limits.memory, context.tasks, own_store=own_store).handle)
+    add_control_routes(app, hub.control, admission, guard)
+    add_document_routes(app, Documents(store, hub, clock, settings.keep_deleted), hub, admission, guard)
     # An application's own authenticator would not know the tokens that are signed with a secret of the settings.
     by_token = isinstance(authenticator, TokenAuthenticator)
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
-    add_share_routes(app, access, guard, guests)
+    add_share_routes(app, admission, guard, guests)
     add_static_routes(app, find_web_root())
     return app
 
@@ -200,10 +329,39 @@ def auth_options(settings: Settings) -> AuthOptions:
     )
 
 
+def socket_options(settings: Settings) -> WebSocketOptions:
+    """Say what the sockets are told."""
+    return WebSocketOptions(
+        min_rate=settings.min_bytes_per_second,
+        outbox_bytes=settings.outbox_bytes,
+        keepalive=settings.keepalive_seconds,
+        ping=settings.ping_seconds,
+        auth=settings.auth_seconds,
+        stateless_rate=settings.max_stateless_per_second,
+        hocuspocus=HocuspocusLimits(
+            documents=settings.max_documents_per_connection,
+            waiting_bytes=settings.max_unauthenticated_bytes,
+            stateless=settings.stateless == "relay",
+            stateless_bytes=settings.max_stateless_bytes,
+        ),
+    )
+
+
+def make_gate(settings: Settings) -> Gate:
+    """Say how much may come in messages."""
+    largest, arriving = settings.max_message_bytes, settings.max_arriving_bytes
+    return Gate(
+        largest,
+        min(largest, settings.max_unauthenticated_bytes),
+        Arrivals(arriving),
+        Arrivals(arriving // _SHARE_OF_STRANGERS),
+    )
+
+
 def make_guard(settings: Settings, *, authenticated: bool) -> Guard:
     """Make what stands before the application."""
     own_machine_only = not authenticated and not settings.insecure
-    there_is = machine_memory()
+    there_is = machine_memory() // settings.workers  # the others are on the same machine
     bounds = Bounds(
         connections=settings.max_connections,
         connections_per_address=settings.max_connections_per_address,
@@ -217,7 +375,7 @@ def make_guard(settings: Settings, *, authenticated: bool) -> Guard:
         bytes=settings.max_bytes_per_second,
         awareness=settings.max_awareness_per_second,
         flood_seconds=settings.flood_seconds,
-        spare_local=own_machine_only,
+        exempt_local=own_machine_only,
     )
     memory = Memory(
         int(there_is * MARK_SHARE) if settings.memory_mark_bytes is None else settings.memory_mark_bytes,
@@ -231,33 +389,85 @@ def make_guard(settings: Settings, *, authenticated: bool) -> Guard:
     )
 
 
-async def serve(settings: Settings) -> int:
+class Supervisor(Protocol):
+    """What stands above a server that is one of several on a port (`collab.workers`)."""
+
+    @property
+    def number(self) -> int:
+        """Which one it is, from 1."""
+
+    async def start(self, stop: Stop) -> None:
+        """Wait until connections may be taken, or the server is to stop; from now on ask it to when nobody is above."""
+
+    def listening(self, addresses: Sequence[str], metrics: str | None) -> None:
+        """Hear that connections are taken, and where: ``http://HOST:PORT``, and the address of the metrics."""
+
+
+async def serve(settings: Settings, supervisor: Supervisor | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
 
-    Prints ``collab listening on http://HOST:PORT`` to standard output once connections are taken.
+    Prints ``collab listening on http://HOST:PORT`` to standard output once connections are taken, a line for each
+    address, and behind it where metrics are, if they have a port of their own. That port is closed last.
     0 means that everything taken was stored; 1 that something was not, with a line for each
     document on standard error. SIGHUP reads the certificate again.
 
+    With a ``supervisor`` that is told instead, and others listen on the same port.
+
     Raises:
         ConfigurationError: the server would be open by accident, or something in the settings cannot be used.
+        CollabError: an address cannot be listened on.
     """
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
     authenticator = make_authenticator(auth_options(settings))
     settings.check_exposure(authenticator is not None)
+    settings.check_metrics()
     certificate = None
     if settings.tls_cert is not None and settings.tls_key is not None:
         certificate = Certificate(settings.tls_cert, settings.tls_key)
     if hasattr(signal, "SIGHUP"):
         # Without a certificate too: the signal's own meaning is to end the process.
         loop.add_signal_handler(signal.SIGHUP, _reload, certificate)
-    _warn(settings, authenticator is not None)
+    number = 1 if supervisor is None else supervisor.number
+    if number == 1:
+        _warn(settings, authenticator is not None)
     raise_file_limit(settings.max_connections)
     app = create_app(settings, authenticator)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_HTTP_SHUTDOWN_SECONDS)
+    stop = app[STOP]
+    # At a terminal nobody stands before the server who had to notice.
+    loop.add_signal_handler(signal.SIGINT, stop.ask)
+    loop.add_signal_handler(signal.SIGTERM, partial(stop.ask, delayed=True))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_time_for_the_end(settings))
     await runner.setup()
+    metrics = make_metrics_port(settings, app[METRICS], number)
+    try:
+        if metrics is not None:
+            await metrics.start()  # first: what cannot be listened on is told before anybody is served
+        if supervisor is not None:
+            await supervisor.start(stop)
+        sites: list[Listener] = []
+        if supervisor is None or not stop.asked.is_set():
+            sites = await _open(settings, app, runner, None if certificate is None else certificate.context)
+            addresses, of_metrics = [site.name for site in sites], None if metrics is None else metrics.url
+            (announce if supervisor is None else supervisor.listening)(addresses, of_metrics)
+        if sites:
+            app[HUB].membership.listens(sites[0].name)
+        await stop.asked.wait()
+        await _stop(settings, app, sites)
+    finally:
+        try:
+            await runner.cleanup()
+        finally:
+            if metrics is not None:
+                await metrics.close()  # last: how the server ends can be seen too
+    for name in app[UNSAVED]:
+        complain(f"not everything of the document {name!r} could be stored")
+    return 1 if app[UNSAVED] else 0
+
+
+async def _open(
+    settings: Settings, app: web.Application, runner: web.AppRunner, context: ssl.SSLContext | None
+) -> list[Listener]:
+    """Begin to take connections."""
     door = Door(
         app[GUARD],
         DoorOptions(
@@ -267,29 +477,51 @@ async def serve(settings: Settings) -> int:
             settings.max_connections_per_address,
         ),
     )
-    watch = asyncio.create_task(door.watch(), name="watch of the door")
-    try:
-        site = Listener(
-            runner, door, settings.host, settings.port, None if certificate is None else certificate.context
-        )
+    app[HUB].tasks.supervise(door.watch, "watch of the door")
+    sockets = await listen(settings.host, settings.port, shared=settings.workers > 1)
+    sites = [Listener(runner, door, sock, context) for sock in sockets]
+    for site in sites:
         await site.start()
-        # What stands now stays for ever: the collector need not look at it again, and a storm of
-        # connects spends a third of its time there with the thresholds as they are by default.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 100)
-        host, port = runner.addresses[0][:2]
-        scheme = "http" if certificate is None else "https"
-        print(f"collab listening on {scheme}://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
-        await stop.wait()
-        _log.info("stopping")
+    # What stands now stays for ever: the collector need not look at it again, and a storm of
+    # connects spends a third of its time there with the thresholds as they are by default.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    return sites
+
+
+async def _stop(settings: Settings, app: web.Application, sites: Sequence[Listener]) -> None:
+    """Do what has been asked of ``app[STOP]``, up to the cleanup of the runner."""
+    stop = app[STOP]
+    app[HUB].draining = True
+    delay = min(settings.drain_delay_seconds, settings.drain_seconds * _DELAY_SHARE) if stop.delayed else 0.0
+    if delay:
+        _log.info("stopping: not ready any more, and closed to new connections in %g s", delay)
+        await stop.delay(delay)
+    _log.info("stopping: no new connections, within %.0f s", stop.left)
+    for site in sites:
         await site.stop()
-    finally:
-        await runner.cleanup()
-        watch.cancel()
-    for name in app[UNSAVED]:
-        print(f"collab: not everything of the document {name!r} could be stored", file=sys.stderr, flush=True)
-    return 1 if app[UNSAVED] else 0
+    # Not left to the cleanup: aiohttp reads nothing more from any connection before it tells the application.
+    await app[DRAIN]()
+
+
+def make_metrics_port(settings: Settings, exporter: Exporter, number: int) -> MetricsPort | None:
+    """Make the listener for the metrics of this worker, if there is to be one."""
+    if settings.metrics_port is None:
+        return None
+    return MetricsPort(
+        exporter,
+        settings.metrics_host,
+        settings.metrics_port + number - 1 if settings.metrics_port else 0,
+        head=settings.header_seconds,
+        idle=settings.http_idle_seconds,
+        slow=settings.slow_seconds,
+    )
+
+
+def _time_for_the_end(settings: Settings) -> float:
+    """Give the seconds for what comes behind the journal."""
+    return min(_END_SECONDS, settings.drain_seconds * _END_SHARE)
 
 
 def _reload(certificate: Certificate | None) -> None:
@@ -314,6 +546,9 @@ def _warn(settings: Settings, authenticated: bool) -> None:
         )
     elif settings.insecure and not settings.on_loopback and settings.tls_cert is None and not settings.behind_proxy:
         _log.warning("no TLS: whoever is on the way may read tokens and documents; set --tls-cert and --tls-key")
+    if find_web_root() is None:
+        # pip shows nothing of what a build has warned of.
+        _log.warning("no page was built when this was installed; / says how to build it, clients connect all the same")
 
 
 def raise_file_limit(connections: int) -> None:

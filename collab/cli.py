@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, documents, token, keygen, bench, version.
+"""The command line: serve, migrate, nodes, documents, token, keygen, bench, version.
 
 Strategy: commands are thin. The options of the server come from ``Settings`` (``with_settings`` makes
 flags of its fields), so they are not written twice; what a command needs is imported when it runs, so
@@ -10,15 +10,13 @@ Exit codes: 0 done, 1 it failed, 2 it was asked for in a wrong way, 130 interrup
 
 from __future__ import annotations
 
-import asyncio
-import inspect
+import contextlib
 import io
 import json
 import os
 import sys
 import tempfile
-import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -26,37 +24,49 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
-from collab import cli_auth
-from collab.errors import CollabError, ConfigurationError, InvalidDocumentName, LimitExceeded, UpdateError
-from collab.settings import Option, Settings, load_settings, options
-from collab.telemetry import configure, escape_controls, mask_secrets, shown_name
+from collab import cli_auth, cli_control, cli_nodes
+from collab.cli_common import (
+    BUS,
+    DATABASE,
+    Name,
+    database_of,
+    telling_nodes,
+    with_database,
+    with_settings,
+    with_store,
+)
+from collab.errors import CollabError, ConfigurationError, LimitExceeded, UpdateError
+from collab.loop import run_loop
+from collab.protocol.names import check_document_name
+from collab.settings import Settings
+from collab.telemetry import complain, escape_controls, shown_name
 
 if TYPE_CHECKING:
-    from collab.storage.store import DocumentSummary, Store
-    from collab.storage.urls import DatabaseUrl
+    from collab.storage.maintenance import Maintenance
+    from collab.storage.records import DocumentSummary, StoredDocument
+    from collab.storage.store import Store
 
 _Result = TypeVar("_Result")
+_Store = TypeVar("_Store", bound="Store")
 
-_DATABASE = ("database_url", "data_dir", "log_level")
-"""The options of the commands that work on the database directly."""
-
-_MAX_NAME_BYTES = 512
+DISTRIBUTION = "collab-server"
+"""What pip knows this package by; ``collab`` on PyPI is somebody else's."""
 
 app = typer.Typer(
     name="collab",
-    help="A durable sync server for Yjs documents.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 documents = typer.Typer(
-    help="List, show, copy and delete documents. On the database directly; a server may be running on it.",
+    help="List, show, copy, delete, verify and repair documents. On the database; a server may be running on it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(documents, name="documents")
 cli_auth.register(app)
+cli_control.register(app, documents)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -95,89 +105,44 @@ def run(arguments: list[str] | None = None) -> int:
 
 def _fail(message: str, code: int) -> int:
     line = " ".join(part.strip() for part in message.splitlines() if part.strip())
-    print(f"collab: {escape_controls(mask_secrets(line))}", file=sys.stderr)
+    complain(line)
     return code
-
-
-def with_settings(*names: str) -> Callable[[Callable[..., _Result]], Callable[..., _Result]]:
-    """Give a command the flags of the options ``names`` (none: all of them) and ``--config``.
-
-    The command's first parameter is the ``Settings`` read from flags, environment, file and defaults;
-    its others stay arguments and options of its own.
-    """
-
-    def decorate(command: Callable[..., _Result]) -> Callable[..., _Result]:
-        listed = [option for option in options() if not names or option.name in names]
-        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-
-        def call(**given: Any) -> _Result:
-            config = given.pop("config")
-            flags = {option.name: given.pop(option.name) for option in listed}
-            settings = load_settings(flags, config)
-            configure(settings.log_level)
-            return command(settings, **given)
-
-        # Typer reads the signature, so the flags are made by writing one.
-        parameters = [*own, *(_parameter(option) for option in listed), _CONFIG]
-        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        call.__name__ = command.__name__
-        call.__doc__ = command.__doc__
-        return call
-
-    return decorate
-
-
-def _parameter(option: Option) -> inspect.Parameter:
-    """Make the flag of one option. Its value stays text: ``Settings`` checks it, with one wording for all sources."""
-    switch = not option.kind
-    info = typer.Option(
-        f"{option.flag}/--no-{option.flag[2:]}" if switch else option.flag,
-        help=f"{option.description} [{option.env}{f', default {option.default}' if option.default else ''}]",
-        show_default=False,
-        metavar=option.kind or None,
-    )
-    kind = bool | None if switch else str | None
-    return inspect.Parameter(
-        option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, info]
-    )
-
-
-_CONFIG = inspect.Parameter(
-    "config",
-    inspect.Parameter.KEYWORD_ONLY,
-    default=None,
-    annotation=Annotated[
-        str | None,
-        typer.Option(
-            "--config", metavar="FILE", help="TOML file with options, by their names with underscores. [COLLAB_CONFIG]"
-        ),
-    ],
-)
 
 
 @app.command()
 @with_settings()
 def serve(settings: Settings) -> int:
     """Serve documents until SIGTERM or SIGINT. The first line of output names the address."""
+    if settings.workers > 1:
+        from collab.workers.supervisor import supervise
+
+        return run_loop(supervise(settings))
     from collab.app import serve as serve_until_stopped
 
-    try:
-        return _run(serve_until_stopped(settings))
-    except OSError as error:
-        # Of all that reaches the system on the way up, only the socket is not wrapped by a layer of ours.
-        reason = os.strerror(error.errno) if error.errno else error
-        raise CollabError(f"cannot listen on {settings.host} port {settings.port}: {reason}") from error
+    return run_loop(serve_until_stopped(settings))
 
 
 @app.command()
-@with_settings(*_DATABASE)
+@with_settings(*DATABASE)
 def migrate(settings: Settings) -> None:
     """Bring the database to the newest schema. Safe while others do the same."""
     from collab.storage.migrate import upgrade
 
-    url = _url(settings)
+    url = database_of(settings)
     print(f"{url} {'was brought to' if upgrade(url) else 'is on'} the newest schema")
+
+
+@app.command()
+@with_settings(*DATABASE)
+def nodes(
+    settings: Settings, as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False
+) -> None:
+    """List the servers on the database; one that has died stays listed for an hour."""
+
+    async def work(store: Store) -> None:
+        cli_nodes.print_nodes(await store.list_nodes(), as_json=as_json)
+
+    with_store(settings, work)
 
 
 @app.command()
@@ -185,7 +150,22 @@ def version() -> None:
     """Print the version."""
     from importlib.metadata import version as installed
 
-    print(installed("collab"))
+    print(installed(DISTRIBUTION))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """A durable sync server for Yjs documents."""
 
 
 @app.command(
@@ -201,11 +181,8 @@ def bench(context: typer.Context) -> int:
     return result if isinstance(result, int) else 0
 
 
-_Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="The document's name.")]
-
-
 @documents.command("list")
-@with_settings(*_DATABASE)
+@with_settings(*DATABASE)
 def list_documents(
     settings: Settings,
     prefix: Annotated[str, typer.Option(help="Only names that begin with this.", show_default=False)] = "",
@@ -227,26 +204,26 @@ def list_documents(
                     print(f"{size:>12} {document.head_seq:>10}  {_date(document.updated_at):20}  {name}")
             after = page[-1].document.name
 
-    _with_store(settings, work)
+    with_store(settings, work)
 
 
 @documents.command()
-@with_settings(*_DATABASE, "sandbox_seconds", "sandbox_memory_bytes")
+@with_settings(*DATABASE, "sandbox_seconds", "sandbox_memory_bytes")
 def show(
     settings: Settings,
-    name: _Name,
+    name: Name,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, with the content.")] = False,
 ) -> None:
     """Show a document's sizes, numbers and dates and, with --json, its content."""
 
     async def work(store: Store) -> None:
-        summary = await store.describe(_checked(name))
+        summary = await store.describe(name)
         data = await _read(store, name)
         facts = {**_facts(summary), "update_bytes": len(data)}
         if as_json:
-            from collab.sandbox.pool import Sandbox
+            from collab.adapters import make_sandbox
 
-            sandbox = Sandbox(1, settings.sandbox_seconds, settings.sandbox_memory_bytes)
+            sandbox = make_sandbox(1, settings.sandbox_seconds, settings.sandbox_memory_bytes)
             try:
                 facts["content"] = await sandbox.content(data)
             finally:
@@ -255,36 +232,37 @@ def show(
         else:
             _print_facts(facts)
 
-    _with_store(settings, work)
+    with_store(settings, work)
 
 
 @documents.command()
-@with_settings(*_DATABASE)
+@with_settings(*DATABASE)
 def export(
     settings: Settings,
-    name: _Name,
+    name: Name,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to; - is standard output.", show_default=False)],
 ) -> None:
     """Write a document as one Yjs v1 update. Y.applyUpdate reads it."""
 
     async def work(store: Store) -> None:
-        _write_file(file, await _read(store, _checked(name)))
+        _write_file(file, await _read(store, name))
 
-    _with_store(settings, work)
+    with_store(settings, work)
 
 
 @documents.command("import")
-@with_settings(*_DATABASE, "max_document_bytes")
+@with_settings(*DATABASE, *BUS, "max_document_bytes", "keep_deleted")
 def import_document(
     settings: Settings,
-    name: _Name,
+    name: Name,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where from; - is standard input.", show_default=False)],
     gc: Annotated[bool, typer.Option(help="Let compaction remove deleted content.")] = True,
 ) -> None:
     """Create a document from a Yjs v1 update. It may have the name of a deleted one."""
-    from collab.storage.store import NewRow
+    from collab.hub.documents import Documents
+    from collab.protocol.sync import EMPTY_UPDATE
 
-    _checked(name)
+    check_document_name(name)
     data = _whole_update(_read_file(file), file)
     if len(data) > settings.max_document_bytes:
         raise LimitExceeded(
@@ -292,81 +270,206 @@ def import_document(
         )
 
     async def work(store: Store) -> None:
-        rows = [NewRow(data, time.time(), None)] if len(data) > len(_EMPTY_UPDATE) else []
-        await store.create(name, gc=gc, rows=rows)
+        update = data if len(data) > len(EMPTY_UPDATE) else None
+        async with telling_nodes(settings) as tell:
+            await Documents(store, keep_deleted=settings.keep_deleted).create(name, gc=gc, update=update)
+            tell([name])
         print(f"created {shown_name(name)} from {len(data)} bytes", file=sys.stderr)
 
-    _with_store(settings, work, create=True)
+    with_store(settings, work, create=True)
 
 
 @documents.command()
-@with_settings(*_DATABASE)
-def delete(settings: Settings, name: _Name) -> None:
-    """Delete a document. Running servers notice at its next edit; its name is free for import only."""
+@with_settings(*DATABASE, *BUS)
+def delete(settings: Settings, name: Name) -> None:
+    """Delete a document. Running servers tell its clients within about a second; its name is free for import only."""
+    from collab.hub.documents import Documents
 
     async def work(store: Store) -> None:
-        await store.delete(_checked(name), time.time())
+        async with telling_nodes(settings) as tell:
+            await Documents(store).delete(name)
+            tell([name])
         print(f"deleted {shown_name(name)}", file=sys.stderr)
 
-    _with_store(settings, work)
+    with_store(settings, work)
 
 
-_EMPTY_UPDATE = b"\x00\x00"
-"""No structs, no deletes: what Yjs gives for a new document."""
+_Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", show_default=False, help="Documents; none: all of them.")
+]
 
 
-def _run(work: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run ``work`` on uvloop where there is one (not on Windows), else on asyncio's loop."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
+@documents.command()
+@with_settings(*DATABASE)
+def verify(
+    settings: Settings,
+    names: _Names = None,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Give checksums to what has none, where everything was read and is whole.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for every document.")] = False,
+) -> int:
+    """Read all that is stored and compare checksums. Exit code 1 if anything is damaged, missing or poison."""
+    from collab.hub.maintenance import Report
+    from collab.hub.maintenance import verify as look_at
+
+    bad = rows = unverified = filled = 0
+
+    def tell(report: Report) -> None:
+        if as_json:
+            print(json.dumps(report.facts(), ensure_ascii=False), flush=True)
+            return
+        for trouble in report.troubles():
+            print(f"{escape_controls(report.name)}: {escape_controls(trouble)}", flush=True)
+        if report.whole and report.noted:
+            print(
+                f"{escape_controls(report.name)}: is whole, and noted as damaged: collab documents repair forgets that"
+            )
+
+    async def work(store: Maintenance) -> None:
+        nonlocal bad, rows, unverified, filled
+        # Only a look at the whole store can go on where the one before was interrupted.
+        whole_store = not names
+        begin = await store.filled_to() if fill and whole_store else 0
+        if begin:
+            print(f"going on behind document number {begin}, where filling was interrupted", file=sys.stderr)
+        with _progress(len(names or ()) or await store.count(), hidden=as_json) as step:
+            async for document in _chosen(store, names, begin):
+                report = await look_at(store, document, fill=fill, note=whole_store)
+                bad += not report.whole or bool(report.poison)
+                rows += report.rows + report.snapshots
+                unverified += report.unverified_rows + report.unverified_snapshots
+                filled += report.filled
+                step(report.name)
+                tell(report)
+        if fill and whole_store and not bad:
+            await store.filled()
+
+    _with_maintenance(settings, work)
+    left = unverified - filled
+    print(
+        f"{rows} rows and snapshots read, {bad} documents damaged"
+        + (f", {filled} checksums filled in" if fill else "")
+        + (f", {left} without a checksum, of an older release" if left else ""),
+        file=sys.stderr,
+    )
+    return 1 if bad else 0
 
 
-def _url(settings: Settings) -> DatabaseUrl:
-    from collab.storage.urls import parse_database_url
+@documents.command()
+@with_settings(*DATABASE)
+def repair(
+    settings: Settings,
+    names: _Names = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    aside: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIRECTORY",
+            show_default=False,
+            help="Where damaged bytes are kept [damaged, in the data directory].",
+        ),
+    ] = None,
+) -> int:
+    """Make damaged documents readable again: say what is done, keep the damaged bytes in files, do it."""
+    from collab.hub.maintenance import carry_out, plan_repair
+    from collab.hub.maintenance import verify as look_at
 
-    return parse_database_url(settings.database_url, settings.data_dir)
+    directory = settings.data_dir / "damaged" if aside is None else Path(aside)
+    left = 0
+
+    async def work(store: Maintenance) -> None:
+        nonlocal left
+        async for document in _chosen(store, names, 0):
+            report = await look_at(store, document)
+            steps = await plan_repair(store, document, report)
+            name = escape_controls(document.name)
+            for planned in steps:
+                print(f"{name}: {planned.text}", flush=True)
+            if report.whole and report.noted:
+                print(f"{name}: is whole; forget that it is noted as damaged", flush=True)
+            if dry_run:
+                left += not report.whole
+                continue
+            if steps or (report.whole and report.noted):
+                for path in await carry_out(store, document, steps, directory):
+                    print(f"{name}: kept in {path}", flush=True)
+                report = await look_at(store, document)
+            for trouble in report.troubles():
+                print(f"{name}: not repaired: {escape_controls(trouble)}", flush=True)
+            left += not report.whole
+
+    _with_maintenance(settings, work)
+    return 1 if left else 0
 
 
-def _with_store(settings: Settings, work: Callable[[Store], Awaitable[None]], *, create: bool = False) -> None:
-    """Run ``work`` on the open store; with ``create`` a SQLite file is made and migrated first, as by ``serve``."""
-    from collab.storage.migrate import upgrade
-    from collab.storage.sql import open_store
+async def _chosen(store: Maintenance, names: list[str] | None, begin: int) -> AsyncIterator[StoredDocument]:
+    """Give the documents of these names, or all behind the id ``begin``."""
+    for name in names or ():
+        yield (await store.describe(name)).document
+    while not names and (page := await store.documents_after(begin, 100)):
+        for document in page:
+            yield document
+        begin = page[-1].id
 
-    url = _url(settings)
-    if url.path is not None:
-        if create:
-            upgrade(url)
-        elif not url.path.exists():
-            # SQLite would make an empty file out of a misspelt name.
-            raise ConfigurationError(f"there is no database {url.path}; collab serve and collab migrate make one")
 
-    async def inside() -> None:
-        store = open_store(url)
-        try:
-            await store.open()
-            await work(store)
-        finally:
-            await store.close()
+@contextlib.contextmanager
+def _progress(total: int, *, hidden: bool) -> Iterator[Callable[[str], None]]:
+    """Show a bar on a terminal's standard error; give the function that moves it on."""
+    if hidden or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    done = 0
 
-    _run(inside())
+    def step(name: str) -> None:
+        nonlocal done
+        done += 1
+        filled = _BAR * done // max(total, done)
+        bar = "#" * filled + "-" * (_BAR - filled)
+        print(
+            f"\r[{bar}] {done} of {max(total, done)}  {escape_controls(name)[:30]:30}",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    yield step
+    print(file=sys.stderr)
+
+
+_BAR = 30
+"""Characters of a progress bar."""
+
+
+def _with_maintenance(settings: Settings, work: Callable[[Maintenance], Awaitable[None]]) -> None:
+    """Run ``work`` on the open database."""
+    from collab.adapters import make_maintenance
+
+    with_database(settings, make_maintenance, work)
 
 
 async def _read(store: Store, name: str) -> bytes:
     """Read a document as one update; the errors are those of ``Store.describe``, asked first for its wording."""
-    from collab.engine.document import Document, at_once
+    from collab.engine.document import at_once
+    from collab.hub.loading import read_document, take_pending
 
     await store.describe(name)
     loaded = await store.load(name)
-    if loaded is None:
-        return _EMPTY_UPDATE
-    snapshot = loaded.snapshot
-    slices = Document.load(
-        snapshot.data if snapshot else None, snapshot.index if snapshot else None, [row.data for row in loaded.rows]
-    )
-    return at_once(slices).encode()
+    if loaded is not None and loaded.passed_over:
+        numbers = ", ".join(map(str, loaded.passed_over))
+        print(
+            f"collab: snapshot {numbers} is damaged; read from what came before it and the rows after", file=sys.stderr
+        )
+    document = at_once(read_document(name, loaded))
+    if loaded is not None:
+        take_pending(document, loaded.pending)
+    if document.waiting:
+        print(
+            f"collab: the log of {shown_name(name)} has a gap: {len(document.waiting)} rows wait for what it does not "
+            "hold, and are left out; a client that holds the rest brings it back by opening the document",
+            file=sys.stderr,
+        )
+    return document.encode_state_as_update()
 
 
 def _whole_update(data: bytes, file: str) -> bytes:
@@ -375,7 +478,7 @@ def _whole_update(data: bytes, file: str) -> bytes:
 
     document = Document()
     try:
-        taken = document.take(data)
+        taken = document.apply_update(data)
     except UpdateError as error:
         raise UpdateError(f"{_shown_file(file)} is not a Yjs v1 update: {error}") from None
     if taken.missing is not None:
@@ -384,18 +487,7 @@ def _whole_update(data: bytes, file: str) -> bytes:
             f"{_shown_file(file)} is not a whole document: it builds on clock {clock} of client {client}, "
             "which is not in it"
         )
-    return document.encode()
-
-
-def _checked(name: str) -> str:
-    """Refuse a name that no client could ask for: empty, over 512 bytes, not UTF-8, or with a NUL."""
-    try:
-        size = len(name.encode())
-    except UnicodeEncodeError:
-        raise InvalidDocumentName("the document name is not UTF-8") from None
-    if not 1 <= size <= _MAX_NAME_BYTES or "\0" in name:
-        raise InvalidDocumentName(f"a document name is 1 to {_MAX_NAME_BYTES} bytes of UTF-8; this one has {size}")
-    return name
+    return document.encode_state_as_update()
 
 
 def _shown_file(file: str) -> str:

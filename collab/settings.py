@@ -14,18 +14,17 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from collab.errors import ConfigurationError
-from collab.transports.addresses import parse_network
-from collab.transports.origins import ANY, normal_origin
+from collab.net import ANY, is_loopback, normal_origin, overlap, parse_network
 
 ENV_PREFIX = "COLLAB_"
 
@@ -36,20 +35,29 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
+_LAST_PORT = 65535
+
+MAX_WORKERS = 256
+"""Far above the cores of a machine; each worker has connections to the database."""
+
 SET_AUTHENTICATION = "set --jwt-secret (as COLLAB_JWT_SECRET), --jwt-keys, --jwks-file, --jwks-url or --auth-url"
 """What to do where there is no authentication; docs/security.md says more."""
 
-_SECRET = frozenset({"database_url", "jwt_secret", "jwks_url", "auth_url"})
+_SECRET = frozenset({"database_url", "listen_url", "redis_url", "jwt_secret", "jwks_url", "auth_url"})
 """Options that may hold a secret: never in repr() or str() of the settings, nor in an error of ours."""
 
 _NEVER_EMPTY = frozenset({"jwt_secret", "jwt_keys", "jwks_file", "jwks_url", "auth_url"})
 """Variables whose being empty means that something went missing in a deployment, and not that nothing is wanted."""
 
-_URLS = frozenset({"database_url", "jwks_url", "auth_url"})
+_URLS = frozenset({"database_url", "listen_url", "redis_url", "jwks_url", "auth_url"})
 
-_KUBERNETES = (
-    "Kubernetes sets it for a service named collab: put enableServiceLinks: false into the pod, or rename the service"
-)
+# What Kubernetes and, for links, Docker put into the environment of a pod for each service.
+_SERVICE_URL = re.compile(r"(tcp|udp|sctp)://\S+")
+_SERVICE_VARIABLE = re.compile(r"_SERVICE_(HOST|PORT)(_[A-Z0-9_]+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$")
+
+_ALL = "docs/configuration.md and collab serve --help list what there is"
+
+_KUBERNETES = "it looks like one that Kubernetes sets for a service (enableServiceLinks: false leaves them out)"
 
 
 class Settings(BaseModel):
@@ -62,17 +70,41 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
-    host: str = Field(
-        "127.0.0.1",
+    host: tuple[str, ...] = Field(
+        ("127.0.0.1",),
         description=(
-            "Address to listen on. One that other machines reach needs authentication, and TLS or --behind-proxy."
+            "Addresses or names to listen on, separated by commas; :: is all addresses, of IPv6 and IPv4. One that "
+            "other machines reach needs authentication, and TLS or --behind-proxy."
         ),
     )
     port: int = Field(
         1234,
         ge=0,
-        le=65535,
+        le=_LAST_PORT,
         description="TCP port to listen on; 0 takes a free one, which the first line of output names.",
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=MAX_WORKERS,
+        description=(
+            "Processes of collab serve that share --port, one for each core. More than one need PostgreSQL. Each is a "
+            "node of its own: what the other options bound, each of them bounds for itself."
+        ),
+    )
+    metrics_port: int | None = Field(
+        None,
+        ge=0,
+        le=_LAST_PORT,
+        description=(
+            "TCP port of its own for /metrics, by plain http and without authentication; 0 takes a free one. Without "
+            "it, /metrics is on --port for tokens with admin for *. With --workers the first has this port, the second "
+            "the next one, and so on."
+        ),
+    )
+    metrics_host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on for --metrics-port; whoever reaches it may read the numbers.",
     )
     insecure: bool = Field(
         False,
@@ -162,6 +194,22 @@ class Settings(BaseModel):
             "Without it, the file collab.db in the data directory."
         ),
     )
+    listen_url: str | None = Field(
+        None,
+        repr=False,
+        description=(
+            "Where nodes on PostgreSQL tell each other what they have written: the address of the same database past "
+            "a pooler, which would not pass notifications on. Without it, the address of the database."
+        ),
+    )
+    redis_url: str | None = Field(
+        None,
+        repr=False,
+        description=(
+            "Let nodes tell each other what they have written over Redis or Valkey, which is faster: "
+            "redis://, rediss:// (TLS), unix://, redis+sentinel:// or redis+cluster://. Edits never depend on it."
+        ),
+    )
     data_dir: Path = Field(
         Path("data"), description="Directory for the SQLite file when no database URL is given; made if it is missing."
     )
@@ -177,8 +225,9 @@ class Settings(BaseModel):
         ge=0,
         le=1_000,
         description=(
-            "Milliseconds within which the edits of a busy document travel together. "
-            "The first edit after quiet is never delayed. 0 turns it off."
+            "Milliseconds within which the edits of a document with twenty people travel together on a busy node. "
+            "The fewer people and the less load, the shorter; the first edit after quiet is never delayed. "
+            "0 turns it off."
         ),
     )
     gather_ms: float = Field(
@@ -221,30 +270,92 @@ class Settings(BaseModel):
             "It keeps the cost of compaction for each edit constant, however large the document grows."
         ),
     )
+    keep_deleted: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Documents of which compaction keeps deleted content, for programs that use snapshots of yjs (gc: false): "
+            "names, or beginnings of names with a * behind, separated by commas. Each is marked in the database with "
+            "its next edit, and keeps its deleted content when this option goes."
+        ),
+    )
     idle_seconds: float = Field(
         30.0, ge=0, le=86_400, description="Seconds without a connection after which a document leaves memory."
     )
     drain_seconds: float = Field(
-        20.0, gt=0, le=3_600, description="Seconds within which the server has stopped after SIGTERM or SIGINT."
+        20.0,
+        gt=0,
+        le=3_600,
+        description=(
+            "Seconds within which the server has stopped after SIGTERM or SIGINT, --drain-delay-seconds included."
+        ),
+    )
+    drain_delay_seconds: float = Field(
+        5.0,
+        ge=0,
+        le=3_600,
+        description=(
+            "Seconds after SIGTERM for which connections are still taken while /readyz says 503, so that proxies "
+            "notice; at most half of --drain-seconds. SIGINT (Ctrl-C) does not wait, and a second signal ends the wait."
+        ),
     )
     max_message_bytes: int = Field(
-        16 * MIB,
+        100 * MIB,  # what the package ws takes in Node by default: more could not be passed on to its clients
         ge=1 * KIB,
         le=1 * GIB,
-        description="Largest message of a client; a larger one closes it with 1009.",
+        description=(
+            "Largest message of a client that may write its document: an offline document, a paste. A larger one is "
+            "refused for good (4413). Others may send --max-unauthenticated-bytes."
+        ),
+    )
+    max_arriving_bytes: int = Field(
+        256 * MIB,
+        ge=64 * KIB,
+        description=(
+            "Bytes of large messages that are not whole yet, of all clients together. Past it all but the first of "
+            "them wait. Clients that may not write have an eighth of it beside."
+        ),
+    )
+    min_bytes_per_second: float = Field(
+        1.0 * KIB,
+        ge=1,
+        le=1 * MIB,
+        description=(
+            "Bytes a second at which a message or an answer must come: as long as they do, its client is neither "
+            "silent nor late. A slower one is closed with 4508."
+        ),
     )
     max_document_bytes: int = Field(
         256 * MIB,
         ge=1 * KIB,
         # A row and a snapshot are one value of bytea, which ends at 1 GiB.
         le=1_000 * MIB,
-        description="Largest document, encoded; an edit that makes it larger closes its client with 4413.",
+        description=(
+            "Largest document, encoded, without what is overwritten and deleted; an edit that makes it larger closes "
+            "its client with 4413."
+        ),
+    )
+    max_pending_bytes: int = Field(
+        1 * MIB,
+        ge=0,
+        le=64 * MIB,
+        description=(
+            "Bytes of updates of one document that wait for edits which nobody has sent yet, kept beside the document; "
+            "what is over is refused."
+        ),
     )
     max_awareness_bytes: int = Field(
-        64 * KIB, ge=16, le=16 * MIB, description="Largest awareness state (JSON, UTF-8) of one client."
+        64 * KIB,
+        ge=16,
+        le=16 * MIB,
+        description=(
+            "Awareness states (JSON, UTF-8) of one connection together; what goes past it is not shown to the others."
+        ),
     )
     max_awareness_ids: int = Field(
-        100, ge=1, le=100_000, description="Awareness states (client ids) that one connection may own."
+        100,
+        ge=1,
+        le=100_000,
+        description="Awareness states (client ids) that one connection may own; more are not shown to the others.",
     )
     outbox_bytes: int = Field(
         1 * MIB,
@@ -254,6 +365,13 @@ class Settings(BaseModel):
             "then it gets one catch-up."
         ),
     )
+    compression: Literal["off", "large"] = Field(
+        "off",
+        description=(
+            "Whether frames of 8 KiB and more are compressed for clients that can read them: off or large. "
+            "Browsers then compress all that they send, and each connection costs some 40 KB more."
+        ),
+    )
     slow_seconds: float = Field(
         60.0,
         gt=0,
@@ -261,7 +379,13 @@ class Settings(BaseModel):
         description="Seconds without progress after which a client that cannot keep up is closed.",
     )
     sync_timeout_seconds: float = Field(
-        30.0, gt=0, le=3_600, description="Seconds a client may take to answer the server's sync step 1."
+        30.0,
+        gt=0,
+        le=3_600,
+        description=(
+            "Seconds a client may take to answer the server's sync step 1, while less than --min-bytes-per-second "
+            "comes from it."
+        ),
     )
     keepalive_seconds: float = Field(
         20.0,
@@ -298,13 +422,16 @@ class Settings(BaseModel):
         ),
     )
     max_stateless_bytes: int = Field(
-        64 * KIB, ge=1, le=16 * MIB, description="Largest stateless message (UTF-8); a larger one ends the session."
+        64 * KIB, ge=1, le=16 * MIB, description="Largest stateless message (UTF-8); a larger one is not relayed."
     )
     max_stateless_per_second: float = Field(
         50.0,
         ge=1,
         le=1_000_000,
-        description="Stateless messages a second of one connection, past which it is read more slowly.",
+        description=(
+            "Stateless messages a second of one connection, past which it is read more slowly, and closed as "
+            "--flood-seconds says."
+        ),
     )
     stamp_users: bool = Field(
         True,
@@ -360,7 +487,7 @@ class Settings(BaseModel):
         le=1 * GIB,
         description=(
             "Bytes that a Hocuspocus client may send for documents that it was not let in to yet; past it the "
-            "connection is closed with 4205."
+            "connection is closed with 4205. Also the largest message of a client that may not write."
         ),
     )
     max_messages_per_second: float = Field(
@@ -412,7 +539,7 @@ class Settings(BaseModel):
         ge=0,
         description=(
             "Memory of the process past which no documents are opened that are not open already. Without it, 70 "
-            "percent of what the machine or the container has; 0 for no mark."
+            "percent of what the machine or the container has, divided by --workers; 0 for no mark."
         ),
     )
     memory_limit_bytes: int | None = Field(
@@ -420,7 +547,7 @@ class Settings(BaseModel):
         ge=0,
         description=(
             "Memory of the process past which no new connections are taken. Without it, 85 percent of what the "
-            "machine or the container has; 0 for no limit."
+            "machine or the container has, divided by --workers; 0 for no limit."
         ),
     )
     header_seconds: float = Field(
@@ -449,6 +576,10 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level of the log lines written to standard error: debug, info, warning or error."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text",
+        description="How log lines are written: text, or json for programs that collect them (one object a line).",
+    )
 
     def __init__(self, **values: Any) -> None:
         """Take ``values`` by field name; raises ``ConfigurationError`` with one line for the first that is wrong."""
@@ -457,7 +588,7 @@ class Settings(BaseModel):
         except ValidationError as error:
             raise _explain(error, values) from None
 
-    @field_validator("host")
+    @field_validator("metrics_host")
     @classmethod
     def _without_brackets(cls, host: str) -> str:
         host = host.strip()
@@ -467,7 +598,18 @@ class Settings(BaseModel):
             raise ValueError("is empty: 127.0.0.1 is this machine alone, 0.0.0.0 and :: are all its addresses")
         return host
 
-    @field_validator("trusted_proxies", "allowed_origins", "jwt_keys", mode="before")
+    @field_validator("host", mode="before")
+    @classmethod
+    def _hosts_by_commas(cls, hosts: object) -> object:
+        # Without any the server would be there for nobody, and would not say so.
+        return hosts.split(",") if isinstance(hosts, str) else hosts or ("",)
+
+    @field_validator("host")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(map(cls._without_brackets, hosts)))
+
+    @field_validator("trusted_proxies", "allowed_origins", "jwt_keys", "keep_deleted", mode="before")
     @classmethod
     def _by_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -480,6 +622,14 @@ class Settings(BaseModel):
     @classmethod
     def _networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(_checked(lambda text: str(parse_network(text)), network) for network in networks)
+
+    @field_validator("keep_deleted")
+    @classmethod
+    def _name_patterns(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in patterns:
+            if not pattern or "*" in pattern[:-1]:
+                raise ValueError(f"{pattern!r} is no name, nor the beginning of names with a * behind")
+        return patterns
 
     @field_validator("allowed_origins")
     @classmethod
@@ -503,19 +653,43 @@ class Settings(BaseModel):
     def _path_at_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()
 
-    @field_validator("log_level", mode="before")
+    @field_validator("log_level", "log_format", mode="before")
     @classmethod
-    def _any_case(cls, level: object) -> object:
-        return level.lower() if isinstance(level, str) else level
+    def _any_case(cls, word: object) -> object:
+        return word.lower() if isinstance(word, str) else word
 
     @property
     def on_loopback(self) -> bool:
-        """Whether ``host`` is reached from this machine alone."""
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            # Only this name is promised to mean the machine itself (RFC 6761, section 6.3).
-            return self.host.lower() == "localhost"
+        """Whether all of ``host`` is reached from this machine alone."""
+        return all(is_loopback(host) for host in self.host)
+
+    def check_metrics(self) -> None:
+        """Check where metrics are listened on.
+
+        Raises:
+            ConfigurationError: that contradicts other options.
+        """
+        if self.metrics_port is None:
+            if "metrics_host" in self.model_fields_set:
+                raise ConfigurationError("--metrics-host goes with --metrics-port")
+            return
+        last = self.metrics_port + self.workers - 1
+        if self.metrics_port and last > _LAST_PORT:
+            raise ConfigurationError(
+                f"--metrics-port {self.metrics_port} leaves too few ports behind it for {self.workers} workers"
+            )
+        if not self.port or not any(overlap(host, self.metrics_host) for host in self.host):
+            return
+        if self.metrics_port == self.port:
+            raise ConfigurationError(
+                f"--metrics-port and --port are both {self.port}: give metrics another port, or leave --metrics-port "
+                "out to read them on --port with a token"
+            )
+        if 0 < self.metrics_port < self.port <= last:
+            raise ConfigurationError(
+                f"--port {self.port} is among the ports for metrics of {self.workers} workers, {self.metrics_port} to "
+                f"{last}: choose another --metrics-port"
+            )
 
     def check_exposure(self, authenticated: bool) -> None:
         """Check that nothing is open by accident: who may reach the server, and what protects it then.
@@ -539,14 +713,15 @@ class Settings(BaseModel):
                 "behind a proxy without authentication whoever reaches the proxy may read and change every document: "
                 f"{SET_AUTHENTICATION}, or say --insecure"
             )
-        if not authenticated and not self.on_loopback:
+        reached = next((host for host in self.host if not is_loopback(host)), None)
+        if not authenticated and reached is not None:
             raise ConfigurationError(
-                f"{self.host!r} is not a loopback address (127.0.0.1, ::1, localhost), and without authentication "
+                f"{reached!r} is not a loopback address (127.0.0.1, ::1, localhost), and without authentication "
                 f"whoever reaches it may read and change every document: {SET_AUTHENTICATION}, or say --insecure"
             )
-        if not self.on_loopback and self.tls_cert is None and not self.behind_proxy:
+        if reached is not None and self.tls_cert is None and not self.behind_proxy:
             raise ConfigurationError(
-                f"{self.host!r} is not a loopback address, and without TLS whoever is on the way may read tokens and "
+                f"{reached!r} is not a loopback address, and without TLS whoever is on the way may read tokens and "
                 "documents: set --tls-cert and --tls-key, or --behind-proxy with --trusted-proxies for a proxy that "
                 "ends TLS, or say --insecure"
             )
@@ -599,6 +774,8 @@ _KINDS: dict[object, str] = {
 def _shown(name: str, default: object) -> str:
     if default is None or default == ():
         return ""
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
     if isinstance(default, bool):
         return "true" if default else "false"
     if isinstance(default, float):
@@ -623,23 +800,29 @@ def load_settings(
     flags: Mapping[str, object] | None = None,
     config: Path | str | None = None,
     environ: Mapping[str, str] | None = None,
+    warn: Callable[[str], object] = lambda line: None,
 ) -> Settings:
     """Read the settings: ``flags`` over the environment over the TOML file ``config`` over the defaults.
 
     ``flags`` are by field name, ``None`` for one not given. ``config`` defaults to ``COLLAB_CONFIG``.
-    ``environ`` (default: the process's) is looked through for unknown ``COLLAB_...`` names.
-    Raises ``ConfigurationError``, one line, for unknown names (with the near ones), a file that
-    cannot be read, and values out of their bounds (with where the value came from).
+    ``environ`` (default: the process's) may hold ``COLLAB_...`` variables of others: those that Kubernetes
+    sets for a service, and names that are like no option, are left out, and ``warn`` gets a line for each.
+    Raises ``ConfigurationError``, one line, for names that are near to an option's, other unknown keys, a
+    file that cannot be read, and values out of their bounds (with where the value came from).
     """
     env = os.environ if environ is None else environ
     known = list(Settings.model_fields)
     ours = {key: value for key, value in env.items() if key.startswith(ENV_PREFIX)}
-    for key, value in ours.items():
-        if key != CONFIG_ENV and key[len(ENV_PREFIX) :].lower() not in Settings.model_fields:
-            hint = (
-                _KUBERNETES if _from_kubernetes(key, value) else near(key, [env_of(name) for name in known], ENV_PREFIX)
-            )
-            raise ConfigurationError(f"unknown variable {key} in the environment; {hint}")
+    for key, value in list(ours.items()):
+        unknown = key != CONFIG_ENV and key[len(ENV_PREFIX) :].lower() not in Settings.model_fields
+        if _from_kubernetes(key, value, unknown):
+            del ours[key]
+            warn(f"{key} in the environment is not used: {_KUBERNETES}")
+        elif unknown and (likely := near(key, [env_of(name) for name in known], ENV_PREFIX)):
+            raise ConfigurationError(f"unknown variable {key} in the environment; {likely}")
+        elif unknown:
+            del ours[key]
+            warn(f"{key} in the environment is not used: there is no such option ({_ALL})")
 
     sources: dict[str, str] = {}
     values: dict[str, object] = {}
@@ -647,7 +830,7 @@ def load_settings(
     if config is not None:
         for key, value in _read_file(Path(config)).items():
             if key not in Settings.model_fields:
-                raise ConfigurationError(f"unknown key {key!r} in {config}; {near(key, known)}")
+                raise ConfigurationError(f"unknown key {key!r} in {config}; {near(key, known) or _ALL}")
             values[key] = value
             sources[key] = f"{key} in {config}"
     for name in known:
@@ -659,8 +842,6 @@ def load_settings(
         if text:
             values[name] = text
             sources[name] = env_of(name)
-            if name == "port" and _from_kubernetes(env_of(name), text):
-                raise ConfigurationError(f"{env_of(name)} is {text!r}, which is no port number; {_KUBERNETES}")
     for name, flag in (flags or {}).items():
         if flag is not None:
             values[name] = flag
@@ -675,13 +856,13 @@ def load_settings(
 
 
 def near(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """Say which of ``known`` look like ``name``, without ``prefix``: ``did you mean a or b?``, or where all are."""
+    """Say which of ``known`` look like ``name``, without ``prefix``: ``did you mean a or b?``; empty if none does."""
     by_core = {_core(candidate, prefix): candidate for candidate in known}
     core = _core(name, prefix)
     close = [core] if core in by_core else difflib.get_close_matches(core, by_core, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(by_core[match] for match in close)}?"
-    return "docs/configuration.md and collab serve --help list what there is"
+    return ""
 
 
 def _core(name: str, prefix: str) -> str:
@@ -707,8 +888,14 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is not TOML: {error}") from None
 
 
-def _from_kubernetes(key: str, value: str) -> bool:
-    return value.startswith(("tcp://", "udp://")) or key.startswith(f"{ENV_PREFIX}SERVICE_") or "_PORT_" in key
+def _from_kubernetes(key: str, value: str, unknown: bool) -> bool:
+    """Tell whether a variable is one of those that Kubernetes sets for a service, such as NAME_PORT.
+
+    It may have an option's name: for a service called collab there is COLLAB_PORT, which is ``tcp://10.0.0.7:1234``.
+    """
+    if key.endswith("_PORT") and _SERVICE_URL.fullmatch(value):
+        return True
+    return unknown and _SERVICE_VARIABLE.search(key) is not None
 
 
 def _explain(error: ValidationError, values: Mapping[str, object]) -> ConfigurationError:
@@ -716,7 +903,7 @@ def _explain(error: ValidationError, values: Mapping[str, object]) -> Configurat
     first = error.errors(include_url=False, include_context=True)[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
     if first["type"] == "extra_forbidden":
-        return ConfigurationError(f"unknown option {name!r}; {near(name, Settings.model_fields)}")
+        return ConfigurationError(f"unknown option {name!r}; {near(name, Settings.model_fields) or _ALL}")
     if first["type"] == "value_error":
         return ConfigurationError(f"{name}: {first['ctx']['error']}")
     wanted = first["msg"].replace("Input should be ", "must be ", 1)

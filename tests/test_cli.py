@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client
 import io
 import json
-import logging
 import os
 import re
 import socket
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -20,24 +21,17 @@ from pycrdt import Array, Doc, Map, Text
 
 from collab.cli import run
 from collab.settings import options
-from collab.telemetry import get_logger
 from tests.support.server import ServerProcess
 from tests.support.wsclient import RawClient
 
 
 @pytest.fixture(autouse=True)
-def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Run each test in an empty directory, without the developer's options, and put the loggers back."""
+def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run each test in an empty directory, without the developer's options."""
     for option in options():
         monkeypatch.delenv(option.env, raising=False)
     monkeypatch.delenv("COLLAB_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
-    loggers = [logging.getLogger(), get_logger()]
-    before = [(logger.level, list(logger.handlers)) for logger in loggers]
-    yield
-    for logger, (level, handlers) in zip(loggers, before, strict=True):
-        logger.setLevel(level)
-        logger.handlers[:] = handlers
 
 
 class Terminal:
@@ -87,13 +81,15 @@ def text_of(update: bytes) -> str:
 
 
 def test_version_is_that_of_the_package(collab: Terminal) -> None:
+    assert collab("--version") == 0
+    assert collab.out == f"{version('collab-server')}\n".encode()
     assert collab("version") == 0
-    assert collab.out.decode().strip() == version("collab")
+    assert collab.out.decode().strip() == version("collab-server")
 
 
 def test_python_dash_m_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "collab", "version"], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == version("collab")
+    assert done.stdout.strip() == version("collab-server")
 
 
 def test_serve_has_a_flag_for_every_option(collab: Terminal) -> None:
@@ -156,6 +152,7 @@ def serve(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.mark.server
 def test_serve_says_when_its_port_is_taken() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -164,6 +161,71 @@ def test_serve_says_when_its_port_is_taken() -> None:
         done = serve("--port", str(port))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"collab: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+
+
+@pytest.mark.server
+async def test_serve_writes_json_and_nothing_else(tmp_path: Path) -> None:
+    options = ("--log-format", "json", "--log-level", "debug")
+    async with ServerProcess(tmp_path, *options) as server:
+        async with RawClient(server.document_url("notes/a")) as client:
+            await client.send(b"\x00\x02\x01\xff")  # no update
+            assert await client.expect_close() == 1007
+        await asyncio.to_thread(server.wait_for_log, lambda line: "refused: " in line)
+        assert await server.aterminate() == 0
+        lines = [json.loads(line) for line in server.stderr.splitlines()]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    (refused,) = [line for line in lines if line["message"].startswith("refused: ")]
+    assert (refused["level"], refused["logger"], refused["peer"], refused["document"]) == (
+        "INFO",
+        "collab.connection",
+        "127.0.0.1",
+        "notes/a",
+    )
+    frames = [line for line in lines if line["message"].startswith(("< ", "> "))]
+    assert {frame["connection"] for frame in frames} == {refused["connection"]}
+
+
+@pytest.mark.server
+def test_serve_complains_in_json_where_logs_are_json() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = serve("--log-format", "json", "--port", str(taken.getsockname()[1]))
+    assert done.returncode == 1
+    (line,) = [json.loads(line) for line in done.stderr.splitlines()]
+    assert line["message"].startswith("cannot listen on 127.0.0.1") and line["level"] == "ERROR"
+
+
+@pytest.mark.server
+def test_serve_says_when_its_port_for_metrics_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = serve("--port", "0", "--metrics-port", str(port), "--data-dir", str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, ""), "nobody was served before"
+    assert done.stderr == (
+        f"collab: cannot listen for metrics on 127.0.0.1 port {port} (--metrics-port): Address already in use\n"
+    )
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("--port", "7654", "--metrics-port", "7654"), "--metrics-port and --port are both 7654"),
+        (
+            ("--port", "7654", "--metrics-port", "7654", "--metrics-host", "0.0.0.0"),
+            "--metrics-port and --port are both 7654",
+        ),
+        (("--port", "0", "--metrics-host", "::1"), "--metrics-host goes with --metrics-port"),
+        (("--metrics-port", "65536"), "--metrics-port: must be less than or equal to 65535, not '65536'"),
+    ],
+)
+def test_serve_says_where_metrics_cannot_be(options: tuple[str, ...], complaint: str) -> None:
+    done = serve(*options)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"collab: {complaint}") and done.stderr.count("\n") == 1
 
 
 def test_serve_on_postgresql_says_what_to_run_when_the_schema_is_not_current(empty_postgres_url: str) -> None:
@@ -300,7 +362,7 @@ def test_import_refuses_what_is_too_large(collab: Terminal, monkeypatch: pytest.
     assert "--max-document-bytes allows 1024" in collab.complaint
 
 
-@pytest.mark.parametrize("name", ["", "x" * 513, "ä" * 257, "a\0b", "\udcff"])
+@pytest.mark.parametrize("name", ["", " ", "\t\u2003", "x" * 513, "ä" * 257, "a\0b", "\udcff"])
 def test_a_name_that_no_client_can_ask_for_is_refused(collab: Terminal, name: str) -> None:
     assert collab("documents", "import", name, "-", stdin=update_of()) == 1
     assert "document name" in collab.complaint
@@ -346,6 +408,7 @@ def test_a_reader_that_leaves_is_no_error_worth_a_traceback(collab: Terminal) ->
 # --- access
 
 
+@pytest.mark.server
 def test_a_token_made_here_is_what_a_server_with_that_secret_lets_in(tmp_path: Path) -> None:
     secret = "a secret of the tests, long enough for HS256"
     made = subprocess.run(
@@ -381,6 +444,7 @@ def test_keygen_makes_a_key_that_serve_takes(collab: Terminal, tmp_path: Path) -
     assert "private" in collab.complaint
 
 
+@pytest.mark.server
 def test_a_server_that_is_open_says_so_and_what_to_set(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data") as server:
         line = server.wait_for_log(lambda line: "no authentication" in line)
@@ -388,3 +452,110 @@ def test_a_server_that_is_open_says_so_and_what_to_set(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "other", "--host", "0.0.0.0", "--insecure") as server:
         assert server.host == "0.0.0.0"
         assert "whoever reaches it" in server.wait_for_log(lambda line: "no authentication" in line)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("way", ["flag", "flags", "variable"])
+def test_a_server_listens_on_several_addresses(tmp_path: Path, way: str) -> None:
+    hosts = {"flag": ["::"], "flags": ["127.0.0.2", "::1"], "variable": ["127.0.0.1", "[::1]"]}[way]
+    options = [] if way == "variable" else [part for host in hosts for part in ("--host", host)]
+    environment = {"COLLAB_HOST": ",".join(hosts)} if way == "variable" else {}
+    options += ["--insecure", "--metrics-port", "0", "--metrics-host", "::"]
+    with ServerProcess(tmp_path, *options, environment=environment) as server:
+        places = ["127.0.0.1", "[::1]"] if way == "flag" else [host.strip("[]") for host in hosts]
+        for place in places:
+            place = place.strip("[]")
+            with contextlib.closing(http.client.HTTPConnection(place, server.port, timeout=10)) as connection:
+                connection.request("GET", "/healthz", headers={"Host": "localhost"})
+                assert connection.getresponse().status == 200
+        server.terminate()
+        lines = [line for line in server.stdout.splitlines() if "listening" in line]
+        shown = ["[::]", "0.0.0.0"] if way == "flag" else [f"[{host}]" if ":" in host else host for host in places]
+        assert lines == [f"collab listening on http://{host}:{server.port}" for host in shown]
+
+
+# --- verify and repair
+
+
+def harm(statement: str) -> None:
+    connection = sqlite3.connect("data/collab.db")
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def test_verify_and_repair(collab: Terminal, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert collab("documents", "import", name, "-", stdin=update_of(name)) == 0
+    assert collab("documents", "verify") == 0
+    assert collab.out == b"" and "2 rows and snapshots read, 0 documents damaged" in collab.err
+
+    harm("UPDATE log SET data = X'00' || data WHERE document_id = 1")
+    assert collab("documents", "verify") == 1
+    assert collab.out.decode() == "a: row 1 is damaged\n"
+    assert collab("documents", "verify", "b") == 0
+    assert collab("documents", "verify", "--json") == 1
+    facts = [json.loads(line) for line in collab.out.decode().splitlines()]
+    assert [(each["name"], each["whole"], each["damaged_rows"]) for each in facts] == [
+        ("a", False, [1]),
+        ("b", True, []),
+    ]
+    for command in (("export", "a", "-"), ("show", "a", "--json")):
+        assert collab("documents", *command) == 1
+        assert "'a' cannot be read: row 1 of its log is damaged" in collab.complaint
+        assert "collab documents repair a" in collab.complaint
+
+    assert collab("documents", "repair", "--dry-run") == 1
+    stated = collab.out.decode()
+    assert "a: row 1: set its" in stated and not Path("data/damaged").exists()
+    assert collab("documents", "verify") == 1, "nothing has changed"
+    assert collab("documents", "repair", "a", "--aside", "kept") == 0
+    assert collab.out.decode().startswith(stated)
+    (kept,) = Path("kept").iterdir()
+    assert json.loads(kept.read_text())["name"] == "a"
+    assert collab("documents", "verify") == 0
+    assert collab("documents", "export", "a", "-") == 0
+    assert collab("documents", "export", "b", "-") == 0 and text_of(collab.out) == "b"
+
+
+def test_repair_says_what_it_could_not_do(collab: Terminal) -> None:
+    assert collab("documents", "import", "a", "-", stdin=update_of()) == 0
+    harm("DELETE FROM log")
+    assert collab("documents", "repair", "a") == 1
+    assert collab.out.decode() == "a: not repaired: row 1 is missing\n"
+
+
+def test_repair_of_what_is_whole_forgets_that_it_was_noted(collab: Terminal) -> None:
+    assert collab("documents", "import", "a", "-", stdin=update_of()) == 0
+    harm("INSERT INTO damage VALUES (1, 'row', 1, 0)")
+    assert collab("documents", "verify") == 0
+    assert collab.out.decode() == "a: is whole, and noted as damaged: collab documents repair forgets that\n"
+    assert collab("documents", "repair") == 0
+    assert collab("documents", "verify") == 0 and collab.out == b""
+
+
+def test_verify_fill_gives_checksums_and_goes_on_where_it_was_interrupted(collab: Terminal) -> None:
+    for name in ("a", "b"):
+        assert collab("documents", "import", name, "-", stdin=update_of(name)) == 0
+    harm("UPDATE log SET checksum = NULL")
+    assert collab("documents", "verify") == 0
+    assert "2 without a checksum, of an older release" in collab.err
+    harm("INSERT INTO backfills VALUES ('checksums', 1, 0, NULL)")
+    assert collab("documents", "verify", "--fill") == 0
+    assert "going on behind document number 1" in collab.err and "1 checksums filled in" in collab.err
+    assert collab("documents", "verify", "--fill") == 0
+    assert "1 checksums filled in" in collab.err and "going on" not in collab.err
+    assert collab("documents", "verify") == 0 and "without" not in collab.err
+
+
+def test_verify_of_what_is_not_there(collab: Terminal) -> None:
+    assert collab("migrate") == 0
+    assert collab("documents", "verify", "nowhere") == 1
+    assert "there is no document 'nowhere'" in collab.err
+
+
+def test_verify_shows_a_bar_on_a_terminal(collab: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collab("documents", "import", "a", "-", stdin=update_of()) == 0
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert collab("documents", "verify") == 0
+    assert f"[{'#' * 30}] 1 of 1" in collab.err

@@ -24,7 +24,7 @@ def test_flags_override_environment_overrides_file_overrides_default(tmp_path: P
     environ = {"COLLAB_PORT": "2", "COLLAB_IDLE_SECONDS": "2.5", "PATH": "/bin"}
     settings = load_settings({"port": "3", "host": None}, config, environ)
     assert (settings.port, settings.idle_seconds, settings.history_days) == (3, 2.5, 1.0)
-    assert settings.host == "127.0.0.1"
+    assert settings.host == ("127.0.0.1",)
     assert settings.gather_ms == Settings().gather_ms
 
 
@@ -32,11 +32,15 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
     other = {
         "host": "::1",
         "port": 4321,
+        "metrics_port": 9464,
+        "metrics_host": "::1",
         "database_url": "sqlite:////srv/x.db",
         "data_dir": "elsewhere",
         "migrate": True,
         "log_level": "debug",
+        "log_format": "json",
         "stateless": "off",
+        "compression": "large",
         "stamp_users": False,
         "insecure": True,
         "tls_cert": "cert.pem",
@@ -53,6 +57,9 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         "jwt_audience": "an audience",
         "auth_url": "https://app.example/access",
         "auth_allow_http": True,
+        "keep_deleted": "notes/*,plan",
+        "listen_url": "postgresql://collab@direct/collab",
+        "redis_url": "rediss://cache:6379",
         "memory_mark_bytes": 1,
         "memory_limit_bytes": 1,
     }
@@ -96,12 +103,11 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
     [
         ({"COLLAB_PROT": "1"}, None, {}, "unknown variable COLLAB_PROT in the environment; did you mean COLLAB_PORT?"),
         ({"COLLAB_DATABASEURL": "x"}, None, {}, "did you mean COLLAB_DATABASE_URL?"),
-        ({"COLLAB_ZZZZZZ": "x"}, None, {}, "docs/configuration.md"),
+        ({}, "zzzzzz = 1", {}, "docs/configuration.md"),
         ({}, "idle-seconds = 3", {}, "unknown key 'idle-seconds' in {file}; did you mean idle_seconds?"),
         ({}, "[server]\nport = 1", {}, "unknown key 'server' in {file}"),
         ({}, None, {"prot": "1"}, "did you mean port?"),
-        ({"COLLAB_PORT": "tcp://10.0.0.7:1234"}, None, {}, "enableServiceLinks"),
-        ({"COLLAB_SERVICE_HOST": "10.0.0.7"}, None, {}, "enableServiceLinks"),
+        ({"COLLAB_PORT": "tcp//10.0.0.7"}, None, {}, "COLLAB_PORT: must be a valid integer, not 'tcp//10.0.0.7'"),
         ({"COLLAB_PORT": "70000"}, None, {}, "COLLAB_PORT: must be less than or equal to 65535, not '70000'"),
         ({}, "port = -1", {}, "port in {file}: must be greater than or equal to 0, not -1"),
         ({}, None, {"port": "http"}, "--port: must be a valid integer, not 'http'"),
@@ -121,6 +127,30 @@ def test_what_is_wrong_is_said_in_one_line_with_its_place(
     assert "\n" not in str(caught.value)
 
 
+def test_variables_of_others_are_named_and_not_used() -> None:
+    services = {
+        "COLLAB_SERVICE_HOST": "10.0.0.7",
+        "COLLAB_SERVICE_PORT": "1234",
+        "COLLAB_SERVICE_PORT_HTTP": "1234",
+        "COLLAB_PORT": "tcp://10.0.0.7:1234",
+        "COLLAB_PORT_1234_TCP": "tcp://10.0.0.7:1234",
+        "COLLAB_PORT_1234_TCP_PROTO": "tcp",
+        "COLLAB_PORT_1234_TCP_PORT": "1234",
+        "COLLAB_PORT_1234_TCP_ADDR": "10.0.0.7",
+        "COLLAB_METRICS_SERVICE_HOST": "10.0.0.7",
+        "COLLAB_METRICS_PORT": "tcp://10.0.0.7:9464",
+        "COLLAB_METRICS_PORT_9464_TCP_ADDR": "10.0.0.7",
+        "COLLAB_DB_SERVICE_HOST": "10.0.0.8",
+        "COLLAB_DB_PORT": "tcp://10.0.0.8:5432",
+    }
+    lines: list[str] = []
+    others = {**services, "COLLAB_URL": "https://x"}
+    settings = load_settings(environ={**others, "COLLAB_IDLE_SECONDS": "9"}, warn=lines.append)
+    assert settings == Settings(idle_seconds=9)
+    assert [line.split()[0] for line in lines] == list(others)
+    assert all(("enableServiceLinks" in line) == (not line.startswith("COLLAB_URL")) for line in lines)
+
+
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot read the configuration file .*none\.toml: No such file"):
         load_settings(config=tmp_path / "none.toml", environ={})
@@ -134,7 +164,7 @@ PROXY: dict[str, Any] = {"behind_proxy": True, "trusted_proxies": "10.0.0.0/8"}
 
 @pytest.mark.parametrize("host", LOOPBACK)
 def test_on_loopback_nothing_is_asked_for(host: str) -> None:
-    assert Settings(host=host).host == host.strip("[]")
+    assert Settings(host=host).host == (host.strip("[]"),)
     for authenticated in (True, False):
         Settings(host=host).check_exposure(authenticated)
 
@@ -247,3 +277,67 @@ def test_the_documentation_lists_every_option_as_the_code_has_it() -> None:
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     written = text.partition(START)[2].partition(END)[0]
     assert written.strip() == render().strip(), "docs/configuration.md is stale: python -m tests.support.options_table"
+
+
+@pytest.mark.parametrize(
+    ("host", "other", "conflict"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("0.0.0.0", "10.0.0.5", True),
+        ("10.0.0.5", "::", True),
+        ("localhost", "127.0.0.1", True),
+        ("localhost", "LOCALHOST", True),
+        ("127.0.0.1", "::1", False),
+        ("10.0.0.5", "127.0.0.1", False),
+        ("10.0.0.5", "localhost", False),
+        ("collab.example", "127.0.0.1", False),
+    ],
+)
+def test_metrics_may_have_the_same_port_on_another_address(host: str, other: str, conflict: bool) -> None:
+    settings = Settings(host=host, port=9464, metrics_host=other, metrics_port=9464)
+    if conflict:
+        with pytest.raises(ConfigurationError, match="--metrics-port and --port are both 9464"):
+            settings.check_metrics()
+    else:
+        settings.check_metrics()
+
+
+def test_free_ports_are_never_the_same() -> None:
+    Settings(port=0, metrics_port=0).check_metrics()
+    Settings(port=0).check_metrics()
+
+
+def test_each_worker_needs_a_port_for_metrics() -> None:
+    Settings(workers=4, port=1234, metrics_port=1235).check_metrics()
+    Settings(workers=4, port=1234, metrics_port=1230).check_metrics()
+    Settings(workers=4, port=1234, metrics_port=0).check_metrics()
+    Settings(workers=4, port=1234, metrics_port=1233, host="10.0.0.5").check_metrics()
+    with pytest.raises(ConfigurationError, match="--port 1234 is among the ports for metrics of 4 workers, 1231 to"):
+        Settings(workers=4, port=1234, metrics_port=1231).check_metrics()
+    with pytest.raises(ConfigurationError, match="are both 1234"):
+        Settings(workers=4, port=1234, metrics_port=1234).check_metrics()
+    with pytest.raises(ConfigurationError, match="too few ports behind it for 4 workers"):
+        Settings(workers=4, metrics_port=65533).check_metrics()
+    for wrong in (0, 257):
+        with pytest.raises(ConfigurationError, match="workers: must be"):
+            Settings(workers=wrong)
+
+
+def test_several_hosts() -> None:
+    assert Settings(host="127.0.0.1, [::1],127.0.0.1").host == ("127.0.0.1", "::1")
+    assert Settings(host=["::1"]).host == ("::1",)
+    for none in ("", "127.0.0.1,", [], [" "]):
+        with pytest.raises(ConfigurationError, match="host: is empty"):
+            Settings(host=none)
+    with pytest.raises(ConfigurationError, match=r"'10.0.0.5' is not a loopback address"):
+        Settings(host="127.0.0.1,10.0.0.5").check_exposure(False)
+    assert Settings(host="127.0.0.1,::1").on_loopback
+    with pytest.raises(ConfigurationError, match="are both 9464"):
+        Settings(host="10.0.0.5,127.0.0.1", port=9464, metrics_port=9464).check_metrics()
+
+
+def test_patterns_of_names() -> None:
+    assert Settings(keep_deleted="a, b/*,*").keep_deleted == ("a", "b/*", "*")
+    for wrong in ("a*b", "*/a", "**"):
+        with pytest.raises(ConfigurationError, match="keep_deleted: .* is no name, nor the beginning"):
+            Settings(keep_deleted=wrong)

@@ -3,25 +3,56 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from collab.telemetry import ConnectionLog, RateLimited, configure, get_logger, mask_secrets, shown_name
+from collab.telemetry import (
+    ConnectionLog,
+    JsonFormatter,
+    OneLineFormatter,
+    RateLimited,
+    complain,
+    configure,
+    get_logger,
+    mask_secrets,
+    shown_name,
+)
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Take away the handlers that a test has added: they would write the lines of the tests behind it."""
+    yield
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler.formatter, OneLineFormatter | JsonFormatter):
+            root.removeHandler(handler)
 
 
 @pytest.fixture
-def lines() -> Iterator[io.StringIO]:
-    """Collect what ``configure`` sends out and put the loggers back afterwards."""
-    root, ours = logging.getLogger(), get_logger()
-    before = root.level, ours.level, list(root.handlers)
+def lines() -> io.StringIO:
+    """Collect what ``configure`` sends out."""
     stream = io.StringIO()
     configure("debug", stream)
-    yield stream
-    root.setLevel(before[0])
-    ours.setLevel(before[1])
-    root.handlers[:] = before[2]
+    return stream
+
+
+@pytest.fixture
+def objects() -> io.StringIO:
+    """Collect what ``configure`` sends out as JSON."""
+    stream = io.StringIO()
+    configure("debug", stream, format="json")
+    return stream
+
+
+def read(stream: io.StringIO) -> list[dict[str, Any]]:
+    """Read one object a line; a line that is none fails."""
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 class Clock:
@@ -146,12 +177,113 @@ def test_configure_again_replaces_and_refuses_unknown_levels(lines: io.StringIO)
     assert "never" not in second.getvalue()
     with pytest.raises(ValueError, match="loud"):
         configure("loud")
+    with pytest.raises(ValueError, match="xml"):
+        configure("info", second, format="xml")
+    third = io.StringIO()
+    configure("info", third, format="json")
+    configure("info", second)
+    get_logger().info("text again")
+    assert third.getvalue() == ""
+    assert second.getvalue().count("text again") == 1
 
 
 def test_a_shown_name_is_quoted_and_cut() -> None:
     assert shown_name("notes/ä b") == "'notes/ä b'"
     assert shown_name("a\nb") == "'a\\nb'"
     assert len(shown_name("x" * 500)) == 82
+
+
+def test_json_has_the_values_of_the_record(objects: io.StringIO) -> None:
+    ConnectionLog(17, "127.0.0.1", "notes/100%s").warning("refused: %d bytes", 3)
+    get_logger("room").info("opened")
+    connection, room = read(objects)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", connection.pop("time"))
+    assert connection == {
+        "level": "WARNING",
+        "logger": "collab.connection",
+        "message": "refused: 3 bytes",
+        "connection": 17,
+        "peer": "127.0.0.1",
+        "document": "notes/100%s",
+    }
+    assert room.keys() == {"time", "level", "logger", "message"}, "only what the record has"
+
+
+def test_json_without_arguments_has_no_address_in_its_message(objects: io.StringIO) -> None:
+    ConnectionLog(17, "127.0.0.1", "100%").info("opened")
+    ConnectionLog("x").info("closed")
+    assert [line["message"] for line in read(objects)] == ["opened", "closed"]
+
+
+def test_json_has_the_time_of_the_record() -> None:
+    record = logging.makeLogRecord({"created": 1_700_000_000.9996, "msg": "x"})
+    assert json.loads(JsonFormatter().format(record))["time"] == "2023-11-14T22:13:20.999Z"
+
+
+def test_json_has_exceptions_and_stacks(objects: io.StringIO) -> None:
+    try:
+        raise OSError("no\nspace")
+    except OSError:
+        get_logger().exception("failed", stack_info=True)
+    get_logger().error("nothing was raised", exc_info=True)
+    failed, nothing = read(objects)
+    assert failed["message"] == "failed"
+    assert failed["exception"].startswith("Traceback (most recent call last):\n")
+    assert failed["exception"].endswith("OSError: no\nspace")
+    assert "test_telemetry" in failed["stack"]
+    assert "exception" not in nothing
+
+
+def test_json_is_one_line_whatever_a_peer_has_sent(objects: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    # pytest would keep the line for its report, and xdist cannot pass on what is not UTF-8.
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [one for one in root.handlers if getattr(one, "stream", None) is objects])
+    name = 'a\n{"level": "ERROR"}\x1b[31m\u2028"\ud800'
+    ConnectionLog(1, "", name).warning("name %s", name)
+    assert objects.getvalue().count("\n") == 1 and objects.getvalue().isascii()
+    (line,) = read(objects)
+    assert (line["document"], line["message"]) == (name, f"name {name}")
+
+
+def test_json_masks_passwords_and_stays_json(objects: io.StringIO) -> None:
+    text = 'postgresql://user:hunter2@db/collab"'
+    try:
+        raise OSError(text)
+    except OSError:
+        ConnectionLog(1, text, text).exception("%s", text)
+    assert "hunter2" not in objects.getvalue()
+    (line,) = read(objects)
+    assert all("***" in line[key] for key in ("message", "peer", "document", "exception"))
+
+
+def test_a_line_names_the_worker_that_has_written_it() -> None:
+    stream = io.StringIO()
+    configure("info", stream, worker=2)
+    get_logger("journal").info("committed")
+    assert " INFO    [worker 2] collab.journal: committed" in stream.getvalue()
+    stream = io.StringIO()
+    configure("info", stream, format="json", worker=3)
+    get_logger("journal").info("committed")
+    (line,) = read(stream)
+    assert (line["worker"], line["logger"], line["message"]) == (3, "collab.journal", "committed")
+
+
+def test_a_complaint_is_written_as_log_lines_are(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("error", format="text")
+    complain("no\nfile postgresql://user:hunter2@db")
+    assert capsys.readouterr().err == "collab: no\\nfile postgresql://user:***@db\n"
+    configure("error", format="json")
+    complain("no\nfile postgresql://user:hunter2@db")
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["logger"], line["message"]) == (
+        "ERROR",
+        "collab",
+        "no\nfile postgresql://user:***@db",
+    )
+    assert "worker" not in line
+    configure("error", format="json", worker=4)
+    complain("no")
+    assert json.loads(capsys.readouterr().err)["worker"] == 4
 
 
 def test_masking_leaves_ordinary_text_alone() -> None:

@@ -1,0 +1,158 @@
+"""What the modules of the command line share: options as flags, the database, telling running servers.
+
+Strategy: the options come from ``Settings`` (``with_settings`` makes flags of its fields), so they are not written
+twice; what a command needs is imported when it runs, so that ``collab version`` does not wait for a database driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from collab.errors import ConfigurationError
+from collab.loop import run_loop
+from collab.settings import Option, Settings, load_settings, options
+from collab.telemetry import configure, get_logger
+
+if TYPE_CHECKING:
+    from collab.storage.store import Store
+    from collab.storage.urls import DatabaseUrl
+
+_Result = TypeVar("_Result")
+_Store = TypeVar("_Store", bound="Store")
+
+DATABASE = ("database_url", "data_dir", "log_level", "log_format")
+BUS = ("listen_url", "redis_url")
+"""The options of the commands that work on the database directly."""
+
+Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="The document's name.")]
+
+
+def with_settings(*names: str) -> Callable[[Callable[..., _Result]], Callable[..., _Result]]:
+    """Give a command the flags of the options ``names`` (none: all of them) and ``--config``.
+
+    The command's first parameter is the ``Settings`` read from flags, environment, file and defaults;
+    its others stay arguments and options of its own.
+    """
+
+    def decorate(command: Callable[..., _Result]) -> Callable[..., _Result]:
+        listed = [option for option in options() if not names or option.name in names]
+        own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+
+        def call(**given: Any) -> _Result:
+            config = given.pop("config")
+            flags = {option.name: _joined(given.pop(option.name)) for option in listed}
+            warnings: list[str] = []
+            settings = load_settings(flags, config, warn=warnings.append)
+            configure(settings.log_level, format=settings.log_format)
+            for line in warnings:
+                get_logger().warning("%s", line)
+            return command(settings, **given)
+
+        # Typer reads the signature, so the flags are made by writing one.
+        parameters = [*own, *(_parameter(option) for option in listed), _CONFIG]
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        call.__name__ = command.__name__
+        call.__doc__ = command.__doc__
+        return call
+
+    return decorate
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """Make the flag of one option. Its value stays text: ``Settings`` checks it, with one wording for all sources.
+
+    A list may be given by several flags of one name too.
+    """
+    switch = not option.kind
+    info = typer.Option(
+        f"{option.flag}/--no-{option.flag[2:]}" if switch else option.flag,
+        help=f"{option.description} [{option.env}{f', default {option.default}' if option.default else ''}]",
+        show_default=False,
+        metavar=option.kind or None,
+    )
+    kind = bool | None if switch else list[str] | None if option.kind.endswith(",...") else str | None
+    return inspect.Parameter(
+        option.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, info]
+    )
+
+
+def _joined(value: object) -> object:
+    """Give what several flags of one list say as one of them would say it."""
+    return (",".join(value) if value else None) if isinstance(value, list) else value
+
+
+_CONFIG = inspect.Parameter(
+    "config",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        str | None,
+        typer.Option(
+            "--config", metavar="FILE", help="TOML file with options, by their names with underscores. [COLLAB_CONFIG]"
+        ),
+    ],
+)
+
+
+def database_of(settings: Settings) -> DatabaseUrl:
+    from collab.storage.urls import parse_database_url
+
+    return parse_database_url(settings.database_url, settings.data_dir)
+
+
+def with_store(settings: Settings, work: Callable[[Store], Awaitable[None]], *, create: bool = False) -> None:
+    """Run ``work`` on the open store; with ``create`` a SQLite file is made and migrated first, as by ``serve``."""
+    from collab.adapters import make_store
+
+    with_database(settings, make_store, work, create=create)
+
+
+def with_database(
+    settings: Settings,
+    make: Callable[[DatabaseUrl], _Store],
+    work: Callable[[_Store], Awaitable[None]],
+    *,
+    create: bool = False,
+) -> None:
+    from collab.storage.migrate import upgrade
+
+    url = database_of(settings)
+    if url.path is not None:
+        if create:
+            upgrade(url)
+        elif not url.path.exists():
+            # SQLite would make an empty file out of a misspelt name.
+            raise ConfigurationError(f"there is no database {url.path}; collab serve and collab migrate make one")
+
+    async def inside() -> None:
+        store = make(url)
+        try:
+            await store.open()
+            await work(store)
+        finally:
+            await store.close()
+
+    run_loop(inside())
+
+
+@contextlib.asynccontextmanager
+async def telling_nodes(settings: Settings) -> AsyncIterator[Callable[[Iterable[str]], None]]:
+    """Give a function that lets running servers look at documents; one on SQLite looks by itself.
+
+    Change what they are to see inside: then they are told at once.
+    """
+    from collab.adapters import make_bus
+    from collab.cluster.tell import telling
+
+    url = database_of(settings)
+    if url.backend != "postgresql":
+        yield lambda _: None
+        return
+    async with telling(make_bus(url, settings.listen_url, settings.redis_url)) as tell:
+        yield tell

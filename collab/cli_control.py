@@ -1,0 +1,140 @@
+"""The commands that tell running servers something: kick, check access again, reload; and rename.
+
+Strategy: an instruction is written into the database and the servers are told over the bus to look; without one they
+look once a second. Then the command waits for what they report. A server that lives and says nothing is named, and the
+exit code is 1: a kick that silently did nothing would be the worst.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from collab.cli_common import BUS, DATABASE, Name, telling_nodes, with_settings, with_store
+from collab.errors import CollabError
+from collab.settings import Settings
+from collab.telemetry import shown_name
+
+if TYPE_CHECKING:
+    from collab.storage.records import Instruction, Reports
+    from collab.storage.store import Store
+
+_User = Annotated[
+    str | None, typer.Option("--user", metavar="ID", help="Only sessions of this user.", show_default=False)
+]
+_Document = Annotated[
+    str | None, typer.Option("--document", metavar="NAME", help="Only sessions on this document.", show_default=False)
+]
+_Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
+
+
+def register(app: typer.Typer, documents: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(kick)
+    app.command("check-access")(check_access)
+    documents.command()(reload)
+    documents.command()(rename)
+
+
+@with_settings(*DATABASE, *BUS)
+def kick(
+    settings: Settings,
+    user: _User = None,
+    document: _Document = None,
+    connection: Annotated[
+        str | None,
+        typer.Option(
+            "--connection",
+            metavar="NODE-NUMBER",
+            help="Only this connection: the name of its server, and its number in the log there.",
+            show_default=False,
+        ),
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(help="Keep the user out for so long, on all servers: at most a day.", show_default=False)
+    ] = 0.0,
+    as_json: _Json = False,
+) -> int:
+    """End sessions on all servers. Their clients may come back, unless --seconds keeps their user out.
+
+    The last kick of a user counts: one without --seconds lets the user in again.
+    """
+    from collab.storage.records import Instruction, Kind
+
+    return _instruct(settings, Instruction(Kind.KICK, document, user, connection, seconds), as_json)
+
+
+@with_settings(*DATABASE, *BUS)
+def check_access(settings: Settings, user: _User = None, document: _Document = None, as_json: _Json = False) -> int:
+    """Ask again what live sessions may do, on all servers, with the tokens that they have shown."""
+    from collab.storage.records import Instruction, Kind
+
+    return _instruct(settings, Instruction(Kind.CHECK, document, user), as_json)
+
+
+@with_settings(*DATABASE, *BUS)
+def reload(settings: Settings, name: Name, as_json: _Json = False) -> int:
+    """Let each server drop what it has of a document in memory. Its clients come back, and it is read again."""
+    from collab.storage.records import Instruction, Kind
+
+    return _instruct(settings, Instruction(Kind.RELOAD, name), as_json)
+
+
+@with_settings(*DATABASE, *BUS)
+def rename(
+    settings: Settings,
+    name: Name,
+    new_name: Annotated[str, typer.Argument(metavar="NEW", show_default=False, help="Its new name.")],
+) -> None:
+    """Give a document another name. Content and history stay; the old name is left as by a deletion."""
+    from collab.hub.documents import Documents
+
+    async def work(store: Store) -> None:
+        async with telling_nodes(settings) as tell:
+            await Documents(store).rename(name, new_name)
+            tell([name, new_name])
+        print(f"renamed {shown_name(name)} to {shown_name(new_name)}", file=sys.stderr)
+
+    with_store(settings, work)
+
+
+def _instruct(settings: Settings, instruction: Instruction, as_json: bool) -> int:
+    """Tell all servers, print what they report; 1 if one has not done it, or none was heard of."""
+    from collab.cluster.messages import ALL_NODES
+    from collab.hub.control import check_instruction, until_reported
+
+    result = 1
+
+    async def work(store: Store) -> None:
+        nonlocal result
+        async with telling_nodes(settings) as tell:
+            number = await store.instruct(instruction)
+            reports = await until_reported(store, number, lambda: tell([ALL_NODES]))
+        result = 0 if reports.complete else 1
+        if as_json:
+            print(json.dumps(reports.facts()))
+        else:
+            _print(reports)
+
+    try:
+        check_instruction(instruction)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    with_store(settings, work)
+    return result
+
+
+def _print(reports: Reports) -> None:
+    for report in reports.reports:
+        line = f"{report.node}: {report.ended} sessions ended"
+        line += f", {report.changed} with another access" if report.changed else ""
+        line += f", {report.undecided} could not be decided on" if report.undecided else ""
+        print(line if report.done else f"{report.node}: has heard it, and is at it")
+    if reports.silent:
+        names = ", ".join(reports.silent)
+        print(f"collab: not heard from, and still to act when they look: {names}", file=sys.stderr)
+    elif not reports.reports:
+        raise CollabError("no server has answered: is one running on this database? It acts when it looks")

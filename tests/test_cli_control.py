@@ -1,0 +1,106 @@
+"""The commands that tell running servers something: what is printed where, and the exit codes.
+
+What they do to clients is in ``tests/interop/test_control.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from collab.cli import run
+from collab.hub import control
+from collab.settings import options
+from tests.support.server import ServerProcess
+from tests.support.wsclient import RawClient, step2, text_update
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Run each test in an empty directory, without the developer's options."""
+    for option in options():
+        monkeypatch.delenv(option.env, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def create(name: str, text: str) -> None:
+    Path("content.yjs").write_bytes(text_update(1, text))
+    assert run(["documents", "import", name, "content.yjs"]) == 0
+
+
+def test_a_document_is_renamed(capfd: pytest.CaptureFixture[str]) -> None:
+    create("a", "hello")
+    create("b", "other")
+    capfd.readouterr()
+    assert run(["documents", "rename", "a", "ä b"]) == 0
+    assert capfd.readouterr().err.endswith("\nrenamed 'a' to 'ä b'\n")
+    assert run(["documents", "show", "ä b"]) == 0
+    assert "1 rows ever, 1 kept" in capfd.readouterr().out
+    for words, complaint in [
+        (["a", "c"], "collab: document 'a' was renamed"),
+        (["none", "c"], "collab: there is no document 'none'"),
+        (["b", "ä b"], "collab: document 'ä b' exists"),
+        (["b", ""], "collab: document name of 0 bytes"),
+    ]:
+        assert run(["documents", "rename", *words]) == 1, words
+        assert capfd.readouterr().err.splitlines()[-1].startswith(complaint), words
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["kick"],
+        ["kick", "--user", "u", "--seconds", "-1"],
+        ["kick", "--user", "u", "--seconds", "1e9"],
+        ["kick", "--user", ""],
+        ["kick", "--document", "d", "--seconds", "5"],
+        ["kick", "--connection", "ä"],
+    ],
+)
+def test_what_says_too_little_or_too_much_is_asked_for_in_a_wrong_way(
+    words: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    create("a", "hello")
+    capfd.readouterr()
+    assert run(words) == 2
+    found = capfd.readouterr()
+    assert found.out == "" and found.err.startswith("collab: ") and found.err.count("\n") == 1
+
+
+def test_where_no_server_runs_it_fails(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "ANSWER_SECONDS", 0.2)
+    create("a", "hello")
+    capfd.readouterr()
+    assert run(["kick", "--document", "a"]) == 1
+    assert "no server has answered" in capfd.readouterr().err
+    assert run(["documents", "reload", "a", "--json"]) == 1
+    assert json.loads(capfd.readouterr().out) == {"nodes": [], "silent": []}
+
+
+@pytest.mark.server
+async def test_a_running_server_acts_and_what_it_has_done_is_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with ServerProcess(tmp_path / "data") as server:
+        client = await RawClient(server.document_url("a")).connect()
+        await client.send(step2(text_update(1, "hello")))
+        await client.barrier()
+        given = ["--data-dir", str(tmp_path / "data")]
+        capfd.readouterr()
+        assert await asyncio.to_thread(run, ["kick", "--document", "a", *given]) == 0
+        assert await client.expect_close() == 4503
+        node, _, done = capfd.readouterr().out.partition(": ")
+        assert done == "1 sessions ended\n" and f"this server is {node}" in server.stderr
+        await client.close()
+        client = await RawClient(server.document_url("a")).connect()
+        await client.barrier()
+        assert await asyncio.to_thread(run, ["documents", "reload", "a", "--json", *given]) == 0
+        assert await client.expect_close() == 4502
+        assert json.loads(capfd.readouterr().out) == {
+            "nodes": [{"node": node, "ended": 1, "changed": 0, "undecided": 0, "done": True}],
+            "silent": [],
+        }
+        await client.close()

@@ -1,0 +1,54 @@
+"""What is counted in plain objects: exact at its bounds."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from collab.telemetry.counters import SECONDS, Histogram
+from collab.telemetry.loop_lag import PAUSE, LoopLag
+from tests.support.waiting import happens
+
+
+def test_a_histogram_counts_each_value_once_and_a_bound_belongs_to_what_is_below() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.0, 1.0, 1.5, 2.0, 2.1, 100.0):
+        histogram.observe(value)
+    assert histogram.counts == [2, 2, 2]
+    assert (histogram.count, histogram.sum) == (6, pytest.approx(106.6))
+
+
+def test_a_histogram_takes_the_same_value_many_times() -> None:
+    histogram = Histogram((1.0,))
+    histogram.observe(0.5, 10)
+    histogram.observe(2.0, 0)
+    assert (histogram.counts, histogram.sum) == ([10, 0], 5.0)
+
+
+def test_histograms_share_nothing() -> None:
+    one, two = Histogram(), Histogram()
+    one.observe(0.5)
+    assert (one.count, two.count) == (1, 0)
+    assert list(SECONDS) == sorted(SECONDS)
+
+
+async def test_the_lag_of_the_loop_is_what_a_look_comes_too_late() -> None:
+    now = 0.0
+
+    def clock() -> float:
+        """Say that each pause takes half a second more than it should; one is even too short."""
+        nonlocal now
+        now += lates.pop(0) if lates else 0.0
+        return now
+
+    # In turn the clock before a pause and behind it.
+    lates = [0.0, PAUSE + 0.5, 0.0, PAUSE - 0.01]
+    lag = LoopLag(clock)
+    task = asyncio.create_task(lag.watch())
+    try:
+        await happens(lambda: lag.seconds.count >= 2, "two looks")
+    finally:
+        task.cancel()
+    assert lag.seconds.sum == pytest.approx(0.5)
+    assert lag.seconds.counts[0] >= 1, "never less than none"
