@@ -13,8 +13,9 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from collab.transports.static import find_web_root
+from collab.transports.http.static import find_web_root
 from tests.browser.window import Window
+from tests.support.needs import demand
 from tests.support.server import ServerProcess
 
 # Debian's names first; `playwright install` would download a browser of its own.
@@ -65,6 +66,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def chromium() -> str:
     """Find the browser; a missing one is a failure that names the line to run."""
+    demand("browser")
     for name in CHROMIUM:
         if path := shutil.which(name):
             return path

@@ -151,10 +151,12 @@ async def write(window: Window, at: tuple[int, int], text: str, *, done: bool = 
     await window.page.locator("#board .excalidraw").focus()
     await window.page.keyboard.press("t")
     await window.page.mouse.click(*at)
-    await window.page.locator("textarea.excalidraw-wysiwyg").wait_for()
+    field = window.page.locator("textarea.excalidraw-wysiwyg")
+    await expect(field).to_be_focused()  # it is shown a moment before keys go to it
     await window.page.keyboard.type(text)
     if done:
         await window.page.keyboard.press("Escape")
+        await expect(field).to_have_count(0)
         await window.page.keyboard.press("Escape")
 
 

@@ -160,6 +160,78 @@ async def test_the_language_is_chosen_for_everybody_and_markdown_has_a_preview(t
     await expect(grace.page.locator(".tok-keyword", has_text="def")).to_be_visible()
 
 
+async def test_on_a_phone_the_preview_stands_in_the_place_of_the_text(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    phone = await open_window(
+        shared_server.url, document, viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True
+    )
+    await phone.go_to_end()
+    await phone.type("# Title")
+    toggle, editor = phone.page.get_by_role("button", name="Preview"), phone.page.locator("#editor")
+    await toggle.tap()
+    preview = phone.page.locator("#preview")
+    await expect(preview.get_by_role("heading", name="Title")).to_be_visible()
+    await expect(editor).to_be_hidden()
+    box = await preview.bounding_box()
+    assert box is not None and (box["x"], box["width"]) == (0, 390)
+    await toggle.tap()
+    await expect(editor).to_be_visible()
+    await expect(preview).to_be_hidden()
+
+
+async def test_prose_is_set_in_the_direction_of_each_line_and_code_is_not(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    window = await open_window(shared_server.url, document)
+
+    async def directions(selector: str) -> list[str]:
+        found: list[str] = await window.page.locator(selector).evaluate_all(
+            "all => all.map((block) => getComputedStyle(block).direction)"
+        )
+        return found
+
+    await window.go_to_end()
+    await window.page.keyboard.insert_text("# left\n\n\u05e9\u05dc\u05d5\u05dd\n\n- \u05d0\n- one")
+    assert await directions(".cm-line") == ["ltr", "ltr", "rtl", "ltr", "rtl", "ltr"]
+    preview = window.page.locator("#preview")
+    await expect(preview.locator("li")).to_have_count(2)
+    assert await directions("#preview > *") == ["ltr", "rtl", "rtl"]
+    assert await directions("#preview li") == ["rtl", "ltr"]
+    await window.page.locator("#language").select_option("Python")
+
+    async def all_left() -> bool:
+        return set(await directions(".cm-line")) == {"ltr"}
+
+    await until(all_left, "code from left to right")
+
+
+async def test_tab_indents_and_after_escape_leads_out(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    window = await open_window(shared_server.url, document)
+    editor = window.page.locator("#editor")
+    await window.go_to_end()
+    await window.type("one\ntwo")
+    await window.page.keyboard.press("Tab")
+    await window.page.keyboard.press("Shift+Home")
+    await window.page.keyboard.press("Shift+ArrowUp")
+    await window.page.keyboard.press("Tab")
+    await expect(editor).to_be_focused()
+    assert await window.text() == "  one\n    two"
+    await window.page.keyboard.press("Shift+Tab")
+    await window.page.keyboard.press("Shift+Tab")
+    assert await window.text() == "one\ntwo"
+    for key in ("Tab", "Shift+Tab"):
+        await editor.focus()
+        # Whatever else it does: here it takes back a selection.
+        await window.page.keyboard.press("Control+a")
+        await window.page.keyboard.press("Escape")
+        await window.page.keyboard.press(key)
+        await expect(editor).not_to_be_focused()
+    assert await window.text() == "one\ntwo"
+
+
 async def test_following_somebody_shows_what_they_look_at(two_windows: TwoWindows) -> None:
     ada, grace = await two_windows()
     await ada.go_to_end()
@@ -355,14 +427,13 @@ async def test_a_document_deleted_meanwhile_is_said_and_its_text_can_be_rescued(
         collab_command, "documents", "delete", "--data-dir", str(own_server.data_dir), document
     )
     assert done.returncode == 0, done.stderr
-    # A running server learns of it at its next write.
-    await window.type("!")
-    await window.until_status("Refused")
-    await expect(window.page.locator("#refused")).to_contain_text("the document was deleted")
+    # A running server finds it by itself, without a write.
+    await window.until_status("Deleted")
+    await expect(window.page.locator("#refused")).to_contain_text("This document was deleted.")
     await expect(window.page.locator("#editor")).to_have_attribute("contenteditable", "false")
     await window.page.locator("#rescue").click()
     await expect(window.page.locator(".toast")).to_have_text("Copied")
-    assert await window.page.evaluate("navigator.clipboard.readText()") == "precious!"
+    assert await window.page.evaluate("navigator.clipboard.readText()") == "precious"
 
 
 # -- the address ------------------------------------------------------------------------------------------------

@@ -7,15 +7,20 @@ import base64
 import json
 import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from playwright.async_api import expect
-from pycrdt import XmlFragment
+from pycrdt import XmlElement, XmlFragment, XmlText
 
 from tests.browser.conftest import OpenWindow
 from tests.browser.window import CONNECTION_LOST, OFFLINE, Cable, Window, until
+from tests.support import token_server as token_server_script
 from tests.support.server import ServerProcess
 from tests.support.wsclient import LiveClient, RawClient, awareness
+
+# Next to a caret ProseMirror draws an image that is none.
+IMAGES = "#editor img:not(.ProseMirror-separator)"
 
 TwoWindows = Callable[[], Awaitable[tuple[Window, Window]]]
 
@@ -139,6 +144,104 @@ async def test_a_link_is_set_and_a_harmful_one_is_not(two_windows: TwoWindows) -
     await expect(link).to_have_attribute("rel", re.compile("noopener"))
 
 
+async def put_link(window: Window, text: str, address: str) -> None:
+    """Type a text and make it a link, by the keyboard alone."""
+    await window.type(text)
+    await window.page.keyboard.press("Shift+Home")
+    await window.page.keyboard.press("Control+k")
+    await expect(window.page.get_by_role("textbox", name="Address of the link")).to_be_focused()
+    await window.type(address)
+    await window.page.keyboard.press("Enter")
+    await expect(window.page.locator("#editor")).to_be_focused()
+    await expect(window.page.locator("#editor a")).to_have_text(text)
+
+
+async def opened_by(window: Window, act: Callable[[], Awaitable[None]]) -> str:
+    """The address of the tab that ``act`` opens."""
+    async with window.context.expect_page() as opening:
+        await act()
+    tab = await opening.value
+    await tab.wait_for_load_state()
+    url = tab.url
+    assert await tab.evaluate("window.opener") is None
+    await tab.close()
+    return url
+
+
+async def test_a_link_is_followed_by_click_key_and_touch(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    window = await open_window(shared_server.url, document)
+    page = window.page
+    plan = f"{shared_server.url}/split?doc=plan"
+    await window.go_to_end()
+    await put_link(window, "the plan", plan)
+    link = page.locator("#editor a")
+    # A click alone is for the caret, and shows where the link leads.
+    await link.click()
+    tools = page.get_by_role("group", name="Link at the caret")
+    address = tools.get_by_role("link")
+    await expect(address).to_have_text(plan.removeprefix("http://"))
+    assert len(window.context.pages) == 1
+    assert await opened_by(window, lambda: link.click(modifiers=["Control"])) == plan
+    assert await opened_by(window, address.click) == plan
+
+    async def by_the_keyboard() -> None:
+        await page.locator("#editor").focus()
+        for _ in range(3):
+            await page.keyboard.press("Shift+Tab")
+        await expect(address).to_be_focused()
+        await page.keyboard.press("Enter")
+
+    assert await opened_by(window, by_the_keyboard) == plan
+    await tools.get_by_role("button", name="Change").click()
+    await expect(page.get_by_role("textbox", name="Address of the link")).to_have_value(plan)
+    await page.get_by_role("textbox", name="Address of the link").fill(f"{plan}2")
+    await page.keyboard.press("Enter")
+    await expect(link).to_have_attribute("href", f"{plan}2")
+    await tools.get_by_role("button", name="Remove").click()
+    await expect(link).to_have_count(0)
+    await expect(tools).to_be_hidden()
+    assert await window.text() == "the plan"
+
+
+async def test_a_harmful_link_of_another_client_is_not_followed(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    async with LiveClient(shared_server.document_url(document)) as client:
+        await client.until_synced()
+        paragraph = XmlElement("paragraph")
+        client.doc.get("default", type=XmlFragment).children.append(paragraph)
+        text = XmlText()
+        paragraph.children.append(text)
+        text.insert(0, "press me", {"link": {"href": "javascript:document.title='bad'"}})
+        await client.barrier()
+    window = await open_window(shared_server.url, document)
+    await window.until_text(lambda text: text == "press me", "the link")
+    link = window.page.locator("#editor a")
+    await link.click(modifiers=["Control"])
+    await link.click()
+    tools = window.page.get_by_role("group", name="Link at the caret")
+    await expect(tools.get_by_role("button", name="Remove")).to_be_visible()
+    await expect(tools.get_by_role("link")).to_have_count(0)
+    assert len(window.context.pages) == 1
+
+
+async def test_who_only_reads_follows_a_link_by_a_click(
+    page_is_built: None, tmp_path: Path, open_window: OpenWindow, document: str
+) -> None:
+    with ServerProcess(tmp_path, program=(token_server_script.__file__,)) as server:
+        writer = await open_window(server.url, document, query="&token=write")
+        await writer.go_to_end()
+        await put_link(writer, "the plan", f"{server.url}/split?doc=plan")
+        await writer.until_status("Saved")
+        await writer.context.close()
+        reader = await open_window(server.url, document, query="&token=read", connected=False)
+        await reader.until_status("Read only")
+        assert await opened_by(reader, reader.page.locator("#editor a").click) == f"{server.url}/split?doc=plan"
+        await reader.context.close()
+
+
 async def test_an_image_is_in_the_document_and_no_other_servers_is_shown(
     two_windows: TwoWindows, shared_server: ServerProcess, document: str
 ) -> None:
@@ -146,7 +249,7 @@ async def test_an_image_is_in_the_document_and_no_other_servers_is_shown(
     await ada.page.locator("input[type=file]").set_input_files(
         [{"name": "red.png", "mimeType": "image/png", "buffer": PIXEL}]
     )
-    image = grace.page.locator("#editor img")
+    image = grace.page.locator(IMAGES)
     await expect(image).to_have_attribute("src", re.compile("^data:image/"))
     await expect(image).to_have_attribute("alt", "red")
     await ada.page.locator("input[type=file]").set_input_files(
@@ -156,9 +259,94 @@ async def test_an_image_is_in_the_document_and_no_other_servers_is_shown(
     # Another client may write any address into the document: the page asks nobody for it.
     async with LiveClient(shared_server.document_url(document)) as client:
         await client.until_synced()
-        (element,) = client.doc.get("default", type=XmlFragment).children
+        element, _ = client.doc.get("default", type=XmlFragment).children
         element.attributes["src"] = "https://example.org/spy.png"
         await expect(image).not_to_have_attribute("src", re.compile("."))
+
+
+async def paste_images(window: Window, *names: str) -> None:
+    """Paste image files in one go, as a file manager's clipboard holds them."""
+    await window.page.evaluate(
+        """([names, pixel]) => {
+            const clipboardData = new DataTransfer()
+            const bytes = Uint8Array.from(atob(pixel), (character) => character.charCodeAt(0))
+            for (const name of names) clipboardData.items.add(new File([bytes], name, { type: 'image/png' }))
+            const paste = new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true })
+            document.querySelector('#editor').dispatchEvent(paste)
+        }""",
+        [list(names), base64.b64encode(PIXEL).decode()],
+    )
+
+
+async def shown_blocks(window: Window) -> list[str]:
+    """The blocks of the text in their order: of an image its description, of all else the text."""
+    found: list[str] = await window.page.locator("#editor > *").evaluate_all("""all => all.map((block) => {
+        const copy = block.cloneNode(true)
+        for (const drawn of copy.querySelectorAll('.caret')) drawn.remove()
+        return copy.tagName === 'IMG' ? `[${copy.alt}]` : copy.textContent
+    })""")
+    return found
+
+
+async def until_blocks(window: Window, *blocks: str) -> None:
+    seen: list[str] = []
+
+    async def fact() -> bool:
+        nonlocal seen
+        seen = await shown_blocks(window)
+        return seen == list(blocks)
+
+    try:
+        await until(fact, f"the blocks {blocks}")
+    except AssertionError as error:
+        raise AssertionError(f"{error}; the window shows: {seen}") from None
+
+
+async def test_typing_goes_on_behind_an_image_that_was_just_inserted(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    window = await open_window(shared_server.url, document)
+    await window.go_to_end()
+    picker = window.page.locator("input[type=file]")
+    image = {"name": "red.png", "mimeType": "image/png", "buffer": PIXEL}
+    await picker.set_input_files([image])
+    await expect(window.page.locator(IMAGES)).to_have_count(1)
+    await window.type("behind")
+    await until_blocks(window, "[red]", "behind")
+    # In the middle of a text, too.
+    for _ in "hind":
+        await window.page.keyboard.press("ArrowLeft")
+    await picker.set_input_files([image])
+    await expect(window.page.locator(IMAGES)).to_have_count(2)
+    await window.type("-")
+    await until_blocks(window, "[red]", "be", "[red]", "-hind")
+
+
+async def test_all_images_of_one_paste_stay(two_windows: TwoWindows) -> None:
+    ada, grace = await two_windows()
+    await ada.go_to_end()
+    await ada.type("before")
+    await paste_images(ada, "one.png", "two.png", "three.png")
+    await expect(grace.page.locator(IMAGES)).to_have_count(3)
+    await ada.type("after")
+    for window in (ada, grace):
+        await until_blocks(window, "before", "[one]", "[two]", "[three]", "after")
+
+
+async def test_tab_indents_in_a_block_of_code_and_leads_out_behind_it(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    window = await open_window(shared_server.url, document)
+    editor = window.page.locator("#editor")
+    await window.go_to_end()
+    await window.page.get_by_role("button", name="Code block").click()
+    await expect(editor).to_be_focused()
+    await window.page.keyboard.press("Tab")
+    await window.type("x")
+    await expect(editor.locator("pre")).to_have_text("  x", use_inner_text=True)
+    await window.page.keyboard.press("ArrowDown")
+    await window.page.keyboard.press("Tab")
+    await expect(editor).not_to_be_focused()
 
 
 async def test_carets_appear_with_names_and_go(two_windows: TwoWindows) -> None:
@@ -314,3 +502,55 @@ async def test_what_others_make_up_in_their_awareness_harms_nobody(
         assert await ada.text() == "mine still"
         await ada.until_status("Saved")
     await ada.until_others()
+
+
+async def directions(window: Window, selector: str) -> list[str]:
+    """How the blocks that ``selector`` finds are set."""
+    found: list[str] = await window.page.locator(selector).evaluate_all(
+        "all => all.map((block) => getComputedStyle(block).direction)"
+    )
+    return found
+
+
+async def test_each_block_is_set_in_the_direction_of_its_own_text(
+    two_windows: TwoWindows, shared_server: ServerProcess, document: str
+) -> None:
+    ada, grace = await two_windows()
+    await ada.go_to_end()
+    for block in (
+        "left\n",
+        "\u05e9\u05dc\u05d5\u05dd world\n",
+        "12: \u0645\u0631\u062d\u0628\u0627\n",
+        "- \u05d0\n",
+        "one",
+        "\n\n",
+    ):
+        await ada.type(block)
+    await ada.type("> \u05d1")
+    await grace.until_text(lambda text: text.endswith("\u05d1"), "Ada's text")
+    for window in (ada, grace):
+        assert await directions(window, "#editor > p") == ["ltr", "rtl", "rtl"]
+        # Its bullets stand where its first item begins; an item of another direction keeps its own.
+        assert await directions(window, "#editor > ul") == ["rtl"]
+        assert await directions(window, "#editor li p") == ["rtl", "ltr"]
+        assert await directions(window, "#editor blockquote") == ["rtl"]
+    # A paragraph turns with its first letter.
+    await ada.page.keyboard.press("Control+Home")
+    await ada.type("\u05d2")
+    await grace.until_text(lambda text: text.startswith("\u05d2left"), "the letter")
+    assert (await directions(grace, "#editor > p"))[0] == "rtl"
+    # It is drawn, and no attribute of the document.
+    await ada.until_status("Saved")
+    assert "dir" not in await stored(shared_server, document)
+
+
+@pytest.mark.parametrize("width", [390, 749, 751, 820, 863, 865, 1440])
+async def test_the_paper_lies_in_the_middle(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str, width: int
+) -> None:
+    window = await open_window(shared_server.url, document, viewport={"width": width, "height": 844})
+    left, right = await window.page.locator("#editor").evaluate("""paper => {
+        const { left, right } = paper.getBoundingClientRect()
+        return [left, document.documentElement.clientWidth - right]
+    }""")
+    assert abs(left - right) <= 1

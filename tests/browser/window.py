@@ -66,6 +66,7 @@ class Window:
         self.url = url
         self.document = document
         self.errors: list[str] = []
+        self._forgiven: tuple[re.Pattern[str], ...] = ()
         self.foreign: list[str] = []
         page.on("console", self._on_console)
         page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
@@ -193,12 +194,13 @@ class Window:
         await self.page.locator("#title").press("Enter")
 
     def forgive(self, *patterns: re.Pattern[str]) -> None:
-        """Drop the errors that the test has provoked; the others still fail it."""
-        self.errors = [error for error in self.errors if not any(pattern.search(error) for pattern in patterns)]
+        """Do not count errors that the test provokes, before or after this; the others still fail it."""
+        self._forgiven += patterns
 
     def check(self) -> None:
         """Fail if the page logged an error, threw, or asked another origin for anything."""
-        assert self.errors == [], f"the page logged errors: {self.errors}"
+        errors = [error for error in self.errors if not any(one.search(error) for one in self._forgiven)]
+        assert errors == [], f"the page logged errors: {errors}"
         assert self.foreign == [], f"the page asked another origin: {self.foreign}"
 
 

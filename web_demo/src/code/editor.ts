@@ -5,11 +5,11 @@
  * code.css, so nothing here knows a colour.
  */
 import { autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap } from '@codemirror/autocomplete'
-import { defaultKeymap } from '@codemirror/commands'
+import { defaultKeymap, indentLess, indentMore } from '@codemirror/commands'
 import { bracketMatching, foldGutter, foldKeymap, indentOnInput, syntaxHighlighting } from '@codemirror/language'
 import { highlightSelectionMatches, searchKeymap } from '@codemirror/search'
 import { Compartment, EditorState, type Extension } from '@codemirror/state'
-import { dropCursor, EditorView, highlightActiveLine, highlightSpecialChars, keymap, lineNumbers, placeholder } from '@codemirror/view'
+import { type Command, dropCursor, EditorView, highlightActiveLine, highlightSpecialChars, type KeyBinding, keymap, lineNumbers, placeholder } from '@codemirror/view'
 import { tagHighlighter, tags } from '@lezer/highlight'
 import { yCollab, yUndoManagerKeymap } from 'y-codemirror.next'
 import type { Awareness } from 'y-protocols/awareness'
@@ -42,10 +42,34 @@ export interface CodeEditor {
   setLanguage(language: Extension): void
 }
 
-/** Put an editor for `text` into `parent`; `label` names it to screen readers. */
+/**
+ * Let Tab indent, and lead out of the editor when it follows Escape: there must be a way without a mouse. CodeMirror has
+ * that by itself for two seconds, unless Escape only took back a selection; here there is no hurry.
+ */
+function tabIndents(): { keys: KeyBinding[]; extension: Extension } {
+  let leaving = false
+  const unless = (command: Command): Command => (view) => !leaving && command(view)
+  return {
+    keys: [
+      { key: 'Escape', run: () => ((leaving = true), false) },
+      { key: 'Tab', run: unless(indentMore), shift: unless(indentLess) },
+    ],
+    extension: EditorView.domEventObservers({
+      keydown: ({ key }) => void (leaving &&= ['Escape', 'Shift', 'Tab'].includes(key)),
+      mousedown: () => void (leaving = false),
+      blur: () => void (leaving = false),
+    }),
+  }
+}
+
+/**
+ * Put an editor for `text` into `parent`; `label` names it to screen readers. The page must say in an element with the
+ * ID `way-out` how to leave it by the keyboard.
+ */
 export function createEditor(parent: HTMLElement, text: Y.Text, awareness: Awareness, label: string): CodeEditor {
   const access = new Compartment()
   const language = new Compartment()
+  const tab = tabIndents()
   const view = new EditorView({
     parent,
     state: EditorState.create({
@@ -68,9 +92,9 @@ export function createEditor(parent: HTMLElement, text: Y.Text, awareness: Aware
         syntaxHighlighting(classes),
         EditorView.lineWrapping,
         placeholder('Write something. Everybody with the link sees it as you type.'),
-        EditorView.contentAttributes.of({ id: 'editor', 'aria-label': label }),
-        // Tab is left alone on purpose: it must lead out of the editor for those without a mouse.
-        keymap.of([...yUndoManagerKeymap, ...closeBracketsKeymap, ...completionKeymap, ...searchKeymap, ...foldKeymap, ...defaultKeymap]),
+        EditorView.contentAttributes.of({ id: 'editor', 'aria-label': label, 'aria-describedby': 'way-out' }),
+        tab.extension,
+        keymap.of([...yUndoManagerKeymap, ...closeBracketsKeymap, ...completionKeymap, ...searchKeymap, ...foldKeymap, ...tab.keys, ...defaultKeymap]),
       ],
     }),
   })

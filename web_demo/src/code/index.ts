@@ -4,6 +4,7 @@ import { h } from '../shell/dom'
 import { openPage } from '../shell/page'
 import './code.css'
 import { followCursor } from './cursors'
+import { lineDirections } from './direction'
 import { createEditor } from './editor'
 import { languageName, LANGUAGES } from './languages'
 import { type Preview, preview } from './preview'
@@ -19,6 +20,7 @@ export async function openCode(name: string): Promise<void> {
   const desk = h('div', { class: 'desk' })
   page.main.append(desk)
   const editor = createEditor(desk, text, connection.awareness, 'Code')
+  if (page.isNew) editor.view.focus()
   presence.onFollowed((state) => followCursor(editor.view, text, state))
 
   const select = h(
@@ -27,7 +29,9 @@ export async function openCode(name: string): Promise<void> {
     ...Object.entries(LANGUAGES).map(([value, { label }]) => h('option', { value }, label)),
   )
   const toggle = h('button', { type: 'button', class: 'button quiet small', id: 'preview-toggle', 'aria-pressed': 'false', onclick: () => showPreview(!shownPreview) }, 'Preview')
-  page.tools.append(select, toggle)
+  // Nobody without a mouse would find it out.
+  const wayOut = h('p', { id: 'way-out', class: 'note way-out' }, 'Tab indents. Esc, then Tab leaves the text.')
+  page.tools.append(select, toggle, wayOut)
   page.onReadOnly((readOnly) => {
     editor.setReadOnly(readOnly)
     select.disabled = readOnly
@@ -52,10 +56,11 @@ export async function openCode(name: string): Promise<void> {
     shown = select.value = language
     toggle.hidden = language !== 'markdown'
     if (toggle.hidden) showPreview(false)
-    editor.view.contentDOM.spellcheck = language === 'markdown' || language === 'plain'
-    desk.classList.toggle('prose-like', language === 'markdown' || language === 'plain')
+    const prose = language === 'markdown' || language === 'plain'
+    editor.view.contentDOM.spellcheck = prose
+    desk.classList.toggle('prose-like', prose)
     const extension = await LANGUAGES[language]!.load()
-    if (language === shown) editor.setLanguage(extension)
+    if (language === shown) editor.setLanguage(prose ? [extension, lineDirections] : extension)
   }
   meta.observe(() => void showLanguage())
   await showLanguage()

@@ -2,10 +2,23 @@
  * Markdown shown as it reads, put together in a worker. Images of other servers become links, so that opening
  * a document tells nobody else about it.
  */
+import { type Direction, directionOf } from '../lib/direction'
 import { h } from '../shell/dom'
 
 /** Characters past which a preview would take seconds. */
 const LENGTH = 500_000
+
+const BLOCKS = new Set(['BLOCKQUOTE', 'H1', 'H2', 'H3', 'H4', 'H5', 'H6', 'LI', 'OL', 'P', 'PRE', 'TABLE', 'TBODY', 'TD', 'TH', 'THEAD', 'TR', 'UL'])
+
+/** Set each block in the direction of its own text, where that is another than the one around it. */
+function direct(parent: Element, inherited: Direction): void {
+  for (const block of parent.children) {
+    if (!(block instanceof HTMLElement) || !BLOCKS.has(block.tagName)) continue
+    const own = block.tagName === 'PRE' ? 'ltr' : (directionOf(block.textContent ?? '') ?? inherited)
+    if (own !== inherited) block.dir = own
+    direct(block, own)
+  }
+}
 
 function parse(html: string): ChildNode[] {
   // A parsed document fetches nothing: what must not be shown goes before it is.
@@ -16,6 +29,7 @@ function parse(html: string): ChildNode[] {
     link.rel = 'noopener noreferrer'
   }
   for (const box of body.querySelectorAll('input')) box.setAttribute('aria-label', box.checked ? 'Done' : 'To do')
+  direct(body, 'ltr')
   return [...body.childNodes]
 }
 

@@ -1,8 +1,8 @@
 /** Home: the documents, who is in them now, and a new one of each kind in one click. */
-import { inventName, type Kind, kindOf, KINDS, pageUrl, untitled } from '../lib/address'
+import { type Kind, kindOf, KINDS, newPageUrl, pageUrl, untitled } from '../lib/address'
 import { ApiError, deleteDocument, type ListedDocument, listDocuments } from '../lib/api'
 import { getToken, setToken } from '../lib/token'
-import { copy } from '../shell/copy'
+import { copyLink } from '../shell/copy'
 import { h, icon, iconButton } from '../shell/dom'
 import { face } from '../shell/people'
 import { themeButton } from '../shell/theme'
@@ -142,12 +142,12 @@ const titleOf = ({ name, title }: ListedDocument): string => title ?? untitled(n
 function newLink(kind: Kind): HTMLElement {
   const link = h(
     'a',
-    { class: 'new-link', href: pageUrl(inventName(kind)), id: `new-${kind}` },
+    { class: 'new-link', href: newPageUrl(kind), id: `new-${kind}` },
     h('span', { class: `badge ${kind}` }, icon(kind)),
     h('span', {}, h('strong', {}, `New ${WHAT[kind].label.toLowerCase()}`), h('span', { class: 'note' }, WHAT[kind].about)),
   )
   // Opened in a new tab, or come back to: the next click is another document.
-  const renew = (): void => void setTimeout(() => (link.href = pageUrl(inventName(kind))))
+  const renew = (): void => void setTimeout(() => (link.href = newPageUrl(kind)))
   link.addEventListener('click', renew)
   link.addEventListener('auxclick', renew)
   return link
@@ -207,7 +207,7 @@ function makeRow(name: string, { remove, renamed }: { remove: (one: ListedDocume
       'span',
       { class: 'row-actions' },
       rename,
-      iconButton('share', 'Copy link', async () => void toast((await copy(pageUrl(name))) ? 'Link copied' : pageUrl(name))),
+      iconButton('share', 'Copy link', () => void copyLink(pageUrl(name), 'Link copied')),
       trash,
     ),
   )
@@ -222,8 +222,10 @@ function makeRow(name: string, { remove, renamed }: { remove: (one: ListedDocume
       edited.dateTime = one.updated_at
       edited.textContent = ago(new Date(one.updated_at))
       edited.title = new Date(one.updated_at).toLocaleString()
-      const names = one.participants.map((person) => person.name)
-      faces.replaceChildren(...one.participants.slice(0, 3).map(face))
+      // Two windows of one person are listed twice; two people with one name hardly have one colour.
+      const people = [...new Map(one.participants.map((person) => [`${person.color} ${person.name}`, person])).values()]
+      const names = people.map((person) => person.name)
+      faces.replaceChildren(...people.slice(0, 3).map(face))
       if (names.length > 3) faces.append(h('span', { class: 'face more', 'aria-hidden': 'true' }, `+${names.length - 3}`))
       if (names.length > 0) faces.append(h('span', { class: 'spoken' }, `${names.join(', ')} ${names.length === 1 ? 'is' : 'are'} in there now`))
       faces.title = names.join(', ')

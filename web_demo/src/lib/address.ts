@@ -52,6 +52,19 @@ export function pageUrl(name: string, page = ''): string {
   return url.href.replaceAll('%2F', '/')
 }
 
+/** What stands behind the address of a document that was invented a moment ago. */
+const NEW = '#new'
+
+/** The address of a document that does not exist yet; its page puts the focus where the first words go. */
+export const newPageUrl = (kind: Kind): string => pageUrl(inventName(kind)) + NEW
+
+/** Whether this document was invented a moment ago; takes the mark out of the address, so that a reload is none. */
+export function takeNewMark(): boolean {
+  if (location.hash !== NEW) return false
+  history.replaceState(history.state, '', location.pathname + location.search)
+  return true
+}
+
 /** The address of an HTTP resource beside this page. */
 export function apiUrl(path: string): URL {
   return new URL(`api/${path}`, document.baseURI)

@@ -53,14 +53,21 @@ export async function setTitle(name: string, title: string): Promise<void> {
   await request('PATCH', documentUrl(name), { title })
 }
 
-/** Tell how long a link for guests may last, in seconds; 0 where the server makes none. */
-export async function guestLinkSeconds(): Promise<number> {
-  return ((await request('GET', apiUrl('shares'))) as { max_seconds: number }).max_seconds
+/** Tell how long a link for guests to this document may last, in seconds; 0 where the server makes none, or none for whoever asks. */
+export async function guestLinkSeconds(name: string): Promise<number> {
+  const url = apiUrl('shares')
+  url.searchParams.set('name', name)
+  return ((await request('GET', url)) as { max_seconds: number }).max_seconds
 }
 
 /** Let the server make a token by which whoever has it opens this document; `expires` is RFC 3339, UTC. */
 export async function makeGuestLink(name: string, access: 'read' | 'write', seconds: number): Promise<{ token: string; expires: string }> {
   return (await request('POST', apiUrl('shares'), { name, access, seconds })) as { token: string; expires: string }
+}
+
+/** Create an empty document, also in the place of a deleted one; one that is there already is an `ApiError` with 409. */
+export async function createDocument(name: string, title: string): Promise<void> {
+  await request('POST', apiUrl('documents'), { name, title })
 }
 
 export async function deleteDocument(name: string): Promise<void> {

@@ -21,8 +21,8 @@ export type Status =
   | { state: 'reconnecting' }
   /** Cut off for a while, or on purpose. */
   | { state: 'offline' }
-  /** The server decided against it; trying again with the same token would not help. */
-  | { state: 'refused'; why: string; token: boolean }
+  /** The server decided against it; trying again with the same token would not help. `deleted`: there is no such document any more. */
+  | { state: 'refused'; why: string; token: boolean; deleted: boolean }
 
 export interface Connection {
   readonly awareness: Awareness
@@ -57,7 +57,25 @@ export function words(status: Status, kept: 'yes' | 'soon' | 'no'): string {
     case 'offline':
       return `Offline, your changes are kept ${kept === 'no' ? 'in this tab' : 'here'}`
     case 'refused':
-      return `Refused: ${status.why}`
+      return status.deleted ? 'Deleted' : `Refused: ${status.why}`
+  }
+}
+
+/** Say what the words mean. The two protocols promise different things, so they are not called the same. */
+export function meaning(status: Status, kept: 'yes' | 'soon' | 'no'): string {
+  switch (status.state) {
+    case 'saving':
+      return 'Changes are on their way to the server.'
+    case 'saved':
+      return status.durable
+        ? 'Every change of this page is on the server’s disk.'
+        : 'The server has every change of this page. The protocol here, y-websocket, does not tell when they are on its disk, so this page does not say “Saved”.'
+    case 'read-only':
+      return 'Changes of others show at once; yours are not allowed.'
+    case 'refused':
+      return 'The server does not take changes of this page.'
+    default:
+      return kept === 'no' ? 'The server cannot be reached. Keep this tab open: it alone has your changes.' : 'The server cannot be reached. Your changes are kept in this browser, and sent when it is back.'
   }
 }
 

@@ -8,7 +8,7 @@ import { IndexeddbPersistence } from 'y-indexeddb'
 import * as Y from 'yjs'
 import { untitled } from './address'
 import type { Connect, Connection } from './connection'
-import { Presence } from './presence'
+import { browserID, Presence } from './presence'
 import { Signal } from './signal'
 import { nameInToken } from './token'
 
@@ -65,14 +65,14 @@ function keepLocally(name: string, doc: Y.Doc, kept: Signal<Kept>): Promise<void
   })
 }
 
-/** Open the document `name` by way of `connect`; `as` is the name one goes by, if not the remembered one. */
+/** Open the document `name` by way of `connect`; `as` is the name of somebody who is in this window alone, if not the remembered one. */
 export async function openDocument(name: string, connect: Connect, as?: string): Promise<OpenDocument> {
   const doc = new Y.Doc()
   const kept = new Signal<Kept>('no')
   await keepLocally(name, doc, kept)
   const connection = connect(doc, name)
   const signedIn = nameInToken()
-  const presence = new Presence(connection.awareness, signedIn ?? as, signedIn !== undefined)
+  const presence = new Presence(connection.awareness, { name: signedIn ?? as, named: signedIn !== undefined, id: as === undefined ? browserID(name) : undefined })
   presence.tellTyping(doc)
 
   const meta = doc.getMap<unknown>('meta')

@@ -4,11 +4,14 @@
  * This server answers each update with SyncStatus after the transaction that holds it has committed, and the
  * provider counts what is unanswered: so "saved" means saved.
  */
-import { HocuspocusProvider, HocuspocusProviderWebsocket } from '@hocuspocus/provider'
+import { HocuspocusProvider, HocuspocusProviderWebsocket, WebSocketStatus } from '@hocuspocus/provider'
 import { socketUrl } from './address'
 import { type Connect, Outage, type Status } from './connection'
 import { Signal } from './signal'
 import { getToken } from './token'
+
+/** The close code of a token that ran out while it was in use, or a moment ago. */
+const TOKEN_RAN_OUT = 4501
 
 /** The protocol gives a sentence and no code. These are the server's own; an application may say anything else. */
 const NOT_FOR_WANT_OF_A_TOKEN = /was deleted|document name|too large|refuses/
@@ -16,6 +19,7 @@ const NOT_FOR_WANT_OF_A_TOKEN = /was deleted|document name|too large|refuses/
 export const connectHocuspocus: Connect = (doc, name) => {
   const status = new Signal<Status>({ state: 'connecting' })
   let refused: Status | undefined
+  let unplugged = false
 
   const tell = (): void => status.set(refused ?? present())
   const outage = new Outage(tell)
@@ -42,24 +46,33 @@ export const connectHocuspocus: Connect = (doc, name) => {
     tell()
   })
   provider.on('unsyncedChanges', tell)
-  provider.on('close', () => {
+  provider.on('close', ({ event }: { event?: { code?: number; reason?: string } }) => {
     outage.down()
+    // The provider comes back with the same token until somebody shows another one.
+    if (event?.code === TOKEN_RAN_OUT) refused = { state: 'refused', why: event.reason || 'the token has expired', token: true, deleted: false }
     tell()
   })
   provider.on('authenticationFailed', ({ reason }: { reason: string }) => {
-    refused = { state: 'refused', why: reason.replaceAll('-', ' '), token: !NOT_FOR_WANT_OF_A_TOKEN.test(reason) }
+    const why = reason.replaceAll('-', ' ')
+    refused = { state: 'refused', why, token: !NOT_FOR_WANT_OF_A_TOKEN.test(why), deleted: /was deleted/.test(why) }
     tell()
   })
   provider.attach()
   const connect = (): void => void socket.connect()
-  // What the browser knows is quicker than the next attempt.
-  addEventListener('online', connect)
+  /** The browser tells of another network: the socket on the one before may hang, and nothing would tell of it for 40 s. */
+  const again = (): void => {
+    if (unplugged) return
+    if (socket.status === WebSocketStatus.Connected) socket.onClose({ event: new CloseEvent('close', { code: 4408, reason: 'another network' }) })
+    else connect()
+  }
+  addEventListener('online', again)
 
   return {
     awareness: provider.awareness!,
     status,
     setOnline(online) {
-      outage.unplug(!online)
+      unplugged = !online
+      outage.unplug(unplugged)
       if (online) connect()
       else socket.disconnect()
       tell()
@@ -70,7 +83,7 @@ export const connectHocuspocus: Connect = (doc, name) => {
       void provider.sendToken().then(() => provider.startSync())
     },
     destroy() {
-      removeEventListener('online', connect)
+      removeEventListener('online', again)
       outage.destroy()
       provider.destroy()
       socket.destroy()

@@ -20,6 +20,11 @@ const AUTH = 2
 const STEP2 = 1
 const UPDATE = 2
 
+/** The close code of a token that ran out while it was in use, or a moment ago. */
+const TOKEN_RAN_OUT = 4501
+
+const DELETED = 4404
+
 /** Close codes after which a new token may help. */
 const WANT_TOKEN = [4401, 4403]
 
@@ -31,7 +36,7 @@ function whyRefused(code: number, reason: string): string {
       return reason || 'a valid token is needed'
     case 4403:
       return 'this token does not open the document'
-    case 4404:
+    case DELETED:
       return 'the document was deleted'
     case 4413:
       return 'the document has grown larger than the server takes'
@@ -55,6 +60,7 @@ function contains(whole: Uint8Array, part: Uint8Array): boolean {
 export const connectYWebsocket: Connect = (doc, name) => {
   const status = new Signal<Status>({ state: 'connecting' })
   let refused: Status | undefined
+  let unplugged = false
   let readOnly = false
   /** Whether it is known what may be done here: else an edit would be let in that the server then refuses. */
   let learned = false
@@ -134,22 +140,35 @@ export const connectYWebsocket: Connect = (doc, name) => {
     outage.up()
     tell()
   }
-  provider.on('connection-close', () => {
+  provider.on('connection-close', (event) => {
     readOnly = learned = false
     outage.down()
+    if (event?.code === TOKEN_RAN_OUT) {
+      // There is no other one to come back with until somebody shows it: `retry` goes on with that.
+      provider.shouldConnect = false
+      refused = { state: 'refused', why: event.reason, token: true, deleted: false }
+    }
     tell()
   })
   provider.on('closed', ({ code, reason }) => {
-    refused = { state: 'refused', why: whyRefused(code, reason), token: WANT_TOKEN.includes(code) }
+    refused = { state: 'refused', why: whyRefused(code, reason), token: WANT_TOKEN.includes(code), deleted: code === DELETED }
     tell()
   })
+  /** The browser tells of another network: the socket on the one before may hang, and nothing would tell of it for 30 s. */
+  const again = (): void => {
+    if (unplugged || !provider.shouldConnect) return
+    provider.disconnect()
+    provider.connect()
+  }
+  addEventListener('online', again)
   provider.connect()
 
   return {
     awareness: provider.awareness,
     status,
     setOnline(online) {
-      outage.unplug(!online)
+      unplugged = !online
+      outage.unplug(unplugged)
       if (online) provider.connect()
       else provider.disconnect()
       tell()
@@ -162,6 +181,7 @@ export const connectYWebsocket: Connect = (doc, name) => {
     },
     destroy() {
       doc.off('update', onUpdate)
+      removeEventListener('online', again)
       outage.destroy()
       provider.destroy()
     },

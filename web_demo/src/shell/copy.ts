@@ -1,3 +1,5 @@
+import { toast } from './toast'
+
 /** Copy to the clipboard; tell whether it worked. */
 export async function copy(text: string): Promise<boolean> {
   try {
@@ -14,4 +16,9 @@ export async function copy(text: string): Promise<boolean> {
     area.remove()
     return done
   }
+}
+
+/** Copy `link`, and say so; where copying is not allowed, show it. */
+export async function copyLink(link: string, done: string): Promise<void> {
+  toast((await copy(link)) ? done : link)
 }

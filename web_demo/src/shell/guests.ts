@@ -7,8 +7,8 @@
 import { makeGuestLink } from '../lib/api'
 import { pageUrl } from '../lib/address'
 import type { OpenDocument } from '../lib/document'
+import { copyLink } from './copy'
 import { h } from './dom'
-import { hand } from './share'
 import { toast } from './toast'
 
 const HOUR = 3600
@@ -41,7 +41,7 @@ export function choices({ name, doc, meta, title }: OpenDocument, longest: numbe
         try {
           const { token, expires } = await makeGuestLink(name, access.value as 'read' | 'write', Number(life.value))
           const until = new Date(expires).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'short' })
-          await hand(`${pageUrl(name)}#token=${token}`, `Link copied. It opens the document until ${until}.`)
+          await copyLink(`${pageUrl(name)}#token=${token}`, `Link copied. It opens the document until ${until}.`)
           close()
         } catch (error) {
           toast(`No link: ${error instanceof Error ? error.message : String(error)}`)

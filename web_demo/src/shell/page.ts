@@ -6,7 +6,7 @@
  *     const editor = new Editor({ element: page.main, … page.doc, page.connection.awareness … })
  *     page.onReadOnly((readOnly) => editor.setEditable(!readOnly))
  */
-import { pageUrl } from '../lib/address'
+import { pageUrl, takeNewMark } from '../lib/address'
 import type { Connect, Status } from '../lib/connection'
 import { openDocument, type OpenDocument } from '../lib/document'
 import { h, icon } from './dom'
@@ -20,6 +20,8 @@ import { placeForToasts } from './toast'
 export interface Page extends OpenDocument {
   /** Where the editor goes. */
   readonly main: HTMLElement
+  /** Whether the document was made a moment ago, to be written into: its editor takes the focus. */
+  readonly isNew: boolean
   /** A row for the editor's own buttons; hidden as long as it is empty. */
   readonly tools: HTMLElement
   /** Call `listener` now and whenever editing is allowed or forbidden. */
@@ -59,7 +61,7 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
       statusLine(opened, spoken),
       h('div', { class: 'actions' }, ...peopleMenu(opened, spoken), ...(embedded ? [] : [split, themeButton(), ...shareMenu(opened)])),
     ),
-    refusal(opened, () => options.content?.(opened) ?? ''),
+    refusal(opened, connect, () => options.content?.(opened) ?? ''),
     tools,
     main,
     followBanner(opened, main),
@@ -67,6 +69,13 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
     spoken,
   )
 
+  let company = false
+  opened.presence.people.subscribe((people) => {
+    // Whoever is alone has no names to look at.
+    if (company || !people.some(({ self, clients }) => !self || clients.length > 1)) return
+    company = true
+    void import('./caret-names').then(({ spreadNames }) => spreadNames(main, tools))
+  })
   if (embedded) {
     addEventListener('message', ({ origin, source, data }) => {
       if (origin === location.origin && source === parent && typeof data?.online === 'boolean') opened.connection.setOnline(data.online)
@@ -78,6 +87,7 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
   const forbids = ({ state }: Status): boolean => state === 'refused' || state === 'read-only'
   const page: Page = {
     ...opened,
+    isNew: takeNewMark(),
     main,
     tools,
     onReadOnly(listener) {

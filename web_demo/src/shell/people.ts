@@ -19,12 +19,15 @@ export function face({ name, color }: { name: string; color: string }): HTMLElem
   return element
 }
 
-/** Say who came and who went since the last list. */
-function announcement(before: Map<number, string>, now: Map<number, string>): string {
-  const came = [...now].filter(([id]) => !before.has(id)).map(([, name]) => `${name} is here.`)
-  const went = [...before].filter(([id]) => !now.has(id)).map(([, name]) => `${name} has left.`)
+/** Say who came and who went since the last list: another window of somebody is nobody new. */
+function announcement(before: readonly Person[], now: readonly Person[]): string {
+  const missing = (from: readonly Person[], { clients }: Person): boolean => !from.some((one) => one.clients.some((id) => clients.includes(id)))
+  const came = now.filter((person) => missing(before, person)).map(({ name }) => `${name} is here.`)
+  const went = before.filter((person) => missing(now, person)).map(({ name }) => `${name} has left.`)
   return [...came, ...went].join(' ')
 }
+
+const windows = ({ clients }: Person): string => (clients.length > 1 ? `${clients.length} windows` : '')
 
 /** One's own row: the name is a field, kept when it is left or Enter is pressed. */
 function ownRow(presence: Presence): { row: HTMLLIElement; show: (me: Person) => void } {
@@ -45,13 +48,15 @@ function ownRow(presence: Presence): { row: HTMLLIElement; show: (me: Person) =>
       if (event.key === 'Enter') input.blur()
     },
   })
-  const row = h('li', { class: 'person self' }, input, h('span', { class: 'note' }, 'you'))
+  const note = h('span', { class: 'note' })
+  const row = h('li', { class: 'person self' }, input, note)
   let shown: HTMLElement | undefined
   return {
     row,
     show(me) {
       shown?.remove()
       row.prepend((shown = face(me)))
+      note.textContent = ['you', windows(me)].filter(Boolean).join(', ')
       if (document.activeElement !== input) input.value = me.name
     },
   }
@@ -70,6 +75,7 @@ function otherRow(person: Person, followed: boolean, presence: Presence): HTMLLI
     followed ? 'Following' : 'Follow',
   )
   const row = h('li', { class: 'person' }, face(person), h('bdi', { class: 'name' }, person.name))
+  if (windows(person)) row.append(h('span', { class: 'note' }, windows(person)))
   if (person.typing) row.append(h('span', { class: 'note typing' }, 'typing'))
   row.append(follow)
   row.dataset['client'] = String(person.clientID)
@@ -82,12 +88,12 @@ export function peopleMenu({ presence, connection }: OpenDocument, spoken: HTMLE
   const count = h('span', { class: 'spoken', id: 'count' })
   const heading = h('h2', { class: 'menu-title' })
   const list = h('ul', { id: 'list', 'aria-label': 'People in this document' })
-  const hint = h('p', { class: 'hint' }, 'Nobody else is here yet. Send the link, or open it in a second window and edit in both.')
+  const hint = h('p', { class: 'hint' }, 'Nobody else is here yet. Send the link, or open it in another browser and edit in both.')
   const own = ownRow(presence)
   const button = h('button', { type: 'button', class: 'people-button', id: 'people', popovertarget: 'people-list', title: 'Who is here' }, faces, count)
   const menu = h('div', { id: 'people-list', class: 'menu people', popover: 'auto' }, heading, list, hint)
 
-  let before: Map<number, string> | undefined
+  let before: Person[] | undefined
   const show = (): void => {
     const people = presence.people.value
     const up = isUp(connection.status.value)
@@ -109,10 +115,9 @@ export function peopleMenu({ presence, connection }: OpenDocument, spoken: HTMLE
     count.textContent = heading.textContent = !up ? 'Others show once connected' : others.length === 0 ? 'Just you' : `${people.length} people here`
     hint.hidden = !up || others.length > 0
 
-    const now = new Map(others.map((person) => [person.clientID, person.name]))
-    const news = announcement(before ?? now, now)
+    const news = announcement(before ?? others, others)
     if (news) spoken.textContent = news
-    before = now
+    before = others
   }
   presence.people.subscribe(show)
   presence.following.subscribe(show)
@@ -131,7 +136,7 @@ export function followBanner({ presence }: OpenDocument, area: HTMLElement): HTM
     h('button', { type: 'button', class: 'link-button', onclick: () => presence.follow(null) }, 'Stop'),
   )
   const show = (): void => {
-    const person = presence.people.value.find(({ clientID }) => clientID === presence.following.value)
+    const person = presence.person(presence.following.value)
     banner.hidden = !person
     if (!person) return
     name.textContent = person.name

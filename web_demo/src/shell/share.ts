@@ -4,18 +4,12 @@ import { pageUrl } from '../lib/address'
 import { isUp } from '../lib/connection'
 import type { OpenDocument } from '../lib/document'
 import { getToken } from '../lib/token'
-import { copy } from './copy'
+import { copyLink } from './copy'
 import { h, icon } from './dom'
-import { toast } from './toast'
-
-/** Copy `link`, and say so; where copying is not allowed, show it. */
-export async function hand(link: string, done: string): Promise<void> {
-  toast((await copy(link)) ? done : link)
-}
 
 /** Make the button, and the menu that it opens where there is something to choose. */
 export function shareMenu(opened: OpenDocument): HTMLElement[] {
-  const plain = (): Promise<void> => hand(pageUrl(opened.name), 'Link copied')
+  const plain = (): Promise<void> => copyLink(pageUrl(opened.name), 'Link copied')
   // Phones show the icon alone.
   const button = h('button', { type: 'button', class: 'button share', id: 'share', 'aria-label': 'Share' }, icon('share'), h('span', {}, 'Share'))
   button.addEventListener('click', () => {
@@ -28,12 +22,13 @@ export function shareMenu(opened: OpenDocument): HTMLElement[] {
     if (longest === undefined && getToken() && isUp(status)) {
       longest = 0
       try {
-        const seconds = await guestLinkSeconds()
+        const seconds = await guestLinkSeconds(opened.name)
         if (seconds) {
           const { choices } = await import('./guests')
           menu.replaceChildren(...choices(opened, seconds, plain, () => menu.hidePopover()))
         }
-        longest = seconds
+        // A reader is asked about again if he becomes a writer.
+        longest = seconds || status.state !== 'read-only' ? seconds : undefined
       } catch {
         longest = undefined // cut off meanwhile: asked again when it is back
       }

@@ -1,5 +1,5 @@
 /** The line that says how it stands, and the notice under the bar when the server has refused. */
-import { isUp, type Status, words } from '../lib/connection'
+import { type Connect, isUp, meaning, type Status, words } from '../lib/connection'
 import type { OpenDocument } from '../lib/document'
 import { getToken, setToken } from '../lib/token'
 import { copy } from './copy'
@@ -11,15 +11,17 @@ const CALM = 350
 
 /** Make the status line. It may say "saving" a little too long, and never "saved" too early. */
 export function statusLine({ connection, kept }: OpenDocument, spoken: HTMLElement): HTMLElement {
-  const label = h('span', { class: 'words' })
-  const line = h('p', { class: 'status', id: 'status' }, h('span', { class: 'mark', 'aria-hidden': 'true' }), label)
+  const label = h('button', { type: 'button', class: 'words', popovertarget: 'meaning' })
+  const explained = h('span', { class: 'menu meaning', id: 'meaning', popover: 'auto' })
+  const line = h('p', { class: 'status', id: 'status' }, h('span', { class: 'mark', 'aria-hidden': 'true' }), label, explained)
   let timer: number | undefined
   let wasUp: boolean | undefined
 
   const show = (status: Status): void => {
     line.dataset['state'] = status.state
     line.dataset['kept'] = kept.value
-    label.textContent = status.state === 'refused' ? 'Refused' : words(status, kept.value)
+    label.textContent = status.state === 'refused' && !status.deleted ? 'Refused' : words(status, kept.value)
+    label.title = explained.textContent = meaning(status, kept.value)
     // Each key saved is not worth a word to who listens; a lost connection and a new one are.
     const up = isUp(status)
     if (!up || wasUp === false) spoken.textContent = words(status, kept.value)
@@ -45,14 +47,16 @@ export function statusLine({ connection, kept }: OpenDocument, spoken: HTMLEleme
   return line
 }
 
-function headline({ why, token }: Status & { state: 'refused' }): string {
+function headline({ why, token, deleted }: Status & { state: 'refused' }): string {
+  if (deleted) return 'This document was deleted. '
   if (token && !getToken()) return 'This document needs a token. '
   if (token && /expired/.test(why)) return 'Your access has run out. Show a new token to go on: what you have written is still here. '
   return 'The server has refused this document. '
 }
 
-/** Make the notice for a refusal: why, a field for a token if that may help, and a way to keep the content. */
-export function refusal({ connection }: OpenDocument, content: () => string): HTMLElement {
+/** Make the notice for a refusal: why, a field for a token if that may help, and ways to keep the content. */
+export function refusal(opened: OpenDocument, connect: Connect, content: () => string): HTMLElement {
+  const { connection } = opened
   const notice = h('section', { class: 'notice', role: 'alert', id: 'refused', hidden: true })
   connection.status.subscribe((status) => {
     notice.hidden = status.state !== 'refused'
@@ -70,6 +74,9 @@ export function refusal({ connection }: OpenDocument, content: () => string): HT
       field,
       h('button', { class: 'button' }, 'Open'),
     )
+    // Few will ever need them.
+    const waysOn = h('div', { class: 'ways-on' })
+    if (status.deleted) void import('./deleted').then((ways) => waysOn.replaceChildren(...ways.waysOn(opened, connect)))
     const text = content()
     const rescue = h(
       'button',
@@ -86,8 +93,9 @@ export function refusal({ connection }: OpenDocument, content: () => string): HT
         'p',
         {},
         h('strong', {}, headline(status)),
-        `The answer was: ${status.why}.`,
+        status.deleted ? 'What you see is the copy in this browser.' : `The answer was: ${status.why}.`,
       ),
+      ...(status.deleted ? [waysOn] : []),
       ...(status.token ? [form] : []),
       ...(text ? [rescue] : []),
     )

@@ -18,6 +18,7 @@ export function titleField({ name, meta, title, connection }: OpenDocument): HTM
     maxlength: String(LENGTH),
     autocomplete: 'off',
     spellcheck: 'false',
+    dir: 'auto',
     'aria-label': 'Title of this document',
     onchange: commit,
     onkeydown: (event: KeyboardEvent) => {

@@ -6,6 +6,7 @@ import { TableKit } from '@tiptap/extension-table'
 import { Placeholder } from '@tiptap/extensions'
 import StarterKit from '@tiptap/starter-kit'
 import type * as Y from 'yjs'
+import { TextDirections } from './direction'
 import { BoundedImage } from './image'
 
 /** The extensions for a text that lives in `doc`, in Tiptap's usual root type `default`. */
@@ -16,12 +17,15 @@ export function richText(doc: Y.Doc): Extensions {
       undoRedo: false,
       // Everybody who opens the document would add the paragraph.
       trailingNode: false,
+      // The arrow keys lead out of a block of code, and Tab goes on from there.
+      codeBlock: { enableTabIndentation: true, tabSize: 2 },
       link: { openOnClick: false, defaultProtocol: 'https', HTMLAttributes: { rel: 'noopener noreferrer', target: '_blank' } },
     }),
     TaskList,
     TaskItem.configure({ nested: true }),
     TableKit.configure({ table: { resizable: false } }),
     BoundedImage,
+    TextDirections,
     Placeholder.configure({ placeholder: 'Write something. Everybody with the link sees it as you type.' }),
     Collaboration.configure({ document: doc }),
   ]

@@ -23,5 +23,6 @@ export async function openText(name: string): Promise<void> {
     // A row of buttons that do nothing is in the way.
     page.tools.hidden = readOnly
   })
+  if (page.isNew) editor.view.focus()
   presence.onFollowed((state) => showFollowed(editor, state))
 }

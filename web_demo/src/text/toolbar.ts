@@ -2,6 +2,7 @@
 import type { ChainedCommands, Editor } from '@tiptap/core'
 import { h, iconButton, type IconName } from '../shell/dom'
 import { insertImages } from './image'
+import { linkTools } from './links'
 
 type Command = [icon: IconName, label: string, run: (chain: ChainedCommands) => ChainedCommands, active?: string]
 
@@ -77,15 +78,15 @@ export function toolbar(editor: Editor): HTMLElement[] {
     },
   })
   const image = iconButton('image', 'Image', () => picker.click())
-  const link = linkButton(editor)
+  const link = linkTools(editor)
   updates.push(() => {
     image.disabled = link.button.disabled = !editor.isEditable
-    link.button.setAttribute('aria-pressed', String(editor.isActive('link')))
+    link.update()
   })
 
   const table = h(
     'div',
-    { class: 'table-tools', role: 'group', 'aria-label': 'Table' },
+    { class: 'context-tools', role: 'group', 'aria-label': 'Table' },
     ...TABLE_COMMANDS.map(([label, run]) =>
       h('button', { type: 'button', class: 'button quiet small', onclick: () => run(editor.chain().focus()).run() }, label),
     ),
@@ -102,41 +103,7 @@ export function toolbar(editor: Editor): HTMLElement[] {
   editor.on('transaction', update)
   editor.on('update', update)
   update()
-  return [bar, link.form, table]
-}
-
-/** A button that opens a field for the address of a link; an empty address takes the link away. */
-function linkButton(editor: Editor): { button: HTMLButtonElement; form: HTMLElement } {
-  const field = h('input', { type: 'text', inputmode: 'url', placeholder: 'https://', 'aria-label': 'Address of the link' })
-  const form = h(
-    'form',
-    {
-      class: 'link-form menu',
-      popover: 'auto',
-      id: 'link-form',
-      onsubmit: (event: Event) => {
-        event.preventDefault()
-        const href = field.value.trim()
-        const chain = editor.chain().focus().extendMarkRange('link')
-        if (!href) chain.unsetLink().run()
-        else {
-          const target = /^[a-z][a-z+.-]*:|^[/#]/i.test(href) ? href : `https://${href}`
-          if (editor.state.selection.empty && !editor.isActive('link')) chain.insertContent({ type: 'text', text: href, marks: [{ type: 'link', attrs: { href: target } }] }).run()
-          else chain.setLink({ href: target }).run()
-        }
-        form.hidePopover()
-      },
-    },
-    field,
-    h('button', { class: 'button' }, 'Set link'),
-  )
-  form.addEventListener('toggle', () => {
-    if (!form.matches(':popover-open')) return
-    field.value = String(editor.getAttributes('link')['href'] ?? '')
-    field.select()
-  })
-  const button = iconButton('link', 'Link', () => undefined, { popovertarget: 'link-form' })
-  return { button, form }
+  return [bar, link.form, h('div', { class: 'below' }, link.bar, table)]
 }
 
 function roveTabIndex(bar: HTMLElement): void {
