@@ -55,6 +55,18 @@ class PostgresLog:
         lines = (line.split("|") for line in text.splitlines())
         return _grouped((name, int(seq), bytes.fromhex(data)) for name, seq, data in lines)
 
+    def everything(self) -> dict[str, list[tuple[int, bytes]]]:
+        """Give the rows, and behind them with number 0 the updates that wait for others, all of one moment."""
+        text = self._server.sql(
+            "SELECT name, seq, data FROM (SELECT document_id, seq, encode(data, 'hex') AS data, 0 AS part FROM log"
+            " UNION ALL SELECT document_id, 0, encode(data, 'hex'), 1 FROM pending) AS stored"
+            " JOIN (SELECT id, convert_from(name, 'UTF8') AS name FROM documents WHERE name IS NOT NULL) AS named"
+            " ON named.id = document_id ORDER BY document_id, part, seq",
+            self._database,
+        )
+        lines = (line.split("|") for line in text.splitlines())
+        return _grouped((name, int(seq), bytes.fromhex(data)) for name, seq, data in lines)
+
 
 def _grouped(found: Iterable[tuple[str, int, bytes]]) -> dict[str, list[tuple[int, bytes]]]:
     rows: dict[str, list[tuple[int, bytes]]] = {}

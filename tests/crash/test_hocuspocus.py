@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,14 +30,24 @@ VERSIONS = ("2", "3", "4")
 class Providers(NodeProcess):
     """The Node process; use as an async context manager.
 
+    ``lines`` are the addresses to come by, under the names that their tokens begin with; an address alone is one
+    without a name. ``edits`` is how many a provider makes in each life of the server. With ``presence`` each shows the
+    name of its line and its version.
+
     Attributes:
+        sockets: how many there are when all are open.
         saved: the tokens of each document that a provider was told to be saved.
         made: how many tokens were made for each document, as last heard.
         open: how many sockets are open.
     """
 
-    def __init__(self, url: str, names: Sequence[str]) -> None:
-        super().__init__("hocuspocus_crash.mjs", url, json.dumps(list(names)))
+    def __init__(
+        self, lines: str | Mapping[str, str], names: Sequence[str], edits: int = 60, *, presence: bool = False
+    ) -> None:
+        lines = {"": lines} if isinstance(lines, str) else dict(lines)
+        more = ("presence",) if presence else ()
+        super().__init__("hocuspocus_crash.mjs", json.dumps(lines), json.dumps(list(names)), str(edits), *more)
+        self.sockets = len(lines) * len(VERSIONS)
         self.saved: dict[str, set[str]] = {name: set() for name in names}
         self.made = dict.fromkeys(names, 0)
         self.open = 0
@@ -60,34 +70,51 @@ class Providers(NodeProcess):
             lambda: all(len(self.saved[name]) >= count for name, count in goal.items()), f"{more} more tokens saved"
         )
 
+    def large(self, size: int, line: str, pick: int) -> None:
+        """Let the provider with this number among those of a line make an edit of so many bytes."""
+        self._write(json.dumps({"large": size, "line": line, "pick": pick}))
+
+    def more(self) -> None:
+        """Let the providers edit on in a life of the server that is longer than their edits."""
+        self._write("more")
+
+    def rest(self) -> None:
+        """Let nobody edit until :meth:`more`."""
+        self._write("rest")
+
     async def stop(self) -> None:
         """End the editing; the providers stay."""
         self._write("stop")
         await self.state()
 
-    async def state(self) -> dict[str, Any]:
-        """What the providers hold now."""
+    async def state(self, *, brief: bool = False) -> dict[str, Any]:
+        """What the providers hold now; instead of the tokens, their number, a snapshot and who is present."""
         self._state = None
-        self._write("state")
+        self._write("brief" if brief else "state")
         await self.until(lambda: self._state is not None, "the state")
         assert self._state is not None
         return self._state
 
-    async def converged(self) -> dict[str, list[str]]:
-        """Wait until every provider has every token and nothing to save any more; return the tokens."""
+    async def converged(self, others: Mapping[str, int] | None = None) -> dict[str, list[str]]:
+        """Wait until every provider has every token and nothing to save any more; return the tokens.
+
+        ``others`` is how many tokens of each document somebody else has made.
+        """
+        others = others or {}
         deadline = asyncio.get_running_loop().time() + 60
         while True:
             state = await self.state()
             shared: dict[str, list[str]] = {one["name"]: one["tokens"] for one in state["clients"]}
             if state["waiting"] == 0 and all(
                 one["tokens"] == shared[one["name"]]
-                and len(one["tokens"]) == state["made"][one["name"]]
+                and len(one["tokens"]) == state["made"][one["name"]] + others.get(one["name"], 0)
                 and not one["unsynced"]
                 for one in state["clients"]
             ):
                 return shared
             if asyncio.get_running_loop().time() > deadline:
-                shown = [(one["version"], one["name"], len(one["tokens"]), one["unsynced"]) for one in state["clients"]]
+                keys = ("version", "name", "unsynced", "synced", "pending")
+                shown = [(len(one["tokens"]), *(one[key] for key in keys)) for one in state["clients"]]
                 raise AssertionError(f"no convergence within 60 s: {state['made']}, {state['waiting']}, {shown}")
             await asyncio.sleep(0.02)
 
@@ -133,7 +160,7 @@ async def kill_and_check(server: ServerProcess, log: StoredLog, providers: Provi
         async with RawClient(server.document_url(name)) as joiner:
             await joiner.send(step1())
             assert set(tokens([await joiner.expect_sync(STEP2)])) >= saved
-    await providers.until(lambda: providers.open == len(VERSIONS), "all sockets again")
+    await providers.until(lambda: providers.open == providers.sockets, "all sockets again")
 
 
 async def run(server: ServerProcess, log: StoredLog, *, kills: int, seed: int) -> None:

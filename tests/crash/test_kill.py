@@ -15,11 +15,16 @@ import pytest
 
 from tests.crash.load import Load
 from tests.crash.stored import PostgresLog, SqliteLog, StoredLog, read, reported, tokens
-from tests.interop.agent import Agent, Client, converge
+from tests.interop.agent import Agent, Client
+from tests.interop.agent import converge as agents_converge
+from tests.support.gone import Gone
+from tests.support.hocuspocus import RawHocuspocus
+from tests.support.hocuspocus import step2 as step2_of
+from tests.support.hocuspocus import update as update_of
 from tests.support.postgres import PostgresServer
 from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
-from tests.support.wsclient import STEP2, RawClient, step1
+from tests.support.wsclient import STEP2, LiveClient, RawClient, converge, step1, text_update, update
 
 # Small, so that snapshots are made, documents unloaded and batches gathered at the moment of many kills.
 OPTIONS = ("--log-level", "debug", "--compact-rows", "40", "--compact-ratio", "0.2", "--idle-seconds", "0.2")
@@ -94,6 +99,34 @@ async def test_kill_under_load_on_postgresql(
     await run(server, PostgresLog(postgres_server, database), kills=10, seed=12)
 
 
+async def kill_what_waits(server: ServerProcess, kills: int) -> None:
+    """Kill the server at the moment in which it has called saved what waits; then send what was waited for."""
+    documents = [(f"waits/{number}", Gone(100 + 2 * number, root="text")) for number in range(kills)]
+    async with server:
+        for name, gone in documents:
+            async with RawHocuspocus(server.hocuspocus_url) as holder:
+                await holder.join(name)
+                await holder.send(step2_of(name, gone.rest))
+                await holder.send(update_of(name, text_update(1, "mine")))
+                assert await holder.statuses(name, 2) == [1, 1]
+                await server.akill()
+            await server.astart()
+        for name, gone in documents:
+            async with RawClient(server.document_url(name)) as other, LiveClient(server.document_url(name)) as reader:
+                await reader.until_synced()
+                assert str(reader.text()) == "mine"
+                await other.send(update(gone.missing))
+                await converge([reader], lambda client: sorted(str(client.text())), sorted("mine" + gone.whole))
+
+
+async def test_what_waits_outlives_kills_on_sqlite(tmp_path: Path) -> None:
+    await kill_what_waits(ServerProcess(tmp_path, *OPTIONS), 4)
+
+
+async def test_what_waits_outlives_kills_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    await kill_what_waits(ServerProcess(tmp_path, *OPTIONS, database_url=postgres_url), 4)
+
+
 async def test_stock_clients_come_back_from_a_kill_with_every_edit(tmp_path: Path) -> None:
     async with ServerProcess(tmp_path, *OPTIONS) as server, Agent("yjs13") as agent:
         clients: list[Client] = [
@@ -109,7 +142,7 @@ async def test_stock_clients_come_back_from_a_kill_with_every_edit(tmp_path: Pat
                     await server.akill()
                 if n == 40 + 7 * round:
                     await server.astart()
-        shared = await converge(clients)
+        shared = await agents_converge(clients)
         assert sorted(shared["array"]) == sorted(made)
 
 

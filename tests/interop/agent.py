@@ -9,6 +9,7 @@ What speaks with such a process (`NodeAgent`) serves the Hocuspocus providers, t
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 from collections.abc import Sequence
@@ -89,9 +90,27 @@ class DocumentClient:
         """Do one of the edits of ``tests/node/lib/content.mjs``."""
         await self.agent.ask("edit", key=self.key, edit=edit, args=arguments)
 
+    async def apply(self, update: bytes) -> None:
+        """Apply an update that has come by another way than the provider, as from another tab."""
+        await self.agent.ask("apply", key=self.key, update=base64.b64encode(update).decode())
+
     async def state(self) -> dict[str, Any]:
         state: dict[str, Any] = await self.agent.ask("state", key=self.key)
         return state
+
+    async def progress(self) -> dict[str, Any]:
+        """Give ``length`` of the root text, ``synced``, and ``opens`` of the socket: little, however large the text."""
+        progress: dict[str, Any] = await self.agent.ask("progress", key=self.key)
+        return progress
+
+    async def large(self, name: str, size: int, seed: int = 1) -> str:
+        """Put noise of so many bytes under a name; return its digest."""
+        digest: str = await self.agent.ask("large", key=self.key, name=name, size=size, seed=seed)
+        return digest
+
+    async def until_large(self, name: str, want: str) -> None:
+        """Wait until a value put there by :meth:`large` is here."""
+        await self.agent.ask("untilLarge", key=self.key, name=name, want=want)
 
     async def until(self, **want: Any) -> dict[str, Any]:
         """Wait until these parts of the state are as given; return the state."""

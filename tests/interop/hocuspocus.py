@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from tests.interop.agent import DocumentClient, NodeAgent
 from tests.support.hocuspocus import Frame, parse
+from tests.support.waiting import eventually
 
 # The major versions of @hocuspocus/provider; tests/node/package.json has the exact ones.
 PROVIDERS = ("2", "3", "4")
@@ -24,10 +26,12 @@ class HocuspocusAgent(NodeAgent):
         super().__init__("hocuspocus_agent.mjs")
         self._keys = itertools.count(1)
 
-    async def socket(self, version: str, url: str, **options: Any) -> Socket:
+    async def socket(
+        self, version: str, url: str, *, headers: Mapping[str, str] | None = None, **options: Any
+    ) -> Socket:
         """Make the socket for any number of providers; ``options`` are those of the provider's package."""
         socket = Socket(self, f"socket {next(self._keys)}", version)
-        await self.ask("socket", key=socket.key, version=version, url=url, options=options)
+        await self.ask("socket", key=socket.key, version=version, url=url, headers=dict(headers or {}), options=options)
         return socket
 
     async def open(self, key: str, version: str, url: str, name: str, **more: Any) -> Provider:
@@ -79,8 +83,17 @@ class Socket:
         await self.agent.ask("connect", key=self.key)
 
     async def disconnect(self) -> None:
-        """Go offline on purpose, until :meth:`connect`."""
+        """Go offline on purpose, until :meth:`connect`.
+
+        Returns when the socket has closed: 4 does not come back while it still closes.
+        """
         await self.agent.ask("disconnect", key=self.key)
+
+        async def closed() -> bool:
+            state = await self.state()
+            return not state["open"] and state["status"] == "disconnected"
+
+        await eventually(closed, "the socket has closed")
 
     async def cut(self) -> None:
         """Cut the connection without a word; the providers come back by themselves."""
@@ -119,6 +132,10 @@ class Provider(DocumentClient):
 
     async def force_sync(self) -> None:
         await self.agent.ask("forceSync", key=self.key)
+
+    async def count_again(self) -> None:
+        """Do as docs/migrating.md says whenever the counter of a provider 2 is below zero."""
+        await self.agent.ask("countAgain", key=self.key)
 
     async def attach(self) -> None:
         await self.agent.ask("attach", key=self.key)

@@ -11,7 +11,7 @@ import pytest
 from pycrdt import Doc, Text
 
 from tests.crash.stored import SqliteLog
-from tests.crash.test_outage import until_readiness
+from tests.crash.test_outage import until_degraded
 from tests.interop.agent import Agent, DocumentClient, content, converge
 from tests.interop.hocuspocus import PROVIDERS, HocuspocusAgent, Provider, Socket, until_saved
 from tests.support import hocuspocus as wire
@@ -440,12 +440,39 @@ async def test_a_name_that_cannot_be_is_refused_in_words_and_alone(
 ) -> None:
     socket = await hocuspocus.socket(version, shared_server.hocuspocus_url)
     good = await socket.open("good", name)
-    for i, bad in enumerate(("x" * 513, "   ")):
+    rule = "a document name is 1 to 512 bytes of UTF-8"
+    for i, (bad, reason) in enumerate((("x" * 513, rule), ("   ", f"{rule}, and not white space alone"))):
         refused = await socket.open(f"bad {i}", bad)
-        state = await refused.until(failures=["a document name is 1 to 512 bytes of UTF-8"])
+        state = await refused.until(failures=[reason])
         assert state["synced"] is False
     await good.edit("type", text="unharmed")
     await good.until(synced=True, unsaved=False, opens=1)
+
+
+@pytest.mark.parametrize("version", PROVIDERS)
+async def test_a_provider_is_told_that_its_document_was_deleted_and_brings_nothing_back(
+    shared_server: ServerProcess, hocuspocus: HocuspocusAgent, name: str, version: str
+) -> None:
+    """The command line deletes in the database; nobody writes, and the server finds it by itself."""
+    socket = await hocuspocus.socket(version, shared_server.hocuspocus_url)
+    other = await socket.open("other", f"{name}/other")
+    # With a token, which an open server does not look at: without one 2 never asks again after a denial.
+    provider = await socket.open("deleted", name, token="any")
+    await provider.edit("type", text="old")
+    await until_saved(provider)
+    await until_stored(shared_server, name, provider)
+    directory = str(shared_server.data_dir)
+    deleted = await asyncio.to_thread(collab_command, "documents", "delete", name, "--data-dir", directory)
+    assert deleted.returncode == 0, deleted.stderr
+    reason = "the document was deleted"
+    await provider.until(failures=[reason])
+    await provider.edit("type", text=" copy")
+    await provider.retry()
+    await provider.until(failures=[reason, reason])
+    await other.edit("type", text="unharmed")
+    await other.until(synced=True, unsaved=False, opens=1)
+    shown = await asyncio.to_thread(collab_command, "documents", "show", name, "--data-dir", directory)
+    assert shown.returncode == 1
 
 
 async def both_ways(clients: Sequence[DocumentClient]) -> None:
@@ -519,7 +546,7 @@ async def test_while_the_store_is_stopped_nothing_is_called_saved_and_editing_go
             await converge(clients)
             for provider in providers:
                 assert (await provider.state())["unsaved"] is True
-        await until_readiness(server, 503)
+        await until_degraded(server, "store")
         for client in clients:
             await client.edit("type", text="unready ")
         await converge(clients)

@@ -27,12 +27,13 @@ from hypothesis.stateful import (
 )
 
 from collab.engine.document import Document, at_once
-from collab.engine.room import Effect, Room, Send
-from collab.protocol import ywebsocket
+from collab.engine.room import Answer, Effect, Room, Send
 from collab.protocol.session import Access, Session
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
-from collab.protocol.update.collect import collect
+from collab.protocol.ywebsocket import codec as ywebsocket
+from collab.update.compact import compact
 from tests.support.node import NodeScript
+from tests.support.sessions import admit
 
 CONTENT = ("text", "map", "array", "xml", "snapshot")
 
@@ -106,7 +107,7 @@ class Server:
 
     def connect(self, peer: Peer) -> None:
         session = Session()
-        session.admit(Access.WRITE, None)
+        admit(session, Access.WRITE)
         peer.session = session
         self.peers[session] = peer
         self._perform(self.room.join(session))
@@ -138,21 +139,29 @@ class Server:
         self._perform(end.effects)
 
     def compact(self) -> None:
-        """Make a collected snapshot at what is committed and give it to the room, too."""
+        """Make a compacted snapshot at what is committed and give it to the room, too."""
         number = self.committed
         if number == 0 or (self.snapshot is not None and self.snapshot[0] == number):
             return
         before, data, index = self.snapshot or (0, None, None)
         covered = at_once(Document.load(data, index, self.rows[before:number]))
-        collected = collect(covered.encode())
-        self.snapshot = (number, collected.data, collected.index)
-        self.room.document.rebase(collected.data, collected.index, covered.state_vector())
+        compacted = compact(covered.encode_state_as_update())
+        self.snapshot = (number, compacted.data, compacted.index)
+        self.room.document.rebase(compacted.data, compacted.index, covered.encode_state_vector())
 
     def _perform(self, effects: Any) -> None:
         effect: Effect
         for effect in effects:
-            if isinstance(effect, Send):
-                self.peers[effect.session].to_client.append(ywebsocket.encode(effect.message))
+            to_client = self.peers[effect.session].to_client
+            match effect:
+                case Send(_, message):
+                    to_client.append(ywebsocket.encode(message))
+                case Answer(_, state_vector, None):
+                    to_client.append(
+                        ywebsocket.encode(SyncStep2(self.room.document.encode_state_as_update(state_vector)))
+                    )
+                case _:
+                    raise AssertionError(f"nobody here causes {effect}")
 
 
 class Game(RuleBasedStateMachine):

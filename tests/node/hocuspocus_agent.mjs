@@ -75,11 +75,12 @@ await run({
   ...commonOps(Y, clients, state),
 
   // Come back fast: with the default delays of one second and more each restart would cost a test seconds.
-  socket ({ key, version, url, options = {} }) {
+  // headers: of the handshake, as a proxy adds them.
+  socket ({ key, version, url, headers = {}, options = {} }) {
     const it = { version, socket: null, ws: null, opens: 0, closes: [], received: [], sent: [] }
     class Observed extends PageSocket {
-      constructor (...args) {
-        super(...args)
+      constructor (address, protocols) {
+        super(address, protocols, { headers })
         it.ws = this
         this.on('open', () => it.opens++)
         this.on('close', (code) => it.closes.push(code))
@@ -164,6 +165,12 @@ await run({
 
   forceSync ({ key }) {
     clients.get(key).provider.forceSync()
+  },
+
+  // The recipe of docs/migrating.md for provider 2.
+  countAgain ({ key }) {
+    const { provider } = clients.get(key)
+    provider.on('unsyncedChanges', (count) => { if (count < 0) provider.forceSync() })
   },
 
   attach ({ key }) {

@@ -22,6 +22,7 @@ const state = (it) => ({
   opens: it.opens,
   closes: it.closes,
   closed: it.closed,
+  asked: it.asked ?? 0,
   frames: it.frames
 })
 
@@ -29,7 +30,8 @@ await run({
   ...commonOps(Y, clients, state),
 
   // awareness: "own" (the provider's default) or "null": a client that shows nothing of itself.
-  open ({ key, version, url, name, awareness = 'own', clientID = null, content = [], params = {} }) {
+  // headers: of the handshake, as a proxy adds them.
+  open ({ key, version, url, name, awareness = 'own', clientID = null, content = [], params = {}, headers = {} }) {
     const doc = newDocument(Y, { clientID, content })
     const it = { doc, awareness: null, provider: null, opens: 0, closes: [], closed: null, received: [], frames: 0 }
     if (version !== undefined) {
@@ -37,8 +39,8 @@ await run({
       if (awareness === 'null') it.awareness.setLocalState(null)
       const Provider = providers[version]
       class Observed extends WebSocket {
-        constructor (...args) {
-          super(...args)
+        constructor (address, protocols) {
+          super(address, protocols, { headers })
           this.on('message', (data) => {
             it.frames++
             keep(it.received, Buffer.from(data).toString('base64'))
@@ -68,6 +70,29 @@ await run({
   // The provider reads them anew each time it connects: that is how a token is renewed.
   params ({ key, params }) {
     clients.get(key).provider.params = params
+  },
+
+  // The recipe of docs/security.md. The route gives these tokens one after the other, null stands for a failure.
+  renews ({ key, tokens, slow }) {
+    const it = clients.get(key)
+    const { provider } = it
+    it.asked = 0
+    async function fetchToken () {
+      for (;;) {
+        it.asked++
+        await new Promise((resolve) => setTimeout(resolve, slow))
+        const token = tokens.shift()
+        if (token) return token
+      }
+    }
+    if (it.renews) provider.off('connection-close', it.renews)
+    it.renews = async (event) => {
+      if (event?.code !== 4401 && event?.code !== 4501) return
+      provider.shouldConnect = false
+      provider.params = { token: await fetchToken() }
+      provider.connect()
+    }
+    provider.on('connection-close', it.renews)
   },
 
   // The process behind a client dies: the socket is cut, nothing is said.

@@ -7,6 +7,7 @@
 import { createHash } from 'node:crypto'
 import { createInterface } from 'node:readline'
 import * as Y from 'yjs'
+import { types } from './lib/types.mjs'
 
 const hex = bytes => Buffer.from(bytes).toString('hex')
 const bytes = text => new Uint8Array(Buffer.from(text, 'hex'))
@@ -151,21 +152,9 @@ const editXml = (random, xml) => {
   } else if (at < xml.length) xml.delete(at, 1 + random.int(Math.min(2, xml.length - at)))
 }
 
-// All types that hang in the document, roots included, in the order in which they stand in it.
-const types = doc => {
-  const found = []
-  const visit = type => {
-    found.push(type)
-    for (let item = type._start; item !== null; item = item.right) if (!item.deleted && item.content instanceof Y.ContentType) visit(item.content.type)
-    for (const item of type._map.values()) if (!item.deleted && item.content instanceof Y.ContentType) visit(item.content.type)
-  }
-  for (const type of doc.share.values()) visit(type)
-  return found
-}
-
 const edit = (random, doc, session) => {
   const roots = [...doc.share.values()]
-  const all = random.chance(0.5) ? roots : types(doc)
+  const all = random.chance(0.5) ? roots : types(Y, doc)
   const type = random.pick(all)
   if (type instanceof Y.XmlHook || type instanceof Y.Map) editMap(random, type, session)
   else if (type instanceof Y.Text) editText(random, type, session)

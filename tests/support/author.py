@@ -21,6 +21,13 @@ class Author:
         self.text += text
         return self.updates[-1]
 
+    def replace(self, text: str) -> bytes:
+        """Put ``text`` in the place of all that is there and return the v1 update of it."""
+        with self.doc.transaction():
+            self.text.clear()
+            self.text += text
+        return self.updates[-1]
+
     def read(self, update: bytes) -> str:
         """Apply somebody else's update and return the text as it is now."""
         self.doc.apply_update(update)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc as collector
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from collab.protocol.lib0 import encode_var_string, encode_var_uint
+
+Result = TypeVar("Result")
 
 Id = tuple[int, int]
 
@@ -161,6 +163,22 @@ def reader_of(*updates: bytes) -> Client:
     client = Client(0, [])
     client.read(*updates)
     return client
+
+
+def lines_of_slices(work: Generator[None, None, Result]) -> tuple[list[int], Result]:
+    """Run work that is done in slices; give the lines of Python of each slice, and what it returns."""
+    counts: list[int] = []
+    result: list[Result] = []
+
+    def step() -> None:
+        try:
+            next(work)
+        except StopIteration as stop:
+            result.append(stop.value)
+
+    while not result:
+        counts.append(lines(step))
+    return counts, result[0]
 
 
 def lines(call: Callable[[], object]) -> int:

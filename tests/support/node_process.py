@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
@@ -52,6 +53,16 @@ class NodeProcess(ABC):
         await asyncio.gather(*self._tasks)
         if self._stderr and isinstance(error, Exception):
             error.add_note("node said:\n" + "".join(self._stderr[-30:]))
+
+    def freeze(self) -> None:
+        """Stop the process where it is, as a phone does with what is in the background, until `thaw`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the process go on; harmless if it was not frozen."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     @property
     def stderr(self) -> str:

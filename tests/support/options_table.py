@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from collab.settings import options
+from tests.support.tables import write_between
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 START = "<!-- options: written by python -m tests.support.options_table -->"
@@ -25,13 +26,5 @@ def render() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Replace what stands between the two marks."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    before, _, rest = text.partition(START)
-    after = rest.partition(END)[2]
-    DOCUMENT.write_text(f"{before}{START}\n\n{render()}\n\n{END}{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write_between(DOCUMENT, START, END, render())

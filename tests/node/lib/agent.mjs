@@ -4,6 +4,7 @@
 //   {"id": 1, "op": "open", "key": "a", ...}
 //   {"id": 1, "value": {...}}            or            {"id": 1, "error": "..."}
 
+import { createHash } from 'node:crypto'
 import readline from 'node:readline'
 import { edits, plain, show } from './content.mjs'
 
@@ -18,6 +19,19 @@ export const keep = (list, item) => {
   list.push(item)
   if (list.length > KEPT) list.shift()
 }
+
+/** Bytes that no compression makes smaller. */
+const noise = (size, seed) => {
+  const words = new Uint32Array(Math.ceil(size / 4))
+  let x = seed | 1
+  for (let at = 0; at < words.length; at++) {
+    x ^= x << 13; x ^= x >>> 17; x ^= x << 5
+    words[at] = x
+  }
+  return new Uint8Array(words.buffer, 0, size)
+}
+
+const digest = (value) => value instanceof Uint8Array ? createHash('sha256').update(value).digest('hex') : null
 
 /** The clients of this process by the key that the test gave them; asking for an unknown one is an error. */
 export class Clients extends Map {
@@ -63,6 +77,24 @@ export const commonOps = (Y, clients, state) => ({
     return updatesOf(doc, () => Y.applyUpdate(doc, bytes(update), 'provider'))
   },
 
+  // One large value, for which `state` would be too slow: what is shown of it is its digest.
+  large ({ key, name, size, seed = 1 }) {
+    const value = noise(size, seed)
+    clients.get(key).doc.getMap('large').set(name, value)
+    return digest(value)
+  },
+
+  async untilLarge ({ key, name, want, seconds = 50 }) {
+    const map = clients.get(key).doc.getMap('large')
+    const deadline = Date.now() + seconds * 1000
+    for (;;) {
+      const value = map.get(name)
+      if (value !== undefined && digest(value) === want) return
+      if (Date.now() > deadline) throw new Error(`${key} waited ${seconds} s for ${name}: ${value?.length} bytes`)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+  },
+
   vector: ({ key }) => base64(Y.encodeStateVector(clients.get(key).doc)),
 
   diff: ({ key, vector }) => base64(Y.encodeStateAsUpdate(clients.get(key).doc, bytes(vector))),
@@ -70,6 +102,13 @@ export const commonOps = (Y, clients, state) => ({
   encode: ({ key }) => base64(Y.encodeStateAsUpdate(clients.get(key).doc)),
 
   state: ({ key }) => state(clients.get(key)),
+
+  // What a test may ask often of a large document: no content goes over the pipe.
+  progress ({ key }) {
+    const it = clients.get(key)
+    const socket = it.over ?? it
+    return { length: it.doc.getText('text').length, synced: it.provider.synced, opens: socket.opens }
+  },
 
   // The last frames from the server, oldest first.
   received: ({ key }) => clients.get(key).received,

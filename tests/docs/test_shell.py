@@ -1,0 +1,235 @@
+"""The lines for a shell, run by a shell.
+
+Strategy: ``collab`` on PATH is the command of this checkout. What stands for the reader's own (a directory, a database,
+a secret) is replaced, and ports are free ones; all else is run word for word. A line that serves is run until it says
+that it listens, and is then told to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from collab import cli_control
+from collab.errors import CollabError
+from collab.storage.records import NodeReport, Reports
+from tests.auth.makers import SECRET
+from tests.support.needs import demand
+from tests.support.postgres import PostgresServer
+from tests.support.server import READY, ServerProcess, collab_command
+from tests.support.snippets import ROOT, snippet
+from tests.support.wsclient import text_update
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+class Shell:
+    """Run lines in a directory of the test's own; ``replaced`` is what stands for the reader's own."""
+
+    def __init__(self, directory: Path, **replaced: str) -> None:
+        demand("server")
+        self.directory = directory
+        self.replaced = replaced
+        programs = directory / "bin"
+        programs.mkdir()
+        (programs / "collab").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m collab "$@"\n')
+        (programs / "collab").chmod(0o755)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("COLLAB_")}
+        self.environment = {
+            **kept,
+            "PATH": f"{programs}{os.pathsep}{kept['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUNBUFFERED": "1",
+            "COLLAB_PORT": "0",
+            "COLLAB_DATA_DIR": str(directory / "data"),
+            "COLLAB_DRAIN_DELAY_SECONDS": "0",
+        }
+
+    def lines(self, text: str) -> list[str]:
+        """Give the commands of a snippet, with the reader's own put in."""
+        for word, own in {"--port 1234": "--port 0", **self.replaced}.items():
+            text = text.replace(word, own)
+        return [line for line in text.splitlines() if shlex.split(line, comments=True)]
+
+    def run(self, text: str) -> list[str]:
+        """Run the commands one after the other; give what each has printed. Each must succeed."""
+        return [self.serve(line) if " serve" in line else self.command(line) for line in self.lines(text)]
+
+    def command(self, line: str) -> str:
+        done = subprocess.run(
+            ["sh", "-c", line],
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def serve(self, line: str) -> str:
+        """Run a command that serves until it listens, and stop it; give its log."""
+        process = subprocess.Popen(
+            ["sh", "-c", f"exec env {line}"],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        try:
+            first = process.stdout.readline()
+            process.send_signal(signal.SIGTERM)
+            log = process.communicate(timeout=60)[1]
+            assert READY.match(first), f"{line}\n{first}{log}"
+            assert process.returncode == 0, f"{line}\n{log}"
+        finally:
+            process.kill()
+            process.wait()
+        return log
+
+
+def add_document(shell: Shell, name: str) -> None:
+    """Put a document into the database, as an import does."""
+    (shell.directory / "old.yjs").write_bytes(text_update(1, "hello"))
+    done = collab_command(
+        *("documents", "import", name, str(shell.directory / "old.yjs")), "--data-dir", str(shell.directory / "data")
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_database_is_migrated_and_both_stores_serve(empty_postgres_url: str, tmp_path: Path) -> None:
+    own = {"/var/lib/collab": str(tmp_path / "var"), "postgresql://collab:secret@db/collab": empty_postgres_url}
+    shell = Shell(tmp_path, **own)
+    shell.run(snippet("docs/operations.md", "Running it", "sh"))
+    assert (tmp_path / "var" / "collab.db").exists() and not (tmp_path / "data").exists()
+
+
+def test_a_node_serves_and_one_behind_a_pooler_has_another_way(
+    pooled_url: str, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    # Of one database: the pooler's own name of it is the last part before the question mark.
+    database = pooled_url.partition("@/")[2].partition("?")[0]
+    own = {
+        "postgresql://collab:secret@pooler:6432/collab": shlex.quote(pooled_url),
+        "postgresql://collab:secret@db/collab": shlex.quote(postgres_server.url(database)),
+    }
+    shell = Shell(tmp_path, **own)
+    (log,) = shell.run(snippet("docs/scaling.md", "Several nodes", "sh"))
+    assert "is down" not in log
+    (listed,) = shell.run(snippet("docs/scaling.md", "Who is there", "sh"))
+    assert listed.startswith("STATE"), "the server has stopped, and left the list"
+    (log,) = shell.run(snippet("docs/scaling.md", "How nodes hear of each other", "sh"))
+    assert "is down" not in log, "the way past the pooler is taken"
+
+
+def test_workers_serve(postgres_url: str, tmp_path: Path) -> None:
+    shell = Shell(tmp_path, **{"postgresql://collab:secret@db/collab": postgres_url})
+    (log,) = shell.run(snippet("docs/scaling.md", "All cores of one machine", "sh"))
+    assert "4 workers serve" in log
+
+
+def test_it_serves_behind_a_proxy(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    shell.run("collab keygen --out collab")
+    (log,) = shell.run(snippet("docs/operations.md", "Behind a proxy", "sh"))
+    assert "ERROR" not in log
+
+
+def test_documents_are_listed_shown_taken_out_and_put_back(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    add_document(shell, "notes/plan")
+    listed, shown, *_ = shell.run(snippet("docs/operations.md", "Documents from the command line", "sh"))
+    assert "notes/plan" in listed and "notes/plan" in shown
+    assert (tmp_path / "plan.yjs").stat().st_size >= len(text_update(1, "hello"))
+
+
+def test_a_running_server_is_told_what_operators_want(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    with ServerProcess(tmp_path / "data") as server:
+        server.wait_for_log(lambda line: re.search(r"this server is [\w-]+$", line))
+        for said in shell.run(snippet("docs/operations.md", "Kick, check access again, reload", "sh")):
+            assert re.fullmatch(r"[\w-]+: 0 sessions ended\n", said), said
+    assert "reload, document 'notes/plan'" not in server.stderr, "nobody had it open"
+
+
+def test_what_is_printed_of_an_instruction_is_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = snippet("docs/operations.md", "Kick, check access again, reload", "").splitlines()
+    nodes = [re.fullmatch(r"([\w-]+): (\d+) sessions ended", line) for line in lines]
+    reports = tuple([NodeReport(found[1], int(found[2])) for found in nodes if found])
+    cli_control._print(Reports(reports, (lines[-1].rpartition(" ")[2],)))
+    printed = capsys.readouterr()
+    assert (printed.out + printed.err).splitlines() == lines
+    with pytest.raises(CollabError, match="no server has answered"):
+        cli_control._print(Reports((), ()))
+
+
+def test_documents_are_verified_and_repaired(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    add_document(shell, "notes/plan")
+    shell.run(snippet("docs/operations.md", "Damaged bytes", "sh"))
+
+
+def test_a_configuration_file_is_read(empty_postgres_url: str, tmp_path: Path) -> None:
+    """The file is the one that stands above the line; its database is a real one here."""
+    text = snippet("docs/configuration.md", "A file", "toml")
+    assert text.startswith("# collab.toml\n")
+    options = tomllib.loads(text)
+    (tmp_path / "collab.toml").write_text(text.replace(options["database_url"], empty_postgres_url))
+    shell = Shell(tmp_path)
+    # What the environment says would be more than the file.
+    for name in ("PORT", "DATA_DIR"):
+        del shell.environment[f"COLLAB_{name}"]
+    (tmp_path / "collab.toml").write_text((tmp_path / "collab.toml").read_text().replace("port = 4321", "port = 0"))
+    collab_command("migrate", "--database-url", empty_postgres_url)
+    shell.run(snippet("docs/configuration.md", "A file", "sh"))
+
+
+def test_keys_are_made_and_tokens_and_servers_take_them(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, **{"COLLAB_JWT_SECRET=...": f"COLLAB_JWT_SECRET='{SECRET}'"})
+    secret, _ = shell.run(snippet("docs/security.md", "1. A key", "sh"))
+    assert len(secret.strip()) >= 32
+    assert "PRIVATE KEY" in (tmp_path / "collab.private.pem").read_text()
+    shell.run(snippet("docs/security.md", "1. A key", "sh", 2))
+    (token,) = shell.run(snippet("docs/security.md", "1. A key", "sh", 3))
+    assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", token.strip().splitlines()[-1])
+
+
+MAKE = [
+    snippet("README.md", "collab", "sh"),
+    snippet("docs/quickstart.md", "The server", "sh"),
+    snippet("docs/benchmarks.md", "Benchmarks", "sh"),
+]
+
+
+def test_make_knows_what_it_is_asked_for() -> None:
+    """Only what it would do: the tests run on what `make test` has set up, and `make bench` takes an hour."""
+    targets = {target for text in MAKE for target in re.findall(r"^make (\S+)", text, re.MULTILINE)}
+    assert targets == {"run", "test", "bench"}
+    for target in sorted(targets):
+        done = subprocess.run(
+            ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert {"run": "collab serve", "test": "pytest", "bench": "collab bench"}[target] in done.stdout
+
+
+def test_what_is_installed_is_what_is_imported() -> None:
+    """The registries are not asked: the names must be those of the imports, and of this distribution."""
+    asked = shlex.split(snippet("docs/quickstart.md", "Your own page", "sh"))
+    imported = re.findall(r" from '([^']+)'", snippet("docs/quickstart.md", "Your own page", "js"))
+    assert asked == ["npm", "install", *imported]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    *_, wanted = shlex.split(snippet("docs/adapters.md", "Running the suite", "sh"))
+    assert wanted == f"{project['name']}[testing]" and "testing" in project["optional-dependencies"]

@@ -1,0 +1,28 @@
+"""Write the table of metrics in ``docs/operations.md`` from the code.
+
+Run ``python -m tests.support.metrics_table`` after a metric has changed; a test compares.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from collab.transports.http.metrics_list import METRICS
+from tests.support.tables import write_between
+
+DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
+START = "<!-- metrics: written by python -m tests.support.metrics_table -->"
+END = "<!-- end of metrics -->"
+
+
+def render() -> str:
+    """Give the table as Markdown: series, kind, label and meaning of every metric."""
+    lines = ["| metric | kind | label | meaning |", "|---|---|---|---|"]
+    for metric in METRICS:
+        label = f"`{metric.label}`" if metric.label else ""
+        lines.append(f"| `{metric.series}` | {metric.kind} | {label} | {metric.meaning.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    write_between(DOCUMENT, START, END, render())
