@@ -1,11 +1,15 @@
 # Everything a clone needs, from Python 3.11+ and make alone. `make help` lists the targets.
 #
 # What is installed or built leaves a stamp and is not done again until its inputs change.
-# Nothing is installed outside of this directory, but for Chromium: see .ci/chromium.
+# Nothing is installed outside of this directory, but for Chromium, PgBouncer and the reverse proxies of the tests: see
+# .ci/chromium, .ci/pgbouncer and .ci/proxies.
 
 VENV ?= .venv
 WORKERS ?= 2
+SEEDS ?= 1000
+FROM ?= 1
 ARGS ?=
+MINUTES ?= 30
 
 # Whatever the locale of the caller: the C locale exists everywhere, and Python reads and writes UTF-8.
 export LC_ALL := C
@@ -15,22 +19,42 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The name of this distribution until 0.1.0: of two that own bin/collab, one would take it from the other.
+FORGET := $(BIN)/python -m pip uninstall --quiet --disable-pip-version-check --yes collab 2>/dev/null || true
+# Where every condition is known to be tested.
+RULES := $(wildcard collab/protocol/hocuspocus/connection.py) collab/protocol/session.py collab/engine/room.py
 WEB_SOURCES := $(shell find web_demo \( -name node_modules -o -name dist \) -prune -o -type f -print 2>/dev/null)
 LOCKS := $(shell find web_demo tests -name node_modules -prune -o -name package-lock.json -print 2>/dev/null)
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench setup web demo-dev pictures wheel clean node chromium
+.PHONY: help run cluster check simulate mutants test chaos lint format bench bench-nodes setup web demo-dev pictures wheel clean node chromium pgbouncer proxies
 
 help: ## list the targets
-	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 	@echo '  Add options with ARGS: make run ARGS="--port 4321", make test ARGS="-k journal", make test WORKERS=4'
 
 run: $(VENV)/.run web_demo/dist/index.html ## set up, build the page, serve on http://127.0.0.1:1234 with ./data
 	@exec $(BIN)/collab serve $(ARGS)
 
+cluster: $(VENV)/.dev web_demo/dist/index.html proxies ## PostgreSQL, Valkey, three nodes and a load balancer, for trying; Ctrl-C ends all
+	@exec $(BIN)/python -m tests.support.cluster $(ARGS)
+
+# Needs the virtual environment alone: no Node, npm, Chromium, PostgreSQL or network.
+check: lint ## lint, and every test that needs nothing else, with the gate of coverage: within a minute
+	@.ci/check $(BIN)/python $(ARGS)
+
+simulate: $(VENV)/.dev ## simulate a cluster with SEEDS=1000 seeds from FROM=1: everything that may fail, in virtual time
+	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --from $(FROM) --jobs $(WORKERS) $(ARGS)
+
+mutants: $(VENV)/.dev ## invert each condition of the rules, one at a time: the fast tests must notice
+	@$(BIN)/python -m tests.support.mutants --jobs $(WORKERS) $(or $(ARGS),$(RULES))
+
 test: setup ## set up and run every test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+chaos: $(VENV)/.dev node ## trouble at random in a cluster of three nodes, for MINUTES=30; ends with 1 if anything is lost
+	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(ARGS)
 
 lint: $(VENV)/.dev ## check style, types, layers and lock files
 	$(BIN)/ruff check .
@@ -45,11 +69,14 @@ format: $(VENV)/.dev ## bring the Python code into its format
 	$(BIN)/ruff check --fix --select I .
 	$(BIN)/ruff format .
 
-setup: $(VENV)/.dev web_demo/dist/index.html chromium ## set up all that the tests need
-	@$(BIN)/python -c 'from tests.support.node import installed_packages; installed_packages()'
+setup: $(VENV)/.dev web_demo/dist/index.html chromium pgbouncer proxies ## set up all that the tests need
+	@$(BIN)/python -c 'from tests.support.node import *; installed_packages(); installed_packages(DOCS_PACKAGES)'
 
-bench: $(VENV)/.dev web_demo/dist/index.html node ## measure this server beside the Node servers, write docs/benchmarks.md
+bench: $(VENV)/.dev web_demo/dist/index.html node ## measure this server beside those on Node and Bun, write docs/benchmarks.md
 	@$(BIN)/collab bench peers $(ARGS)
+
+bench-nodes: $(VENV)/.dev node ## measure several nodes beside Hocuspocus with Redis, write it into docs/benchmarks.md
+	@$(BIN)/python -m tests.bench.nodes --write $(ARGS)
 
 web: web_demo/dist/index.html ## build the page
 
@@ -63,18 +90,21 @@ wheel: $(VENV)/.dev web_demo/dist/index.html ## build sdist and wheel into dist/
 	$(BIN)/python -m hatchling build
 
 clean: ## remove what make has built or installed; ./data stays
-	rm -rf $(VENV) build dist web_demo/dist web_demo/node_modules tests/node/node_modules tests/peers/*/node_modules
+	rm -rf $(VENV) build dist web_demo/dist web_demo/node_modules tests/node/node_modules tests/docs/npm/node_modules
+	rm -rf tests/peers/*/node_modules
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find collab tests migrations -name __pycache__ -prune -exec rm -rf {} +
 
-# The server alone; `make test` and `make lint` add the rest.
+# The server alone; `make check` and `make test` add the rest.
 $(VENV)/.run: $(BIN)/python pyproject.toml constraints.txt
 	@echo 'make: installing the server into $(VENV)'
+	@$(FORGET)
 	@$(PIP) -e .
 	@touch $@
 
 $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@echo 'make: installing the server and the tools of its tests into $(VENV)'
+	@$(FORGET)
 	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.run
 
@@ -94,6 +124,12 @@ node: $(BIN)/python
 
 chromium:
 	@.ci/chromium
+
+pgbouncer:
+	@.ci/pgbouncer
+
+proxies:
+	@.ci/proxies
 
 web_demo/node_modules/.installed: web_demo/package-lock.json web_demo/package.json | node
 	@echo 'make: installing the npm packages of the page'
