@@ -198,9 +198,10 @@ async def test_a_socket_that_hangs_after_minutes_in_the_background_is_given_up(
         phone.window.forgive(CONNECTION_LOST)
 
 
+@pytest.mark.parametrize("event", ["online", "offline"])
 @pytest.mark.parametrize("document", KINDS)
 async def test_a_phone_that_changes_network_comes_back_from_its_new_address(
-    own_server: ServerProcess, two: Two, document: str
+    own_server: ServerProcess, two: Two, document: str, event: str
 ) -> None:
     with SlowLine(own_server.port) as line:
         phone, grace = await two(f"http://127.0.0.1:{line.port}", own_server.url, document)
@@ -213,8 +214,8 @@ async def test_a_phone_that_changes_network_comes_back_from_its_new_address(
         await write(phone.window, "train ")
         await write(grace, "meanwhile ")
         await grace.until_connected()
-        # The browser tells the page that there is a network. The watchdogs of the providers would take 30 s and more.
-        await phone.window.page.evaluate("dispatchEvent(new Event('online'))")
+        # The browser tells of a network, or of none. The watchdogs of the providers would take 30 s and more.
+        await phone.window.page.evaluate(f"dispatchEvent(new Event('{event}'))")
 
         async def again() -> bool:
             return line.connections > before

@@ -59,13 +59,14 @@ export const connectHocuspocus: Connect = (doc, name) => {
   })
   provider.attach()
   const connect = (): void => void socket.connect()
-  /** The browser tells of another network: the socket on the one before may hang, and nothing would tell of it for 40 s. */
+  /** The browser tells of another network, or of none: the socket may hang, and nothing else would tell of it for 40 s. */
   const again = (): void => {
     if (unplugged) return
     if (socket.status === WebSocketStatus.Connected) socket.onClose({ event: new CloseEvent('close', { code: 4408, reason: 'another network' }) })
     else connect()
   }
   addEventListener('online', again)
+  addEventListener('offline', again)
 
   return {
     awareness: provider.awareness!,
@@ -84,6 +85,7 @@ export const connectHocuspocus: Connect = (doc, name) => {
     },
     destroy() {
       removeEventListener('online', again)
+      removeEventListener('offline', again)
       outage.destroy()
       provider.destroy()
       socket.destroy()

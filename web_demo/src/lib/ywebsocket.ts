@@ -154,13 +154,14 @@ export const connectYWebsocket: Connect = (doc, name) => {
     refused = { state: 'refused', why: whyRefused(code, reason), token: WANT_TOKEN.includes(code), deleted: code === DELETED }
     tell()
   })
-  /** The browser tells of another network: the socket on the one before may hang, and nothing would tell of it for 30 s. */
+  /** The browser tells of another network, or of none: the socket may hang, and nothing else would tell of it for 30 s. */
   const again = (): void => {
     if (unplugged || !provider.shouldConnect) return
     provider.disconnect()
     provider.connect()
   }
   addEventListener('online', again)
+  addEventListener('offline', again)
   provider.connect()
 
   return {
@@ -182,6 +183,7 @@ export const connectYWebsocket: Connect = (doc, name) => {
     destroy() {
       doc.off('update', onUpdate)
       removeEventListener('online', again)
+      removeEventListener('offline', again)
       outage.destroy()
       provider.destroy()
     },
