@@ -29,14 +29,14 @@ from collab.protocol.session import Access
 from collab.protocol.sync import EMPTY_UPDATE, SyncStep2, SyncUpdate
 from collab.sandbox.pool import ProcessSandbox
 from collab.sandbox.port import Sandbox
-from collab.storage import migrate
 from collab.storage.journal import Journal
 from collab.storage.memory import MemoryStore
 from collab.storage.records import Append, AppendOutcome, Head, LoadedDocument, LogRow
-from collab.storage.urls import DatabaseUrl, parse_database_url
+from collab.storage.urls import DatabaseUrl
 from collab.transports.sockets.pacing import PORTION
 from tests.support.author import Author
 from tests.support.sessions import admit
+from tests.support.sqlite import migrated
 
 OPTIONS = HubOptions(
     batch_window=0.004,
@@ -330,9 +330,7 @@ def sweeps_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def url(tmp_path: Path) -> DatabaseUrl:
-    url = parse_database_url(None, tmp_path)
-    migrate.upgrade(url)
-    return url
+    return migrated(tmp_path)
 
 
 @pytest.fixture

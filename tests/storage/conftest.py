@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from collab.adapters import make_store
-from collab.storage.migrate import upgrade
 from collab.storage.sql import SqlStore
 from collab.storage.urls import DatabaseUrl, parse_database_url
+from tests.support.sqlite import migrated
 
 OpenStore = Callable[[], AbstractAsyncContextManager[SqlStore]]
 
@@ -29,9 +29,7 @@ def database(backend: str, tmp_path: Path, request: pytest.FixtureRequest) -> Da
     """A database on the newest schema, of this test's own."""
     if backend == "postgresql":
         return parse_database_url(request.getfixturevalue("postgres_url"))
-    url = parse_database_url(None, tmp_path)
-    upgrade(url)
-    return url
+    return migrated(tmp_path)
 
 
 @pytest.fixture

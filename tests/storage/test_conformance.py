@@ -13,12 +13,12 @@ import pytest
 from collab.adapters import make_store as make_sql_store
 from collab.errors import CollabError
 from collab.storage.memory import MemoryStorage, MemoryStore
-from collab.storage.migrate import upgrade
 from collab.storage.urls import parse_database_url
 from collab.testing.storage import MakeStore, Moments, opened
 from collab.testing.store import StoreConformance
 from tests.storage.broken import BROKEN, make
 from tests.support.snippets import snippet
+from tests.support.sqlite import migrated
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,8 +33,7 @@ class TestMemory(StoreConformance):
 class TestSqlite(StoreConformance):
     @pytest.fixture
     def make_store(self, tmp_path: Path) -> MakeStore:
-        url = parse_database_url(None, tmp_path)
-        upgrade(url)
+        url = migrated(tmp_path)
         return lambda: make_sql_store(url)
 
 

@@ -27,13 +27,12 @@ from collab.storage.records import Append, Appended, AppendOutcome, LoadedDocume
 from collab.storage.sql import SqlStore
 from collab.storage.sqlite import SqliteBackend
 from collab.storage.urls import DatabaseUrl, parse_database_url
+from tests.support.sqlite import migrated
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> DatabaseUrl:
-    made = parse_database_url(None, tmp_path)
-    upgrade(made)
-    return made
+    return migrated(tmp_path)
 
 
 @pytest.fixture
