@@ -17,6 +17,7 @@ from collab.errors import CollabError, DecodeError, LimitExceeded
 from collab.protocol.awareness import Entry, User, decode_awareness, encode_awareness
 from collab.protocol.session import Owner, Session, State
 from tests.support.build import lines, lines_of_slices
+from tests.support.needs import size
 
 MAX = 2**53 - 1
 
@@ -494,7 +495,7 @@ def test_a_message_with_more_states_than_could_be_of_use_is_not_read() -> None:
     room.flush()
     assert taken(room, a, *((client, 0, "{}") for client in range(5))) is None, "three of its own, two that are known"
     for state in ("{}", "null", "{"):
-        many = update(*((client, 1, state) for client in range(100_000)))
+        many = update(*((client, 1, state) for client in range(size(100_000, small=20_000))))
         with pytest.raises(LimitExceeded, match="of which 105 could be of use"):
             room.apply(a, many)
         assert lines(partial(refuse, room, a, many)) < 500

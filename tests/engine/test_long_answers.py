@@ -19,6 +19,7 @@ from collab.update.parts import Cursor, Parts
 from collab.update.reader import read_update
 from collab.update.state_vector import decode_state_vector, encode_state_vector
 from tests.support.build import deletes, reader_of, section, session, text, update
+from tests.support.needs import size
 
 MEGABYTE = 1_000_000
 
@@ -33,7 +34,7 @@ def put_snapshot_under(document: Document) -> None:
     document.rebase(compacted.data, compacted.index, document.encode_state_vector())
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(size(40, small=10)))
 def test_what_was_collected_is_what_was_encoded_whatever_comes_before_it_is_read(seed: int) -> None:
     choose = random.Random(seed)
     document = Document()
@@ -126,10 +127,10 @@ def test_answers_share_a_long_delete_set_though_more_is_deleted_between_them() -
         for clock in range(50_000, 50_200, 4):
             document.apply_update(b"\0" + deletes({5: [(clock, 1)]}))
             answers.append(document.collect_state_as_update(b"\x01\x05\x01"))
-        size = len(deletes(gone))
-        assert sum(parts.held for parts in answers) < 50 * size / 8
+        length = len(deletes(gone))
+        assert sum(parts.held for parts in answers) < 50 * length / 8
         runs = {id(run): len(run) for parts in answers for run in parts._runs}
-        assert sum(runs.values()) < 100_000 + 4 * size
+        assert sum(runs.values()) < 100_000 + 4 * length
         assert answers[-1].join() == document.encode_state_as_update(b"\x01\x05\x01")
 
 

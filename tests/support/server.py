@@ -2,8 +2,10 @@
 
 Strategy: the process is started the way a user starts it (``python -m collab serve``) and is
 ready when it prints the line that the outside relies on, ``collab listening on http://HOST:PORT``;
-nothing here imports the server. Two threads collect what it prints, so that a failed assertion can
-show it and a full pipe can never stop the server. The process leads its own process group: what it
+nothing here talks to it otherwise. Two threads collect what it prints, so that a failed assertion can
+show it and a full pipe can never stop the server. A new server finds its SQLite file
+migrated, which saves each test a third of a second; the tests of the migration and of the
+command line start without one. The process leads its own process group: what it
 starts (sandbox processes) is ended with it, however the test ends.
 """
 
@@ -24,6 +26,7 @@ from typing import IO, Self
 from urllib.parse import quote
 
 from tests.support.needs import demand
+from tests.support.sqlite import migrated
 
 READY = re.compile(r"^collab listening on (https?)://(\S+):(\d+)\s*$")
 
@@ -148,6 +151,8 @@ class ServerProcess:
         demand("server")
         if self.running:
             raise AssertionError("the server runs already")
+        if self.starts == 0 and self.database_url is None and "--database-url" not in self.options:
+            migrated(self.data_dir)
         command = [
             *self._wrapper,
             sys.executable,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import tempfile
 from pathlib import Path
@@ -11,11 +12,12 @@ from collab.storage.urls import DatabaseUrl, parse_database_url
 
 
 def migrated(directory: Path) -> DatabaseUrl:
-    """Make a database file in ``directory``, as a new server does, and return its URL."""
+    """Make the database file of a new server in ``directory`` unless it is there, and return its URL."""
     url = parse_database_url(None, directory)
     assert url.path is not None
     url.path.parent.mkdir(parents=True, exist_ok=True)
-    url.path.write_bytes(_content())
+    with contextlib.suppress(FileExistsError), url.path.open("xb") as file:
+        file.write(_content())
     return url
 
 

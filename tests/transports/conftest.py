@@ -15,6 +15,7 @@ from collab.auth.access import Authenticator
 from collab.settings import Settings
 from collab.storage.store import Store
 from tests.support.hocuspocus import RawHocuspocus
+from tests.support.sqlite import migrated
 from tests.support.wsclient import RawClient
 
 Serve = Callable[..., Awaitable["Served"]]
@@ -45,6 +46,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     ) -> Served:
         # One server a SQLite file.
         data = tmp_path / f"server {len(servers)}" if servers else tmp_path
+        if store is None and "database_url" not in options:
+            migrated(data)
         app = create_app(Settings(**{"data_dir": data, **options}), authenticator, store=store)
         root = app
         if prefix:

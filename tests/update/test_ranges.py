@@ -102,7 +102,7 @@ def test_what_is_ready_joins_in_a_short_step() -> None:
     assert made.ranges(5) == merge_ranges(comb(0, 4, 1_000) + comb(2, 4, MANY))
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(size(4, small=2)))
 def test_what_others_delete_meanwhile_is_kept(seed: int) -> None:
     """By one and by many, before anything is ready, between the slices and after them, and under a new snapshot."""
     choose = random.Random(seed)
