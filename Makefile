@@ -41,7 +41,7 @@ cluster: $(VENV)/.dev web_demo/dist/index.html proxies ## PostgreSQL, Valkey, th
 	@exec $(BIN)/python -m tests.support.cluster $(ARGS)
 
 # Needs the virtual environment alone: no Node, npm, Chromium, PostgreSQL or network.
-check: lint ## lint, and every test that needs nothing else, with the gate of coverage: within a minute
+check: lint ## lint, and every test that needs nothing else, with the gate of coverage: within three minutes
 	@.ci/check $(BIN)/python $(ARGS)
 
 simulate: $(VENV)/.dev ## simulate a cluster with SEEDS=1000 seeds from FROM=1: everything that may fail, in virtual time

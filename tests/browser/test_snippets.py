@@ -24,7 +24,7 @@ from tests.support.node import DOCS_PACKAGES, find_node, installed_packages
 from tests.support.server import ServerProcess
 from tests.support.snippets import ROOT, snippet
 
-pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.xdist_group("snippets")]
+pytestmark = [pytest.mark.node, pytest.mark.slow, pytest.mark.timeout(300)]
 
 EDITORS = {
     "tiptap": (snippet("docs/frontends.md", "Tiptap", "js"), ".tiptap", ".collaboration-carets__label"),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import urllib.request
 import zipfile
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -60,6 +61,19 @@ async def main(url, mark, count):
 
 asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
 """
+
+
+_writers: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def no_writer_is_left() -> Iterator[None]:
+    """End the writers of a test that has failed: without its database, one would try for ever."""
+    yield
+    for process in _writers:
+        process.kill()
+        process.communicate()
+    _writers.clear()
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +131,9 @@ def collab(release: Path, *arguments: str, cwd: Path) -> subprocess.CompletedPro
 def writing(release: Path, url: str, mark: str, count: int, cwd: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WRITE, url, mark, str(count)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=cwd, env=environment(release), stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(command, cwd=cwd, env=environment(release), stdout=pipe, stderr=pipe, text=True)
+    _writers.append(process)
+    return process
 
 
 def written(process: subprocess.Popen[str]) -> list[list[object]]:
