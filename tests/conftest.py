@@ -57,6 +57,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(need)
         if not any(item.get_closest_marker(need) for need in needs.NEEDS):
             item.add_marker(needs.FAST)
+        if any(item.get_closest_marker(need) for need in ("browser", "node")):
+            # CONTRIBUTING.md, "Tests with programs of others"
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.hookimpl(wrapper=True)

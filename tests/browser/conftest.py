@@ -60,14 +60,12 @@ class OpenWindow(Protocol):
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests of this directory on one loop and in one process: the browser that they share belongs to it.
 
-    Two browsers at once would be slower than one after the other. A test that fails is run once more (CONTRIBUTING.md,
-    "Tests in a browser").
+    Two browsers at once would be slower than one after the other.
     """
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
             item.add_marker(pytest.mark.xdist_group("browser"))
-            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def chromium() -> str:

@@ -48,6 +48,8 @@ class Writer:
         self._session, self._url = session, url
         self.doc: Doc[Any] = Doc()
         self.text = self.doc.get("text", type=Text)
+        self.back: Doc[Any] = Doc()
+        """What has come back: in one message, or in pieces where the machine was busy and the line counted as slow."""
         self.updates: list[bytes] = []
         self.doc.observe(lambda event: self.updates.append(event.update))
 
@@ -57,10 +59,11 @@ class Writer:
             await socket.send_bytes(wsclient.step2(wsclient.EMPTY_UPDATE))
             for _ in range(edits):
                 self.text += f"{len(self.text):09} " + "lorem ipsum " * (size // 12)
-                update = self.updates.pop()
-                await socket.send_bytes(wsclient.update(update))
-                while update not in (await socket.receive(30)).data:
-                    pass
+                await socket.send_bytes(wsclient.update(self.updates.pop()))
+                while str(self.back.get("text", type=Text)) != str(self.text):
+                    frame = wsclient.parse((await socket.receive(30)).data)
+                    if frame.type == wsclient.SYNC and frame.kind != wsclient.STEP1:
+                        self.back.apply_update(frame.payload)
 
 
 async def watch(client: DocumentClient, shown: set[int]) -> None:
