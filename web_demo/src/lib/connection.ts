@@ -82,19 +82,29 @@ export function meaning(status: Status, kept: 'yes' | 'soon' | 'no'): string {
 /** Milliseconds for which a lost connection counts as one that will be back in a moment. */
 const MOMENT = 8000
 
-/** How a connection that is down is called: by how long it has been, and by what the browser knows. */
+/**
+ * How a connection that is down is called: by how long it has been, and by what the browser knows.
+ *
+ * When the browser tells of another network, or of none, the socket may hang, and nothing else would tell of it for 30 s
+ * and more: `reconnect` is called, unless the plug is pulled.
+ */
 export class Outage {
   #timer: number | undefined
   #been = false
   #long = false
   #unplugged = false
   readonly #changed: () => void
+  readonly #network: () => void
 
-  constructor(changed: () => void) {
+  constructor(changed: () => void, reconnect: () => void) {
     this.#changed = changed
+    this.#network = () => {
+      changed()
+      if (!this.#unplugged) reconnect()
+    }
     this.down()
-    addEventListener('offline', changed)
-    addEventListener('online', changed)
+    addEventListener('offline', this.#network)
+    addEventListener('online', this.#network)
   }
 
   /** The connection works. */
@@ -126,7 +136,7 @@ export class Outage {
 
   destroy(): void {
     clearTimeout(this.#timer)
-    removeEventListener('offline', this.#changed)
-    removeEventListener('online', this.#changed)
+    removeEventListener('offline', this.#network)
+    removeEventListener('online', this.#network)
   }
 }

@@ -19,10 +19,13 @@ const NOT_FOR_WANT_OF_A_TOKEN = /was deleted|document name|too large|refuses/
 export const connectHocuspocus: Connect = (doc, name) => {
   const status = new Signal<Status>({ state: 'connecting' })
   let refused: Status | undefined
-  let unplugged = false
 
   const tell = (): void => status.set(refused ?? present())
-  const outage = new Outage(tell)
+  const connect = (): void => void socket.connect()
+  const outage = new Outage(tell, () => {
+    if (socket.status === WebSocketStatus.Connected) socket.onClose({ event: new CloseEvent('close', { code: 4408, reason: 'another network' }) })
+    else connect()
+  })
   const socket = new HocuspocusProviderWebsocket({ url: socketUrl('hocuspocus'), delay: 500, minDelay: 500, maxDelay: 5000 })
   const provider = new HocuspocusProvider({ websocketProvider: socket, name, document: doc, token: getToken })
 
@@ -58,22 +61,12 @@ export const connectHocuspocus: Connect = (doc, name) => {
     tell()
   })
   provider.attach()
-  const connect = (): void => void socket.connect()
-  /** The browser tells of another network, or of none: the socket may hang, and nothing else would tell of it for 40 s. */
-  const again = (): void => {
-    if (unplugged) return
-    if (socket.status === WebSocketStatus.Connected) socket.onClose({ event: new CloseEvent('close', { code: 4408, reason: 'another network' }) })
-    else connect()
-  }
-  addEventListener('online', again)
-  addEventListener('offline', again)
 
   return {
     awareness: provider.awareness!,
     status,
     setOnline(online) {
-      unplugged = !online
-      outage.unplug(unplugged)
+      outage.unplug(!online)
       if (online) connect()
       else socket.disconnect()
       tell()
@@ -84,8 +77,6 @@ export const connectHocuspocus: Connect = (doc, name) => {
       void provider.sendToken().then(() => provider.startSync())
     },
     destroy() {
-      removeEventListener('online', again)
-      removeEventListener('offline', again)
       outage.destroy()
       provider.destroy()
       socket.destroy()

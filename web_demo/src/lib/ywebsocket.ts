@@ -60,7 +60,6 @@ function contains(whole: Uint8Array, part: Uint8Array): boolean {
 export const connectYWebsocket: Connect = (doc, name) => {
   const status = new Signal<Status>({ state: 'connecting' })
   let refused: Status | undefined
-  let unplugged = false
   let readOnly = false
   /** Whether it is known what may be done here: else an edit would be let in that the server then refuses. */
   let learned = false
@@ -76,7 +75,11 @@ export const connectYWebsocket: Connect = (doc, name) => {
     params: getToken() ? { token: getToken() } : {},
   })
   const tell = (): void => status.set(refused ?? present())
-  const outage = new Outage(tell)
+  const outage = new Outage(tell, () => {
+    if (!provider.shouldConnect) return
+    provider.disconnect()
+    provider.connect()
+  })
 
   function present(): Status {
     if (!provider.synced || !learned) return outage.status
@@ -154,22 +157,13 @@ export const connectYWebsocket: Connect = (doc, name) => {
     refused = { state: 'refused', why: whyRefused(code, reason), token: WANT_TOKEN.includes(code), deleted: code === DELETED }
     tell()
   })
-  /** The browser tells of another network, or of none: the socket may hang, and nothing else would tell of it for 30 s. */
-  const again = (): void => {
-    if (unplugged || !provider.shouldConnect) return
-    provider.disconnect()
-    provider.connect()
-  }
-  addEventListener('online', again)
-  addEventListener('offline', again)
   provider.connect()
 
   return {
     awareness: provider.awareness,
     status,
     setOnline(online) {
-      unplugged = !online
-      outage.unplug(unplugged)
+      outage.unplug(!online)
       if (online) provider.connect()
       else provider.disconnect()
       tell()
@@ -182,8 +176,6 @@ export const connectYWebsocket: Connect = (doc, name) => {
     },
     destroy() {
       doc.off('update', onUpdate)
-      removeEventListener('online', again)
-      removeEventListener('offline', again)
       outage.destroy()
       provider.destroy()
     },
