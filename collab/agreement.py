@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from collab.hub.membership import AUTHENTICATION, HISTORY, NOBODY, NodeFacts
 from collab.settings import Settings
-
-_DISTRIBUTION: Final = "collab-server"
+from collab.telemetry.release import release
 
 # By their own names, with their values as text.
 _PLAIN: Final = (
@@ -44,7 +42,7 @@ def node_facts(settings: Settings, *, authenticated: bool, shared: bool) -> Node
         values["tokens"] = _fingerprint(settings)
     bus = "process" if not shared else "postgresql" if settings.redis_url is None else "redis"
     values["bus"] = bus if settings.redis_url is None else f"{bus} {_place(settings.redis_url)}"
-    return NodeFacts(_version(), bus, values)
+    return NodeFacts(release(), bus, values)
 
 
 def _authentication(settings: Settings) -> str:
@@ -75,10 +73,3 @@ def _place(url: str) -> str:
     """Give the part of an address that holds no secret."""
     parts = urlsplit(url)
     return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
-def _version() -> str:
-    try:
-        return version(_DISTRIBUTION)
-    except PackageNotFoundError:
-        return "unknown"

@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Protocol
+from typing import Any, Protocol
 
 from aiohttp import web
 
@@ -56,12 +56,15 @@ from collab.transports.guard.origins import Origins
 from collab.transports.guard.peers import Peers
 from collab.transports.guard.tls import Certificate
 from collab.transports.http.answers import Permission
-from collab.transports.http.control import add_control_routes
-from collab.transports.http.documents import add_document_routes
+from collab.transports.http.api.control import ControlRoutes
+from collab.transports.http.api.description import describe_api, serve_description
+from collab.transports.http.api.documents import DocumentRoutes
+from collab.transports.http.api.page import serve_page
+from collab.transports.http.api.route import add_routes
+from collab.transports.http.api.shares import ShareRoutes
 from collab.transports.http.health import Readiness, healthz
 from collab.transports.http.metrics import PATH, Exporter, MetricsPort
 from collab.transports.http.metrics_list import Sources
-from collab.transports.http.shares import add_share_routes
 from collab.transports.http.static import add_static_routes, find_web_root
 from collab.transports.sockets.context import Context, WebSocketOptions
 from collab.transports.sockets.deflate import Deflater
@@ -77,6 +80,7 @@ HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
 GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
 UNSAVED: web.AppKey[list[str]] = web.AppKey("unsaved", list)
 METRICS: web.AppKey[Exporter] = web.AppKey("metrics", Exporter)
+DESCRIPTION: web.AppKey[dict[str, Any]] = web.AppKey("description", dict)
 
 # Shares of the time for stopping. The delay has half of it at most; of what is left then, the closing of the sockets
 # has a quarter, and the last of them an eighth to answer. The journal has the rest, but for what ends behind it (HTTP
@@ -278,6 +282,7 @@ def create_app(
         await sockets.close(stop.left * _SOCKETS_SHARE, stop.left * _ANSWERS_SHARE, stop.hurried)
         app[UNSAVED].extend(await hub.drain(max(0.0, stop.left - _time_for_the_end(settings))))
 
+    permission = Permission(admission, guard)
     app.cleanup_ctx.append(run)
     app[DRAIN] = drain
     app.on_shutdown.append(lambda _: drain())
@@ -285,16 +290,23 @@ def create_app(
     app.router.add_route("GET", "/hocuspocus", sockets.handler(HocuspocusConnection))
     app.router.add_route("GET", "/hocuspocus/", sockets.handler(HocuspocusConnection))
     app.router.add_get("/healthz", healthz)
-    app.router.add_get(PATH, exporter.for_admins(Permission(admission, guard)))
+    app.router.add_get(PATH, exporter.for_admins(permission))
     # A file is this node's own, and so is its disk; any other store is there for other nodes too.
     own_store = url is not None and url.backend == "sqlite"
     app.router.add_get("/readyz", Readiness(hub, guard.limits.memory, context.tasks, own_store=own_store).handle)
-    add_control_routes(app, hub.control, admission, guard)
-    add_document_routes(app, Documents(store, hub, clock, settings.keep_deleted), hub, admission, guard)
     # An application's own authenticator would not know the tokens that are signed with a secret of the settings.
     by_token = isinstance(authenticator, TokenAuthenticator)
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
-    add_share_routes(app, admission, guard, guests)
+    documents = Documents(store, hub, clock, settings.keep_deleted)
+    routes = [
+        *DocumentRoutes(documents, hub, permission, guard).routes(),
+        *ControlRoutes(hub.control, permission, guard).routes(),
+        *ShareRoutes(permission, guard, guests).routes(),
+    ]
+    app[DESCRIPTION] = description = describe_api(routes)
+    serve_description(app, description)
+    serve_page(app, description)
+    add_routes(app, routes, permission)
     add_static_routes(app, find_web_root())
     return app
 

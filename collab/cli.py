@@ -40,6 +40,7 @@ from collab.loop import run_loop
 from collab.protocol.names import check_document_name
 from collab.settings import Settings
 from collab.telemetry import complain, escape_controls, shown_name
+from collab.telemetry.release import release
 
 if TYPE_CHECKING:
     from collab.storage.maintenance import Maintenance
@@ -48,9 +49,6 @@ if TYPE_CHECKING:
 
 _Result = TypeVar("_Result")
 _Store = TypeVar("_Store", bound="Store")
-
-DISTRIBUTION = "collab-server"
-"""What pip knows this package by; ``collab`` on PyPI is somebody else's."""
 
 app = typer.Typer(
     name="collab",
@@ -148,9 +146,7 @@ def nodes(
 @app.command()
 def version() -> None:
     """Print the version."""
-    from importlib.metadata import version as installed
-
-    print(installed(DISTRIBUTION))
+    print(release())
 
 
 def _print_version(wanted: bool) -> None:

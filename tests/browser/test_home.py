@@ -18,7 +18,7 @@ def row(window: Window, document: str) -> Locator:
 
 
 async def listed(window: Window, server: ServerProcess) -> dict[str, str | None]:
-    response = await window.page.request.get(f"{server.url}/api/documents?limit=1000")
+    response = await window.page.request.get(f"{server.url}/api/v1/documents?limit=1000")
     return {one["name"]: one["title"] for one in (await response.json())["documents"]}
 
 
@@ -144,7 +144,7 @@ async def test_a_deleted_document_can_be_brought_back_and_copied(
     async def delete() -> None:
         # The title is copied to the listing first: who does that late finds no document.
         await until(told, "the title in the listing")
-        response = await ada.page.request.delete(f"{shared_server.url}/api/documents/{quote(name)}")
+        response = await ada.page.request.delete(f"{shared_server.url}/api/v1/documents/{quote(name)}")
         assert response.status == 204
         for window in (ada, grace):
             await window.until_status("Deleted")

@@ -394,7 +394,7 @@ async def test_a_rename_is_seen_by_all_at_once_and_by_the_listing(
     await expect(grace.page).to_have_title("Minutes of Monday · collab")
 
     async def listed() -> bool:
-        response = await ada.page.request.get(f"{shared_server.url}/api/documents", params={"prefix": document})
+        response = await ada.page.request.get(f"{shared_server.url}/api/v1/documents", params={"prefix": document})
         return [one["title"] for one in (await response.json())["documents"]] == ["Minutes of Monday"]
 
     await until(listed, "the title in the listing")

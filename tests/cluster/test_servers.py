@@ -162,7 +162,7 @@ async def test_a_document_that_is_deleted_ends_everywhere(nodes: Nodes, by: str)
         done = await asyncio.to_thread(collab_command, "documents", "delete", "d", *options)
         assert done.returncode == 0, done.stderr
     else:
-        async with aiohttp.ClientSession() as http, http.delete(f"{nodes.one.url}/api/documents/d") as answer:
+        async with aiohttp.ClientSession() as http, http.delete(f"{nodes.one.url}/api/v1/documents/d") as answer:
             assert answer.status == 204
     assert await reader.expect_close() == 4404
     await reader.close()

@@ -95,7 +95,7 @@ async def delete_by_command(server: ServerProcess) -> None:
 async def delete_over_http(server: ServerProcess) -> None:
     async with (
         aiohttp.ClientSession() as session,
-        session.delete(f"{server.url}/api/documents/{NAME}") as response,
+        session.delete(f"{server.url}/api/v1/documents/{NAME}") as response,
     ):
         assert response.status == 204
 

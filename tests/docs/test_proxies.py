@@ -146,9 +146,9 @@ async def test_names_and_pages_of_the_http_interface_pass(proxy: Proxy, trusted:
     name = f"http {proxy.kind.program} {proxy.secure} {NAME}"
     context = trusted if proxy.secure else True
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token()}"}) as http:
-        made = await http.post(f"{proxy.url}/api/documents", json={"name": name}, ssl=context)
+        made = await http.post(f"{proxy.url}/api/v1/documents", json={"name": name}, ssl=context)
         assert made.status == 201, await made.text()
-        one = URL(f"{proxy.url}/api/documents/{quote(name, safe='')}", encoded=True)
+        one = URL(f"{proxy.url}/api/v1/documents/{quote(name, safe='')}", encoded=True)
         found = await http.get(one, ssl=context)
         assert found.status == 200, await found.text()
         assert (await found.json())["name"] == name

@@ -63,7 +63,7 @@ ENDLESS = {
 }
 """On a WebSocket: what is sent first, and what again and again."""
 
-POST = b"POST /api/documents HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+POST = b"POST /api/v1/documents HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 _GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
 _CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 

@@ -172,7 +172,7 @@ async def _status(server: ServerProcess, raw: str) -> int:
     return (await request(server.host, server.port, raw)).status
 
 
-@pytest.mark.parametrize("path", ["/ws/cookies", "/hocuspocus", "/healthz", "/api/documents"])
+@pytest.mark.parametrize("path", ["/ws/cookies", "/hocuspocus", "/healthz", "/api/v1/documents"])
 async def test_a_line_of_15_kilobytes_is_taken(server: ServerProcess, path: str) -> None:
     lines = ["Host: localhost"]
     if path in ("/ws/cookies", "/hocuspocus"):
@@ -195,7 +195,7 @@ async def test_a_head_has_bounds(ward: Ward, again: bool) -> None:
 
     if again:
         body = b" " * 10_000 + b'{"name": "heads"}'
-        head = "POST /api/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head = "POST /api/v1/documents HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         assert await answered() == 201
     for number in range(4):

@@ -199,7 +199,7 @@ async def test_requests_with_wrong_tokens(asking: ServerProcess, application: Ap
 
         async def ask(number: int) -> int:
             headers = {"Authorization": f"Bearer bad{number}"}
-            async with session.get(f"{asking.url}/api/documents/d", headers=headers) as response:
+            async with session.get(f"{asking.url}/api/v1/documents/d", headers=headers) as response:
                 return response.status
 
         requests = [asyncio.create_task(ask(number)) for number in range(80)]

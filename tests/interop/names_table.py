@@ -93,7 +93,7 @@ class Observer:
         self._http = http
 
     async def _opened(self) -> list[str]:
-        async with self._http.get(f"{self._server.url}/api/documents?limit=1000") as response:
+        async with self._http.get(f"{self._server.url}/api/v1/documents?limit=1000") as response:
             return [found["name"] for found in (await response.json())["documents"] if found["connections"]]
 
     async def plain(self, agent: Agent, version: str, name: str) -> Seen:

@@ -61,7 +61,7 @@ class Cluster:
     async def tell(self, action: str, **about: Any) -> tuple[int, int, int]:
         """Tell all nodes; give how many sessions ended, changed, or could not be decided on, on both nodes together."""
         if self.by == "HTTP":
-            status, answer = await self._post("api/control", {"action": action, **about})
+            status, answer = await self._post("api/v1/control", {"action": action, **about})
             assert status == 200, answer
         else:
             if action == "reload":
@@ -80,7 +80,7 @@ class Cluster:
 
     async def rename(self, name: str, new_name: str) -> None:
         if self.by == "HTTP":
-            status, answer = await self._post(f"api/documents/{name}", {"name": new_name}, "PATCH")
+            status, answer = await self._post(f"api/v1/documents/{name}", {"name": new_name}, "PATCH")
             assert status == 200, answer
         else:
             done = await self._command("documents", "rename", name, new_name)

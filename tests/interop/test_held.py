@@ -92,7 +92,7 @@ async def test_a_reader_before_the_first_edit_sees_it_come(
         headers = {"Authorization": f"Bearer {writes}"}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
-            session.post(f"{server.url}/api/documents", json={"name": name}) as answer,
+            session.post(f"{server.url}/api/v1/documents", json={"name": name}) as answer,
         ):
             assert answer.status == 201
     writer = await hocuspocus.open("writer", "4", server.hocuspocus_url, name, token=writes)

@@ -155,7 +155,7 @@ def serves(release: Path, url: str, cwd: Path) -> None:
         assert found is not None, process.communicate(timeout=30)[1]
         with urllib.request.urlopen(f"{found[0]}/readyz", timeout=30) as response:
             assert response.status == 200
-        with urllib.request.urlopen(f"{found[0]}/api/documents", timeout=30) as response:
+        with urllib.request.urlopen(f"{found[0]}/api/v1/documents", timeout=30) as response:
             assert [each["name"] for each in json.load(response)["documents"]] == ["shared"]
     finally:
         process.send_signal(signal.SIGTERM)

@@ -343,7 +343,7 @@ async def reads(server: Server) -> float:
         http = await stack.enter_async_context(aiohttp.ClientSession())
 
         async def step() -> None:
-            async with http.get(f"{server.http}/api/documents/read") as response:
+            async with http.get(f"{server.http}/api/v1/documents/read") as response:
                 assert response.status == 200
                 await response.read()
 

@@ -218,7 +218,7 @@ class Stage:
         """Ask for a document over HTTP."""
         name, client = await self._document()
         with self._recorder.on() as calls:
-            async with self._http.get(f"{self._url}/api/documents/{name}") as response:
+            async with self._http.get(f"{self._url}/api/v1/documents/{name}") as response:
                 assert response.status == 200, await response.text()
                 assert (await response.json())["name"] == name
             await self._recorder.quiet()

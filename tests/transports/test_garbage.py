@@ -146,7 +146,7 @@ def _make_documents(port: int) -> None:
         client.send(hp.update(name, edit(size)))
         client.read_until(of_type(hp.SYNC_STATUS))
         client.close()
-    request(port, "DELETE /api/documents/deleted", 204, "Authorization: Bearer admin\r\n")
+    request(port, "DELETE /api/v1/documents/deleted", 204, "Authorization: Bearer admin\r\n")
 
 
 # Clients of y-websocket
@@ -695,7 +695,7 @@ def http_is_answered(port: int) -> None:
 
 @ending
 def http_is_denied(port: int) -> None:
-    request(port, "GET /api/documents/secret%20x", 403)
+    request(port, "GET /api/v1/documents/secret%20x", 403)
 
 
 @ending

@@ -22,6 +22,7 @@ from collab.net import Peer
 from collab.protocol.session import Access
 from collab.settings import Settings
 from tests.support import hocuspocus
+from tests.support.api import told
 from tests.support.hocuspocus import RawHocuspocus
 from tests.support.waiting import happens
 from tests.support.wsclient import EMPTY_UPDATE, RawClient, awareness, step2, text_update, update, varbytes
@@ -220,8 +221,8 @@ async def test_documents_made_over_http_count_as_those_made_by_joining(
 
         async def create(name: str, token: str = "ada") -> tuple[int, str | None, Any]:
             headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": ADA}
-            async with session.post(f"{served.url}/api/documents", json={"name": name}, headers=headers) as response:
-                return response.status, response.headers.get("Retry-After"), await response.json()
+            async with session.post(f"{served.url}/api/v1/documents", json={"name": name}, headers=headers) as response:
+                return response.status, response.headers.get("Retry-After"), await told(response)
 
         assert (await create("first"))[0] == 201
         for _ in range(3):
@@ -229,11 +230,13 @@ async def test_documents_made_over_http_count_as_those_made_by_joining(
         await welcome(await clients.y(served, "first"))
         await welcome(await clients.y(served, "second", BOB))
         reason = "too many new documents, come back later"
-        assert await create("third") == (429, "30", {"error": reason})
+        assert await create("third") == (429, "30", reason)
         assert await refused(await clients.y(served, "third")) == (1013, reason)
         assert (await create("third", "bob"))[0] == 201
         headers = {"Authorization": "Bearer ada"}
-        async with session.patch(f"{served.url}/api/documents/first", json={"title": "x"}, headers=headers) as response:
+        async with session.patch(
+            f"{served.url}/api/v1/documents/first", json={"title": "x"}, headers=headers
+        ) as response:
             assert response.status == 200, "a title makes nothing new"
     line = f"limit: more than 2 new documents a minute of the user 'ada' (address={ADA} document='third')"
     lines = [record.getMessage() for record in caplog.records if record.name == "collab.audit"]
@@ -252,8 +255,8 @@ async def test_requests_of_one_address(proxied: ServeProxied) -> None:
         assert await status(BOB) == 200
         async with session.get(f"{served.url}/healthz", headers={"X-Forwarded-For": ADA}) as response:
             assert response.headers["Retry-After"] == "1" and "too many requests" in await response.text()
-        async with session.get(f"{served.url}/api/documents", headers={"X-Forwarded-For": ADA}) as response:
-            assert response.headers["Retry-After"] == "1" and "too many requests" in (await response.json())["error"]
+        async with session.get(f"{served.url}/api/v1/documents", headers={"X-Forwarded-For": ADA}) as response:
+            assert response.headers["Retry-After"] == "1" and "too many requests" in (await response.json())["detail"]
 
 
 async def test_who_has_waited_longest_without_a_token_goes_for_those_who_come(
@@ -292,10 +295,10 @@ async def test_past_the_memory_mark_no_documents_and_past_the_limit_no_connectio
     headers = {"Authorization": "Bearer ada", "X-Forwarded-For": ADA}
     async with (
         aiohttp.ClientSession(headers=headers) as session,
-        session.post(f"{served.url}/api/documents", json={"name": "closed"}) as response,
+        session.post(f"{served.url}/api/v1/documents", json={"name": "closed"}) as response,
     ):
         assert (response.status, response.headers["Retry-After"]) == (503, "60")
-        assert await response.json() == {"error": reason}
+        assert (await response.json())["detail"] == reason
 
     memory._limit = 1
     assert await refused(await clients.y(served, "open")) == (1013, reason)
@@ -547,7 +550,7 @@ async def test_requests_of_one_address_whose_bodies_are_waited_for(proxied: Serv
     """``ByToken`` cannot tell of a token whether it is good, before the name of the document has come."""
     served = await proxied()
     head = (
-        b"POST /api/documents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ada\r\nX-Forwarded-For: %s\r\n"
+        b"POST /api/v1/documents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ada\r\nX-Forwarded-For: %s\r\n"
         b"Content-Type: application/json\r\nContent-Length: 15\r\n\r\n"
     )
 

@@ -315,7 +315,9 @@ async def test_a_reader_may_come_before_the_first_edit_and_makes_no_document(
     async with aiohttp.ClientSession() as session:
 
         async def exists() -> bool:
-            async with session.get(f"{served.url}/api/documents/d", headers={"Authorization": "Bearer read"}) as answer:
+            async with session.get(
+                f"{served.url}/api/v1/documents/d", headers={"Authorization": "Bearer read"}
+            ) as answer:
                 return answer.status == 200
 
         assert not await exists()
@@ -346,7 +348,7 @@ async def test_a_reader_who_came_before_a_document_was_made_sees_what_it_holds(
     if made_by == "the HTTP API":
         async with (
             aiohttp.ClientSession(headers={"Authorization": "Bearer write"}) as session,
-            session.post(f"{served.url}/api/documents", json={"name": "d"}) as answer,
+            session.post(f"{served.url}/api/v1/documents", json={"name": "d"}) as answer,
         ):
             assert answer.status == 201
         await happens(lambda: live.exists, "that the room knows of it")

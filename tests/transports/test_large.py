@@ -20,6 +20,7 @@ from collab.protocol.session import Access
 from collab.transports.http import answers
 from tests.support import hocuspocus as h
 from tests.support import wsclient as y
+from tests.support.api import told
 from tests.support.hocuspocus import RawHocuspocus
 from tests.support.wsclient import RawClient, text_update
 from tests.transports.conftest import Serve, Served
@@ -192,5 +193,5 @@ async def test_a_body_that_trickles_is_answered(serve: Serve, monkeypatch: pytes
 
     async with aiohttp.ClientSession() as session:
         headers = {"Content-Type": "application/json"}
-        async with session.post(f"{served.url}/api/documents", data=body(), headers=headers) as response:
-            assert (response.status, await response.json()) == (408, {"error": "the body comes too slowly"})
+        async with session.post(f"{served.url}/api/v1/documents", data=body(), headers=headers) as response:
+            assert (response.status, await told(response)) == (408, "the body comes too slowly")

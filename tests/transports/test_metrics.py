@@ -372,7 +372,7 @@ async def test_what_is_refused_is_counted_by_reason(serve: Serve, connect: Any, 
     await h.join("d")
     await h.send(hocuspocus_update("d", b"\xff"))
     assert await h.statuses("d", 1) == [0]
-    status, _, _ = await fetch(f"{served.url}/api/documents", headers={"Origin": "https://evil.example"})
+    status, _, _ = await fetch(f"{served.url}/api/v1/documents", headers={"Origin": "https://evil.example"})
     assert status == 403
     after = await scrape(served)
     assert still(before, after, REFUSED) == []
@@ -403,7 +403,7 @@ async def test_documents_that_are_closed_to_their_clients(serve: Serve, connect:
     await client.send(update(Author(1).type("x")))
     await client.barrier()
     await served.app[HUB].until_stored("d")
-    async with aiohttp.ClientSession() as session, session.delete(f"{served.url}/api/documents/d") as response:
+    async with aiohttp.ClientSession() as session, session.delete(f"{served.url}/api/v1/documents/d") as response:
         assert response.status == 204
     assert await client.expect_close() == 4404
     hub = served.app[HUB]
@@ -784,7 +784,7 @@ async def test_on_the_main_port_for_admins_of_all_documents(
 
 async def test_on_the_main_port_without_a_token_it_is_the_usual_refusal(serve: Serve) -> None:
     served = await serve(jwt_secret=SECRET)
-    usual = await fetch(f"{served.url}/api/documents/d")
+    usual = await fetch(f"{served.url}/api/v1/documents/d")
     status, headers, text = await fetch(f"{served.url}/metrics")
     assert (status, text) == (usual[0], usual[2]) and status == 401
     assert headers["WWW-Authenticate"] == "Bearer"
@@ -837,7 +837,7 @@ async def test_a_port_of_its_own_needs_no_token_and_serves_nothing_else(server: 
     status, _, text = await fetch(url, headers={"Accept": ACCEPT})
     assert status == 200 and read(text)["collab_rooms"] == 0
     assert (await fetch(f"{server.url}/metrics"))[0] == 401
-    for path in ("/", "/readyz", "/api/documents"):
+    for path in ("/", "/readyz", "/api/v1/documents"):
         assert (await fetch(url.removesuffix("/metrics") + path))[0] == 404
     # No page of a browser reads it, under whatever name.
     assert (await fetch(url, headers={"Origin": "https://evil.example"}))[0] == 403

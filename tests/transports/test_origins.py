@@ -140,8 +140,8 @@ async def test_http_follows_the_same_rule_and_answers_cors(serve: Serve) -> None
         async with sent(served.url + path, EVIL) as response:
             assert response.status == 403 and "--allowed-origins" in await response.text()
             assert "Access-Control-Allow-Origin" not in response.headers
-    async with sent(served.url + "/api/documents", EVIL) as response:
-        assert response.status == 403 and "--allowed-origins" in (await response.json())["error"]
+    async with sent(served.url + "/api/v1/documents", EVIL) as response:
+        assert response.status == 403 and "--allowed-origins" in (await response.json())["detail"]
     for origin in (served.url, "https://app.example"):
         async with sent(served.url + "/healthz", origin) as response:
             assert response.status == 200

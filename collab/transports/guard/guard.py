@@ -26,6 +26,7 @@ from collab.telemetry import RateLimited, get_logger
 from collab.transports.guard.audit import LIMIT, PERMISSION, Audit
 from collab.transports.guard.origins import Origins
 from collab.transports.guard.peers import Peers
+from collab.transports.problems import problem
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -48,11 +49,13 @@ _HEADERS = MappingProxyType(
 _CORS_PREFLIGHT = MappingProxyType(
     {
         "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
-        "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, If-None-Match, Last-Event-ID",
+        "Access-Control-Allow-Headers": (
+            "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID"
+        ),
         "Access-Control-Max-Age": "7200",  # what Chromium keeps at most
     }
 )
-_CORS_EXPOSED = "ETag, Retry-After"
+_CORS_EXPOSED = "ETag, Location, Retry-After"
 
 _NO_STORE = "no-store"
 
@@ -139,13 +142,12 @@ class Guard:
             )
         if refused is not None:
             self.audit.write(PERMISSION, "origin", str(refused), peer.address)
-            return _answer(request, 403, refused.public)
+            return _refuse(request, "forbidden", refused.public)
         if not self.limits.allow_request(peer, asyncio.get_running_loop().time()):
             self.audit.write(LIMIT, "requests", f"too many requests from {peer.key}", peer.address)
-            reason = "too many requests from your address, try again later"
-            return _answer(request, 429, reason, {"Retry-After": "1"})
+            return _refuse(request, "too_many_requests", "too many requests from your address, try again later")
         if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
-            return _answer(request, 204, "", dict(_CORS_PREFLIGHT))
+            return _allow()
         return handler(request)
 
     @contextmanager
@@ -215,10 +217,13 @@ class Guard:
             await asyncio.sleep(_LOOK_SECONDS)
 
 
-async def _answer(
-    request: web.Request, status: int, text: str, headers: dict[str, str] | None = None
-) -> web.StreamResponse:
-    all_headers = {hdrs.CACHE_CONTROL: _NO_STORE, **(headers or {})}
-    if text and "/api/" in request.path:
-        return web.json_response({"error": text}, status=status, headers=all_headers)  # as all answers there
-    return web.Response(status=status, text=f"{status}: {text}\n" if text else None, headers=all_headers)
+async def _refuse(request: web.Request, code: str, text: str) -> web.StreamResponse:
+    refused = problem(code, text)
+    if "/api/" not in request.path:  # for people who look at a page
+        refused.text = f"{refused.status}: {text}\n"
+        refused.content_type = "text/plain"
+    return refused
+
+
+async def _allow() -> web.StreamResponse:
+    return web.Response(status=204, headers={hdrs.CACHE_CONTROL: _NO_STORE, **_CORS_PREFLIGHT})

@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final, NamedTuple
 
 from collab import errors
@@ -23,12 +22,11 @@ from collab.hub.tasks import Tasks
 from collab.sandbox.counted import OUTCOMES, CountedSandbox
 from collab.telemetry.counters import Histogram
 from collab.telemetry.loop_lag import LoopLag
+from collab.telemetry.release import release
 from collab.transports.guard.guard import Guard
 from collab.transports.sockets.counts import SocketCounts
 from collab.transports.sockets.intake import Gate
 from collab.transports.sockets.websocket import WebSockets
-
-DISTRIBUTION: Final = "collab-server"
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
@@ -154,15 +152,8 @@ def _words(counted: Counter[str], known: Mapping[str, int]) -> dict[str, float]:
     return found
 
 
-def _version() -> str:
-    try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:
-        return "unknown"
-
-
 _STARTED: Final = time.time()
-_VERSION: Final = _version()
+_VERSION: Final = release()
 
 METRICS: Final[tuple[Exported, ...]] = (
     Exported("collab_build_info", GAUGE, "1, with the version of the server", lambda at: {_VERSION: 1}, "version"),

@@ -127,12 +127,12 @@ export function openHome(): void {
 /** Fetch the whole list, newest edit first. */
 async function everything(): Promise<ListedDocument[]> {
   const found: ListedDocument[] = []
-  let after: string | null = null
+  let cursor: string | null = null
   do {
-    const page: Awaited<ReturnType<typeof listDocuments>> = await listDocuments({ limit: 500, ...(after === null ? {} : { after }) })
+    const page: Awaited<ReturnType<typeof listDocuments>> = await listDocuments({ limit: 500, ...(cursor === null ? {} : { cursor }) })
     found.push(...page.documents)
-    after = page.next
-  } while (after !== null)
+    cursor = page.next
+  } while (cursor !== null)
   return found.sort((a, b) => b.updated_at.localeCompare(a.updated_at))
 }
 

@@ -35,15 +35,15 @@ async function request(method: string, url: URL, body?: unknown): Promise<unknow
   const response = await fetch(url, body === undefined ? init : { ...init, body: JSON.stringify(body) })
   const text = await response.text()
   const answer: unknown = text && response.headers.get('Content-Type')?.includes('json') ? JSON.parse(text) : null
-  if (!response.ok) throw new ApiError(response.status, (answer as { error?: string } | null)?.error ?? response.statusText)
+  if (!response.ok) throw new ApiError(response.status, (answer as { detail?: string } | null)?.detail ?? response.statusText)
   return answer
 }
 
-const documentUrl = (name: string): URL => apiUrl(`documents/${encodePath(name)}`)
+const documentUrl = (name: string): URL => apiUrl(`v1/documents/${encodePath(name)}`)
 
-/** List documents by name, up to `limit` at once; `after` is the `next` of the page before. */
-export async function listDocuments(options: { prefix?: string; after?: string; limit?: number } = {}): Promise<{ documents: ListedDocument[]; next: string | null }> {
-  const url = apiUrl('documents')
+/** List documents by name, up to `limit` at once; `cursor` is the `next` of the page before. */
+export async function listDocuments(options: { prefix?: string; cursor?: string; limit?: number } = {}): Promise<{ documents: ListedDocument[]; next: string | null }> {
+  const url = apiUrl('v1/documents')
   for (const [key, value] of Object.entries(options)) url.searchParams.set(key, String(value))
   return (await request('GET', url)) as { documents: ListedDocument[]; next: string | null }
 }
@@ -55,19 +55,19 @@ export async function setTitle(name: string, title: string): Promise<void> {
 
 /** Tell how long a link for guests to this document may last, in seconds; 0 where the server makes none, or none for whoever asks. */
 export async function guestLinkSeconds(name: string): Promise<number> {
-  const url = apiUrl('shares')
+  const url = apiUrl('v1/shares')
   url.searchParams.set('name', name)
   return ((await request('GET', url)) as { max_seconds: number }).max_seconds
 }
 
 /** Let the server make a token by which whoever has it opens this document; `expires` is RFC 3339, UTC. */
 export async function makeGuestLink(name: string, access: 'read' | 'write', seconds: number): Promise<{ token: string; expires: string }> {
-  return (await request('POST', apiUrl('shares'), { name, access, seconds })) as { token: string; expires: string }
+  return (await request('POST', apiUrl('v1/shares'), { name, access, seconds })) as { token: string; expires: string }
 }
 
 /** Create an empty document, also in the place of a deleted one; one that is there already is an `ApiError` with 409. */
 export async function createDocument(name: string, title: string): Promise<void> {
-  await request('POST', apiUrl('documents'), { name, title })
+  await request('POST', apiUrl('v1/documents'), { name, title })
 }
 
 export async function deleteDocument(name: string): Promise<void> {

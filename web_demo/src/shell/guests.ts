@@ -1,5 +1,5 @@
 /**
- * Links for guests (`api/shares`), for servers whose users need tokens.
+ * Links for guests (`api/v1/shares`), for servers whose users need tokens.
  *
  * The plain link gives nobody anything: who follows it needs a token of their own. A guest's link carries one for
  * this document, behind the `#`, which is sent to no server.

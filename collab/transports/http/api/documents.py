@@ -1,0 +1,382 @@
+"""``/documents``: which documents there are, with their titles and dates; creation, renaming and deletion.
+
+Strategy: everything here is answered from the store's columns and from the rooms that are live on this node;
+no document is read for it, so a listing of a thousand documents costs one query. What a document is for is
+not the server's business: an application that has kinds of documents puts them into the beginning of the
+names, as the pages in ``web_demo`` do, and lists by ``prefix``.
+
+The title is a copy too. In a document that many edit at once the title belongs into the document, where it is
+merged like all else; but only a CRDT library could read it there, and none runs in a serving process. So
+whoever renames a document says so here as well, and a listing has something to show.
+
+With authentication the authenticator is asked about each document of a listing, which leaves out what may not be read.
+So a page may hold fewer than ``limit`` documents and still have a ``next``.
+
+Creating counts in ``max_new_documents_per_minute`` as joining a document that is not there does. Nothing else here
+makes a document.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from aiohttp import web
+from pydantic import Field
+
+from collab.errors import AccessDenied, DocumentBusy, Unauthenticated
+from collab.hub.documents import Documents
+from collab.hub.hub import Hub, Presence
+from collab.protocol.awareness import decode_awareness
+from collab.protocol.names import check_document_name
+from collab.protocol.session import Access
+from collab.storage.records import DocumentSummary
+from collab.transports.guard.guard import Guard
+from collab.transports.http.answers import Permission
+from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
+from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoBody, NoQuery, Query, Route, no_content
+from collab.transports.http.api.route import json_response as answer
+from collab.transports.problems import BadRequest
+from collab.transports.requests import bearer_token
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1_000
+MAX_TITLE = 200
+"""Characters of a title, after white space at its ends is gone."""
+
+TAG = "Documents"
+
+# A listing shows a few faces, whatever the size of a room; and whoever keeps a book in its awareness state
+# is shown without a name rather than parsed at every listing.
+_MAX_PARTICIPANTS = 8
+_MAX_STATE_BYTES = 4 * 1024
+_MAX_PERSON_TEXT = 64
+
+# The name that is asked about when there is nothing to list: a token that is no good is told so all the same.
+_ANY_NAME = "any"
+
+# Questions about access that one listing has open at a time: an authenticator may be another server.
+_QUESTIONS = 8
+
+# What Retry-After says while the server is short of memory.
+_MEMORY_SECONDS = 60
+
+_MAX_NAME = 512
+
+_CREATION_PROBLEMS = ("document_exists", "invalid_name", "too_many_requests", "too_large")
+
+Name = Annotated[
+    str,
+    # The rule itself (``collab.protocol.names``) has a code and a reason of its own.
+    Field(
+        description="The name of a document: 1 to 512 bytes of UTF-8 without NUL, and not white space alone.",
+        json_schema_extra={"minLength": 1, "maxLength": _MAX_NAME},
+    ),
+]
+Title = Annotated[
+    str,
+    Field(
+        max_length=4 * MAX_TITLE,
+        description=f"What listings show: up to {MAX_TITLE} characters, without line breaks and control characters.",
+    ),
+]
+
+
+class Person(Model):
+    """Somebody who shows up in a document, as the client says."""
+
+    name: str
+    color: str
+
+
+class Document(Model):
+    """A document."""
+
+    name: Name
+    title: str | None = Field(description="What listings show; null where nobody has said it.")
+    access: Literal["read", "write", "admin"] = Field(description="What whoever asks may do with it.")
+    created_at: str = Field(
+        description="When it was created, RFC 3339 in UTC.", json_schema_extra={"format": "date-time"}
+    )
+    updated_at: str = Field(
+        description="When it was edited last, RFC 3339 in UTC.", json_schema_extra={"format": "date-time"}
+    )
+    bytes: int = Field(ge=0, description="Bytes that are read to open it.")
+    participants: list[Person] = Field(
+        description=f"Up to {_MAX_PARTICIPANTS} of those who show themselves in it now, on this node."
+    )
+    connections: int = Field(ge=0, description="How many sessions this node has on it.")
+
+
+class DocumentPage(Model):
+    """A part of a list."""
+
+    documents: list[Document]
+    next: str | None = Field(description="The cursor of the page behind this one; null at the end.")
+
+
+class ListQuery(Query):
+    """Which documents are listed."""
+
+    prefix: str = Field("", max_length=_MAX_NAME, description="Only names that begin with this.")
+    cursor: str | None = Field(None, max_length=MAX_CURSOR, description="The `next` of the page before.")
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="How many documents are looked at.")
+
+
+class NewDocument(Model):
+    """A document to be created."""
+
+    name: Name
+    title: Title | None = None
+
+
+class Change(Model):
+    """What is changed about a document: its title, or its name."""
+
+    title: Title | None = Field(None, description="Another title; null takes it away.")
+    name: Name | None = Field(None, description="Another name; alone, and for `admin` of both names.")
+
+
+class DocumentRoutes:
+    """The handlers.
+
+    Args:
+        documents: does what is asked.
+        hub: knows who is where.
+        permission, guard: know who asks.
+    """
+
+    def __init__(self, documents: Documents, hub: Hub, permission: Permission, guard: Guard) -> None:
+        self._documents = documents
+        self._hub = hub
+        self._permission = permission
+        self._guard = guard
+
+    def routes(self) -> list[AnyRoute]:
+        """Give the routes."""
+        one = Answer(200, "The document.", Document)
+        created = Answer(201, "The new document.", Document)
+        return [
+            Route(
+                "GET",
+                "/documents",
+                self.list,
+                "list_documents",
+                TAG,
+                "List documents by the bytes of their names.",
+                [Answer(200, "A page of documents.", DocumentPage)],
+                query=ListQuery,
+                access="any; documents that may not be read are left out",
+                description="A page may hold fewer documents than `limit`, even none, and still have a `next`.",
+            ),
+            Route(
+                "POST",
+                "/documents",
+                self.create,
+                "create_document",
+                TAG,
+                "Create an empty document, also in the place of a deleted one.",
+                [created],
+                body=NewDocument,
+                access="write",
+                problems=_CREATION_PROBLEMS,
+            ),
+            Route(
+                "GET",
+                "/documents/{name}",
+                self.show,
+                "get_document",
+                TAG,
+                "Describe a document.",
+                [one],
+                access="read",
+                problems=("document_not_found", "document_deleted"),
+            ),
+            Route(
+                "PATCH",
+                "/documents/{name}",
+                self.change,
+                "change_document",
+                TAG,
+                "Set the title of a document, or give it another name.",
+                [one],
+                body=Change,
+                access="write; `admin` of both names for another name",
+                problems=("document_not_found", "document_deleted", "document_exists"),
+                description="Under another name a document keeps its content and history. Who is in it is told to go.",
+            ),
+            Route(
+                "DELETE",
+                "/documents/{name}",
+                self.delete,
+                "delete_document",
+                TAG,
+                "Delete a document.",
+                [Answer(204, "It is deleted.")],
+                access="admin",
+                problems=("document_not_found",),
+                description="Who is in it is told to go, and nobody brings it back by coming with an old copy.",
+            ),
+        ]
+
+    async def list(self, call: Call[ListQuery, NoBody]) -> web.Response:
+        """Answer with a page of documents in the order of their names."""
+        query = call.query
+        after = None if query.cursor is None else decode_cursor("n", query.cursor)
+        found = await self._documents.list(after=after, prefix=query.prefix, limit=query.limit + 1)
+        page = found[: query.limit]
+        access = await self._access(call.request, [summary.document.name for summary in page])
+        presence = await self._hub.presence([*access])
+        return answer(
+            DocumentPage(
+                documents=[
+                    describe(summary, access[summary.document.name], presence[summary.document.name])
+                    for summary in page
+                    if summary.document.name in access
+                ],
+                next=encode_cursor("n", page[-1].document.name) if len(found) > query.limit else None,
+            )
+        )
+
+    async def show(self, call: Call[NoQuery, NoBody]) -> web.Response:
+        """Answer with one document as it stands in the listing."""
+        name = call.name
+        access = (await self._permission.require(call.request, name, Access.READ)).access
+        return await self._answer(await self._documents.describe(name), access)
+
+    async def create(self, call: Call[NoQuery, NewDocument]) -> web.Response:
+        """Create an empty document, also in the place of a deleted one."""
+        body = await call.body()
+        check_document_name(body.name)
+        grant = await self._permission.require(call.request, body.name, Access.WRITE)
+        title = None if body.title is None else read_title(body.title)
+        peer, limits = self._guard.peer(call.request), self._guard.limits
+        try:
+            limits.check_load(open_already=False)
+            # One that exists already, or cannot be stored, is not counted.
+            with limits.creating(peer, grant.user, asyncio.get_running_loop().time()):
+                summary = await self._documents.create(body.name, title=title)
+        except DocumentBusy as error:
+            self._guard.audit.note(error, peer.address, body.name)
+            if limits.memory.past_mark:
+                raise BadRequest(error.public, "unavailable", retry_after=_MEMORY_SECONDS) from None
+            raise BadRequest(error.public, "too_many_requests", retry_after=limits.creation_pause) from None
+        return await self._answer(summary, grant.access, 201)
+
+    async def change(self, call: Call[NoQuery, Change]) -> web.Response:
+        """Set the title, null takes it away; or give the document another name."""
+        name = call.name
+        access = (await self._permission.require(call.request, name, Access.WRITE)).access
+        body = await call.body(known=True)
+        if body.name is not None:
+            if "title" in body.model_fields_set:
+                raise BadRequest('"name" comes without a "title"')
+            return await self._rename(call.request, name, body.name)
+        if "title" not in body.model_fields_set:
+            raise BadRequest('"title" or "name" is missing')
+        title = None if body.title is None else read_title(body.title)
+        return await self._answer(await self._documents.set_title(name, title), access)
+
+    async def _rename(self, request: web.Request, name: str, new_name: str) -> web.Response:
+        check_document_name(new_name)
+        await self._permission.require(request, name, Access.ADMIN)
+        access = (await self._permission.require(request, new_name, Access.ADMIN)).access
+        return await self._answer(await self._documents.rename(name, new_name), access)
+
+    async def delete(self, call: Call[NoQuery, NoBody]) -> web.Response:
+        """Delete the document: who is in it is told, and nobody brings it back by coming with an old copy."""
+        name = call.name
+        await self._permission.require(call.request, name, Access.ADMIN)
+        await self._documents.delete(name)
+        return no_content()
+
+    async def _access(self, request: web.Request, names: Sequence[str]) -> dict[str, Access]:
+        """Return what the request's sender may do with those documents that it may read."""
+        if self._permission.open:
+            return dict.fromkeys(names, Access.ADMIN)
+        if not bearer_token(request):
+            raise Unauthenticated("no token", public="a token is needed")
+        questions = asyncio.Semaphore(_QUESTIONS)
+
+        async def ask(name: str) -> Access | None:
+            async with questions:
+                try:
+                    return (await self._permission.grant(request, name)).access
+                except Unauthenticated:
+                    raise  # the token is no good, whatever the document
+                except AccessDenied:
+                    return None
+
+        # None is left to run when another one fails.
+        with self._guard.waiting(request):
+            answers = await asyncio.gather(*map(ask, names or [_ANY_NAME]), return_exceptions=True)
+        for given in answers:
+            if isinstance(given, BaseException):
+                raise given
+        return {name: given for name, given in zip(names, answers, strict=False) if isinstance(given, Access)}
+
+    async def _answer(self, summary: DocumentSummary, access: Access, status: int = 200) -> web.Response:
+        name = summary.document.name
+        return answer(describe(summary, access, (await self._hub.presence([name]))[name]), status)
+
+
+def describe(summary: DocumentSummary, access: Access, presence: Presence) -> Document:
+    """Describe a document for somebody who has ``access``."""
+    document = summary.document
+    return Document(
+        name=document.name,
+        title=document.title,
+        access=access.value,
+        created_at=show_time(document.created_at),
+        updated_at=show_time(document.updated_at),
+        bytes=summary.snapshot_bytes + summary.tail_bytes,
+        participants=_participants(presence.awareness),
+        connections=presence.connections,
+    )
+
+
+def _participants(payload: bytes | None) -> list[Person]:
+    """Say who shows itself in a room: the awareness states with ``user: {name, color}``, by client ID.
+
+    The texts are what clients say; they are cut to a length, and whoever shows them must escape them.
+    """
+    found: list[Person] = []
+    for entry in sorted(decode_awareness(payload)) if payload else ():
+        if len(found) == _MAX_PARTICIPANTS:
+            break
+        if len(entry.state) > _MAX_STATE_BYTES:
+            continue
+        try:
+            state = json.loads(entry.state)
+        except (ValueError, RecursionError):
+            continue
+        user = state.get("user") if isinstance(state, dict) else None
+        if not isinstance(user, dict) or not isinstance(user.get("name"), str):
+            continue
+        color = user.get("color")
+        found.append(Person(name=printable(user["name"]), color=printable(color) if isinstance(color, str) else ""))
+    return found
+
+
+def printable(text: str) -> str:
+    """Cut what a client says of a person to a length, and make it a text that every encoder takes."""
+    # Lone surrogates pass json.loads and fail every encoder.
+    return text[:_MAX_PERSON_TEXT].encode(errors="replace").decode()
+
+
+def show_time(seconds: float) -> str:
+    """Show Unix seconds as RFC 3339 in UTC, with milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_title(value: str) -> str:
+    """Read a title; raises ``BadRequest``."""
+    title = value.strip()
+    if not title:
+        raise BadRequest('"title" is a text that is not empty, or null')
+    if len(title) > MAX_TITLE or not title.isprintable():
+        raise BadRequest(f'"title" has at most {MAX_TITLE} characters, and no line breaks or control characters')
+    return title
