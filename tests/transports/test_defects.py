@@ -31,7 +31,7 @@ from collab.settings import Settings
 from collab.transports.guard.door import Door, DoorOptions
 from collab.transports.http.http_log import HttpLog
 from collab.transports.sockets.connection import Connection
-from tests.support.api import told
+from tests.support import api
 from tests.support.hocuspocus import AUTH, PERMISSION_DENIED, SYNC_STATUS, RawHocuspocus, auth
 from tests.support.hocuspocus import awareness as addressed_awareness
 from tests.support.hocuspocus import close as close_document
@@ -666,7 +666,7 @@ async def test_a_defect_behind_the_api_is_told_as_one(
     monkeypatch.setattr(Documents, "describe", raising(error))
     async with aiohttp.ClientSession() as session, session.get(f"{served.url}/api/v1/documents/d") as response:
         assert response.status == 500
-        assert await told(response) == "internal error, come back"
+        assert await api.told(response) == "internal error, come back"
     (record,) = log.errors()
     assert record.name == "collab.http" and record.exc_info is not None and record.exc_info[1] is error
 
