@@ -34,6 +34,7 @@ from collab.hub.admission import Admission
 from collab.hub.compaction import CompactionPolicy
 from collab.hub.documents import Documents
 from collab.hub.hub import DAY, Hub, HubOptions
+from collab.hub.transfer import Transfer
 from collab.limits.arrivals import Arrivals
 from collab.limits.limits import Bounds, Limits
 from collab.limits.memory import LIMIT_SHARE, MARK_SHARE, Memory, machine_memory
@@ -62,6 +63,7 @@ from collab.transports.http.api.documents import DocumentRoutes
 from collab.transports.http.api.page import serve_page
 from collab.transports.http.api.route import add_routes
 from collab.transports.http.api.shares import ShareRoutes
+from collab.transports.http.api.transfer import TransferRoutes
 from collab.transports.http.health import Readiness, healthz
 from collab.transports.http.metrics import PATH, Exporter, MetricsPort
 from collab.transports.http.metrics_list import Sources
@@ -302,6 +304,9 @@ def create_app(
         *DocumentRoutes(documents, hub, permission, guard).routes(),
         *ControlRoutes(hub.control, permission, guard).routes(),
         *ShareRoutes(permission, guard, guests).routes(),
+        *TransferRoutes(
+            Transfer(store, documents, settings.max_document_bytes), permission, guard, settings.max_document_bytes
+        ).routes(),
     ]
     app[DESCRIPTION] = description = describe_api(routes)
     serve_description(app, description)

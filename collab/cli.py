@@ -470,20 +470,13 @@ async def _read(store: Store, name: str) -> bytes:
 
 def _whole_update(data: bytes, file: str) -> bytes:
     """Give ``data`` if it is a v1 update that refers to nothing outside of itself; raises ``UpdateError`` if not."""
-    from collab.engine.document import Document
+    from collab.engine.document import at_once
+    from collab.hub.transfer import whole_update
 
-    document = Document()
     try:
-        taken = document.apply_update(data)
+        return at_once(whole_update(data))
     except UpdateError as error:
-        raise UpdateError(f"{_shown_file(file)} is not a Yjs v1 update: {error}") from None
-    if taken.missing is not None:
-        client, clock = taken.missing
-        raise UpdateError(
-            f"{_shown_file(file)} is not a whole document: it builds on clock {clock} of client {client}, "
-            "which is not in it"
-        )
-    return document.encode_state_as_update()
+        raise UpdateError(f"{_shown_file(file)}: {error}") from None
 
 
 def _shown_file(file: str) -> str:

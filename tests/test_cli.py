@@ -341,11 +341,11 @@ def not_whole() -> bytes:
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
-        (b"", "standard input is not a Yjs v1 update"),
-        (b"not an update", "standard input is not a Yjs v1 update"),
-        (update_of()[:-1], "standard input is not a Yjs v1 update"),
-        (update_of() + b"\x00", "standard input is not a Yjs v1 update"),
-        (not_whole(), "standard input is not a whole document: it builds on clock 0 of client 7"),
+        (b"", "standard input: it is not a Yjs v1 update"),
+        (b"not an update", "standard input: it is not a Yjs v1 update"),
+        (update_of()[:-1], "standard input: it is not a Yjs v1 update"),
+        (update_of() + b"\x00", "standard input: it is not a Yjs v1 update"),
+        (not_whole(), "standard input: it is not a whole document: it builds on clock 0 of client 7"),
     ],
 )
 def test_import_refuses_what_is_malformed_or_not_whole_and_writes_nothing(

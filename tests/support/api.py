@@ -56,7 +56,7 @@ def check(method: str, path: str, status: int, content_type: str, body: bytes) -
         assert not body, (place, body)
         return
     assert media in content, (place, media)
-    if "json" in media:
+    if "schema" in content[media] and "json" in media:
         _check_schema(content[media]["schema"], body, place)
 
 

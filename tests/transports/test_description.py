@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from collab.transports.http.api.page import render
 from collab.transports.http.api.route import PREFIX
 from collab.transports.problems import KINDS, code_of
 from tests.support.api import description, told
+from tests.support.snippets import ROOT
 from tests.transports.conftest import Serve
 
 OPERATIONS = [(method, path) for path, operations in description()["paths"].items() for method in operations]
@@ -147,6 +149,7 @@ async def test_whatever_is_asked_is_answered_as_described(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.support.exploring"},
     )
     output = (await run.communicate())[0].decode()
     assert run.returncode == 0, output[-8_000:]

@@ -1,0 +1,101 @@
+"""Many documents out of a store and into one: each as one whole update, one after the other.
+
+Strategy: nothing is opened for it. What is read is what is committed, so a copy of a busy document is as old as its
+last commit, and rooms that are live go on undisturbed. What is written is a document that begins with one row, as an
+import by the command line does; one that is there already is left as it is, so that a transfer that broke off is
+simply done again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import NamedTuple
+
+from collab.engine.document import Document
+from collab.errors import DocumentExists, DocumentNotFound, DocumentTooLarge, UpdateError
+from collab.hub.documents import Documents
+from collab.hub.loading import read_document, take_pending
+from collab.hub.slices import in_slices
+from collab.protocol.names import check_document_name
+from collab.protocol.sync import EMPTY_UPDATE
+from collab.storage.records import StoredDocument
+from collab.storage.store import Store
+
+
+class Exported(NamedTuple):
+    """A document as it is committed: ``update`` is a v1 update with all of it; deleted content as far as it is kept."""
+
+    document: StoredDocument
+    update: bytes
+
+
+class Transfer:
+    """Reads and writes whole documents.
+
+    Args:
+        store: where they are kept.
+        documents: creates them.
+        max_document_bytes: how large one may be.
+    """
+
+    def __init__(self, store: Store, documents: Documents, max_document_bytes: int) -> None:
+        self._store = store
+        self._documents = documents
+        self._max_document_bytes = max_document_bytes
+
+    async def names(self, *, after: str | None, prefix: str, limit: int) -> list[str]:
+        """List the names of documents by their bytes, from behind ``after``."""
+        found = await self._documents.list(after=after, prefix=prefix, limit=limit)
+        return [summary.document.name for summary in found]
+
+    async def read(self, name: str) -> Exported:
+        """Read what is committed of a document.
+
+        Raises:
+            DocumentNotFound, DocumentDeleted: there is none.
+            DamagedDocument: what is stored of it cannot be read.
+            StoreUnavailable.
+        """
+        loaded = await self._store.load(name)
+        if loaded is None:
+            raise DocumentNotFound(f"there is no document {name!r}")
+        document = await in_slices(read_document(name, loaded))
+        take_pending(document, loaded.pending)
+        return Exported(loaded.document, document.encode_state_as_update())
+
+    async def write(self, name: str, update: bytes, *, title: str | None = None, gc: bool = True) -> bool:
+        """Create a document with the content of an update; return False if there is one of that name.
+
+        Raises:
+            InvalidDocumentName: the name is none.
+            UpdateError: the update is none, or builds on what is not in it.
+            DocumentTooLarge: it is larger than a document may be.
+            StoreUnavailable, StoreRefused.
+        """
+        check_document_name(name)
+        if len(update) > self._max_document_bytes:
+            raise DocumentTooLarge(f"{len(update)} bytes to be imported into {name!r}")
+        whole = await in_slices(whole_update(update))
+        try:
+            await self._documents.create(name, title=title, gc=gc, update=None if whole == EMPTY_UPDATE else whole)
+        except DocumentExists:
+            return False
+        return True
+
+
+def whole_update(data: bytes) -> Generator[None, None, bytes]:
+    """Give the document that a v1 update holds, as one update; a generator that yields about every millisecond.
+
+    Raises:
+        UpdateError: it is no update, or builds on what is not in it.
+    """
+    document = Document()
+    try:
+        taken = yield from document.apply_update_in_slices(data)
+    except UpdateError as error:
+        raise UpdateError(f"it is not a Yjs v1 update: {error}") from None
+    if taken.missing is not None:
+        client, clock = taken.missing
+        reason = f"it is not a whole document: it builds on clock {clock} of client {client}, which is not in it"
+        raise UpdateError(reason, public=reason)
+    return document.encode_state_as_update()
