@@ -28,12 +28,17 @@
     ├── ServerStopping              retryable: this node is going down, another will come
     ├── DocumentError
     │   ├── InvalidDocumentName
+    │   ├── InvalidMetadata         own keys of a document that break the rule for them
+    │   ├── InvalidCursor           where a listing is to go on, and no listing has said so
     │   ├── DocumentNotFound
     │   ├── DocumentExists
     │   ├── DamagedDocument         retryable: what is stored of it cannot be read, until somebody has repaired it
     │   ├── DocumentReloaded        retryable: an operator has it read again from the store
     │   └── DocumentDeleted         a tombstone stands in the document's place
     │       └── DocumentRenamed     the document has another name now
+    ├── RepeatError
+    │   ├── KeyReused               the key of an earlier request, which was another one
+    │   └── KeyBusy                 retryable: the request with this key is still being answered
     ├── StoreError
     │   ├── StoreUnavailable        retryable: nothing is wrong with what was asked
     │   │   └── StoreDamaged        the database finds its own files damaged where it was asked to read
@@ -304,6 +309,26 @@ class InvalidDocumentName(DocumentError):
             self.public = public
 
 
+class InvalidMetadata(DocumentError):
+    """Own keys of a document that break the rule for them (``collab.storage.metadata``).
+
+    Args:
+        message: what is wrong, for the one who has sent them.
+    """
+
+    public = "the metadata cannot be kept"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.public = message
+
+
+class InvalidCursor(DocumentError):
+    """The place where a listing is to go on is none that a listing of this kind has given."""
+
+    public = "the cursor is not one of this listing"
+
+
 class DocumentNotFound(DocumentError):
     """No document of that name is stored."""
 
@@ -365,6 +390,25 @@ class DamagedDocument(DocumentError):
         self.name = name
         self.rows = tuple(rows)
         self.snapshots = tuple(snapshots)
+
+
+class RepeatError(CollabError):
+    """Something about the key by which a repeated request is recognised (``collab.storage.calls``)."""
+
+    public = "the request cannot be repeated like this"
+
+
+class KeyReused(RepeatError):
+    """The key belongs to an earlier request, and this is another one."""
+
+    public = "this idempotency key was used for another request"
+
+
+class KeyBusy(RepeatError):
+    """The request with this key is still being answered, or no more keys can be kept now; ask again later."""
+
+    retryable = True
+    public = "the request with this idempotency key is still being answered, try again later"
 
 
 class StoreError(CollabError):

@@ -89,6 +89,12 @@ class Backend(Protocol):
     def claim(self, document_id: int) -> AbstractAsyncContextManager[bool]:
         """Claim a document as :meth:`collab.storage.log.Log.claim_snapshot` says."""
 
+    async def scrub(self) -> None:
+        """Overwrite what was deleted where it may still lie beside the tables, as far as the database can do that.
+
+        Raises ``StoreUnavailable`` if somebody reads an older state for so long that it cannot be done now.
+        """
+
     async def changed(self) -> bool:
         """Tell whether another connection may have written since the last call; True if that is not known."""
 

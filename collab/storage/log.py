@@ -11,6 +11,7 @@ knows the tombstone: an append looks at it in the transaction that writes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -131,14 +132,17 @@ class Log(Protocol):
         :meth:`write_snapshot` keeps its promise without it. Entering raises ``StoreUnavailable``, leaving never does.
         """
 
-    async def prune(self, *, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    async def prune(
+        self, *, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf
+    ) -> int:
         """Remove what is not needed to rebuild any state since ``before`` (unix seconds), at most ``limit`` rows.
 
         Per document: let c be the last row before the first one of ``before`` or later. The state after c is the
         oldest to be kept, so the newest snapshot up to c stays with all rows after it; rows up to that snapshot's
         number and older snapshots go, oldest first. Only snapshots whose checksums were compared count for this, and
         two of them always stay, with all rows after the older one. Nothing of a document goes in which damage was
-        noted, nor of those in ``spare``. Content of deleted documents goes whatever its age; the tombstones stay.
+        noted, nor of those in ``spare``. Content of documents that were deleted before ``trash_before`` goes whatever
+        its age, with titles and own keys; they leave the trash before anything of them goes. The tombstones stay.
         Returns how many rows and snapshots went; 0 says that nothing is left to prune now.
         """
 

@@ -9,9 +9,10 @@ What a batch means is read from the same functions as on the databases (:mod:`co
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -21,13 +22,19 @@ from collab.storage.batch import encode_name, make_plan, outcomes, unknown_names
 from collab.storage.checksums import is_damaged_snapshot, is_verified
 from collab.storage.control import KEPT_SECONDS, MAX_INSTRUCTIONS, PAGE
 from collab.storage.membership import FORGET_SECONDS, Heartbeat, Node
+from collab.storage.memory_calls import MemoryCalls
+from collab.storage.metadata import merge_metadata
 from collab.storage.records import (
+    KEEP,
     MAX_ROW_BYTES,
     Append,
     AppendOutcome,
+    CallKey,
+    CallState,
     DocumentSummary,
     Head,
     Instruction,
+    Keep,
     LoadedDocument,
     LogRow,
     NewRow,
@@ -35,6 +42,7 @@ from collab.storage.records import (
     PendingChange,
     PendingUpdate,
     Reports,
+    Scalar,
     Snapshot,
     StoredDocument,
     StoredInstruction,
@@ -184,17 +192,30 @@ class MemoryStore:
             if got:
                 claims.discard(document_id)
 
-    async def prune(self, *, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    async def prune(
+        self, *, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf
+    ) -> int:
         """Remove what no state since ``before`` needs."""
-        return await self._call(lambda: self.storage.prune(before, limit, spare))
+        return await self._call(lambda: self.storage.prune(before, limit, spare, trash_before))
 
     async def note_damage(self, document_id: int, *, rows: Sequence[int] = (), snapshots: Sequence[int] = ()) -> None:
         """Note what was found to be damaged."""
         await self._call(lambda: self.storage.note_damage(document_id, rows, snapshots))
 
-    async def create(self, name: str, *, gc: bool = True, rows: Sequence[NewRow] = ()) -> StoredDocument:
+    async def create(
+        self,
+        name: str,
+        *,
+        gc: bool = True,
+        rows: Sequence[NewRow] = (),
+        title: str | None = None,
+        metadata: Mapping[str, Scalar] | None = None,
+        over_tombstone: bool = True,
+        call: CallKey | None = None,
+    ) -> StoredDocument:
         """Create a document, in the place of a tombstone too."""
-        return await self._call(lambda: self.storage.create(name, gc, rows, self._clock()))
+        new = StoredDocument(0, name, 0, gc, 0.0, 0.0, title=title, metadata=merge_metadata({}, metadata or {}))
+        return await self._call(lambda: self.storage.create(new, rows, over_tombstone, call, self._clock()))
 
     async def delete(self, name: str, at: float) -> int:
         """Set the tombstone."""
@@ -222,7 +243,13 @@ class MemoryStore:
 
     async def set_title(self, name: str, title: str | None) -> None:
         """Set the title."""
-        await self._call(lambda: self.storage.set_title(name, title))
+        await self._call(lambda: self.storage.change(name, title, {}))
+
+    async def change(
+        self, name: str, *, title: str | None | Keep = KEEP, metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Set the title, and merge own keys."""
+        await self._call(lambda: self.storage.change(name, title, metadata or {}))
 
     async def list_documents(
         self, *, after: str | None = None, prefix: str = "", limit: int = 100
@@ -230,21 +257,73 @@ class MemoryStore:
         """List living documents by the bytes of their names."""
         return await self._call(lambda: self.storage.list_documents(after, prefix, limit))
 
+    async def list_recent(
+        self, *, after: tuple[float, str] | None = None, prefix: str = "", limit: int = 100
+    ) -> list[DocumentSummary]:
+        """List living documents by the time of their last edit."""
+        return await self._call(lambda: self.storage.list_recent(after, prefix, limit))
+
     async def describe(self, name: str) -> DocumentSummary:
         """Summarise one document."""
         return await self._call(lambda: self.storage.describe(name))
+
+    async def describe_id(self, document_id: int) -> DocumentSummary:
+        """Summarise the document with an id."""
+        return await self._call(lambda: self.storage.describe_id(document_id))
+
+    async def list_trash(
+        self,
+        *,
+        name: str | None = None,
+        prefix: str = "",
+        since: float | None = None,
+        before: float | None = None,
+        after: tuple[float, int] | None = None,
+        limit: int = 100,
+    ) -> list[DocumentSummary]:
+        """List deleted documents that can be restored."""
+        return await self._call(lambda: self.storage.list_trash(name, prefix, since, before, after, limit))
+
+    async def restore(self, document_id: int, new_name: str | None = None, *, at: float) -> StoredDocument:
+        """Take the tombstone away."""
+        return await self._call(lambda: self.storage.restore(document_id, new_name, at))
+
+    async def erase(self, document_id: int) -> None:
+        """Remove all that is kept of a deleted document."""
+        await self._call(lambda: self.storage.erase(document_id))
+
+    async def skeleton(self, name: str) -> bytes | None:
+        """Read the skeleton of a name."""
+        return await self._call(lambda: self.storage.skeletons.get(encode_name(name)))
+
+    async def replace_skeleton(self, name: str, was: bytes | None, by: bytes) -> bool:
+        """Replace the skeleton of a name."""
+        return await self._call(lambda: self.storage.replace_skeleton(name, was, by))
+
+    async def begin_call(self, call: CallKey, request: bytes) -> CallState:
+        """Begin a call, or tell what became of it."""
+        return await self._call(lambda: self.storage.calls.begin(call, request, self._clock()))
+
+    async def finish_call(self, call: CallKey, status: int, answer: bytes) -> bool:
+        """Keep the answer of a call."""
+        return await self._call(lambda: self.storage.calls.finish(call, status, answer))
+
+    async def abandon_call(self, call: CallKey) -> None:
+        """End an attempt."""
+        await self._call(lambda: self.storage.calls.abandon(call))
 
 
 @dataclass(slots=True)
 class _Kept:
     """A document with what is kept of it: rows without a gap and snapshots, both in the order of their numbers."""
 
-    name: bytes
+    name: bytes  # that which it had, on a tombstone whose name was given away
     document: StoredDocument
     rows: list[LogRow] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     damage: set[tuple[str, int]] = field(default_factory=set)
     pending: dict[bytes, PendingUpdate] = field(default_factory=dict)
+    trashed: bool = False
 
     @property
     def deleted(self) -> bool:
@@ -293,6 +372,8 @@ class _Kept:
         if self.deleted:
             rows, snapshots = len(self.rows), len(self.snapshots)
             self.pending.clear()
+            self.damage.clear()
+            self.document = replace(self.document, title=None, metadata={})
         else:
             head = self.document.head_seq
             last_old = next((row.seq - 1 for row in self.rows if row.at >= before), head)
@@ -319,11 +400,15 @@ class MemoryStorage:
     Attributes:
         claims: documents of which a store makes a snapshot.
         nodes: servers by their names, as they were with their last heartbeats.
+        calls: those that are done once.
+        skeletons: by the names that they belong to.
     """
 
     def __init__(self) -> None:
         self.claims: set[int] = set()
         self.nodes: dict[str, Node] = {}
+        self.calls = MemoryCalls()
+        self.skeletons: dict[bytes, bytes] = {}
         self._ids: dict[int, _Kept] = {}
         self._names: dict[bytes, _Kept] = {}
         self._sorted: list[bytes] = []
@@ -438,19 +523,27 @@ class MemoryStorage:
         kept.snapshots.append(snapshot)
         return True
 
-    def create(self, name: str, gc: bool, rows: Sequence[NewRow], now: float) -> StoredDocument:
-        """Create a document, taking its name from a tombstone."""
+    def create(
+        self, new: StoredDocument, rows: Sequence[NewRow], over_tombstone: bool, call: CallKey | None, now: float
+    ) -> StoredDocument:
+        """Create a document as ``new`` says, taking its name from a tombstone."""
         size = sum(len(row.data) for row in rows)
         if size > MAX_ROW_BYTES:
             raise StoreRefused(f"{size} bytes at once are more than the store takes ({MAX_ROW_BYTES})")
-        encoded = encode_name(name)
+        encoded = encode_name(new.name)
         found = self._names.get(encoded)
         if found is not None and not found.deleted:
-            raise DocumentExists(f"document {name!r} exists")
+            raise DocumentExists(f"document {new.name!r} exists")
+        if found is not None and not over_tombstone:
+            _require_living(found)
+        if call is not None:
+            self.calls.check(call)
         rows = [_as_kept(row) for row in rows]
         at = rows[0].at if rows else now
-        kept = self._add(encoded, StoredDocument(0, name, 0, gc, at, at))
+        kept = self._add(encoded, replace(new, created_at=at, updated_at=at))
         kept.add(rows)
+        if call is not None:
+            self.calls.note_created(call, kept.document.id)
         return kept.document
 
     def delete(self, name: str, at: float) -> int:
@@ -458,8 +551,75 @@ class MemoryStorage:
         kept = self._names.get(encode_name(name))
         if kept is None or kept.deleted:
             raise DocumentNotFound(f"there is no document {name!r}")
-        kept.document = replace(kept.document, deleted_at=at)
+        kept.document, kept.trashed = replace(kept.document, deleted_at=at), True
         return kept.document.id
+
+    def list_trash(
+        self,
+        name: str | None,
+        prefix: str,
+        since: float | None,
+        before: float | None,
+        after: tuple[float, int] | None,
+        limit: int,
+    ) -> list[DocumentSummary]:
+        """Give what is in the trash, what was deleted last first."""
+        beginning, exactly = encode_name(prefix), None if name is None else encode_name(name)
+        found: list[tuple[float, int, _Kept]] = []
+        for kept in self._ids.values():
+            at = kept.document.deleted_at
+            if (
+                kept.trashed
+                and at is not None
+                and kept.name.startswith(beginning)
+                and exactly in (None, kept.name)
+                and (since is None or at >= since)
+                and (before is None or at < before)
+                and (after is None or (at, kept.document.id) < after)
+            ):
+                found.append((at, kept.document.id, kept))
+        found.sort(reverse=True)
+        return [kept.summary() for _, _, kept in found[:limit]]
+
+    def restore(self, document_id: int, new_name: str | None, at: float) -> StoredDocument:
+        """Take the tombstone away, and free the name of others."""
+        kept = self._ids.get(document_id)
+        if kept is None or not kept.trashed:
+            raise DocumentNotFound(f"no document with the id {document_id} is in the trash")
+        name = kept.document.name if new_name is None else new_name
+        encoded, old = encode_name(name), kept.name
+        there = self._names.get(encoded)
+        if there is not None and not there.deleted:
+            raise DocumentExists(f"document {name!r} exists")
+        if there is None:
+            insort(self._sorted, encoded)
+        had_its_name = self._names.get(old) is kept
+        kept.name, kept.trashed = encoded, False
+        kept.document = replace(kept.document, name=name, deleted_at=None)
+        self._names[encoded] = kept
+        if had_its_name and old != encoded:
+            self._leave_tombstone(old, document_id, at)
+        return kept.document
+
+    def erase(self, document_id: int) -> None:
+        """Remove all that is kept of a deleted document."""
+        kept = self._ids.get(document_id)
+        if kept is None:
+            raise DocumentNotFound(f"there is no document with the id {document_id}")
+        if not kept.deleted:
+            raise DocumentExists(f"the document with the id {document_id} lives: delete it first")
+        kept.trashed = False
+        kept.prune(0.0, len(kept.rows) + len(kept.snapshots))
+        self.calls.erase(document_id)
+        self._forget_nameless(kept)
+
+    def replace_skeleton(self, name: str, was: bytes | None, by: bytes) -> bool:
+        """Replace a skeleton if it is the one that is known."""
+        encoded = encode_name(name)
+        if self.skeletons.get(encoded) != was:
+            return False
+        self.skeletons[encoded] = bytes(by)
+        return True
 
     def rename(self, name: str, new_name: str, at: float) -> int:
         """Move the name, and leave a tombstone."""
@@ -473,9 +633,12 @@ class MemoryStorage:
             insort(self._sorted, encoded)
         kept.name, kept.document = encoded, replace(kept.document, name=new_name)
         self._names[encoded] = kept
-        # Under its own name, which is there: else it would be sorted in once more.
-        self._add(old, StoredDocument(0, name, 0, True, at, at, at, renamed_to=kept.document.id))
+        self._leave_tombstone(old, kept.document.id, at)
         return kept.document.id
+
+    def _leave_tombstone(self, name: bytes, document_id: int, at: float) -> None:
+        """Leave a tombstone under the name, which is there, of a document that has another one now."""
+        self._add(name, StoredDocument(0, name.decode(), 0, True, at, at, at, renamed_to=document_id))
 
     def instruct(self, instruction: Instruction, now: float) -> int:
         """Keep an instruction; forget what has lapsed."""
@@ -512,10 +675,13 @@ class MemoryStorage:
         silent = [node.name for node in self.list_nodes(now) if node.alive and node.name not in found]
         return Reports(tuple(sorted(found.values())), tuple(sorted(silent)))
 
-    def set_title(self, name: str, title: str | None) -> None:
-        """Set the title."""
+    def change(self, name: str, title: str | None | Keep, metadata: Mapping[str, object]) -> None:
+        """Set the title, and merge own keys."""
         kept = self._find(name)
-        kept.document = replace(kept.document, title=title)
+        merged = merge_metadata(kept.document.metadata, metadata)
+        kept.document = replace(kept.document, metadata=merged)
+        if not isinstance(title, Keep):
+            kept.document = replace(kept.document, title=title)
 
     def list_documents(self, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
         """List living documents in the order of their names."""
@@ -533,11 +699,35 @@ class MemoryStorage:
                 found.append(kept.summary())
         return found
 
+    def list_recent(self, after: tuple[float, str] | None, prefix: str, limit: int) -> list[DocumentSummary]:
+        """List living documents, those that were edited last first."""
+
+        def place(at: float, name: bytes) -> tuple[float, bytes]:
+            return -at, name
+
+        encoded = encode_name(prefix)
+        found = [(place(kept.document.updated_at, kept.name), kept) for kept in self._names.values()]
+        begin = None if after is None else place(after[0], encode_name(after[1]))
+        chosen = [
+            (where, kept)
+            for where, kept in found
+            if not kept.deleted and kept.name.startswith(encoded) and (begin is None or where > begin)
+        ]
+        return [kept.summary() for _, kept in sorted(chosen, key=lambda each: each[0])[:limit]]
+
     def describe(self, name: str) -> DocumentSummary:
         """Summarise one document."""
         return self._find(name).summary()
 
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    def describe_id(self, document_id: int) -> DocumentSummary:
+        """Summarise the document with an id."""
+        kept = self._ids.get(document_id)
+        if kept is None or self._names[kept.name] is not kept:
+            raise DocumentNotFound(f"there is no document with the id {document_id}")
+        _require_living(kept)
+        return kept.summary()
+
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
         """Remove at most ``limit`` rows and snapshots, document by document in the order of their ids."""
         removed = 0
         for kept in list(self._ids.values()):
@@ -545,11 +735,18 @@ class MemoryStorage:
                 break
             if kept.document.id in spare:
                 continue
+            deleted_at = kept.document.deleted_at
+            if kept.trashed and deleted_at is not None and deleted_at >= trash_before:
+                continue
+            kept.trashed = False
             removed += kept.prune(before, limit - removed)
-            if kept.deleted and not (kept.rows or kept.snapshots or self._names[kept.name] is kept):
-                # A tombstone whose name was given away has done its work when its content is gone.
-                del self._ids[kept.document.id]
+            self._forget_nameless(kept)
         return removed
+
+    def _forget_nameless(self, kept: _Kept) -> None:
+        """Forget a tombstone whose name was given away: it has done its work when its content is gone."""
+        if kept.deleted and not (kept.rows or kept.snapshots or self._names[kept.name] is kept):
+            del self._ids[kept.document.id]
 
     def note_damage(self, document_id: int, rows: Sequence[int], snapshots: Sequence[int]) -> None:
         """Note what was found to be damaged."""

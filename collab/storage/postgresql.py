@@ -315,6 +315,9 @@ class PostgresBackend:
                 await stack.aclose()  # nothing is held, so the connection is for others
             yield got
 
+    async def scrub(self) -> None:
+        """See :class:`~collab.storage.backend.Backend`. Freed pages, the WAL and backups are its operator's."""
+
     async def changed(self) -> bool:
         """See :class:`~collab.storage.backend.Backend`. Nothing tells it for less than looking."""
         return True

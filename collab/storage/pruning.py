@@ -7,14 +7,15 @@ goes by. Appends wait for none of this.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, not_, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, not_, or_, select, update
 
 from collab.storage.backend import Backend
 from collab.storage.membership import FORGET_SECONDS
-from collab.storage.schema import damage, documents, log, nodes, pending, snapshots, writers
+from collab.storage.schema import OF_DOCUMENT, damage, documents, log, nodes, pending, snapshots, trash, writers
 
 PRUNE_PAGE = 500
 """Documents looked at in one query for something to prune."""
@@ -28,11 +29,12 @@ def pruning_lock(document_id: int) -> str:
 Prunable = tuple[list[tuple[int, int | None]], int | None]
 
 
-def find_prunable(after: int, before: float) -> Callable[[Connection], Prunable]:
+def find_prunable(after: int, before: float, trash_before: float) -> Callable[[Connection], Prunable]:
     """Look at a page of documents for what may go.
 
     Gives the documents with something to remove, each with the number of the snapshot that its history is to begin
-    with (None: deleted, all may go), and the last id that was looked at (None: there are no more documents).
+    with (None: deleted, all may go), and the last id that was looked at (None: there are no more documents). Documents
+    that are in the trash since ``trash_before`` or later are kept.
     """
 
     def read(connection: Connection) -> Prunable:
@@ -84,13 +86,26 @@ def find_prunable(after: int, before: float) -> Callable[[Connection], Prunable]
             edge(func.min, snapshots).label("oldest_snapshot"),
             edge(func.min, log).label("oldest_row"),
             exists().where(pending.c.document_id == page.c.id).correlate(page).label("waiting"),
+            select(trash.c.deleted_at)
+            .where(trash.c.document_id == page.c.id)
+            .correlate(page)
+            .scalar_subquery()
+            .label("trashed_at"),
         ).order_by(page.c.id)
         work: list[tuple[int, int | None]] = []
         last = None
         for row in connection.execute(query):
             last = row.id
             if row.deleted_at is not None:
-                if row.name is None or row.waiting or row.oldest_row is not None or row.oldest_snapshot is not None:
+                if row.trashed_at is not None and row.trashed_at >= trash_before:
+                    continue
+                if (
+                    row.name is None
+                    or row.trashed_at is not None
+                    or row.waiting
+                    or row.oldest_row is not None
+                    or row.oldest_snapshot is not None
+                ):
                     work.append((row.id, None))
             elif (
                 row.base is not None
@@ -103,10 +118,18 @@ def find_prunable(after: int, before: float) -> Callable[[Connection], Prunable]
     return read
 
 
-def remove(backend: Backend, document_id: int, base: int | None, budget: int) -> Callable[[Connection], int]:
+def remove(
+    backend: Backend,
+    document_id: int,
+    base: int | None,
+    budget: int,
+    trash_before: float = math.inf,
+    *,
+    wait: bool = False,
+) -> Callable[[Connection], int]:
     """Remove at most ``budget`` rows and snapshots of one document, up to ``base`` or, when deleted, all.
 
-    Nothing while another node does the same, or if it was there in between.
+    Nothing while another node does the same (unless ``wait``), or if it was there in between, or restored.
     """
 
     def remove_oldest(connection: Connection, table: Table, left: int, *conditions: ColumnElement[bool]) -> int:
@@ -124,9 +147,22 @@ def remove(backend: Backend, document_id: int, base: int | None, budget: int) ->
         numbers = connection.execute(found).scalars().all()
         return len(numbers) == 2 and numbers[0] == base
 
+    def leave_trash(connection: Connection) -> bool:
+        """Take the document out of the trash before anything of it goes; False if it is to stay."""
+        trashed_at = connection.execute(select(trash.c.deleted_at).where(trash.c.document_id == document_id)).scalar()
+        living = (documents.c.id == document_id, documents.c.deleted_at.is_(None))
+        if (trashed_at is not None and trashed_at >= trash_before) or connection.execute(
+            select(documents.c.id).where(*living)
+        ).first():
+            return False
+        connection.execute(delete(trash).where(trash.c.document_id == document_id))
+        said = (documents.c.id == document_id, or_(documents.c.title.is_not(None), documents.c.metadata.is_not(None)))
+        connection.execute(update(documents).where(*said).values(title=None, metadata=None))
+        return True
+
     def write(connection: Connection) -> int:
         # What was read before may not be so any more, and what is read from here on stays: see ``pruning_lock``.
-        if not backend.lock(connection, pruning_lock(document_id), wait=False):
+        if not backend.lock(connection, pruning_lock(document_id), wait=wait):
             return 0
         # Rows before snapshots: rows that lost the snapshot before them would rebuild nothing.
         if base is not None:
@@ -134,10 +170,12 @@ def remove(backend: Backend, document_id: int, base: int | None, budget: int) ->
                 return 0
             removed = remove_oldest(connection, log, budget, log.c.seq <= base)
             return removed + remove_oldest(connection, snapshots, budget - removed, snapshots.c.seq < base)
+        if not leave_trash(connection):
+            return 0
         removed = remove_oldest(connection, log, budget)
         removed += remove_oldest(connection, snapshots, budget - removed)
-        connection.execute(delete(damage).where(damage.c.document_id == document_id))
-        connection.execute(delete(pending).where(pending.c.document_id == document_id))
+        for table in OF_DOCUMENT:
+            connection.execute(delete(table).where(table.c.document_id == document_id))
         # A tombstone whose name was given away has done its work when its content is gone.
         left = [exists().where(table.c.document_id == document_id) for table in (log, snapshots)]
         gone = (documents.c.id == document_id, documents.c.name.is_(None), *map(not_, left))
@@ -148,15 +186,16 @@ def remove(backend: Backend, document_id: int, base: int | None, budget: int) ->
 
 
 def remove_leftovers(before: float, own: str, now: ColumnElement[float]) -> Callable[[Connection], None]:
-    """Remove rows of writers and nodes that have ended, and pending updates whose document is gone.
+    """Remove rows of writers and nodes that have ended, and what is left of documents that are gone.
 
-    An older release leaves such updates behind.
+    An older release leaves pending updates and rows of the trash behind.
     """
 
     def write(connection: Connection) -> None:
         connection.execute(delete(writers).where(writers.c.at < before, writers.c.id != own))
         connection.execute(delete(nodes).where(nodes.c.beat_at < now - FORGET_SECONDS))
-        there = exists().where(documents.c.id == pending.c.document_id)
-        connection.execute(delete(pending).where(not_(there)))
+        for table in (pending, trash):
+            there = exists().where(documents.c.id == table.c.document_id)
+            connection.execute(delete(table).where(not_(there)))
 
     return write

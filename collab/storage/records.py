@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from collab.errors import DocumentDeleted, StoreRefused
 
 MAX_ROW_BYTES = 512 * 1024 * 1024
 """The largest row and the largest snapshot a store takes. PostgreSQL and SQLite both end a little below
 1 GB a value, and PostgreSQL needs the value and its message at once below that; half of it is safe."""
+
+
+Scalar = str | int | float | bool | None
+"""A value of a document's own keys (:mod:`collab.storage.metadata`)."""
+
+
+class Keep(Enum):
+    """Stands for "as it is" where None means "none"."""
+
+    KEEP = "keep"
+
+
+KEEP: Final = Keep.KEEP
 
 
 class NewRow(NamedTuple):
@@ -94,6 +108,7 @@ class StoredDocument:
     deleted_at: float | None = None
     title: str | None = None
     renamed_to: int | None = None
+    metadata: Mapping[str, Scalar] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +191,30 @@ class Head(NamedTuple):
     deleted: bool
     pending: int = 0
     renamed_to: int | None = None
+
+
+class CallKey(NamedTuple):
+    """The key of a call that is to be done once, and who is doing it: see :mod:`collab.storage.calls`.
+
+    ``key`` has 32 bytes and names the call for everybody, ``token`` 32 characters that name one attempt at it.
+    """
+
+    key: bytes
+    token: str
+
+
+class CallState(NamedTuple):
+    """How far a call has come that was begun with a key.
+
+    ``mine`` says that the caller is to do it now. ``document_id`` is then the document that an attempt before has
+    created without coming to its end. Otherwise ``status`` and ``answer`` are those of the call that was done, or
+    ``status`` is None: somebody else is at it. ``answer`` None beside a status: its document was erased.
+    """
+
+    mine: bool = False
+    document_id: int | None = None
+    status: int | None = None
+    answer: bytes | None = None
 
 
 class Appended(NamedTuple):

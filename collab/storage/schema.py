@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 7
+SCHEMA = 8
 """The number of the schema that this release works on; a test compares it with the newest migration."""
 
 BASE_REVISION = "0002"
@@ -67,6 +67,9 @@ documents = Table(
     Column("title", LargeBinary, nullable=True),
     # On a tombstone that a renamed document has left under its old name: the id of that document.
     Column("renamed_to", BigInteger, nullable=True),
+    # The application's own keys: a JSON object, in UTF-8. NULL: none.
+    Column("metadata", LargeBinary, nullable=True),
+    # There is none on updated_at: each edit would have to write into it, and on PostgreSQL into every other one too.
     Index("uq_documents_name", "name", unique=True),
     sqlite_autoincrement=True,
 )
@@ -203,3 +206,49 @@ reports = Table(
     Column("done", Boolean, nullable=False),
     PrimaryKeyConstraint("instruction_id", "node"),
 )
+
+trash = Table(
+    "trash",
+    metadata,
+    # Deleted documents whose content is kept, so that they can be restored. The name is that which a document had: its
+    # row in ``documents`` has lost it when another one was created under it.
+    Column("document_id", BigInteger, nullable=False),
+    Column("name", LargeBinary, nullable=False),
+    Column("deleted_at", Double, nullable=False),
+    PrimaryKeyConstraint("document_id"),
+    Index("ix_trash_deleted_at", "deleted_at", "document_id"),
+    Index("ix_trash_name", "name", "document_id"),
+)
+
+skeletons = Table(
+    "skeletons",
+    metadata,
+    # Which ranges of client IDs documents of a name have had whose content is gone for good; no content is in it.
+    Column("name", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("name"),
+)
+
+calls = Table(
+    "calls",
+    metadata,
+    # Requests with a key that are to be done once (``collab.storage.calls``). The key is a hash.
+    Column("key", LargeBinary, nullable=False),
+    # A hash of what was asked; NULL when the document that came of it was erased.
+    Column("request", LargeBinary, nullable=True),
+    # Who is at it; NULL: nobody, any more.
+    Column("token", String(32), nullable=True),
+    Column("document_id", BigInteger, nullable=True),
+    # NULL: not done yet.
+    Column("status", BigInteger, nullable=True),
+    Column("answer", LargeBinary, nullable=True),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("key"),
+    Index("ix_calls_at", "at"),
+    Index("ix_calls_document_id", "document_id"),
+)
+
+OF_DOCUMENT: tuple[Table, ...] = (pending, damage)
+"""Tables beside the log and the snapshots whose rows belong to one document, by their column ``document_id``. They go
+with the content of a document that was deleted: a new table with something of it must be added here."""

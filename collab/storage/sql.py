@@ -8,14 +8,14 @@ rows make a document, what may be pruned, and the number of a batch, which makes
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Connection,
     Label,
     LargeBinary,
@@ -35,40 +35,45 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from collab.errors import (
-    DocumentDeleted,
-    DocumentExists,
     DocumentNotFound,
-    DocumentRenamed,
     StoreRefused,
     StoreUnavailable,
     StoreWentBack,
 )
-from collab.storage import sql_control
+from collab.storage import sql_calls, sql_catalogue, sql_control, sql_trash
 from collab.storage.backend import WENT_BACK, Backend, Mode, Writer
-from collab.storage.batch import decode_author, encode_author, encode_name
+from collab.storage.batch import decode_author, encode_name
+from collab.storage.calls import check_answer
 from collab.storage.checksums import beside_the_loop, is_damaged_snapshot
 from collab.storage.membership import Heartbeat, Node
+from collab.storage.metadata import merge_metadata
 from collab.storage.migrate import check_schema, missing_schema
 from collab.storage.nodes import note_beat, read_nodes
 from collab.storage.pruning import find_prunable, pruning_lock, remove, remove_leftovers
 from collab.storage.records import (
+    KEEP,
     MAX_ROW_BYTES,
     Append,
     AppendOutcome,
+    CallKey,
+    CallState,
     DocumentSummary,
     Head,
     Instruction,
+    Keep,
     LoadedDocument,
     LogRow,
     NewRow,
     NodeReport,
     PendingUpdate,
     Reports,
+    Scalar,
     Snapshot,
     StoredDocument,
     StoredInstruction,
 )
 from collab.storage.schema import damage, documents, log, nodes, pending, snapshots, writers
+from collab.storage.sql_catalogue import find, require_living
 from collab.telemetry import get_logger
 
 PAGE_ROWS = 1_000
@@ -79,6 +84,9 @@ WRITER_SECONDS = 30 * 86_400.0
 
 COMPARED = 10_000
 """Documents of which pruning remembers that it has compared their snapshots, so that it does not for each portion."""
+
+ERASED_ROWS = 500
+"""Rows and snapshots that erasing removes in one transaction, so that no append waits for long."""
 
 BEAT_SECONDS = 5.0
 """Between two heartbeats of a server on a database that others may use too."""
@@ -234,10 +242,10 @@ class SqlStore:
         """Read the newest snapshot and the rows after it."""
 
         def read(connection: Connection) -> LoadedDocument | None:
-            document = _find(connection, encoded)
+            document = find(connection, encoded)
             if document is None:
                 return None
-            _require_living(document)
+            require_living(document)
             snapshot = _newest_snapshot(connection, document.id, document.head_seq, passed_over)
             rows = list(read_rows(connection, document.id, snapshot.seq if snapshot else 0, document.head_seq))
             waiting = read_pending(connection, document.id)
@@ -378,67 +386,41 @@ class SqlStore:
         """Claim the work on the next snapshot."""
         return self._backend.claim(document_id)
 
-    async def create(self, name: str, *, gc: bool = True, rows: Sequence[NewRow] = ()) -> StoredDocument:
+    async def create(
+        self,
+        name: str,
+        *,
+        gc: bool = True,
+        rows: Sequence[NewRow] = (),
+        title: str | None = None,
+        metadata: Mapping[str, Scalar] | None = None,
+        over_tombstone: bool = True,
+        call: CallKey | None = None,
+    ) -> StoredDocument:
         """Insert a document, moving a tombstone out of its name."""
-        size = sum(len(row.data) for row in rows)
-        if size > MAX_ROW_BYTES:
-            raise StoreRefused(f"{size} bytes at once are more than the store takes ({MAX_ROW_BYTES})")
-        encoded = encode_name(name)
-        now = time.time()
-        created_at = rows[0].at if rows else now
-        updated_at = max((row.at for row in rows), default=now)
+        sql_catalogue.check_size(rows)
+        encode_name(name)
+        merged = merge_metadata({}, metadata or {})
 
         def write(connection: Connection) -> StoredDocument:
-            found = connection.execute(
-                select(documents.c.id, documents.c.deleted_at).where(documents.c.name == encoded).with_for_update()
-            ).first()
-            if found is not None:
-                if found.deleted_at is None:
-                    raise DocumentExists(f"document {name!r} exists")
-                connection.execute(update(documents).where(documents.c.id == found.id).values(name=None))
-            try:
-                with connection.begin_nested():
-                    document_id: int = connection.execute(
-                        insert(documents)
-                        .values(name=encoded, head_seq=len(rows), gc=gc, created_at=created_at, updated_at=updated_at)
-                        .returning(documents.c.id)
-                    ).scalar_one()
-            except IntegrityError:
-                raise DocumentExists(f"document {name!r} exists") from None
-            if rows:
-                values = [
-                    {
-                        "document_id": document_id,
-                        "seq": seq,
-                        "at": round(row.at * 1e6) / 1e6,
-                        "author": encode_author(row.author),
-                        "data": row.data,
-                        "checksum": row.checksum,
-                    }
-                    for seq, row in enumerate(rows, 1)
-                ]
-                connection.execute(insert(log), values)
-            return StoredDocument(document_id, name, len(rows), gc, created_at, updated_at)
+            return sql_catalogue.create(
+                connection,
+                name,
+                gc=gc,
+                rows=rows,
+                title=title,
+                metadata=merged,
+                over_tombstone=over_tombstone,
+                call=call,
+                now=time.time(),
+            )
 
         return await self._run(write, "write")
 
     async def delete(self, name: str, at: float) -> int:
         """Set the tombstone."""
-        encoded = encode_name(name)
-
-        def write(connection: Connection) -> int:
-            statement = (
-                update(documents)
-                .where(documents.c.name == encoded, documents.c.deleted_at.is_(None))
-                .values(deleted_at=at)
-                .returning(documents.c.id)
-            )
-            document_id: int | None = connection.execute(statement).scalar_one_or_none()
-            if document_id is None:
-                raise DocumentNotFound(f"there is no document {name!r}")
-            return document_id
-
-        return await self._run(write, "write")
+        encode_name(name)
+        return await self._run(lambda connection: sql_catalogue.mark_deleted(connection, name, at), "write")
 
     async def rename(self, name: str, new_name: str, at: float) -> int:
         """Move the name, and leave a tombstone."""
@@ -447,53 +429,103 @@ class SqlStore:
 
         def write(connection: Connection) -> int:
             sql_control.lock_names(connection, self._backend, name, new_name)
-            found = _find(connection, encoded)
+            found = find(connection, encoded)
             if found is not None:
-                _require_living(found)
+                require_living(found)
             return sql_control.rename(connection, found, name, new_name, at)
 
         return await self._run(write, "write")
 
     async def set_title(self, name: str, title: str | None) -> None:
         """Set the title where it differs, so that pages may say it as often as they like."""
-        encoded = encode_name(name)
-        value = None if title is None else title.encode()
+        await self.change(name, title=title)
 
-        def write(connection: Connection) -> None:
-            found = _find(connection, encoded)
-            if found is None:
-                raise DocumentNotFound(f"there is no document {name!r}")
-            _require_living(found)
-            if found.title != title:
-                connection.execute(update(documents).where(documents.c.id == found.id).values(title=value))
-
-        await self._run(write, "write")
+    async def change(
+        self, name: str, *, title: str | None | Keep = KEEP, metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Set the title and merge own keys."""
+        encode_name(name)
+        await self._run(lambda connection: sql_catalogue.change(connection, name, title, metadata or {}), "write")
 
     async def list_documents(
         self, *, after: str | None = None, prefix: str = "", limit: int = 100
     ) -> list[DocumentSummary]:
         """List living documents by the bytes of their names."""
-        conditions: list[ColumnElement[bool]] = [documents.c.name.is_not(None), documents.c.deleted_at.is_(None)]
-        if after is not None:
-            conditions.append(documents.c.name > encode_name(after))
-        if prefix:
-            encoded = encode_name(prefix)
-            # The bytes of UTF-8 end below 0xFF, so the last one can be counted up: the first name behind the prefix.
-            conditions += [documents.c.name >= encoded, documents.c.name < encoded[:-1] + bytes([encoded[-1] + 1])]
-        return await self._run(lambda connection: _summaries(connection, conditions, limit), "read")
+        return await self._run(lambda connection: sql_catalogue.list_by_name(connection, after, prefix, limit), "read")
+
+    async def list_recent(
+        self, *, after: tuple[float, str] | None = None, prefix: str = "", limit: int = 100
+    ) -> list[DocumentSummary]:
+        """List living documents by the time of their last edit."""
+        return await self._run(lambda connection: sql_catalogue.list_by_time(connection, after, prefix, limit), "read")
 
     async def describe(self, name: str) -> DocumentSummary:
         """Summarise one document."""
-        encoded = encode_name(name)
+        same = documents.c.name == encode_name(name)
+        return await self._run(lambda connection: sql_catalogue.describe(connection, same, repr(name)), "read")
 
-        def read(connection: Connection) -> DocumentSummary:
-            found = _summaries(connection, [documents.c.name == encoded], 1)
-            if not found:
-                raise DocumentNotFound(f"there is no document {name!r}")
-            _require_living(found[0].document)
-            return found[0]
+    async def describe_id(self, document_id: int) -> DocumentSummary:
+        """Summarise the document with an id; a nameless tombstone has given its name to another one."""
+        same = and_(documents.c.id == document_id, documents.c.name.is_not(None))
+        what = f"with the id {document_id}"
+        return await self._run(lambda connection: sql_catalogue.describe(connection, same, what), "read")
 
-        return await self._run(read, "read")
+    async def list_trash(
+        self,
+        *,
+        name: str | None = None,
+        prefix: str = "",
+        since: float | None = None,
+        before: float | None = None,
+        after: tuple[float, int] | None = None,
+        limit: int = 100,
+    ) -> list[DocumentSummary]:
+        """List deleted documents that can be restored."""
+        return await self._run(
+            lambda connection: sql_trash.list_trash(connection, name, prefix, since, before, after, limit), "read"
+        )
+
+    async def restore(self, document_id: int, new_name: str | None = None, *, at: float) -> StoredDocument:
+        """Take the tombstone away."""
+        if new_name is not None:
+            encode_name(new_name)
+        return await self._run(
+            lambda connection: sql_trash.restore(connection, self._backend, document_id, new_name, at), "write"
+        )
+
+    async def erase(self, document_id: int) -> None:
+        """Remove what is small in one transaction, and rows and snapshots in portions."""
+        portion = remove(self._backend, document_id, None, ERASED_ROWS, wait=True)
+        try:
+            await self._run(lambda connection: sql_trash.forget(connection, self._backend, document_id), "write")
+            while await self._run(portion, "write"):
+                pass
+        except DocumentNotFound:
+            await self._backend.scrub()  # an earlier try may have come as far as this
+            raise
+        await self._backend.scrub()
+
+    async def skeleton(self, name: str) -> bytes | None:
+        """Read the skeleton of a name."""
+        return await self._run(lambda connection: sql_trash.read_skeleton(connection, name), "read")
+
+    async def replace_skeleton(self, name: str, was: bytes | None, by: bytes) -> bool:
+        """Replace the skeleton of a name."""
+        return await self._run(lambda connection: sql_trash.replace_skeleton(connection, name, was, by), "write")
+
+    async def begin_call(self, call: CallKey, request: bytes) -> CallState:
+        """Begin a call, or read what became of it."""
+        now = self._backend.now()
+        return await self._run(lambda connection: sql_calls.begin(connection, call, request, now), "write")
+
+    async def finish_call(self, call: CallKey, status: int, answer: bytes) -> bool:
+        """Keep the answer of a call."""
+        check_answer(answer)
+        return await self._run(lambda connection: sql_calls.finish(connection, call, status, answer), "write")
+
+    async def abandon_call(self, call: CallKey) -> None:
+        """End an attempt."""
+        await self._run(lambda connection: sql_calls.abandon(connection, call), "write")
 
     async def instruct(self, instruction: Instruction) -> int:
         """Insert an instruction."""
@@ -516,17 +548,20 @@ class SqlStore:
         now = self._backend.now()
         return await self._run(lambda connection: sql_control.read_reports(connection, number, now), "read")
 
-    async def prune(self, *, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    async def prune(
+        self, *, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf
+    ) -> int:
         """Remove what no state since ``before`` needs, going on with the document where the last call stopped."""
         removed = 0
         start = position = self._pruned_to
         wrapped = start == 0
         while True:
-            work, last = await self._run(find_prunable(position, before), "read")
+            work, last = await self._run(find_prunable(position, before, trash_before), "read")
             for document_id, base in work:
                 if document_id in spare or (base is not None and not await self._two_are_whole(document_id, base)):
                     continue
-                removed += await self._run(remove(self._backend, document_id, base, limit - removed), "write")
+                portion = remove(self._backend, document_id, base, limit - removed, trash_before)
+                removed += await self._run(portion, "write")
                 if removed >= limit:
                     self._pruned_to = document_id - 1  # it may have more
                     return removed
@@ -592,34 +627,6 @@ class SqlStore:
         return True
 
 
-def read_document_row(row: Row[Any]) -> StoredDocument:
-    """Make the record of a row of the table of documents."""
-    return StoredDocument(
-        id=row.id,
-        # With what was never written here one damaged name would hide all others from a listing.
-        name=row.name.decode(errors="backslashreplace"),
-        head_seq=row.head_seq,
-        gc=row.gc,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        deleted_at=row.deleted_at,
-        title=None if row.title is None else row.title.decode(errors="backslashreplace"),
-        renamed_to=row.renamed_to,
-    )
-
-
-def _find(connection: Connection, name: bytes) -> StoredDocument | None:
-    row = connection.execute(select(documents).where(documents.c.name == name)).first()
-    return None if row is None else read_document_row(row)
-
-
-def _require_living(document: StoredDocument) -> None:
-    if document.renamed_to is not None:
-        raise DocumentRenamed(f"document {document.name!r} was renamed")
-    if document.deleted_at is not None:
-        raise DocumentDeleted(f"document {document.name!r} is deleted")
-
-
 def _bytes(column: Column[bytes]) -> Label[bytes]:
     """Read a column as bytes, whatever somebody has written into it: SQLite gives text where text was written."""
     return cast(column, LargeBinary).label(column.name)
@@ -680,51 +687,4 @@ def read_pending(connection: Connection, document_id: int) -> list[PendingUpdate
     return [
         PendingUpdate(key, data, at, decode_author(author), number)
         for number, key, data, at, author in connection.execute(query)
-    ]
-
-
-def _summaries(connection: Connection, conditions: Sequence[ColumnElement[bool]], limit: int) -> list[DocumentSummary]:
-    newest = (
-        select(func.max(snapshots.c.seq))
-        .where(snapshots.c.document_id == documents.c.id)
-        .correlate(documents)
-        .scalar_subquery()
-    )
-    covered = func.coalesce(snapshots.c.seq, 0)
-    tail_bytes = (
-        select(func.coalesce(func.sum(func.length(log.c.data)), 0))
-        .where(log.c.document_id == documents.c.id, log.c.seq > covered)
-        .correlate(documents, snapshots)
-        .scalar_subquery()
-    )
-    oldest = (
-        select(func.min(log.c.seq)).where(log.c.document_id == documents.c.id).correlate(documents).scalar_subquery()
-    )
-    query = (
-        select(
-            documents,
-            covered.label("snapshot_seq"),
-            func.coalesce(func.length(snapshots.c.data), 0).label("snapshot_bytes"),
-            snapshots.c.at.label("snapshot_at"),
-            tail_bytes.label("tail_bytes"),
-            oldest.label("oldest"),
-        )
-        .select_from(
-            documents.outerjoin(snapshots, and_(snapshots.c.document_id == documents.c.id, snapshots.c.seq == newest))
-        )
-        .where(*conditions)
-        .order_by(documents.c.name)
-        .limit(limit)
-    )
-    return [
-        DocumentSummary(
-            document=read_document_row(row),
-            snapshot_seq=row.snapshot_seq,
-            snapshot_bytes=row.snapshot_bytes,
-            snapshot_at=row.snapshot_at,
-            tail_rows=row.head_seq - row.snapshot_seq,
-            tail_bytes=int(row.tail_bytes),
-            log_rows=0 if row.oldest is None else row.head_seq - row.oldest + 1,
-        )
-        for row in connection.execute(query)
     ]

@@ -46,17 +46,21 @@ def rename(connection: Connection, found: StoredDocument | None, name: str, new_
             connection.execute(update(documents).where(documents.c.id == found.id).values(name=encoded))
     except IntegrityError:
         raise DocumentExists(f"document {new_name!r} exists") from None
-    left = {
-        "name": encode_name(name),
+    connection.execute(insert(documents).values(tombstone(encode_name(name), found.id, at)))
+    return found.id
+
+
+def tombstone(name: bytes, document_id: int, at: float) -> dict[str, Any]:
+    """Give the values of the tombstone that a document leaves under a name when it gets another one."""
+    return {
+        "name": name,
         "head_seq": 0,
         "gc": True,
         "created_at": at,
         "updated_at": at,
         "deleted_at": at,
-        "renamed_to": found.id,
+        "renamed_to": document_id,
     }
-    connection.execute(insert(documents).values(left))
-    return found.id
 
 
 def lock_names(connection: Connection, backend: Backend, *names: str) -> None:

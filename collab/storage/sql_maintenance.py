@@ -13,7 +13,8 @@ from collab.storage.maintenance import Checksums
 from collab.storage.pruning import pruning_lock
 from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
 from collab.storage.schema import damage, documents, log, pending, snapshots
-from collab.storage.sql import SqlStore, read_document_row, read_rows, read_snapshot
+from collab.storage.sql import SqlStore, read_rows, read_snapshot
+from collab.storage.sql_catalogue import read_document_row
 
 FILL_ROWS = 1_000
 """Rows whose checksums are written in one transaction: on SQLite a server's own writing waits for milliseconds."""

@@ -61,6 +61,12 @@ BUSY_SECONDS = 5.0
 READERS = 2
 """Threads that read. Loading is memory-bound under the interpreter's lock; two let a small load pass a large one."""
 
+SCRUB_SECONDS = 10.0
+SCRUB_BUSY_MS = 100
+SCRUB_PAUSE = 0.1
+"""How long erasing waits for those who read an older state of the database. It tries again and again, each time for so
+many milliseconds, in which nobody writes, with a pause of so many seconds in between."""
+
 WRITER_CACHE_KIB = 32 * 1024
 """SQLite's page cache of the appending connection. Each document has its own page at the end of its part of the
 index; the default of 2 MB holds those of 500 documents only just."""
@@ -119,6 +125,8 @@ def configure(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
     _write_ahead(connection)
     connection.execute("PRAGMA synchronous = FULL")
+    # What is deleted is overwritten: else all that pruning ever removed would stay in the file until its page is used.
+    connection.execute("PRAGMA secure_delete = ON")
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
@@ -325,6 +333,21 @@ class SqliteBackend:
             if got:
                 _CLAIMS.discard(claim)
 
+    async def scrub(self) -> None:
+        """See :class:`~collab.storage.backend.Backend`.
+
+        Deleted bytes were overwritten in their pages (``secure_delete``). Now these pages go from the log into the
+        database, and the log, which has older ones, is made empty. That waits for all who read an older state.
+        """
+        deadline = time.monotonic() + SCRUB_SECONDS
+        while not await self._checked(self._writing.call(self._scrub)):
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(
+                    "SQLite: somebody reads an older state of the database (a backup, maybe), so what was erased is "
+                    "still in its log; erase it again"
+                )
+            await asyncio.sleep(SCRUB_PAUSE)
+
     async def changed(self) -> bool:
         """See :class:`~collab.storage.backend.Backend`."""
         return await self._checked(self._writing.call(self._changed))
@@ -469,6 +492,24 @@ class SqliteBackend:
             # any row, so it must not cost one.
             raise StoreUnavailable(str(translated)) from error
         return outcomes(plan, heads), files
+
+    def _scrub(self) -> tuple[bool, Files]:
+        """Empty the log; False if somebody reads it."""
+        try:
+            files = self._enter()
+            try:
+                raw = self._connection()
+                raw.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()  # nobody waits for most of it
+                raw.execute(f"PRAGMA busy_timeout = {SCRUB_BUSY_MS}")
+                try:
+                    (busy, _, _) = raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                finally:
+                    raw.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+            finally:
+                self._leave()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        return not busy, files
 
     def _changed(self) -> tuple[bool, Files]:
         try:

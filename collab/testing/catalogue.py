@@ -1,15 +1,23 @@
-"""The tests of the catalogue: names, deleting and creating, titles, listing."""
+"""The tests of the catalogue: names, deleting and creating, titles, own keys, listing."""
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
 from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 
-from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound, InvalidDocumentName, StoreRefused
-from collab.storage.records import MAX_ROW_BYTES, Append, Appended, PendingChange, PendingUpdate
+from collab.errors import (
+    DocumentDeleted,
+    DocumentExists,
+    DocumentNotFound,
+    InvalidDocumentName,
+    InvalidMetadata,
+    StoreRefused,
+)
+from collab.storage.records import MAX_ROW_BYTES, Append, Appended, PendingChange, PendingUpdate, Scalar
 from collab.storage.store import Store
 from collab.testing.storage import AT, OnStorage, OpenStore, data_of, pruned, put, rows, snapshot, written
 
@@ -52,6 +60,10 @@ class CatalogueConformance(OnStorage):
             store.create(bad),
             store.delete(bad, 1.0),
             store.set_title(bad, "title"),
+            store.change(bad, metadata={"a": 1}),
+            store.list_trash(name=bad),
+            store.skeleton(bad),
+            store.replace_skeleton(bad, None, b""),
             store.describe(bad),
             store.heads([bad]),
         ]
@@ -199,7 +211,42 @@ class CatalogueConformance(OnStorage):
                 assert removed == await writing
                 assert await other.prune(before=0.0, limit=1_000) == 0, "a row came after the deletion"
 
-    # Titles and listing.
+    async def test_a_document_is_created_with_title_and_metadata(self, store: Store, open_store: OpenStore) -> None:
+        metadata: dict[str, Scalar] = {
+            "kind": "note",
+            "\x00ä": "\U0001f98a\x00",
+            "n": 1.5,
+            "big": 2**53 - 1,
+            "yes": True,
+            "no": False,
+        }
+        created = await store.create("d", rows=rows(b"1"), title="Title", metadata=metadata)
+        assert (created.title, created.metadata) == ("Title", metadata)
+        async with open_store() as other:
+            assert (await other.describe("d")).document == created
+        bad: list[dict[str, Any]] = [
+            {"nested": {}},
+            {"": 1},
+            {"k" * 65: 1},
+            {"n": float("nan")},
+            {"n": 2**53},
+            {"k": "x" * 4_096},
+        ]
+        for wrong in bad:
+            with pytest.raises(InvalidMetadata):
+                await store.create("e", metadata=wrong)
+        with pytest.raises(DocumentNotFound):
+            await store.describe("e")
+
+    async def test_creating_may_respect_a_tombstone(self, store: Store) -> None:
+        await put(store, "d", b"1")
+        await store.delete("d", 1.0)
+        with pytest.raises(DocumentDeleted):
+            await store.create("d", rows=rows(b"2"), over_tombstone=False)
+        assert [each.document.name for each in await store.list_trash()] == ["d"]
+        assert (await store.create("e", rows=rows(b"2"), over_tombstone=False)).head_seq == 1
+
+    # Titles, own keys and listing.
 
     async def test_a_title_is_listed_and_changes_nothing_else(self, store: Store) -> None:
         await put(store, "a", b"123", at=5.0)
@@ -215,6 +262,65 @@ class CatalogueConformance(OnStorage):
         await store.delete("a", 9.0)
         with pytest.raises(DocumentDeleted):
             await store.set_title("a", "x")
+
+    async def test_own_keys_are_merged_and_change_nothing_else(self, store: Store, open_store: OpenStore) -> None:
+        await put(store, "a", b"123", at=5.0)
+        before = (await store.describe("a")).document
+        await store.change("a", metadata={"kind": "note", "rank": 1, "gone": None})
+        await store.change("a", title="Title", metadata={"rank": None, "open": True})
+        after = (await store.describe("a")).document
+        assert (after.title, after.metadata) == ("Title", {"kind": "note", "open": True})
+        assert dataclasses.replace(after, title=None, metadata={}) == before
+        many_keys: dict[str, object] = {f"k{n}": n for n in range(32)}
+        bad: list[dict[str, object]] = [{"list": []}, {"k": "x" * 4_096}, many_keys, {"half": "\ud83d"}]
+        for wrong in bad:
+            with pytest.raises(InvalidMetadata):
+                await store.change("a", title="Not this", metadata=wrong)
+        assert (await store.describe("a")).document == after
+        async with open_store() as other:
+            many = [each.change("a", metadata={f"k{n}": n}) for n in range(12) for each in (store, other)]
+            await asyncio.gather(*many)
+        assert (await store.describe("a")).document.metadata == {**after.metadata, **{f"k{n}": n for n in range(12)}}
+        (listed,) = await store.list_documents()
+        assert listed.document.metadata["k7"] == 7
+        await store.change("a", metadata=dict.fromkeys(listed.document.metadata))
+        assert (await store.describe("a")).document == dataclasses.replace(before, title="Title")
+        with pytest.raises(DocumentNotFound):
+            await store.change("none", metadata={"a": 1})
+        await store.delete("a", 9.0)
+        with pytest.raises(DocumentDeleted):
+            await store.change("a", metadata={"a": 1})
+
+    async def test_listing_by_time_is_newest_first(self, store: Store) -> None:
+        times = {"b/1": 3.0, "a": 5.0, "b/2": 5.0, "B": 5.0, "c": 1.0, "b/\U0001f98a": 4.0, "gone": 6.0}
+        for name, at in times.items():
+            await put(store, name, b"12", b"345", at=at)
+        await store.delete("gone", 7.0)
+        names = ["B", "a", "b/2", "b/\U0001f98a", "b/1", "c"]
+        found = await store.list_recent()
+        assert [each.document.name for each in found] == names
+        assert [each.tail_bytes for each in found] == [5] * 6
+        paged: list[str] = []
+        after = None
+        while page := await store.list_recent(after=after, limit=2):
+            paged += [each.document.name for each in page]
+            after = (page[-1].document.updated_at, page[-1].document.name)
+            assert len(paged) <= len(names)
+        assert paged == names
+        assert [each.document.name for each in await store.list_recent(prefix="b/")] == names[2:5]
+        assert [each.document.name for each in await store.list_recent(prefix="b/", after=(5.0, "b/2"))] == names[3:5]
+        await put(store, "c", b"6", at=9.0)
+        assert (await store.list_recent(limit=1))[0].document.name == "c"
+
+    async def test_a_document_is_described_by_its_id(self, store: Store) -> None:
+        first = await put(store, "d", b"1")
+        await store.rename("d", "e", 1.0)
+        assert await store.describe_id(first.document_id) == await store.describe("e")
+        with pytest.raises(DocumentNotFound):
+            await store.describe_id(first.document_id + 1_000)
+        await store.delete("e", 2.0)
+        with pytest.raises(DocumentDeleted):
+            await store.describe_id(first.document_id)
 
     async def test_listing_pages_and_sizes(self, store: Store) -> None:
         for name in ("a", "b/1", "b/2", "b/\U0001f98a", "b0", "c"):

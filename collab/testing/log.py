@@ -11,7 +11,17 @@ import pytest
 from collab.errors import DocumentDeleted, StoreRefused
 from collab.storage.checksums import damaged_rows, seal_row
 from collab.storage.membership import Node
-from collab.storage.records import MAX_ROW_BYTES, Append, Appended, AppendOutcome, Head, LogRow, NewRow, Snapshot
+from collab.storage.records import (
+    MAX_ROW_BYTES,
+    Append,
+    Appended,
+    AppendOutcome,
+    CallKey,
+    Head,
+    LogRow,
+    NewRow,
+    Snapshot,
+)
 from collab.storage.store import Store
 from collab.testing.storage import (
     AT,
@@ -411,6 +421,9 @@ class LogConformance(OnStorage):
                 lambda: store.describe("d"),
                 lambda: store.set_title("d", "title"),
                 lambda: store.prune(before=0.0, limit=1),
+                store.list_trash,
+                lambda number=number: store.begin_call(CallKey(bytes([number]) * 32, "t" * 32), b"r" * 32),  # type: ignore[misc]
+                lambda: store.replace_skeleton("d", None, b"s"),
                 lambda: store.beat(Node("node", "", "1", "process", "{}", 0, 0, 5.0)),
                 store.list_nodes,
                 lambda: store.note_damage(first.document_id + 1_000_000, rows=[1]),

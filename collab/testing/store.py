@@ -14,14 +14,22 @@ are cancelled in the middle, and what the port gives back. ``docs/adapters.md`` 
 
 from __future__ import annotations
 
+from collab.testing.calls import CallsConformance
 from collab.testing.catalogue import CatalogueConformance
 from collab.testing.control import ControlConformance
 from collab.testing.log import LogConformance
 from collab.testing.membership import MembershipConformance
 from collab.testing.pending import PendingConformance
+from collab.testing.trash import TrashConformance
 
 
 class StoreConformance(
-    LogConformance, PendingConformance, CatalogueConformance, MembershipConformance, ControlConformance
+    LogConformance,
+    PendingConformance,
+    CatalogueConformance,
+    TrashConformance,
+    CallsConformance,
+    MembershipConformance,
+    ControlConformance,
 ):
     """Test a store; derive from this class and override the fixture ``make_store``."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import math
 import unicodedata
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -18,13 +19,17 @@ from collab.errors import DocumentExists, DocumentNotFound, StoreRefused, StoreU
 from collab.storage.checksums import is_damaged, row_checksum
 from collab.storage.membership import Node
 from collab.storage.memory import MemoryStorage, MemoryStore
+from collab.storage.memory_calls import MemoryCalls
 from collab.storage.records import (
     Append,
     Appended,
     AppendOutcome,
+    CallKey,
+    CallState,
     DocumentSummary,
     Head,
     Instruction,
+    Keep,
     LoadedDocument,
     LogRow,
     NewRow,
@@ -344,10 +349,11 @@ class TakesEverySize(MemoryStorage):
         self._ids[document_id].snapshots.append(snapshot)
         return True
 
-    def create(self, name: str, gc: bool, rows: Sequence[NewRow], now: float) -> StoredDocument:
-        super().create(name, gc, (), now)
-        self._names[name.encode()].add(rows)
-        return self._names[name.encode()].document
+    def create(self, new: StoredDocument, rows: Sequence[NewRow], *rest: Any) -> StoredDocument:
+        super().create(new, (), *rest)
+        kept = self._names[new.name.encode()]
+        kept.add(rows)
+        return kept.document
 
 
 # Snapshots.
@@ -418,12 +424,12 @@ class ReadsNoRowsThatASnapshotCovers(MemoryStorage):
 
 @found_by("test_pruning_keeps_two_snapshots_that_are_whole")
 class CountsSnapshotsWithoutLooking(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
         for kept in self._ids.values():
             if not kept.deleted and len(kept.snapshots) > 1 and (rows := kept.between(0, kept.snapshots[-2].seq)):
                 del kept.rows[: len(rows)]
                 return len(rows)
-        return super().prune(before, limit, spare)
+        return super().prune(before, limit, spare, trash_before)
 
 
 @found_by("test_pruning_leaves_a_damaged_document_alone")
@@ -434,7 +440,7 @@ class ForgetsDamage(MemoryStorage):
 
 @found_by("test_pruning_keeps_every_state_within_history", "test_pruning_leaves_a_document_without_snapshot_alone")
 class PrunesByAge(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
         removed = 0
         for kept in self._ids.values():
             while kept.rows and kept.rows[0].at < before and removed < limit:
@@ -445,21 +451,21 @@ class PrunesByAge(MemoryStorage):
 
 @found_by("test_pruning_keeps_every_state_within_history")
 class KeepsOnlyWhatOpeningNeeds(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
-        return super().prune(float("inf"), limit, spare)
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+        return super().prune(math.inf, limit, spare, trash_before)
 
 
 @found_by("test_pruning_keeps_every_state_within_history")
 class PrunesMoreThanItWasAllowed(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
-        return super().prune(before, limit + 1, spare)
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+        return super().prune(before, limit + 1, spare, trash_before)
 
 
 @found_by("test_a_row_that_is_older_than_the_one_before_it_does_not_hide_that_one")
 class TrustsTheClocksOfAllNodes(MemoryStorage):
     """The last row before the time is looked for, instead of the first one after it."""
 
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
         removed = 0
         for kept in self._ids.values():
             old = max((row.seq for row in kept.rows if row.at < before), default=0)
@@ -474,7 +480,7 @@ class TrustsTheClocksOfAllNodes(MemoryStorage):
 class NeverComesBackToTheBeginning(MemoryStorage):
     done: frozenset[int] = frozenset()
 
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
         for document_id, kept in self._ids.items():
             if document_id not in self.done:
                 if removed := kept.prune(before, limit):
@@ -485,8 +491,8 @@ class NeverComesBackToTheBeginning(MemoryStorage):
 
 @found_by("test_pruning_removes_the_content_of_deleted_documents")
 class PrunesTombstones(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
-        removed = super().prune(before, limit, spare)
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+        removed = super().prune(before, limit, spare, trash_before)
         for name, kept in list(self._names.items()):
             if kept.deleted and not kept.rows:
                 del self._names[name], self._ids[kept.document.id]
@@ -496,7 +502,7 @@ class PrunesTombstones(MemoryStorage):
 
 @found_by("test_pruning_removes_the_content_of_deleted_documents")
 class KeepsDeletedContent(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
         return 0
 
 
@@ -612,11 +618,11 @@ class DeletesWhatIsNotThere(MemoryStorage):
 
 @found_by("test_created_anew_the_old_id_stays_dead", "test_ids_are_never_given_twice")
 class CreatesInTheOldPlace(MemoryStorage):
-    def create(self, name: str, gc: bool, rows: Sequence[NewRow], now: float) -> StoredDocument:
-        kept = self._names.get(name.encode())
+    def create(self, new: StoredDocument, rows: Sequence[NewRow], *rest: Any) -> StoredDocument:
+        kept = self._names.get(new.name.encode())
         if kept is None or not kept.deleted:
-            return super().create(name, gc, rows, now)
-        kept.document = replace(kept.document, deleted_at=None, head_seq=0, gc=gc, title=None)
+            return super().create(new, rows, *rest)
+        kept.document = replace(kept.document, deleted_at=None, head_seq=0, gc=new.gc, title=None)
         kept.rows, kept.snapshots = [], []
         kept.add(rows)
         return kept.document
@@ -624,31 +630,32 @@ class CreatesInTheOldPlace(MemoryStorage):
 
 @found_by("test_created_anew_the_old_id_stays_dead")
 class LeavesTheOldTitle(MemoryStorage):
-    def create(self, name: str, gc: bool, rows: Sequence[NewRow], now: float) -> StoredDocument:
-        old = self._names.get(name.encode())
-        super().create(name, gc, rows, now)
-        new = self._names[name.encode()]
-        new.document = replace(new.document, title=old.document.title if old else None)
-        return new.document
+    def create(self, new: StoredDocument, rows: Sequence[NewRow], *rest: Any) -> StoredDocument:
+        old = self._names.get(new.name.encode())
+        super().create(new, rows, *rest)
+        kept = self._names[new.name.encode()]
+        kept.document = replace(kept.document, title=old.document.title if old else None)
+        return kept.document
 
 
 @found_by("test_ids_are_never_given_twice")
 class GivesTheLowestFreeId(MemoryStorage):
-    def create(self, name: str, gc: bool, rows: Sequence[NewRow], now: float) -> StoredDocument:
+    def create(self, new: StoredDocument, rows: Sequence[NewRow], *rest: Any) -> StoredDocument:
         self._last_id = next(number for number in range(len(self._ids) + 1) if number + 1 not in self._ids)
-        return super().create(name, gc, rows, now)
+        return super().create(new, rows, *rest)
 
 
 @found_by("test_creating_what_lives_is_refused")
 class LooksBeforeItCreates(MemoryStore):
-    async def create(self, name: str, *, gc: bool = True, rows: Sequence[NewRow] = ()) -> StoredDocument:
+    async def create(self, name: str, **given: Any) -> StoredDocument:
         kept = await self._call(lambda: self.storage._names.get(name.encode()))
         if kept is not None and not kept.deleted:
             raise DocumentExists(f"document {name!r} exists")
 
         def step() -> StoredDocument:
             self.storage._names.pop(name.encode(), None)
-            return self.storage.create(name, gc, rows, 0.0)
+            new = StoredDocument(0, name, 0, given.get("gc", True), 0.0, 0.0)
+            return self.storage.create(new, given.get("rows", ()), True, None, 0.0)
 
         return await self._call(step)
 
@@ -706,8 +713,8 @@ class SortsByUtf16(MemoryStorage):
 
 @found_by("test_a_title_is_listed_and_changes_nothing_else")
 class CountsATitleAsAnEdit(MemoryStorage):
-    def set_title(self, name: str, title: str | None) -> None:
-        super().set_title(name, title)
+    def change(self, name: str, title: str | None | Keep, metadata: Mapping[str, object]) -> None:
+        super().change(name, title, metadata)
         kept = self._names[name.encode()]
         kept.document = replace(kept.document, updated_at=kept.document.updated_at + 1)
 
@@ -782,7 +789,7 @@ class TakesPruningForAGap(MemoryStore):
 
 @found_by("test_pruning_spares_documents_that_are_named")
 class PrunesWhatIsToBeSpared(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
         return super().prune(before, limit)
 
 
@@ -834,10 +841,10 @@ class KeepsPendingUpdatesInTheStore(MemoryStore):
 
 @found_by("test_snapshots_and_pruning_leave_pending_updates_alone")
 class PrunesPendingUpdatesByAge(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
         for kept in self._ids.values():
             kept.pending = {key: update for key, update in kept.pending.items() if update.at >= before}
-        return super().prune(before, limit, spare)
+        return super().prune(before, limit, spare, trash_before)
 
 
 @found_by("test_pending_updates_go_with_their_document")
@@ -847,6 +854,173 @@ class GivesPendingUpdatesOfTombstones(MemoryStorage):
         return [] if kept is None else list(kept.pending.values())
 
 
+# Own keys, and listing by time.
+
+
+@found_by("test_a_document_is_created_with_title_and_metadata")
+class SetsTheTitleLater(MemoryStorage):
+    def create(self, new: StoredDocument, rows: Sequence[NewRow], *rest: Any) -> StoredDocument:
+        return super().create(replace(new, title=None, metadata={}), rows, *rest)
+
+
+@found_by("test_creating_may_respect_a_tombstone")
+class CreatesOverEveryTombstone(MemoryStorage):
+    def create(self, new: StoredDocument, rows: Sequence[NewRow], *rest: Any) -> StoredDocument:
+        return super().create(new, rows, True, *rest[1:])
+
+
+@found_by("test_own_keys_are_merged_and_change_nothing_else")
+class ReplacesAllKeys(MemoryStorage):
+    def change(self, name: str, title: str | None | Keep, metadata: Mapping[str, object]) -> None:
+        kept = self._find(name)
+        kept.document = replace(kept.document, metadata={})
+        super().change(name, title, metadata)
+
+
+@found_by("test_listing_by_time_is_newest_first")
+class ListsTheOldestFirst(MemoryStorage):
+    def list_recent(self, after: tuple[float, str] | None, prefix: str, limit: int) -> list[DocumentSummary]:
+        return super().list_recent(None, prefix, 1_000)[::-1][:limit]
+
+
+@found_by("test_listing_by_time_is_newest_first")
+class PagesByTheTimeAlone(MemoryStorage):
+    def list_recent(self, after: tuple[float, str] | None, prefix: str, limit: int) -> list[DocumentSummary]:
+        found = super().list_recent(None, prefix, 1_000)
+        return [each for each in found if after is None or each.document.updated_at < after[0]][:limit]
+
+
+@found_by("test_a_document_is_described_by_its_id")
+class DescribesTombstones(MemoryStorage):
+    def describe_id(self, document_id: int) -> DocumentSummary:
+        kept = self._ids.get(document_id)
+        return super().describe_id(document_id) if kept is None else kept.summary()
+
+
+# The trash.
+
+
+@found_by("test_a_restored_document_is_the_same", "test_predecessors_of_a_name_are_restored_under_other_names")
+class RestoresByCopying(MemoryStorage):
+    def restore(self, document_id: int, new_name: str | None, at: float) -> StoredDocument:
+        kept = self._ids[document_id]
+        rows = [NewRow(*row[1:]) for row in kept.rows]
+        new = replace(kept.document, name=new_name or kept.document.name, deleted_at=None)
+        return self.create(new, rows, True, None, at)
+
+
+@found_by("test_a_document_is_restored_once")
+class RestoresAgain(MemoryStorage):
+    def restore(self, document_id: int, new_name: str | None, at: float) -> StoredDocument:
+        kept = self._ids.get(document_id)
+        if kept is not None and not kept.deleted:
+            return kept.document
+        return super().restore(document_id, new_name, at)
+
+
+@found_by("test_a_document_that_is_restored_under_another_name_leaves_a_tombstone")
+class LeavesTheNameOfARestoredDocumentFree(MemoryStorage):
+    def _leave_tombstone(self, name: bytes, document_id: int, at: float) -> None:
+        self._names.pop(name, None)
+        self._sorted.remove(name)
+
+
+@found_by("test_the_trash_is_listed_by_the_time_of_deletion")
+class ListsTheTrashByName(MemoryStorage):
+    def list_trash(self, *given: Any) -> list[DocumentSummary]:
+        return sorted(super().list_trash(*given), key=lambda each: each.document.name)
+
+
+@found_by("test_pruning_leaves_what_is_in_the_trash_for_long_enough")
+class PrunesTheTrashAtOnce(MemoryStorage):
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+        return super().prune(before, limit, spare)
+
+
+@found_by("test_restoring_while_others_prune_gives_all_or_nothing")
+class RestoresWhatIsLeft(MemoryStorage):
+    def restore(self, document_id: int, new_name: str | None, at: float) -> StoredDocument:
+        self._ids[document_id].trashed = True
+        return super().restore(document_id, new_name, at)
+
+
+@found_by("test_what_was_erased_is_gone")
+class KeepsAnswersOfWhatWasErased(MemoryStorage):
+    def erase(self, document_id: int) -> None:
+        calls = self.calls
+        self.calls = MemoryCalls()
+        super().erase(document_id)
+        self.calls = calls
+
+
+@found_by("test_what_was_erased_is_gone")
+class ErasesRowsAlone(MemoryStorage):
+    def erase(self, document_id: int) -> None:
+        kept = self._ids[document_id]
+        snapshots = list(kept.snapshots)
+        super().erase(document_id)
+        kept.snapshots = snapshots
+
+
+@found_by("test_a_predecessor_is_erased_alone")
+class ErasesAllOfTheName(MemoryStorage):
+    def erase(self, document_id: int) -> None:
+        name = self._ids[document_id].name if document_id in self._ids else b""
+        super().erase(document_id)
+        for kept in list(self._ids.values()):
+            if kept.name == name and kept.deleted:
+                super().erase(kept.document.id)
+
+
+@found_by("test_a_skeleton_belongs_to_a_name")
+class ReplacesEverySkeleton(MemoryStorage):
+    def replace_skeleton(self, name: str, was: bytes | None, by: bytes) -> bool:
+        return super().replace_skeleton(name, self.skeletons.get(name.encode()), by)
+
+
+# Calls that are done once.
+
+
+@found_by("test_of_several_attempts_one_does_the_call")
+class LetsEverybodyBegin(MemoryStore):
+    async def begin_call(self, call: CallKey, request: bytes) -> CallState:
+        state = await super().begin_call(call, request)
+        return state if state.status else CallState(mine=True)
+
+
+@found_by("test_a_key_is_for_one_request")
+class LooksAtTheKeyAlone(MemoryStore):
+    async def begin_call(self, call: CallKey, request: bytes) -> CallState:
+        return await super().begin_call(call, b"r" * 32)
+
+
+@found_by("test_a_call_that_has_failed_is_begun_anew")
+class KeepsWhatHasFailed(MemoryStore):
+    async def abandon_call(self, call: CallKey) -> None:
+        await self.finish_call(call, 500, b"")
+
+
+@found_by("test_what_a_call_has_created_is_taken_up_by_the_next_attempt")
+class ForgetsWhatWasCreated(MemoryStorage):
+    def create(self, new: StoredDocument, rows: Sequence[NewRow], *rest: Any) -> StoredDocument:
+        return super().create(new, rows, rest[0], None, rest[2])
+
+
+@found_by("test_creating_for_a_call_that_is_not_ones_own_creates_nothing")
+class CreatesBeforeItLooks(MemoryStorage):
+    def create(self, new: StoredDocument, rows: Sequence[NewRow], *rest: Any) -> StoredDocument:
+        created = super().create(new, rows, rest[0], None, rest[2])
+        if rest[1] is not None:
+            self.calls.check(rest[1])
+        return created
+
+
+@found_by("test_an_answer_has_a_bound")
+class KeepsHalfAnAnswer(MemoryStore):
+    async def finish_call(self, call: CallKey, status: int, answer: bytes) -> bool:
+        return await super().finish_call(call, status, answer[:1_024])
+
+
 # New names.
 
 
@@ -854,7 +1028,8 @@ class GivesPendingUpdatesOfTombstones(MemoryStorage):
 class RenamesByCopying(MemoryStorage):
     def rename(self, name: str, new_name: str, at: float) -> int:
         kept = self._find(name)
-        created = self.create(new_name, True, [NewRow(*row[1:4]) for row in kept.rows], at)
+        rows = [NewRow(*row[1:4]) for row in kept.rows]
+        created = self.create(replace(kept.document, name=new_name), rows, True, None, at)
         self.delete(name, at)
         return created.id
 
