@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from collab.hub.membership import AUTHENTICATION, HISTORY, NOBODY, NodeFacts
+from collab.hub.membership import AUTHENTICATION, HISTORY, NOBODY, TRASH_DAYS, NodeFacts
 from collab.settings import Settings
 from collab.telemetry.release import release
 
@@ -36,6 +36,7 @@ def node_facts(settings: Settings, *, authenticated: bool, shared: bool) -> Node
     """Say what a node with these settings is; ``shared``: on a PostgreSQL of theirs, which other nodes may use too."""
     values = {name: str(getattr(settings, name)) for name in _PLAIN}
     values[HISTORY] = f"{settings.history_days:g}"
+    values[TRASH_DAYS] = f"{settings.trash_days:g}"
     values["keep_deleted"] = ",".join(sorted(settings.keep_deleted)) or "nothing"
     values[AUTHENTICATION] = way = _authentication(settings) if authenticated else NOBODY
     if way != NOBODY:

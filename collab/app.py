@@ -211,6 +211,7 @@ def create_app(
         HubOptions(
             batch_window=settings.batch_window_ms / 1000,
             history=settings.history_days * DAY,
+            trash=settings.trash_days * DAY,
             max_document_bytes=settings.max_document_bytes,
             max_awareness_bytes=settings.max_awareness_bytes,
             max_awareness_ids=settings.max_awareness_ids,

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
-from collab import cli_auth, cli_control, cli_nodes
+from collab import cli_auth, cli_control, cli_nodes, cli_trash
 from collab.cli_common import (
     BUS,
     DATABASE,
@@ -58,13 +58,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 documents = typer.Typer(
-    help="List, show, copy, delete, verify and repair documents. On the database; a server may be running on it.",
+    help="List, show, copy, delete, restore and repair documents. On the database; a server may be running on it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 app.add_typer(documents, name="documents")
 cli_auth.register(app)
 cli_control.register(app, documents)
+cli_trash.register(documents)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -278,7 +279,10 @@ def import_document(
 @documents.command()
 @with_settings(*DATABASE, *BUS)
 def delete(settings: Settings, name: Name) -> None:
-    """Delete a document. Running servers tell its clients within about a second; its name is free for import only."""
+    """Delete a document. Running servers tell its clients within about a second; its name is free for import only.
+
+    It can be restored for --trash-days of the servers: collab documents trash, restore, erase.
+    """
     from collab.hub.documents import Documents
 
     async def work(store: Store) -> None:
@@ -528,6 +532,8 @@ def _facts(summary: DocumentSummary) -> dict[str, Any]:
     return {
         "name": document.name,
         "id": document.id,
+        "title": document.title,
+        "metadata": dict(document.metadata),
         "gc": document.gc,
         "created_at": _date(document.created_at),
         "updated_at": _date(document.updated_at),
@@ -541,6 +547,10 @@ def _facts(summary: DocumentSummary) -> dict[str, Any]:
     }
 
 
+def _shown_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _print_facts(facts: dict[str, Any]) -> None:
     snapshot = (
         f"of row {facts['snapshot_seq']}, {facts['snapshot_bytes']} bytes, made {facts['snapshot_at']}"
@@ -549,6 +559,8 @@ def _print_facts(facts: dict[str, Any]) -> None:
     )
     lines = {
         "name": escape_controls(facts["name"]),
+        **({} if facts["title"] is None else {"title": escape_controls(facts["title"])}),
+        **({} if not facts["metadata"] else {"metadata": escape_controls(_shown_json(facts["metadata"]))}),
         "size": f"{facts['update_bytes']} bytes as one update",
         "created": facts["created_at"],
         "updated": facts["updated_at"],

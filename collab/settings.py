@@ -255,6 +255,12 @@ class Settings(BaseModel):
             "Days for which every state of a document can be rebuilt. What is older and not needed for it is removed."
         ),
     )
+    trash_days: float = Field(
+        30.0,
+        ge=0,
+        le=36_500,
+        description="Days for which a deleted document can be restored; then its content is removed. 0: at once.",
+    )
     compact_rows: int = Field(
         500, ge=1, description="Log rows after the newest snapshot from which a new snapshot is considered."
     )

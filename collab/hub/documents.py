@@ -1,19 +1,26 @@
-"""Creating, naming, renaming and deleting documents: the one service behind the HTTP API and the command line.
+"""Creating, copying, naming and deleting documents: the one service behind the HTTP API and the command line.
 
 Strategy: the store is told first, and it alone decides; then those who have the document open are told. A command line
 has no rooms of its own: servers that run on the same database learn of what it has done from the log, within about a
-second (``hub.replication``).
+second (``hub.replication``). What becomes of a deleted document is in ``hub.trash``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
+from collab.errors import DocumentExists, DocumentNotFound
+from collab.hub.idempotency import Call
+from collab.hub.listing import Order, Page, encode_cursor, name_place, time_place
+from collab.hub.loading import damaged, read_document, take_pending
+from collab.hub.slices import in_slices
 from collab.protocol.names import check_document_name, covers
-from collab.storage.checksums import seal_row
-from collab.storage.records import DocumentSummary, NewRow
+from collab.protocol.sync import EMPTY_UPDATE
+from collab.storage.checksums import beside_the_loop, seal_row
+from collab.storage.records import KEEP, DocumentSummary, Keep, NewRow, Scalar
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
 
@@ -28,7 +35,7 @@ class Rooms(Protocol):
         ...
 
     def created(self, name: str) -> None:
-        """Let those who have opened a document that was not there see that it is, and what it holds."""
+        """Let those who have opened a document that was not there see that it is; here and on other nodes."""
         ...
 
     def deleted(self, name: str, document_id: int) -> None:
@@ -38,6 +45,13 @@ class Rooms(Protocol):
     def renamed(self, name: str, document_id: int, new_name: str) -> None:
         """Send everybody away from the old name of a document, here and on other nodes."""
         ...
+
+
+class Ensured(NamedTuple):
+    """A document that is there, and whether it was created for that."""
+
+    summary: DocumentSummary
+    created: bool
 
 
 class Documents:
@@ -70,34 +84,170 @@ class Documents:
         """Give one document's sizes and dates; raises ``DocumentNotFound`` or ``DocumentDeleted``."""
         return await self._store.describe(name)
 
+    async def page(
+        self, *, order: Order = Order.NAME, cursor: str | None = None, prefix: str = "", limit: int = 100
+    ) -> Page:
+        """List at most ``limit`` documents whose names begin with ``prefix``, from a cursor of the page before on.
+
+        In the order of time a document that is edited meanwhile moves to the front, so it may be listed twice.
+
+        Raises:
+            InvalidCursor: the cursor is not one of this order.
+            InvalidDocumentName: the prefix has no UTF-8.
+        """
+        if order is Order.NAME:
+            name = None if cursor is None else name_place(cursor)
+            found = await self._store.list_documents(after=name, prefix=prefix, limit=limit + 1)
+        else:
+            place = None if cursor is None else time_place(cursor)
+            found = await self._store.list_recent(after=place, prefix=prefix, limit=limit + 1)
+        if len(found) <= limit:
+            return Page(found, None)
+        last = found[limit - 1].document
+        at = () if order is Order.NAME else (last.updated_at,)
+        return Page(found[:limit], encode_cursor(order.value, *at, last.name))
+
     async def create(
-        self, name: str, *, title: str | None = None, gc: bool = True, update: bytes | None = None
+        self,
+        name: str,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, Scalar] | None = None,
+        gc: bool = True,
+        update: bytes | None = None,
+        author: str | None = None,
+        call: Call | None = None,
     ) -> DocumentSummary:
         """Create a document, empty or with the content of ``update`` (v1), also in the place of a deleted one.
 
+        Content, title and own keys are there in one transaction, or none of them. With ``call`` the document of an
+        attempt that was cut off is given in the place of a new one (``hub.idempotency``).
+
         Raises:
             InvalidDocumentName: the name is none.
+            InvalidMetadata: the own keys cannot be kept.
             DocumentExists: there is one.
             StoreRefused: the content is more than the store takes.
+            KeyBusy: another attempt at the call is at it.
         """
+        if call is not None and call.created is not None:
+            return await self._store.describe_id(call.created)
+        await self._create(name, title, metadata, gc, update, author, call, over_tombstone=True)
+        return await self._store.describe(name)
+
+    async def ensure(
+        self,
+        name: str,
+        update: bytes | None = None,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, Scalar] | None = None,
+        gc: bool = True,
+        author: str | None = None,
+    ) -> Ensured:
+        """Create a document if there is none; one that is there stays as it is, whatever it holds.
+
+        However many do this at the same time, on whatever nodes, the content is there once.
+
+        Raises:
+            DocumentDeleted: it was deleted, and is created anew only on purpose, by ``create``.
+            InvalidDocumentName, InvalidMetadata, StoreRefused: as ``create``.
+        """
+        try:
+            await self._create(name, title, metadata, gc, update, author, None, over_tombstone=False)
+        except DocumentExists:
+            return Ensured(await self._store.describe(name), created=False)
+        return Ensured(await self._store.describe(name), created=True)
+
+    async def copy(
+        self, name: str, new_name: str, *, author: str | None = None, call: Call | None = None
+    ) -> DocumentSummary:
+        """Create a document with what another one holds now, and with its title and own keys.
+
+        It holds what is committed: struct by struct the same, with the client IDs of the original, so that both can be
+        merged later. Its history begins anew. What the original keeps of deleted content (``gc``) is kept here too.
+
+        Raises:
+            DocumentNotFound, DocumentDeleted: there is no such document.
+            DamagedDocument: it cannot be read, or lacks a part of its log.
+            InvalidDocumentName, DocumentExists, StoreRefused, KeyBusy: as ``create``.
+        """
+        if call is not None and call.created is not None:
+            return await self._store.describe_id(call.created)
+        check_document_name(new_name)
+        if self._rooms is not None:
+            await self._rooms.until_stored(name)
+        loaded = await self._store.load(name)
+        if loaded is None:
+            raise DocumentNotFound(f"there is no document {name!r}")
+        document = await in_slices(read_document(name, loaded))
+        if document.waiting:
+            raise damaged(name, why="its log has a gap")
+        if loaded.pending:
+            await asyncio.to_thread(take_pending, document, loaded.pending)
+        update = await beside_the_loop(document.size, document.encode_state_as_update)
+        stored = loaded.document
+        await self._create(
+            new_name,
+            stored.title,
+            stored.metadata,
+            stored.gc,
+            update if len(update) > len(EMPTY_UPDATE) else None,
+            author,
+            call,
+            over_tombstone=True,
+        )
+        return await self._store.describe(new_name)
+
+    async def _create(
+        self,
+        name: str,
+        title: str | None,
+        metadata: Mapping[str, Scalar] | None,
+        gc: bool,
+        update: bytes | None,
+        author: str | None,
+        call: Call | None,
+        *,
+        over_tombstone: bool,
+    ) -> None:
         check_document_name(name)
-        rows: Sequence[NewRow] = () if update is None else (seal_row(update, self._clock(), None),)
+        rows: Sequence[NewRow] = ()
+        if update is not None:
+            at = self._clock()
+            rows = (await beside_the_loop(len(update), lambda: seal_row(update, at, author)),)
         keeps = any(covers(pattern, name) for pattern in self._keep_deleted)
-        await self._store.create(name, gc=gc and not keeps, rows=rows)
+        await self._store.create(
+            name,
+            gc=gc and not keeps,
+            rows=rows,
+            title=title,
+            metadata=metadata,
+            over_tombstone=over_tombstone,
+            call=None if call is None else call.key,
+        )
         if self._rooms is not None:
             self._rooms.created(name)
-        if title is not None:
-            await self._store.set_title(name, title)
         _log.info("created %s", shown_name(name))
+
+    async def change(
+        self, name: str, *, title: str | None | Keep = KEEP, metadata: Mapping[str, object] | None = None
+    ) -> DocumentSummary:
+        """Set the title, and merge own keys (RFC 7396: None takes one away), in one transaction.
+
+        Raises:
+            DocumentNotFound, DocumentDeleted: there is no such document.
+            InvalidMetadata: what would be kept then breaks a rule; nothing has changed.
+        """
+        if self._rooms is not None:
+            # A document that was begun a moment ago is stored in a moment.
+            await self._rooms.until_stored(name)
+        await self._store.change(name, title=title, metadata=metadata)
         return await self._store.describe(name)
 
     async def set_title(self, name: str, title: str | None) -> DocumentSummary:
         """Set what listings show for a document; raises ``DocumentNotFound`` or ``DocumentDeleted``."""
-        if self._rooms is not None:
-            # A document that was begun a moment ago is stored in a moment.
-            await self._rooms.until_stored(name)
-        await self._store.set_title(name, title)
-        return await self._store.describe(name)
+        return await self.change(name, title=title)
 
     async def rename(self, name: str, new_name: str) -> DocumentSummary:
         """Give a document another name: its content, history and numbers stay, and who is in it is told to go.
@@ -111,7 +261,7 @@ class Documents:
         """
         check_document_name(new_name)
         if self._rooms is not None:
-            await self._rooms.until_stored(name)  # as above
+            await self._rooms.until_stored(name)  # as for a change
         document_id = await self._store.rename(name, new_name, self._clock())
         _log.info("renamed %s to %s", shown_name(name), shown_name(new_name))
         if self._rooms is not None:
@@ -120,6 +270,8 @@ class Documents:
 
     async def delete(self, name: str) -> None:
         """Delete a document: who is in it is told, and nobody brings it back by coming with an old copy.
+
+        It is in the trash then (``hub.trash``).
 
         Raises:
             DocumentNotFound: there is none.

@@ -51,13 +51,14 @@ from collab.hub.replication import Replication, is_shorter, lacks_rows, renamed
 from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
 from collab.hub.tasks import Tasks, retrieve
+from collab.hub.trash import Trash
 from collab.hub.turns import Turns
 from collab.protocol.messages import Stateless
 from collab.protocol.names import covers
 from collab.protocol.session import State
 from collab.sandbox.port import Sandbox
 from collab.storage.journal import Journal
-from collab.storage.records import Appended, LoadedDocument, NewRow
+from collab.storage.records import Appended, Instruction, Kind, LoadedDocument, NewRow, Reports
 from collab.storage.store import Store
 from collab.telemetry import RateLimited, get_logger, shown_name
 
@@ -121,6 +122,7 @@ class HubOptions:
 
     batch_window: float
     history: float
+    trash: float
     max_document_bytes: int
     max_awareness_bytes: int
     max_awareness_ids: int
@@ -165,6 +167,7 @@ class Hub:
         counts: what it has done so far.
         draining: the node is about to stop, and new clients belong elsewhere; everything is served as ever.
         stopping: nothing more is taken.
+        trash: what becomes of deleted documents.
         troubled: names of documents that cannot be served for a reason of their own; at most ``MAX_TROUBLED``.
     """
 
@@ -206,6 +209,7 @@ class Hub:
         self.bus = bus
         self.membership = Membership(store, options.node, lambda: len(self.rooms), bus.node)
         self.control = Control(self)
+        self.trash = Trash(store, lambda: self.membership.trash(options.trash), self, self._let_all_forget, clock)
         self._replication = Replication(store, bus, self.rooms, self.tasks, self.control.told)
         self.healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)
         self._attends = False
@@ -532,10 +536,15 @@ class Hub:
         self._replication.stateless(live, message)
 
     def created(self, name: str) -> None:
-        """Let those who have opened a document that was not there see that it is, and what it holds."""
+        """Let those who have opened a document that was not there see that it is, and what it holds.
+
+        On other nodes too, which else would see it when they look.
+        """
+        self.damaged.pop(name, None)
         live = self.rooms.get(name)
         if live is not None and live.persistence.document_id is None:
             self._replication.read(live)
+        self._replication.tell_to_look(name)
 
     def deleted(self, name: str, document_id: int) -> None:
         """Send everybody away from a document that was deleted, here and on other nodes."""
@@ -561,6 +570,10 @@ class Hub:
         if new_name is not None:
             self._replication.tell_to_look(new_name)
         self._replication.missed()
+
+    async def _let_all_forget(self, name: str) -> Reports:
+        """Let all nodes drop what they have of a document that was deleted, and wait until they say so."""
+        return await self.control.give(Instruction(Kind.RELOAD, document=name), "it is erased")
 
     def tell_nodes(self) -> None:
         """Let the other nodes look for instructions now."""
@@ -770,10 +783,16 @@ class Hub:
 
     async def _prune_forever(self) -> None:
         """Remove what the history settings no longer want, in portions that hold no lock for long."""
+        rows, trash_before = 0, 0.0
         while True:
             try:
+                if not rows:
+                    trash_before = self.trash.oldest
+                    await self.trash.keep_skeletons(trash_before)
                 before = self.clock() - self.membership.history(self._options.history)
-                rows = await self.store.prune(before=before, limit=_PRUNE_ROWS, spare=self._with_gaps())
+                rows = await self.store.prune(
+                    before=before, limit=_PRUNE_ROWS, spare=self._with_gaps(), trash_before=trash_before
+                )
             except StoreUnavailable:
                 rows = 0
             await asyncio.sleep(0.05 if rows else _PRUNE_PAUSE)

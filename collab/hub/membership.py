@@ -30,12 +30,14 @@ NOBODY: Final = "none"
 """Its value where everybody may do everything."""
 
 HISTORY: Final = "history_days"
+TRASH_DAYS: Final = "trash_days"
 
 WHY: Final[Mapping[str, str]] = {
     AUTHENTICATION: "who is let in depends on the node",
     "tokens": "tokens that are good on one are refused by the other",
     "bus": "they may not hear each other: edits then arrive about a second late, and presence not at all",
     HISTORY: "what is older goes only when it is old enough for both",
+    TRASH_DAYS: "what was deleted goes only when that is long enough ago for both",
     "keep_deleted": "one of them may remove deleted content that the other keeps",
     "max_message_bytes": "an edit is refused for good on one that the other would take",
     "max_document_bytes": "an edit is refused for good on one that the other would take",
@@ -114,11 +116,18 @@ class Membership:
 
     def history(self, own: float) -> float:
         """Give the seconds for which history is kept: this node's, or those of another one that wants more."""
+        return self._longest(HISTORY, own)
+
+    def trash(self, own: float) -> float:
+        """Give the seconds for which deleted documents are kept, in the same way."""
+        return self._longest(TRASH_DAYS, own)
+
+    def _longest(self, name: str, own: float) -> float:
         wanted = [own]
         for node in self.nodes:
             with contextlib.suppress(ValueError):
                 if node.alive:
-                    wanted.append(86_400.0 * float(read_settings(node).get(HISTORY, "0")))
+                    wanted.append(86_400.0 * float(read_settings(node).get(name, "0")))
         return max(wanted)
 
     async def join(self) -> None:

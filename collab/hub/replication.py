@@ -214,7 +214,6 @@ class Replication:
             # Behind it the other one, for nodes of a release that does not know this.
             for message in (Renamed(document_id, new_name), Deleted(document_id)):
                 self._bus.publish(name, encode_node_message(message))
-        self.tell_to_look(new_name)
 
     def tell_to_look(self, topic: str) -> None:
         """Let the nodes that have a document open look at the store; or, of ``ALL_NODES``, at what operators say."""

@@ -22,6 +22,7 @@ from collab.hub.hub import Hub, HubOptions
 from collab.hub.line import Line
 from collab.hub.long_frames import LongFrame
 from collab.hub.member import Checked, Member
+from collab.hub.membership import TRASH_DAYS, NodeFacts
 from collab.hub.room import LiveRoom
 from collab.protocol.awareness import AwarenessUpdate, decode_awareness
 from collab.protocol.messages import LocalVersion, Message, Stateless, SyncStatus
@@ -41,6 +42,7 @@ from tests.support.sqlite import migrated
 OPTIONS = HubOptions(
     batch_window=0.004,
     history=86_400.0,
+    trash=30 * 86_400.0,
     max_document_bytes=1 << 20,
     max_awareness_bytes=65_536,
     max_awareness_ids=100,
@@ -50,6 +52,7 @@ OPTIONS = HubOptions(
     min_rate=1024.0,
     idle_seconds=60.0,
     compaction=CompactionPolicy(rows=1 << 30, nbytes=1 << 30, ratio=0.5),
+    node=NodeFacts(settings={TRASH_DAYS: "30"}),
 )
 
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
+from collab.adapters import make_store
+from collab.engine.kept import make_key
 from collab.errors import (
+    DamagedDocument,
     DocumentDeleted,
     DocumentExists,
     DocumentNotFound,
+    InvalidCursor,
     InvalidDocumentName,
+    InvalidMetadata,
     StoreUnavailable,
 )
 from collab.hub.documents import Documents
+from collab.hub.listing import Order
 from collab.protocol.session import State
 from collab.protocol.sync import SyncStep1, SyncUpdate
+from collab.storage.checksums import seal_row
+from collab.storage.records import Append, PendingChange, PendingUpdate
+from collab.storage.urls import DatabaseUrl, parse_database_url
 from tests.hub.conftest import Node, StartNode
-from tests.support.author import Author
+from tests.support.author import Author, content
+from tests.support.sqlite import migrated
 
 
 @pytest.fixture
@@ -158,3 +169,140 @@ async def test_a_deleted_documents_name_is_free_for_whoever_creates_it_on_purpos
     again, member, box = await node.join("d")
     again.receive(member, SyncStep1(b"\0"))
     assert box.text() == "new"
+
+
+# Own keys, order, copies, and what is there once
+
+
+async def test_title_and_own_keys_are_there_with_the_content(documents: Documents) -> None:
+    created = await documents.create("d", title="D", metadata={"kind": "note"}, update=Author(1).type("x"))
+    assert (created.document.title, created.document.metadata) == ("D", {"kind": "note"})
+    changed = await documents.change("d", metadata={"kind": None, "n": 1})
+    assert (changed.document.title, changed.document.metadata) == ("D", {"n": 1})
+    changed = await documents.change("d", title=None, metadata={"m": 2.5})
+    assert (changed.document.title, changed.document.metadata) == (None, {"n": 1, "m": 2.5})
+    with pytest.raises(InvalidMetadata, match="text"):
+        await documents.change("d", title="not this", metadata={"n": [1]})
+    assert await documents.describe("d") == changed
+    with pytest.raises(InvalidMetadata):
+        await documents.create("e", metadata={"": 1})
+    with pytest.raises(DocumentNotFound):
+        await documents.describe("e")
+
+
+async def test_pages_go_on_where_they_ended_in_each_order(node: Node) -> None:
+    now = 0.0
+    documents = Documents(node.store, clock=lambda: now)
+    for number, name in enumerate("cadbe"):
+        now = float(number // 2)
+        await documents.create(f"p/{name}", update=Author(1).type("x"))
+    await documents.create("other")
+    for order, names in ((Order.NAME, "abcde"), (Order.UPDATED, "ebdac")):
+        found, cursor = [], None
+        while True:
+            page = await documents.page(order=order, cursor=cursor, prefix="p/", limit=2)
+            found += [each.document.name for each in page.documents]
+            if (cursor := page.next) is None:
+                break
+            other = Order.UPDATED if order is Order.NAME else Order.NAME
+            with pytest.raises(InvalidCursor):
+                await documents.page(order=other, cursor=cursor)
+            assert len(found) < 9
+        assert found == [f"p/{letter}" for letter in names]
+
+
+async def test_a_copy_holds_what_is_committed_and_can_be_merged_later(documents: Documents, node: Node) -> None:
+    author = Author(1)
+    await documents.create("d", title="D", metadata={"n": 1}, gc=False, update=author.type("hello "))
+    live, member, _ = await node.join("d")
+    live.receive(member, SyncUpdate(author.replace("world")))
+    await node.write(live)
+    copied = (await documents.copy("d", "e", author="ada")).document
+    assert (copied.title, copied.metadata, copied.gc, copied.head_seq) == ("D", {"n": 1}, False, 1)
+    (row,) = (await node.stored("e")).rows
+    assert row.author == "ada"
+    # To the byte what the log says: struct for struct, with what was deleted.
+    assert row.data == live.room.document.encode_state_as_update()
+    assert content(row.data) == "world"
+    live.receive(member, SyncUpdate(author.type("!")))
+    await node.write(live)
+    assert [row.data for row in (await node.stored("e")).rows] == [row.data]
+    with pytest.raises(DocumentExists):
+        await documents.copy("d", "e")
+    with pytest.raises(DocumentNotFound):
+        await documents.copy("none", "f")
+    with pytest.raises(InvalidDocumentName):
+        await documents.copy("d", " ")
+    await documents.create("empty")
+    assert (await documents.copy("empty", "empty too")).document.head_seq == 0
+    await documents.delete("d")
+    with pytest.raises(DocumentDeleted):
+        await documents.copy("d", "f")
+
+
+async def test_a_copy_holds_the_turn_that_is_under_way_on_this_node(node: Node) -> None:
+    documents = Documents(node.store, node.hub)
+    live, member, _ = await node.join("d")
+    live.receive(member, SyncUpdate(Author(1).type("just now")))
+    await documents.copy("d", "e")
+    assert content((await node.stored("e")).rows[0].data) == "just now"
+
+
+async def test_a_copy_takes_what_waited_and_has_what_it_waited_for(node: Node) -> None:
+    """A server was killed between the commit of what came and that of what waited for it."""
+    author = Author(1)
+    first, second = author.type("a"), author.type("b")
+    waiting = PendingUpdate(make_key(second), second, 1.0, None)
+    await node.store.append([Append("d", None, (seal_row(first, 1.0, None),), PendingChange((waiting,), ()))])
+    await Documents(node.store).copy("d", "e")
+    assert content((await node.stored("e")).rows[0].data) == "ab"
+
+
+async def test_a_document_with_a_gap_is_not_copied(node: Node) -> None:
+    author = Author(1)
+    author.type("a")
+    await node.store.append([Append("d", None, (seal_row(author.type("b"), 1.0, None),))])
+    with pytest.raises(DamagedDocument, match="gap"):
+        await Documents(node.store).copy("d", "e")
+    with pytest.raises(DocumentNotFound):
+        await Documents(node.store).describe("e")
+
+
+async def test_a_document_that_is_there_is_left_as_it_is(documents: Documents, node: Node) -> None:
+    summary, created = await documents.ensure("d", Author(1).type("seed"), title="D", metadata={"n": 1})
+    assert created and summary.document.title == "D"
+    again, created = await documents.ensure("d", Author(2).type("seed"), title="other")
+    assert not created and again == summary
+    assert [content(row.data) for row in (await node.stored("d")).rows] == ["seed"]
+    await documents.delete("d")
+    with pytest.raises(DocumentDeleted):
+        await documents.ensure("d", Author(1).type("seed"))
+    await documents.create("d")
+    assert not (await documents.ensure("d", Author(1).type("seed"))).created
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseUrl:
+    if request.param == "sqlite":
+        return migrated(tmp_path)
+    return parse_database_url(request.getfixturevalue("postgres_url"))
+
+
+async def test_ten_who_seed_at_once_give_the_content_once(database: DatabaseUrl) -> None:
+    stores = [make_store(database) for _ in range(2)]
+    try:
+        for store in stores:
+            await store.open()
+        for number in range(5):
+            name = f"d{number}"
+            calls = [
+                Documents(stores[at % 2]).ensure(name, Author(at + 1).type("seed"), title=f"{at}") for at in range(10)
+            ]
+            ensured = await asyncio.gather(*calls)
+            assert sum([each.created for each in ensured]) == 1
+            assert len({each.summary.document.title for each in ensured}) == 1
+            loaded = await stores[0].load(name)
+            assert loaded is not None and [content(row.data) for row in loaded.rows] == ["seed"]
+    finally:
+        for store in stores:
+            await store.close()

@@ -230,20 +230,26 @@ async def test_a_hub_prunes_nothing_that_another_node_wants_to_keep(
     start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hub_module, "_PRUNE_PAUSE", 0.01)
-    other = await start_node(node=NodeFacts(settings={"history_days": "30"}))
+    other = await start_node(node=NodeFacts(settings={"history_days": "30", "trash_days": "20"}))
     asked: list[float] = []
-    node = await start_node(history=60.0, node=NodeFacts(settings={"history_days": "0.0007"}))
+    trashed: list[float] = []
+    node = await start_node(
+        history=60.0, trash=60.0, node=NodeFacts(settings={"history_days": "0.0007", "trash_days": "0.0007"})
+    )
     prune = node.store._store.prune
 
-    async def noting(*, before: float, limit: int, spare: Any) -> int:
+    async def noting(*, before: float, trash_before: float, **given: Any) -> int:
         asked.append(time.time() - before)
-        return int(await prune(before=before, limit=limit, spare=spare))
+        trashed.append(time.time() - trash_before)
+        return int(await prune(before=before, trash_before=trash_before, **given))
 
     monkeypatch.setattr(node.store._store, "prune", noting)
     await happens(lambda: len(asked) > 1, "it looks for what may go")
     assert min(asked) > 29 * 86_400.0
+    assert 19 * 86_400.0 < min(trashed) < 21 * 86_400.0
     await other.stop()
     await node.hub.membership.beat()
     asked.clear()
+    trashed.clear()
     await happens(lambda: len(asked) > 1, "it looks again")
-    assert max(asked[1:]) < 100.0
+    assert max(asked[1:]) < 100.0 and max(trashed[1:]) < 100.0

@@ -159,6 +159,7 @@ async def test_row_refused_for_good_costs_only_its_document(store: SqlStore) -> 
 async def test_more_bytes_than_the_store_takes_are_refused(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "MAX_ROW_BYTES", 1000)
     monkeypatch.setattr("collab.storage.sql.MAX_ROW_BYTES", 1000)
+    monkeypatch.setattr("collab.storage.sql_catalogue.MAX_ROW_BYTES", 1000)
     good, bad = await store.append([Append("good", None, rows(b"x" * 1000)), Append("bad", None, rows(b"x" * 1001))])
     assert isinstance(good, Appended)
     assert isinstance(bad, StoreRefused) and "1001" in str(bad)
