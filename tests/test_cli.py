@@ -19,8 +19,10 @@ from pathlib import Path
 import pytest
 from pycrdt import Array, Doc, Map, Text
 
+from collab.adapters import make_store
 from collab.cli import run
 from collab.settings import options
+from collab.storage.urls import parse_database_url
 from tests.support.server import ServerProcess
 from tests.support.wsclient import RawClient
 
@@ -294,6 +296,76 @@ def test_the_life_of_a_document(
     assert collab("documents", "import", "notes/ä b", "-", stdin=update_of("again")) == 0, collab.err
     assert collab("documents", "export", "notes/ä b", "-") == 0
     assert text_of(collab.out) == "again"
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_deleted_documents_are_listed_restored_and_erased(
+    collab: Terminal, backend: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if backend == "postgresql":
+        monkeypatch.setenv("COLLAB_DATABASE_URL", request.getfixturevalue("postgres_url"))
+    for text in ("first", "second"):
+        assert collab("documents", "import", "notes/d", "-", stdin=update_of(text)) == 0, collab.err
+        assert collab("documents", "delete", "notes/d") == 0
+    assert collab("documents", "trash") == 0
+    assert [line.split()[-1] for line in collab.out.decode().splitlines()] == ["NAME", "notes/d", "notes/d"]
+    assert collab("documents", "trash", "--json", "--prefix", "notes/") == 0
+    found = [json.loads(line) for line in collab.out.splitlines()]
+    assert [each["name"] for each in found] == ["notes/d"] * 2 and found[0]["bytes"] == len(update_of("second"))
+    assert collab("documents", "trash", "--json", "--prefix", "other/") == 0
+    assert collab.out == b""
+
+    # Where deleted documents are not kept, or not for so long, none is there.
+    assert collab("documents", "trash", "--trash-days", "0", "--json") == 0
+    assert collab.out == b""
+    assert collab("documents", "restore", "notes/d", "--trash-days", "0") == 1
+    assert "notes/d" in collab.complaint
+
+    assert collab("documents", "restore", "notes/d") == 0, collab.err
+    assert collab("documents", "export", "notes/d", "-") == 0
+    assert text_of(collab.out) == "second"
+    older = str(found[1]["id"])
+    assert collab("documents", "restore", "notes/d", "--id", older) == 1
+    assert "exists" in collab.complaint
+    assert collab("documents", "restore", "notes/d", "--id", older, "--as", "notes/old") == 0, collab.err
+    assert collab("documents", "export", "notes/old", "-") == 0
+    assert text_of(collab.out) == "first"
+
+    assert collab("documents", "erase", "notes/old", stdin=b"n\n") == 130
+    assert collab("documents", "export", "notes/old", "-") == 0
+    assert collab("documents", "erase", "notes/old", "--yes") == 0, collab.err
+    assert "erased 'notes/old'" in collab.err
+    assert collab("documents", "show", "notes/old") == 1
+    assert collab("documents", "trash", "--json") == 0
+    assert collab.out == b""
+    assert collab("documents", "erase", "never", "--yes") == 1
+    assert "never" in collab.complaint
+    assert collab("documents", "restore", "notes/old") == 1
+
+
+def test_a_document_is_copied_and_shown_with_its_title_and_own_keys(collab: Terminal, tmp_path: Path) -> None:
+    assert collab("documents", "import", "d", "-", "--no-gc", stdin=update_of("text")) == 0, collab.err
+
+    async def name_it() -> None:
+        store = make_store(parse_database_url(None, tmp_path / "data"))
+        await store.open()
+        await store.change("d", title="Title\n", metadata={"kind": "ä\x07", "n": 1})
+        await store.close()
+
+    asyncio.run(name_it())
+    assert collab("documents", "copy", "d", "e") == 0, collab.err
+    assert collab("documents", "show", "e", "--json") == 0
+    shown = json.loads(collab.out)
+    assert (shown["title"], shown["metadata"], shown["gc"]) == ("Title\n", {"kind": "ä\x07", "n": 1}, False)
+    assert collab("documents", "show", "e") == 0
+    lines = collab.out.decode().splitlines()
+    assert any(line.startswith("title") and "Title" in line for line in lines)
+    assert any(line.startswith("metadata") and '"kind": "ä' in line and "\x07" not in line for line in lines)
+    assert collab("documents", "export", "e", "-") == 0
+    assert text_of(collab.out) == "text"
+    for wrong in (("d", "e"), ("none", "f"), ("d", " ")):
+        assert collab("documents", "copy", *wrong) == 1, wrong
+        assert collab.complaint
 
 
 def test_show_json_has_the_content(collab: Terminal) -> None:

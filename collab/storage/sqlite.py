@@ -67,6 +67,9 @@ SCRUB_PAUSE = 0.1
 """How long erasing waits for those who read an older state of the database. It tries again and again, each time for so
 many milliseconds, in which nobody writes, with a pause of so many seconds in between."""
 
+VACUUM_BYTES = 256 * 1024 * 1024
+"""The largest database that erasing writes anew: nobody else writes meanwhile, about a second for each 50 MB."""
+
 WRITER_CACHE_KIB = 32 * 1024
 """SQLite's page cache of the appending connection. Each document has its own page at the end of its part of the
 index; the default of 2 MB holds those of 500 documents only just."""
@@ -278,6 +281,8 @@ class SqliteBackend:
         self._place = Place(str(url.path))
         self._keeper: sqlite3.Connection | None = None
         self._lost = False
+        self._scrubbing = asyncio.Lock()
+        self._scrubs_asked = self._scrubs_done = 0
         # Calls under way in the threads; connections are closed and opened anew between calls only.
         self._gate = threading.Condition()
         self._calls = 0
@@ -336,9 +341,27 @@ class SqliteBackend:
     async def scrub(self) -> None:
         """See :class:`~collab.storage.backend.Backend`.
 
-        Deleted bytes were overwritten in their pages (``secure_delete``). Now these pages go from the log into the
-        database, and the log, which has older ones, is made empty. That waits for all who read an older state.
+        Deleted bytes were overwritten in their pages (``secure_delete``), but SQLite also leaves copies of rows behind
+        when it moves them from page to page. So the database is written anew, unless that takes too long. Then all
+        pages go from the log into the database, and the log, which has older ones, is made empty. That waits for all
+        who read an older state. One time is enough for all who have asked before it began.
         """
+        self._scrubs_asked += 1
+        mine = self._scrubs_asked
+        async with self._scrubbing:
+            if self._scrubs_done >= mine:
+                return
+            asked = self._scrubs_asked
+            await self._scrub_all()
+            self._scrubs_done = asked
+
+    async def _scrub_all(self) -> None:
+        if not await self._checked(self._writing.call(self._write_anew)):
+            _LOG.warning(
+                "the database is too large to be written anew at once: parts of what was erased may be left between "
+                "its rows until you stop the server and run: sqlite3 %s VACUUM",
+                self._path,
+            )
         deadline = time.monotonic() + SCRUB_SECONDS
         while not await self._checked(self._writing.call(self._scrub)):
             if time.monotonic() > deadline:
@@ -492,6 +515,22 @@ class SqliteBackend:
             # any row, so it must not cost one.
             raise StoreUnavailable(str(translated)) from error
         return outcomes(plan, heads), files
+
+    def _write_anew(self) -> tuple[bool, Files]:
+        """Write the whole database anew; False if it is too large for that."""
+        try:
+            files = self._enter()
+            try:
+                raw = self._connection()
+                (pages,), (size,) = [raw.execute(f"PRAGMA {what}").fetchone() for what in ("page_count", "page_size")]
+                if pages * size > VACUUM_BYTES:
+                    return False, files
+                raw.execute("VACUUM")
+            finally:
+                self._leave()
+        except sqlite3.Error as error:
+            raise translate(error) from error
+        return True, files
 
     def _scrub(self) -> tuple[bool, Files]:
         """Empty the log; False if somebody reads it."""
