@@ -32,7 +32,8 @@ The rules beyond y-protocols, all of which protect the others:
   for themselves, each for its own ID and in no other frame, so nobody else sees anything of it (``begin_round``). Those
   of other nodes are asked there;
 - a client may come back by another node. What it claims is told to the node that shows its ID, which judges it as its
-  own, and removes the ID for it (``judge_distant``).
+  own, and removes the ID for it (``judge_distant``);
+- agents (``collab.engine.agents``) have IDs of their own, which no session may show: an echo of one says nothing.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from typing import Final, NamedTuple
 
+from collab.engine.agents import FIRST_ID, Agent, is_of_node, next_clock
 from collab.engine.bounds import Bounds
 from collab.engine.comebacks import (
     Comebacks,
@@ -254,6 +256,18 @@ class AwarenessStates:
         for entry in entries:
             client = entry.client
             held_by = self._owners.get(client)
+            if client >= FIRST_ID:
+                if isinstance(owner, Session):
+                    gone = self.departed.get(client) if held_by is None else None
+                    if entry is brought:
+                        refused = refused or _limit("awareness: this client ID is for agents")
+                    elif gone is not None and entry.state != NULL and entry.clock <= gone.clock:
+                        back.append(Entry(client, gone.clock, NULL))
+                    continue
+                if held_by is not None and held_by is not owner:
+                    if entry.state != NULL and is_newer(self._clocks[client], True, entry):
+                        accepted.append(entry)  # its caller has come to another node
+                    continue
             if held_by is None:
                 if entry.state == NULL:
                     continue
@@ -312,7 +326,7 @@ class AwarenessStates:
                     self.comebacks.note_distant(self.comebacks.turn)
                     self.comebacks.noted = True
         asks: list[Ask] = []
-        if isinstance(owner, Session):
+        if not is_of_node(owner):
             if self._foreign:
                 for entry in accepted:
                     self._foreign.pop(entry.client, None)
@@ -495,7 +509,8 @@ class AwarenessStates:
         comebacks = self.comebacks
         for client, clock, _ in decode_awareness(payload):
             owner = self._owners.get(client)
-            if isinstance(owner, Session) and owner.own == client and self._clocks[client] <= clock:
+            own = isinstance(owner, Agent) or (isinstance(owner, Session) and owner.own == client)
+            if own and self._clocks[client] <= clock:
                 comebacks.note_asked(comebacks.announced[client])
 
     def _note_foreign(self, client: int) -> None:
@@ -532,14 +547,14 @@ class AwarenessStates:
         self._owners[client] = owner
         if owner.awareness is None:
             owner.awareness = {}
-            if not isinstance(owner, Session):
+            if is_of_node(owner):
                 self._nodes[owner] = None
         owner.awareness[client] = len(state)
 
     def _remove(self, client: int, clock: int) -> None:
         """Remove the state of a client, which has one, by ``null`` with this clock."""
         owner = self._owners.pop(client)
-        user = owner.author if isinstance(owner, Session) else self._user_of(client)
+        user = owner.author if isinstance(owner, Session | Agent) else self._user_of(client)
         self._nbytes -= len(self._states.pop(client))
         del self._clocks[client]
         comebacks = self.comebacks
@@ -547,7 +562,7 @@ class AwarenessStates:
             self._freed.append(waiting)
         comebacks.drop_claim(client)
         del comebacks.announced[client]
-        here = isinstance(owner, Session)
+        here = not is_of_node(owner)
         # What changes in this turn it has not been told yet.
         self.departed.add(client, clock, user, comebacks.turn - 1, sure=here)
         self._changed[client] = encode_entry(client, clock, NULL)
@@ -560,10 +575,14 @@ class AwarenessStates:
         asks = self.yield_ids(owner)
         self._waiting = {client: waiting for client, waiting in self._waiting.items() if waiting[0] is not owner}
         for client in owner.awareness or ():
-            if not isinstance(owner, Session):
+            if is_of_node(owner):
                 self._note_foreign(client)
                 asks += self._give_to_claimant(client)
-            elif (claim := self.comebacks.find_claim(client)) is not None and may_follow(claim.session, owner.author):
+            elif (
+                isinstance(owner, Session)
+                and (claim := self.comebacks.find_claim(client)) is not None
+                and may_follow(claim.session, owner.author)
+            ):
                 asks.append((claim.session, Entry(client, claim.clock, NULL)))
                 self.comebacks.note(claim.session, self.comebacks.turn - 1)
             self._remove(client, self._clocks[client])
@@ -638,9 +657,47 @@ class AwarenessStates:
         return join_entries([*self._states.values(), *[encode_entry(*entry) for entry in removed]])
 
     def own(self) -> bytes | None:
-        """Return one awareness update with the states of this node's sessions, or None while there are none."""
-        mine = [self._states[client] for client, owner in self._owners.items() if isinstance(owner, Session)]
+        """Return one awareness update with the states of this node's sessions and agents, None while there are none."""
+        mine = [self._states[client] for client, owner in self._owners.items() if not is_of_node(owner)]
         return join_entries(mine) if mine else None
+
+    # Agents
+
+    def show_agent(self, agent: Agent, state: bytes, at: float, known: int = 0) -> None:
+        """Show a state for an agent, in the place of what it has shown before; one of another node ends there by it.
+
+        Args:
+            agent: of this node.
+            state: JSON text in UTF-8.
+            at: the time in Unix seconds.
+            known: a clock that other nodes know of it; 0 for none.
+
+        Raises:
+            DecodeError: the state is malformed.
+            LimitExceeded: it is too large; nothing has changed.
+        """
+        client = agent.client
+        clock = next_clock(max(known, self.clock_of(client)), at)
+        entry = Bounds(agent, self).check(Entry(client, clock, state))
+        self._foreign.pop(client, None)
+        self._set(agent, entry)
+        agent.state = entry.state
+
+    def renew_agent(self, agent: Agent, at: float) -> None:
+        """Show what an agent shows once more, with the next clock: clients take it for gone otherwise."""
+        client = agent.client
+        self._foreign.pop(client, None)
+        self._set(agent, Entry(client, next_clock(self._clocks[client], at), agent.state))
+
+    def clock_of(self, client: int) -> int:
+        """Return the last clock that is known of a client ID, 0 if none is."""
+        left = self.departed.get(client)
+        return self._clocks.get(client, 0 if left is None else left.clock)
+
+    def states_of(self, owner: Owner) -> list[Entry]:
+        """Give what an owner shows."""
+        shown = [self._states[client] for client in owner.awareness or ()]
+        return decode_awareness(join_entries(shown)) if shown else []
 
     def forget(self) -> None:
         """Forget the IDs of clients that have left long ago; call it about every minute.

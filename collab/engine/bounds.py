@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from collab.engine.agents import is_of_node
 from collab.errors import LimitExceeded
 from collab.protocol.awareness import NULL, Entry, check_state, stamp_user
-from collab.protocol.session import Owner, Session
+from collab.protocol.session import Owner
 
 # What one session may show where all together show very much.
 _SMALL_BYTES: Final = 4 * 1024
@@ -59,7 +60,7 @@ class Bounds:
 
         Raises:
             DecodeError: its state is malformed.
-            LimitExceeded: its owner, a session, shows too much.
+            LimitExceeded: its owner, a session or an agent, shows too much.
         """
         client, owner = entry.client, self._owner
         before = self.owned.get(client)
@@ -69,7 +70,7 @@ class Bounds:
         if entry.state == NULL:
             self.owned.pop(client, None)
             return entry
-        if isinstance(owner, Session):  # another node's have passed the limits there
+        if not is_of_node(owner):  # another node's have passed the limits there
             self._check_size(len(entry.state), new=before is None)
         if owner.user is None:
             check_state(entry.state)

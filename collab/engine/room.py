@@ -29,6 +29,7 @@ from array import array
 from collections.abc import Generator, Iterator, Sequence
 from typing import Final, NamedTuple, assert_never
 
+from collab.engine.agents import Agent
 from collab.engine.awareness import Ask, AwarenessStates, Idle, Taken
 from collab.engine.budget import Budget
 from collab.engine.comebacks import DistantClaim
@@ -719,6 +720,18 @@ class Room:
     def asked(self) -> bool:
         """Whether somebody on another node does not see all those of this one."""
         return self.awareness.comebacks.asked
+
+    # Agents of this node
+
+    def show_agent(self, agent: Agent, state: bytes, at: float, known: int = 0) -> None:
+        """Show a state for an agent; see ``AwarenessStates.show_agent``."""
+        self.awareness.show_agent(agent, state, at, known)
+        self.pending = True
+
+    def renew_agent(self, agent: Agent, at: float) -> None:
+        """Show once more what an agent shows, which is ``shown``."""
+        self.awareness.renew_agent(agent, at)
+        self.pending = True
 
     def leave_awareness(self, owner: Owner) -> Sequence[Effect]:
         """Remove the awareness states of an owner that has gone; the next turn tells the room."""

@@ -78,7 +78,7 @@ class Access(Enum):
 
 
 class Owner:
-    """The owner of awareness states in a room: a session of this node, or another node with all of its sessions.
+    """The owner of awareness states in a room: a session or an agent of this node, or another node with all of its own.
 
     Attributes:
         awareness: the awareness states it owns, by client ID, with their size in bytes.
