@@ -245,6 +245,7 @@ def create_app(
     deflater = Deflater() if settings.compression == "large" else None
     context = Context(hub, admission, guard, socket_options(settings), Pacer(), make_gate(settings), random, deflater)
     sockets = WebSockets(context)
+    hub.people.sockets = sockets.describe
     hub.membership.facts.connections = lambda: sum([counts.open for counts in sockets.counted().values()])
     app = web.Application(middlewares=[guard.middleware])
     app.on_startup.append(_without_wrappers)

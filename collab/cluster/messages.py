@@ -1,8 +1,9 @@
 """What nodes say to each other about a document, as bytes.
 
-Strategy: a topic is a document's name, or ``ALL_NODES``, on which only Look is said. A message is one byte for its
-kind, then lib0 encodings. A kind that a node does not know is left alone, so that nodes of two releases can be on one
-bus while they are replaced.
+Strategy: a topic is a document's name, or ``ALL_NODES``, on which only Look is said. Beside these are ``QUESTIONS``, on
+which any node is asked what it alone knows, and a topic of each node for the answers to its own questions. A message is
+one byte for its kind, then lib0 encodings. A kind that a node does not know is left alone, and so is a topic, so that
+nodes of two releases can be on one bus while they are replaced.
 
     0 Committed  varuint(document id) varuint(number)    rows up to this number are in the log
     1 Awareness  varbytes(awareness update)              changed states of the sender's sessions
@@ -19,6 +20,8 @@ bus while they are replaced.
     17 Claimed   varuint(client ID) varuint(clock) byte(1: first) byte(0: no author, 1: varbytes(author))
                  byte(0: no address, 1: varbytes(address))
                                                          a session of the sender claims an ID that the receiver shows
+    24 Question  varuint(number) varbytes(JSON)          the sender asks all nodes; ``collab.hub.questions`` says what
+    25 Answer    varuint(number) varbytes(JSON)          to the question with this number of the receiver
     row          float64le(time, Unix seconds) byte(0: no author, 1: varbytes(author)) varbytes(update)
 
 An author, or an address, is UTF-8, with lone surrogates as the store keeps them.
@@ -35,6 +38,9 @@ from collab.protocol.names import decode_document_name
 
 ALL_NODES: Final = "\0nodes"
 """The topic of all nodes: no document has such a name. Look says there that operators have told something."""
+
+QUESTIONS: Final = "\0questions"
+"""The topic of questions to all nodes."""
 
 _TIME = struct.Struct("<d")
 
@@ -126,7 +132,28 @@ class Claimed(NamedTuple):
     address: str | None
 
 
-NodeMessage = Committed | Awareness | Stateless | Deleted | Rows | Held | Look | Renamed | Asked | Claimed
+class Question(NamedTuple):
+    """The sender asks all nodes something; ``number`` is its own count, ``asked`` a JSON object in UTF-8."""
+
+    number: int
+    asked: bytes
+
+
+class Answer(NamedTuple):
+    """The sender's answer to the question with this number; ``said`` is a JSON object in UTF-8."""
+
+    number: int
+    said: bytes
+
+
+NodeMessage = (
+    Committed | Awareness | Stateless | Deleted | Rows | Held | Look | Renamed | Asked | Claimed | Question | Answer
+)
+
+
+def answers_topic(node: str) -> str:
+    """Give the topic of the answers to a node, by its name on the bus."""
+    return f"\0answers {node}"
 
 
 def encode_node_message(message: NodeMessage) -> bytes:
@@ -154,6 +181,10 @@ def encode_node_message(message: NodeMessage) -> bytes:
         case Claimed(client, clock, first, author, address):
             head = encode_var_uint(client) + encode_var_uint(clock) + (b"\x01" if first else b"\x00")
             return b"\x11" + head + _encode_optional(author) + _encode_optional(address)
+        case Question(number, asked):
+            return b"\x18" + encode_var_uint(number) + encode_var_bytes(asked)
+        case Answer(number, said):
+            return b"\x19" + encode_var_uint(number) + encode_var_bytes(said)
         case _:
             assert_never(message)
 
@@ -220,6 +251,10 @@ def decode_node_message(data: bytes) -> NodeMessage | None:
         author, pos = _read_optional(data, pos)
         address, pos = _read_optional(data, pos)
         message = Claimed(client, clock, first, author, address)
+    elif kind in (24, 25):
+        number, pos = read_var_uint(data, pos)
+        text, pos = read_var_bytes(data, pos)
+        message = Question(number, text) if kind == 24 else Answer(number, text)
     else:
         return None
     if pos != len(data):

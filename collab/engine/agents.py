@@ -79,4 +79,7 @@ def next_clock(known: int, at: float) -> int:
 
 def is_of_node(owner: Owner) -> bool:
     """Tell whether an owner of states stands for another node."""
-    return not isinstance(owner, Session | Agent)
+    return not isinstance(owner, _HERE)
+
+
+_HERE: Final = (Session, Agent)

@@ -554,7 +554,7 @@ class AwarenessStates:
     def _remove(self, client: int, clock: int) -> None:
         """Remove the state of a client, which has one, by ``null`` with this clock."""
         owner = self._owners.pop(client)
-        user = owner.author if isinstance(owner, Session | Agent) else self._user_of(client)
+        user = owner.author if isinstance(owner, (Session, Agent)) else self._user_of(client)
         self._nbytes -= len(self._states.pop(client))
         del self._clocks[client]
         comebacks = self.comebacks

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from collab.errors import KeptOut, Kicked, StoreUnavailable, is_refusal
+from collab.hub.agents import Agents
 from collab.hub.member import Checked, Member
 from collab.hub.membership import Membership
 from collab.hub.room import LiveRoom
@@ -66,6 +67,7 @@ class Keeper(Protocol):
     rooms: dict[str, LiveRoom]
     tasks: Tasks
     membership: Membership
+    agents: Agents
 
     def now(self) -> float:
         """Return the loop's time in seconds."""
@@ -235,9 +237,12 @@ class Control:
             if instruction.kind is Kind.CHECK:
                 self.on_check()
                 chosen = list(self._members(instruction))
-                if chosen:
+                agents = self._hub.agents.of(instruction.document, instruction.user)
+                if instruction.connection is not None:
+                    agents = []
+                if chosen or agents:
                     await self._report(stored, NodeReport(self._hub.membership.name, done=False))
-                    self._hub.tasks.spawn(self._check(stored, instruction, chosen), "checking access again")
+                    self._hub.tasks.spawn(self._check(stored, chosen, agents), "checking access again")
                     return
                 report = NodeReport(self._hub.membership.name)
             elif instruction.kind is Kind.KICK:
@@ -284,6 +289,9 @@ class Control:
                 self._kept_out[place] = self._hub.now() + left
         ended = 0
         began = self._hub.now()
+        if instruction.connection is None:
+            for client in self._hub.agents.of(instruction.document, instruction.user):
+                ended += self._hub.agents.end_here(client)
         for live, member in self._members(instruction):
             if member.state is not State.CLOSED:
                 live.end(member, Kicked("ended by an operator"))
@@ -302,10 +310,8 @@ class Control:
             _log.warning("%s is not reloaded: %s", shown_name(instruction.document), error)
             return NodeReport(node, undecided=1)
 
-    async def _check(
-        self, stored: StoredInstruction, instruction: Instruction, chosen: list[tuple[LiveRoom, Member]]
-    ) -> None:
-        """Ask again what each of these sessions may do, some at a time."""
+    async def _check(self, stored: StoredInstruction, chosen: list[tuple[LiveRoom, Member]], agents: list[int]) -> None:
+        """Ask again what each of these sessions, and of these agents by their client IDs, may do, some at a time."""
         counts = dict.fromkeys(Checked, 0)
         left = iter(chosen)
 
@@ -320,6 +326,8 @@ class Control:
                 await asyncio.sleep(0)
 
         await asyncio.gather(*[work() for _ in range(min(_QUESTIONS, len(chosen)))])
+        for checked, count in (await self._hub.agents.check(agents)).items():
+            counts[checked] += count
         node = self._hub.membership.name
         report = NodeReport(node, counts[Checked.ENDED], counts[Checked.CHANGED], counts[Checked.UNDECIDED])
         await self._report(stored, report)

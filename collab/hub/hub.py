@@ -39,6 +39,7 @@ from collab.errors import (
     is_refusal,
 )
 from collab.hub import delivery, frames
+from collab.hub.agents import Agents
 from collab.hub.compaction import CompactionPolicy, Compactor
 from collab.hub.control import Control
 from collab.hub.counts import HubCounts
@@ -46,7 +47,9 @@ from collab.hub.healing import Healing
 from collab.hub.loading import damaged, read_document
 from collab.hub.member import Member
 from collab.hub.membership import Membership, NodeFacts
+from collab.hub.people import People
 from collab.hub.quarantine import Quarantine
+from collab.hub.questions import Facts, Questions
 from collab.hub.replication import Replication, is_shorter, lacks_rows, renamed
 from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
@@ -208,9 +211,20 @@ class Hub:
         self.touch = self._turns.touch  # without a call in between: each message asks
         self.bus = bus
         self.membership = Membership(store, options.node, lambda: len(self.rooms), bus.node)
+        self.agents = Agents(self)
+        self.people = People(self)
+        self.questions = self.agents.questions = self.people.questions = Questions(
+            bus,
+            self.membership.name,
+            store.list_nodes,
+            lambda: self.membership.nodes,
+            self.tasks,
+            self._answer,
+        )
         self.control = Control(self)
         self.trash = Trash(store, lambda: self.membership.trash(options.trash), self, self._let_all_forget, clock)
         self._replication = Replication(store, bus, self.rooms, self.tasks, self.control.told)
+        self._replication.questions = self.questions
         self.healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)
         self._attends = False
         self._gaps: set[int] = set()  # documents of which rows waited when they were live last
@@ -533,7 +547,19 @@ class Hub:
 
     def publish_stateless(self, live: LiveRoom, message: Stateless) -> None:
         """Pass a stateless message on to other nodes."""
-        self._replication.stateless(live, message)
+        self._replication.stateless(live.name, message)
+
+    def send_stateless(self, name: str, message: Stateless) -> None:
+        """Send a stateless message to everybody on a document whose protocol has them, on all nodes."""
+        live = self.rooms.get(name)
+        if live is not None and live.ended is None:
+            live.members.relay(message)
+        self._replication.stateless(name, message)
+
+    async def _answer(self, asked: Facts) -> Facts | None:
+        """Answer a question that all nodes were asked."""
+        said = self.agents.answer(asked)
+        return await self.people.answer(asked) if said is None else said
 
     def created(self, name: str) -> None:
         """Let those who have opened a document that was not there see that it is, and what it holds.
@@ -655,6 +681,7 @@ class Hub:
                     self._idle.pop(live, None)
                     self._leaving.add(live)
                     self.tasks.spawn(self._unload(live), f"unloading {shown_name(live.name)}")
+            self.agents.sweep(now)
             forget = now - forgotten >= _FORGET
             if forget:
                 forgotten = now

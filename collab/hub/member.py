@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from collab.errors import CollabError
 from collab.hub.line import Line
@@ -78,12 +78,36 @@ class Checked(Enum):
     UNDECIDED = "undecided"  # nobody has answered; it goes on as before
 
 
+class ConnectionFacts(NamedTuple):
+    """What operators may know of a connection.
+
+    Attributes:
+        number: names it in the log of this node.
+        protocol: the name of its wire protocol.
+        address: of its client.
+        opened_at: when its handshake ended, in the loop's seconds.
+        waiting: bytes that wait for it in this process.
+        members: its sessions that have joined, with the names of their documents.
+    """
+
+    number: int
+    protocol: str
+    address: str
+    opened_at: float
+    waiting: int
+    members: list[tuple[str, Member]]
+
+
 class Client(Protocol):
     """One client's connection, which tells the client in its own protocol what the hub has decided."""
 
     @property
     def number(self) -> int:
         """The number that names the connection in the log of this node."""
+        ...
+
+    def facts(self) -> ConnectionFacts:
+        """Say what operators may know of the connection."""
         ...
 
     async def check_access(self, member: Member) -> Checked:
@@ -154,6 +178,7 @@ class Member(Session):
             and whether one is. A Hocuspocus provider takes itself for synced when all that it has sent is acknowledged.
         meanwhile: while what it lacks is put together in slices, the frames of updates that others are sent; else None.
         allowance: while it is RECEIVING, bytes that may wait for it without anything else being kept from it.
+        joined_at: when it joined its room, in Unix seconds.
         claims_after: other nodes are told of no claim of it before that, in the loop's seconds.
     """
 
@@ -165,6 +190,7 @@ class Member(Session):
         "delivery",
         "encoder",
         "heard_with",
+        "joined_at",
         "meanwhile",
         "outbox",
         "owed",
@@ -187,6 +213,7 @@ class Member(Session):
         self.since_version = 0
         self.asks = False
         self.owed: bytearray | None = None
+        self.joined_at = 0.0
         self.claims_after = 0.0
         self.stalled_at = 0.0
         self.stalled_with = 0

@@ -19,6 +19,7 @@ from typing import assert_never
 from collab.cluster.bus import Bus, BusMessage
 from collab.cluster.messages import (
     ALL_NODES,
+    Answer,
     Asked,
     Awareness,
     Claimed,
@@ -27,6 +28,7 @@ from collab.cluster.messages import (
     Held,
     Look,
     NodeMessage,
+    Question,
     Renamed,
     Row,
     Rows,
@@ -46,6 +48,7 @@ from collab.errors import (
 )
 from collab.hub.early import EarlyRows
 from collab.hub.loading import check_rows, damaged
+from collab.hub.questions import Questions
 from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
 from collab.hub.tasks import Tasks
@@ -93,7 +96,12 @@ class Replication:
         rooms: the hub's own, by name.
         tasks: the hub's own.
         told: called when operators have told all nodes something, which is in the store.
+
+    Attributes:
+        questions: what nodes ask each other; set by the hub before the start.
     """
+
+    questions: Questions
 
     def __init__(
         self, store: Store, bus: Bus, rooms: Mapping[str, LiveRoom], tasks: Tasks, told: Callable[[], None]
@@ -121,6 +129,7 @@ class Replication:
     async def start(self) -> None:
         """Connect to the bus."""
         self._bus.subscribe(ALL_NODES)
+        self.questions.start()
         await self._bus.start(self)
 
     async def close(self) -> None:
@@ -198,10 +207,10 @@ class Replication:
         """Tell the node that shows a client ID that a session of this one claims it."""
         self._publish(live, Claimed(*claim))
 
-    def stateless(self, live: LiveRoom, message: messages.Stateless) -> None:
-        """Pass a stateless message on to the others."""
-        if self._bus.wanted(live.name):
-            self._publish(live, Stateless(message.payload))
+    def stateless(self, name: str, message: messages.Stateless) -> None:
+        """Pass a stateless message of a document on to the others."""
+        if self._bus.wanted(name):
+            self._bus.publish(name, encode_node_message(Stateless(message.payload)))
 
     def deleted(self, name: str, document_id: int) -> None:
         """Tell the others that a document was deleted."""
@@ -227,6 +236,8 @@ class Replication:
 
     def receive(self, heard: BusMessage) -> None:
         """Take a message of another node; one that cannot be taken is logged."""
+        if self.questions.receive(heard):
+            return
         if heard.topic == ALL_NODES:
             self._told()  # whatever is said there: the store has it
             return
@@ -261,6 +272,8 @@ class Replication:
                 live.receive_asked(update)
             case Claimed(client, clock, first, author, address):
                 live.receive_claim(DistantClaim(client, clock, first, author, address))
+            case Question() | Answer():
+                pass  # these have topics of their own
             case Stateless(payload):
                 live.members.relay(messages.Stateless(payload))
             case Deleted(document_id):

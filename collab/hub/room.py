@@ -16,10 +16,11 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Protocol, TypeGuard, assert_never
+from typing import NamedTuple, Protocol, TypeGuard, assert_never
 from weakref import ref
 
 from collab.cluster.bus import Bus
+from collab.engine.agents import Agent
 from collab.engine.answers import collect, compare, takes_long
 from collab.engine.awareness import LARGE as LARGE_AWARENESS
 from collab.engine.budget import Budget
@@ -58,7 +59,7 @@ from collab.hub.tasks import Tasks
 from collab.protocol import messages
 from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.messages import Message
-from collab.protocol.session import Event, Owner, Session, State
+from collab.protocol.session import Access, Event, Owner, Session, State
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.storage.journal import Journal
 from collab.storage.records import Appended, LoadedDocument, LogRow, NewRow, PendingUpdate, Snapshot
@@ -164,6 +165,13 @@ class Keeper(Protocol):
         ...
 
 
+class AgentFacts(NamedTuple):
+    """What an agent of this node may do, and when it came, in Unix seconds."""
+
+    access: Access
+    since: float
+
+
 class LiveRoom:
     """One document live on this node.
 
@@ -171,6 +179,7 @@ class LiveRoom:
         name: the document's name.
         room: the document, the awareness states and the sessions.
         members: the sessions with the ways to their clients.
+        agents: the agents of this node; one that another node has taken over is here for a moment.
         persistence: what of it is durable.
         catch_up: the members that lag.
         dirty: its turn is about to end.
@@ -194,6 +203,7 @@ class LiveRoom:
         "_rounds",
         "_rounds_for_others",
         "_trying",
+        "agents",
         "catch_up",
         "compact_after",
         "compact_pause",
@@ -223,6 +233,7 @@ class LiveRoom:
         self.catch_up = CatchUp(
             room, self.members, self.persistence, hub.now, hub.slow_seconds, hub.min_rate, partial(_deliver, ref(self))
         )
+        self.agents: dict[Agent, AgentFacts] = {}
         self.ended: CollabError | None = None
         self.flushed_at = 0.0
         self.dirty = False
@@ -251,8 +262,8 @@ class LiveRoom:
 
     @property
     def occupied(self) -> bool:
-        """Whether anybody is here."""
-        return bool(self.room.sessions)
+        """Whether anybody is here, a session or an agent."""
+        return bool(self.room.sessions or self.agents)
 
     @property
     def updates(self) -> int:
@@ -262,6 +273,7 @@ class LiveRoom:
     def join(self, member: Member) -> None:
         """Add a member and begin to sync with it; one that cannot be added is not here."""
         self.members.add(member)
+        member.joined_at = self._hub.clock()
         try:
             self.perform(self.room.join(member))
         except BaseException:
@@ -281,9 +293,42 @@ class LiveRoom:
         except Exception as error:
             self.failed(error)  # the others would see its awareness states for ever
         self._touch_if_pending()
-        if not self.room.sessions and self.ended is None:
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not self.occupied and self.ended is None:
             self.idle_since = self._hub.now()
             self._hub.idle(self)
+
+    # Agents
+
+    def show_agent(self, agent: Agent, facts: AgentFacts, state: bytes, known: int = 0) -> None:
+        """Show a state for an agent; see ``Room.show_agent`` for the arguments and what it raises."""
+        self.room.show_agent(agent, state, self._hub.clock(), known)
+        self.agents[agent] = facts
+        self._touch_if_pending()
+
+    def renew_agent(self, agent: Agent) -> None:
+        """Let clients see an agent anew that is shown here."""
+        self.room.renew_agent(agent, self._hub.clock())
+        self._touch_if_pending()
+
+    def renew_agents(self) -> bool:
+        """Let all clients see the agents anew, also those that have just come back; tell whether there are any."""
+        at, there = self._hub.clock(), False
+        for agent in self.agents:
+            if agent.shown:
+                self.room.renew_agent(agent, at)
+                there = True
+        self._touch_if_pending()
+        return there
+
+    def end_agent(self, agent: Agent) -> None:
+        """Let an agent be seen no more; harmless for one that is not here."""
+        if self.agents.pop(agent, None) is None:
+            return
+        self.leave_awareness_of(agent)
+        self._note_idle()
 
     def receive(self, member: Member, message: Message) -> None:
         """Take one message of a member; see ``Room.receive`` for what it raises."""
@@ -850,7 +895,7 @@ class LiveRoom:
         self._hub.ask_there(self, clients)
 
     def leave_awareness_of(self, node: Owner) -> None:
-        """Remove the awareness states of another node's sessions."""
+        """Remove the awareness states of another node's sessions, or of an agent."""
         self.perform(self.room.leave_awareness(node))
         self._touch_if_pending()
 
@@ -873,6 +918,8 @@ class LiveRoom:
             except Exception as defect:
                 _limited.error("end", "a session of %s did not end well", shown_name(self.name), exc_info=defect)
         try:
+            for agent in self.agents:
+                self.room.leave_awareness(agent)
             # No turn ends any more, and other nodes must not show for ever who was here.
             _, own = self.room.awareness.flush()
             if own is not None and self._hub.bus.others:

@@ -37,6 +37,10 @@ class Asking(Protocol):
         """Do what the room asks for."""
         ...
 
+    def renew_agents(self) -> bool:
+        """Let agents announce themselves anew; tell whether there are any."""
+        ...
+
     def ask_there(self, clients: bytes) -> None:
         """Let other nodes ask clients of theirs, ``Room.begin_round`` says which."""
         ...
@@ -81,6 +85,8 @@ class Rounds:
             self._running = False
 
     async def _ask(self, live: Asking) -> None:
+        if live.renew_agents():
+            self._begun = self._now()
         here, there = live.room.begin_round_for_others() if self._for_others else live.room.begin_round()
         if there is not None:
             self._begun = self._now()

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from collab.cluster.messages import (
     ALL_NODES,
+    QUESTIONS,
+    Answer,
     Asked,
     Awareness,
     Claimed,
@@ -16,10 +18,12 @@ from collab.cluster.messages import (
     Held,
     Look,
     NodeMessage,
+    Question,
     Renamed,
     Row,
     Rows,
     Stateless,
+    answers_topic,
     decode_node_message,
     encode_node_message,
 )
@@ -50,6 +54,8 @@ BYTES: list[tuple[NodeMessage, str]] = [
     (Asked(b"\x01\x07\x01\x04null"), "10 08 010701046e756c6c"),
     (Claimed(300, 5, True, "ä", None), "11 ac02 05 01 01 02 c3a4 00"),
     (Claimed(7, 0, False, None, "::1"), "11 07 00 00 00 01 03 3a3a31"),
+    (Question(300, b"{}"), "18 ac02 02 7b7d"),
+    (Answer(1, b"{}"), "19 01 02 7b7d"),
 ]
 
 
@@ -78,6 +84,8 @@ ROWS = st.builds(Row, st.binary(max_size=100), st.floats(allow_nan=False), AUTHO
         st.builds(Asked, st.binary(max_size=300)),
         st.builds(Claimed, NUMBERS, NUMBERS, st.booleans(), AUTHORS, AUTHORS),
         st.builds(Stateless, st.binary(max_size=300)),
+        st.builds(Question, NUMBERS, st.binary(max_size=300)),
+        st.builds(Answer, NUMBERS, st.binary(max_size=300)),
         st.builds(Deleted, NUMBERS),
     )
 )
@@ -118,6 +126,7 @@ def test_a_new_name_that_is_none_is_refused(name: bytes) -> None:
     assert decode_node_message(b"\x08\x01" + encode_var_bytes(b"x" * 512)) == Renamed(1, "x" * 512)
 
 
-def test_the_topic_of_all_nodes_is_no_name_of_a_document() -> None:
+@pytest.mark.parametrize("topic", [ALL_NODES, QUESTIONS, answers_topic("node")])
+def test_the_topics_of_all_nodes_are_no_names_of_documents(topic: str) -> None:
     with pytest.raises(InvalidDocumentName):
-        check_document_name(ALL_NODES)
+        check_document_name(topic)

@@ -21,7 +21,7 @@ from collab.hub.compaction import CompactionPolicy
 from collab.hub.hub import Hub, HubOptions
 from collab.hub.line import Line
 from collab.hub.long_frames import LongFrame
-from collab.hub.member import Checked, Member
+from collab.hub.member import Checked, ConnectionFacts, Member
 from collab.hub.membership import TRASH_DAYS, NodeFacts
 from collab.hub.room import LiveRoom
 from collab.protocol.awareness import AwarenessUpdate, decode_awareness
@@ -110,6 +110,7 @@ class Box:
         self.ended: CollabError | None = None
         self.probed = self.refused = 0
         self.number = 0
+        self.places: list[tuple[str, Member]] = []
         self.checked = Checked.SAME
         self.checks = 0
         self.unseen: list[CollabError] = []
@@ -154,6 +155,9 @@ class Box:
     def end(self, member: Member, error: CollabError) -> None:
         self.ended = error
         self.changed.set()
+
+    def facts(self) -> ConnectionFacts:
+        return ConnectionFacts(self.number, "y-websocket", "192.0.2.1", 0.0, self.held, list(self.places))
 
     async def check_access(self, member: Member) -> Checked:
         self.checks += 1
@@ -301,6 +305,7 @@ class Node:
         box = Box(recorder)
         member = kind(recorder, box, box)
         admit(member, access)
+        box.places.append((name, member))
         live.join(member)
         if answer:
             live.receive(member, SyncStep2(EMPTY_UPDATE))

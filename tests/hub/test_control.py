@@ -440,7 +440,7 @@ class _Later:
     def __init__(self, node: Node, stored: list[StoredInstruction]) -> None:
         self.store, self.rooms, self.tasks = self, node.hub.rooms, node.hub.tasks
         self.generation = 0
-        self.membership = node.hub.membership
+        self.membership, self.agents = node.hub.membership, node.hub.agents
         self.given = stored
         self.asked: list[int] = []
         self.reported: list[int] = []

@@ -17,6 +17,7 @@ from collab.cluster.bus import BusMessage
 from collab.cluster.local import LocalBus, LocalExchange
 from collab.cluster.messages import (
     ALL_NODES,
+    QUESTIONS,
     Awareness,
     Committed,
     Deleted,
@@ -25,6 +26,7 @@ from collab.cluster.messages import (
     NodeMessage,
     Row,
     Rows,
+    answers_topic,
     decode_node_message,
     encode_node_message,
 )
@@ -951,10 +953,11 @@ async def test_a_document_that_nobody_has_open_is_not_listened_to(nodes: Nodes) 
     node = await nodes.start(idle_seconds=0.0)
     bus = next(iter(nodes.exchange.nodes.values()))
     live, a, box = await node.join("d")
-    assert bus._topics == {"d", ALL_NODES}
+    of_all = {ALL_NODES, QUESTIONS, answers_topic(bus.node)}
+    assert bus._topics == {"d"} | of_all
     live.leave(a)
     await box.until(lambda: not node.hub.rooms, "unloaded")
-    assert bus._topics == {ALL_NODES}
+    assert bus._topics == of_all
 
 
 async def test_a_document_that_is_opened_again_is_listened_to(nodes: Nodes) -> None:

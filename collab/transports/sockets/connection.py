@@ -33,7 +33,7 @@ from collab.errors import (
     forget_frames,
     is_refusal,
 )
-from collab.hub.member import Checked, Encoder, Member
+from collab.hub.member import Checked, ConnectionFacts, Encoder, Member
 from collab.hub.room import SLICED, LiveRoom
 from collab.hub.slices import Usage, own_turn
 from collab.limits.limits import Meter, Pace, Ticket, Turn
@@ -291,6 +291,16 @@ class Connection(Generic[AnyChannel]):
     def number(self) -> int:
         """The number that names this connection in the log of this node."""
         return self._number
+
+    def facts(self) -> ConnectionFacts:
+        """Say what operators may know of this connection."""
+        members = [
+            (channel.name, channel.session)
+            for channel in self.protocol.channels_open
+            if channel.live is not None and isinstance(channel.session, Member)
+        ]
+        waiting = self.outbox.waiting()
+        return ConnectionFacts(self._number, self.protocol_name, self.peer.address, self._opened_at, waiting, members)
 
     @property
     def closing(self) -> bool:

@@ -22,6 +22,7 @@ from aiohttp import WebSocketError, WSCloseCode, WSMsgType, web
 from aiohttp.hdrs import SEC_WEBSOCKET_KEY, UPGRADE, USER_AGENT
 
 from collab.errors import ServerStopping
+from collab.hub.member import ConnectionFacts
 from collab.hub.room import SLICED
 from collab.protocol.messages import CloseCode
 from collab.transports.sockets.connection import Accepted, Connection
@@ -116,6 +117,10 @@ class WebSockets:
             counts.received += connection.received
             counts.held += connection.outbox.held()
         return found
+
+    def describe(self) -> list[Callable[[], ConnectionFacts]]:
+        """Give for each socket that is open what says who it is, in the order of their numbers."""
+        return [connection.facts for connection in self._connections if not connection.closing]
 
     async def _handle(self, kind: type[Connection[Any]], request: web.Request) -> web.StreamResponse:
         if SEC_WEBSOCKET_KEY in request.headers and UPGRADE not in request.headers:
