@@ -31,6 +31,14 @@ def test_the_first_calls(shell: Shell) -> None:
     assert json.loads(changed)["title"] == "Plan B" and deleted == ""
 
 
+def test_documents_go_out_and_come_in(shell: Shell) -> None:
+    address = "http://localhost:1234/api/v1/documents -H 'Content-Type: application/json'"
+    shell.run(f'curl -s -X POST {address} -d \'{{"name": "a"}}\'')
+    _, imported = shell.run(snippet("docs/api.md", "Many documents", "sh"))
+    done = json.loads(imported)
+    assert done["existed"] == done["lines"] >= 1 and done["failed"] == 0
+
+
 def test_an_error_looks_like_that(shell: Shell) -> None:
     (said,) = shell.run("curl -s http://localhost:1234/api/v1/documents/nothing")
     assert json.loads(said) == json.loads(snippet("docs/api.md", "Errors", "json"))
