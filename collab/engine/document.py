@@ -26,6 +26,7 @@ from heapq import heappop, heappush
 from operator import itemgetter
 from typing import Final, NamedTuple
 
+from collab.authorship import Note
 from collab.engine.clocks import EncodedClocks
 from collab.engine.kept import Rest, take_rest
 from collab.engine.tail import Tail
@@ -75,18 +76,19 @@ class Waiting(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row for the journal: a v1 update and who sent it."""
+    """A row for the journal: a v1 update, who sent it, and what its author says of it beside that."""
 
     data: bytes
     author: str | None
+    note: Note | None = None
 
 
 class Turn(NamedTuple):
     """What a turn brought.
 
     ``delta`` is one v1 update for the room; if one update made up the turn and was new throughout, that very
-    bytes object. ``rows`` are the same for the journal, consecutive updates of one author joined. ``before`` is the
-    state vector before the turn if the delta has more than ``LARGE_DELTA`` bytes; else None.
+    bytes object. ``rows`` are the same for the journal, consecutive updates of one author and note joined.
+    ``before`` is the state vector before the turn if the delta has more than ``LARGE_DELTA`` bytes; else None.
     """
 
     delta: bytes
@@ -148,16 +150,18 @@ class _Entry:
     A whole update deletes what it says itself where there is no ``deleted``.
     """
 
-    __slots__ = ("author", "deleted", "runs", "update")
+    __slots__ = ("author", "deleted", "note", "runs", "update")
 
     def __init__(
         self,
         author: str | None,
+        note: Note | None,
         update: Update | None,
         runs: list[Run] | None = None,
         deleted: _Deleted | None = None,
     ) -> None:
         self.author = author
+        self.note = note
         self.update = update
         self.runs = runs
         self.deleted = deleted
@@ -321,7 +325,7 @@ class Document:
                     came = new = True
         return new
 
-    def apply_update(self, update: bytes | Update, author: str | None = None) -> Applied:
+    def apply_update(self, update: bytes | Update, author: str | None = None, note: Note | None = None) -> Applied:
         """Add what is whole and new of a v1 update to the document and the turn (yjs ``applyUpdate``).
 
         Raises UpdateError, before anything has changed, when clients would throw on it. Above some 16 KB use
@@ -358,7 +362,7 @@ class Document:
                     vector = self._vector
                     vector.encoded = None
                     vector.moved.add(client)
-                    self._turn.append(_Entry(author, update))
+                    self._turn.append(_Entry(author, note, update))
                     self.torn = False
                     return NEW
         # One stretch is deleted, all of which is known and still there:
@@ -373,14 +377,14 @@ class Document:
                     if self._deletes.add_new(entry.client, start, end):
                         self.size += self._deletes.grown - grown
                         self.version += 1
-                        self._turn.append(_Entry(author, update))
+                        self._turn.append(_Entry(author, note, update))
                         self.torn = False
                         return NEW
                     self.torn = False
-        return at_once(self._apply(update, author))
+        return at_once(self._apply(update, author, note))
 
     def apply_update_in_slices(
-        self, data: bytes, author: str | None = None, *, stored: bool = False
+        self, data: bytes, author: str | None = None, note: Note | None = None, *, stored: bool = False
     ) -> Generator[None, None, Applied]:
         """Apply a large update as `apply_update` does, in a generator that yields about every millisecond.
 
@@ -392,9 +396,9 @@ class Document:
         reader = UpdateReader(data, stored=stored)
         while not reader.step():
             yield
-        return (yield from self._apply(reader.result, author))
+        return (yield from self._apply(reader.result, author, note))
 
-    def _apply(self, update: Update, author: str | None) -> Generator[None, None, Applied]:
+    def _apply(self, update: Update, author: str | None, note: Note | None) -> Generator[None, None, Applied]:
         """Apply an update of any kind: find what is whole and stage what is new, in slices, then commit at once."""
         clocks = self._clocks
         reached, missing, roots = yield from self._find_whole(update)
@@ -511,9 +515,9 @@ class Document:
         self.version += 1
         vector.encoded = None
         if exact:
-            self._turn.append(_Entry(author, update, None, deletes))
+            self._turn.append(_Entry(author, note, update, None, deletes))
         else:
-            self._turn.append(_Entry(author, None, [*fresh.runs.values(), *runs], deletes))
+            self._turn.append(_Entry(author, note, None, [*fresh.runs.values(), *runs], deletes))
         self.torn = False
         return NEW if missing is None else (yield from self._left_out(update, missing, roots, new=True))
 
@@ -608,17 +612,18 @@ class Document:
         self._turn = []
         delta = _merge(turn)
         before = self._vector_before(turn) if len(delta) > LARGE_DELTA else None
+        first = turn[0]
         if len(turn) == 1:
-            return Turn(delta, (Row(delta, turn[0].author),), before)
+            return Turn(delta, (Row(delta, first.author, first.note),), before)
         groups: list[list[_Entry]] = []
         for entry in turn:
-            if groups and groups[-1][0].author == entry.author:
+            if groups and groups[-1][0].author == entry.author and groups[-1][0].note == entry.note:
                 groups[-1].append(entry)
             else:
                 groups.append([entry])
         if len(groups) == 1:
-            return Turn(delta, (Row(delta, turn[0].author),), before)
-        return Turn(delta, tuple(Row(_merge(group), group[0].author) for group in groups), before)
+            return Turn(delta, (Row(delta, first.author, first.note),), before)
+        return Turn(delta, tuple(Row(_merge(group), group[0].author, group[0].note) for group in groups), before)
 
     def list_turn_clients(self) -> set[int]:
         """List the clients of which the turn holds structs; call it before `flush`."""

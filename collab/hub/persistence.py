@@ -218,7 +218,7 @@ class Persistence:
             self._lost = True  # its client was not told that it is saved, and sends it again
             return
         at = self._clock()
-        rows = tuple([NewRow(data, at, author, row_checksum(data, author)) for data, author in end.rows])
+        rows = tuple([NewRow(data, at, author, row_checksum(data, author), note) for data, author, note in end.rows])
         pending = None if end.kept is None else make_change(end.kept, at)
         entry = Append(self._name, self.document_id, rows, pending, gc=not self.unmarked)
         done = self._done(rows, self._turns + 1)

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from collab.errors import DocumentDeleted, InvalidDocumentName, StoreRefused
+from collab.authorship import MAX_NOTE_BYTES, Note
+from collab.errors import DocumentDeleted, InvalidDocumentName, LimitExceeded, StoreRefused
 from collab.storage.records import MAX_ROW_BYTES, Append, Appended, AppendOutcome, NewRow
 
 LARGE_BATCH_BYTES = 64 * 1024 * 1024
@@ -56,6 +57,22 @@ def decode_author(author: bytes | None) -> str | None:
         return author.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return author.decode("utf-8", "replace")
+
+
+def encode_note(note: Note | None) -> tuple[bytes | None, bytes | None]:
+    """Give the texts of a note as stored, like authors."""
+    return (None, None) if note is None else (encode_author(note.on_behalf_of), encode_author(note.label))
+
+
+def decode_note(on_behalf_of: bytes | None, label: bytes | None) -> Note | None:
+    """Reverse :func:`encode_note`. What somebody has written by hand may be longer than a note can be: it is cut."""
+    if on_behalf_of is None and label is None:
+        return None
+    texts = decode_author(on_behalf_of), decode_author(label)
+    try:
+        return Note(*texts)
+    except LimitExceeded:
+        return Note(*[None if text is None else text[: MAX_NOTE_BYTES // 4] for text in texts])
 
 
 def unknown_names(batch: Sequence[Append]) -> dict[bytes, float]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TypeVar
 from zlib import crc32
 
+from collab.authorship import Note
 from collab.storage.records import LogRow, NewRow, Snapshot
 
 LARGE_BYTES = 1024 * 1024
@@ -32,9 +33,9 @@ def row_checksum(data: bytes, author: str | None) -> int:
     return checksum if author is None else crc32(author.encode("utf-8", "surrogatepass"), checksum)
 
 
-def seal_row(data: bytes, at: float, author: str | None) -> NewRow:
-    """Make a row with its checksum."""
-    return NewRow(data, at, author, row_checksum(data, author))
+def seal_row(data: bytes, at: float, author: str | None, note: Note | None = None) -> NewRow:
+    """Make a row with its checksum, which does not cover the note: releases that know none compare it too."""
+    return NewRow(data, at, author, row_checksum(data, author), note)
 
 
 def snapshot_checksum(snapshot: Snapshot) -> int:

@@ -774,7 +774,7 @@ class MemoryStorage:
 
 def _as_kept(row: NewRow) -> NewRow:
     """Give a row with the precision in which it is kept, and with bytes that nobody else can change."""
-    return NewRow(bytes(row.data), round(row.at * 1e6) / 1e6, row.author, row.checksum)
+    return NewRow(bytes(row.data), round(row.at * 1e6) / 1e6, row.author, row.checksum, row.note)
 
 
 def _require_living(kept: _Kept) -> None:

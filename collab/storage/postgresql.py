@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_
 
+from collab.authorship import Note
 from collab.errors import CollabError, StoreDamaged, StoreError, StoreRefused, StoreUnavailable, StoreWentBack
 from collab.storage.backend import WENT_BACK, Mode, Result, Writer
 from collab.storage.batch import (
@@ -34,6 +35,7 @@ from collab.storage.batch import (
     decode_heads,
     encode_author,
     encode_heads,
+    encode_note,
     make_plan,
     outcomes,
     refuse,
@@ -87,46 +89,44 @@ locked AS (
   WHERE documents.id = locked.id AND documents.id = b.id
   RETURNING documents.id, documents.head_seq, b.count
 ), rows AS (
-  INSERT INTO log (document_id, seq, at, author, data, checksum)
-  SELECT heads.id, heads.head_seq - heads.count + r.position, r.at, r.author, r.data, r.checksum
+  INSERT INTO log (document_id, seq, at, author, data, checksum{note_columns})
+  SELECT heads.id, heads.head_seq - heads.count + r.position, r.at, r.author, r.data, r.checksum{note_values}
   FROM unnest({documents}::bigint[], {positions}::bigint[], {row_times}::float8[], {authors}::bytea[], {data}::bytea[],
-    {checksums}::bigint[]) AS r(id, position, at, author, data, checksum) JOIN heads ON heads.id = r.id
+    {checksums}::bigint[]{note_arrays}) AS r(id, position, at, author, data, checksum{note_columns})
+  JOIN heads ON heads.id = r.id
 )
 """
 _ROWS = "coalesce((SELECT string_agg(id || ':' || head_seq, ',') FROM heads), '')"
-_APPEND = (
-    "WITH writer AS (SELECT id FROM writers WHERE id = $1 AND batch < $2 AND batch >= $12 FOR UPDATE), "
-    + _CTE.format(
-        ids="$3",
-        counts="$4",
-        times="$5",
-        documents="$6",
-        positions="$7",
-        row_times="$8",
-        authors="$9",
-        data="$10",
-        checksums="$11",
-        guard=" AND EXISTS (SELECT FROM writer)",
-    )  # fmt: skip
+
+
+def _cte(first: int, *, guard: str, noted: bool) -> str:
+    """Give the steps of a write; its parameters, which ``_columns`` gives, have the numbers from ``first`` on.
+
+    Two statements for each use, so that rows without notes, which nearly all are, pay nothing for them.
+    """
+    names = ("ids", "counts", "times", "documents", "positions", "row_times", "authors", "data", "checksums")
+    places = {name: f"${at}" for at, name in enumerate(names, first)}
+    last = first + len(names)
+    return _CTE.format(
+        **places,
+        guard=guard,
+        note_columns=", on_behalf_of, label" if noted else "",
+        note_values=", r.on_behalf_of, r.label" if noted else "",
+        note_arrays=f", ${last}::bytea[], ${last + 1}::bytea[]" if noted else "",
+    )
+
+
+_APPEND = {
+    noted: "WITH writer AS (SELECT id FROM writers WHERE id = $1 AND batch < $2 AND batch >= $3 FOR UPDATE), "
+    + _cte(4, guard=" AND EXISTS (SELECT FROM writer)", noted=noted)
     + f"UPDATE writers SET batch = $2, at = extract(epoch FROM now()), heads = {_ROWS} "
     "WHERE id = $1 AND EXISTS (SELECT FROM writer) RETURNING heads"
-)
-_WRITE = (
-    "WITH "
-    + _CTE.format(
-        ids="$1",
-        counts="$2",
-        times="$3",
-        documents="$4",
-        positions="$5",
-        row_times="$6",
-        authors="$7",
-        data="$8",
-        checksums="$9",
-        guard="",
-    )  # fmt: skip
-    + f"SELECT {_ROWS}"
-)
+    for noted in (False, True)
+}
+_WRITE = {noted: "WITH " + _cte(1, guard="", noted=noted) + f"SELECT {_ROWS}" for noted in (False, True)}
+_PLAIN = 9
+"""How many columns ``_columns`` gives where no row has a note."""
+
 _KEEP = """
 INSERT INTO pending (document_id, key, at, author, data) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
 """
@@ -353,9 +353,10 @@ class PostgresBackend:
                 and plan.size < LARGE_BATCH_BYTES
                 and all(entry.pending is None and entry.gc for entry in batch)
             ):
+                columns = _columns(plan, plan.documents)
                 try:
                     heads = await raw.fetchval(
-                        _APPEND, self.writer.id, number, *_columns(plan, plan.documents), self.writer.least
+                        _APPEND[len(columns) > _PLAIN], self.writer.id, number, self.writer.least, *columns
                     )
                 except asyncpg.PostgresError as error:
                     if not isinstance(translate(error), StoreRefused):
@@ -405,7 +406,8 @@ class PostgresBackend:
 
     async def _write_chosen(self, raw: Any, plan: Plan, chosen: Sequence[int]) -> dict[int, int]:
         """Write the entries of these documents; give the heads of those that live."""
-        heads = decode_heads(await raw.fetchval(_WRITE, *_columns(plan, chosen)))
+        columns = _columns(plan, chosen)
+        heads = decode_heads(await raw.fetchval(_WRITE[len(columns) > _PLAIN], *columns))
         for document_id in chosen:
             if document_id in heads and plan.keeps_deleted(document_id):
                 await raw.execute(_KEEP_DELETED, document_id)
@@ -443,7 +445,10 @@ class PostgresBackend:
 
 
 def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
-    """Give the columns of the two ``unnest``: documents with their counts and times, then all their rows."""
+    """Give the columns of the two ``unnest``: documents with their counts and times, then all their rows.
+
+    There are ``_PLAIN`` of them, and two more if a row has a note.
+    """
     ids: list[int] = []
     counts: list[int] = []
     times: list[float] = []
@@ -453,13 +458,16 @@ def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
     authors: list[bytes | None] = []
     data: list[bytes] = []
     checksums: list[int | None] = []
+    notes: dict[int, Note] = {}
     batch = plan.batch
     for document_id in chosen:
         count = 0
         newest = 0.0
         for entry in plan.documents[document_id]:
-            for row_data, at, author, checksum in batch[entry].rows:
+            for row_data, at, author, checksum, note in batch[entry].rows:
                 count += 1
+                if note is not None:
+                    notes[len(data)] = note
                 at = round(at * 1e6) / 1e6
                 if at > newest:
                     newest = at
@@ -472,4 +480,8 @@ def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
         ids.append(document_id)
         counts.append(count)
         times.append(newest)
-    return ids, counts, times, documents, positions, row_times, authors, data, checksums
+    columns = (ids, counts, times, documents, positions, row_times, authors, data, checksums)
+    if not notes:
+        return columns
+    texts = [encode_note(notes.get(at)) for at in range(len(data))]
+    return (*columns, [text[0] for text in texts], [text[1] for text in texts])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, NamedTuple
 
+from collab.authorship import Note
 from collab.errors import DocumentDeleted, StoreRefused
 
 MAX_ROW_BYTES = 512 * 1024 * 1024
@@ -31,18 +32,21 @@ class NewRow(NamedTuple):
     """A row that is to be appended: ``data`` is a Yjs v1 update, ``at`` unix seconds (kept to the microsecond).
 
     The store keeps ``checksum`` as it is given and does not look at it (``collab.storage.checksums`` makes it).
+    ``note`` is what an edit over HTTP says of itself beside its author; None, as for nearly all rows, costs nothing.
     """
 
     data: bytes
     at: float
     author: str | None = None
     checksum: int | None = None
+    note: Note | None = None
 
 
 class LogRow(NamedTuple):
     """A row of the log. ``seq`` counts from 1 within its document; ``at`` is in unix seconds.
 
-    ``checksum`` None says that nobody knows whether ``data`` is what was written.
+    ``checksum`` None says that nobody knows whether ``data`` is what was written. ``note`` is as in :class:`NewRow`;
+    the checksum does not cover it.
     """
 
     seq: int
@@ -50,6 +54,7 @@ class LogRow(NamedTuple):
     at: float
     author: str | None
     checksum: int | None = None
+    note: Note | None = None
 
 
 class PendingUpdate(NamedTuple):

@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 8
+SCHEMA = 9
 """The number of the schema that this release works on; a test compares it with the newest migration."""
 
 BASE_REVISION = "0002"
@@ -84,7 +84,27 @@ log = Table(
     Column("data", LargeBinary, nullable=False),
     # NULL: unverified, written by a release that made none (``collab.storage.checksums``).
     Column("checksum", BigInteger, nullable=True),
+    # What edits over HTTP say of themselves (``collab.authorship``). NULL in all other rows: that costs nothing on
+    # PostgreSQL and two bytes a row on SQLite, where a table of its own would cost each pruning a statement.
+    Column("on_behalf_of", LargeBinary, nullable=True),
+    Column("label", LargeBinary, nullable=True),
     PrimaryKeyConstraint("document_id", "seq"),
+)
+
+client_owners = Table(
+    "client_owners",
+    metadata,
+    # Whose a client ID is: the first row of a client that comes to stand here stays (docs/decisions/0024).
+    Column("document_id", BigInteger, nullable=False),
+    Column("client", BigInteger, nullable=False),
+    # NULL: made by the server for the edits of several; each row of the log says whose it is.
+    Column("author", LargeBinary, nullable=True),
+    # Those of the row that holds the Update which has decided it.
+    Column("at", Double, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    # The first clock of the client in that Update. What lies below came by another way.
+    Column("clock", BigInteger, nullable=False),
+    PrimaryKeyConstraint("document_id", "client"),
 )
 
 snapshots = Table(

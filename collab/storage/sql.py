@@ -42,7 +42,7 @@ from collab.errors import (
 )
 from collab.storage import sql_calls, sql_catalogue, sql_control, sql_trash
 from collab.storage.backend import WENT_BACK, Backend, Mode, Writer
-from collab.storage.batch import decode_author, encode_name
+from collab.storage.batch import decode_author, decode_note, encode_name
 from collab.storage.calls import check_answer
 from collab.storage.checksums import beside_the_loop, is_damaged_snapshot
 from collab.storage.membership import Heartbeat, Node
@@ -665,13 +665,15 @@ def read_rows(
     left = limit
     while left is None or left > 0:
         size = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
-        columns = (log.c.seq, _bytes(log.c.data), log.c.at, _bytes(log.c.author), log.c.checksum)
-        query = select(*columns).where(log.c.document_id == document_id, log.c.seq > after)
+        part = log.c
+        columns = (part.seq, _bytes(part.data), part.at, _bytes(part.author), part.checksum)
+        notes = (_bytes(part.on_behalf_of), _bytes(part.label))
+        query = select(*columns, *notes).where(part.document_id == document_id, part.seq > after)
         if up_to is not None:
-            query = query.where(log.c.seq <= up_to)
-        page = connection.execute(query.order_by(log.c.seq).limit(size)).all()
-        for seq, data, at, author, checksum in page:
-            yield LogRow(seq, data, at, decode_author(author), checksum)
+            query = query.where(part.seq <= up_to)
+        page = connection.execute(query.order_by(part.seq).limit(size)).all()
+        for seq, data, at, author, checksum, on_behalf_of, label in page:
+            yield LogRow(seq, data, at, decode_author(author), checksum, decode_note(on_behalf_of, label))
         if len(page) < size:
             return
         after = page[-1].seq

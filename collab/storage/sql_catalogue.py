@@ -34,7 +34,7 @@ from collab.errors import (
     StoreRefused,
 )
 from collab.storage import sql_calls
-from collab.storage.batch import encode_author, encode_name
+from collab.storage.batch import encode_author, encode_name, encode_note
 from collab.storage.metadata import decode_metadata, encode_metadata, merge_metadata
 from collab.storage.records import (
     KEEP,
@@ -127,6 +127,7 @@ def create(
                     "author": encode_author(row.author),
                     "data": row.data,
                     "checksum": row.checksum,
+                    **dict(zip(("on_behalf_of", "label"), encode_note(row.note), strict=True)),
                 }
                 for seq, row in enumerate(rows, 1)
             ],

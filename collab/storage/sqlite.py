@@ -45,6 +45,7 @@ from collab.storage.batch import (
     decode_heads,
     encode_author,
     encode_heads,
+    encode_note,
     make_plan,
     outcomes,
     refuse,
@@ -91,7 +92,7 @@ SELECT group_concat(id || ':' || head_seq), (SELECT batch FROM writers WHERE id 
 WHERE id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
 """
 _CHUNKS = (64, 16, 4, 1)
-"""Rows of one statement: few sizes, so that Python keeps all of them prepared; 384 variables at most."""
+"""Rows of one statement: few sizes, so that Python keeps all of them prepared; 512 variables at most."""
 
 _ADVANCE = {
     size: f"""
@@ -103,6 +104,11 @@ FROM (VALUES {", ".join(["(?, ?, ?)"] * size)}) AS j WHERE documents.id = j.colu
 _INSERT = {
     size: "INSERT INTO log (document_id, seq, at, author, data, checksum) VALUES "
     + ", ".join(["(?, ?, ?, ?, ?, ?)"] * size)
+    for size in _CHUNKS
+}
+_INSERT_NOTED = {
+    size: "INSERT INTO log (document_id, seq, at, author, data, checksum, on_behalf_of, label) VALUES "
+    + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * size)
     for size in _CHUNKS
 }
 _KEEP = """
@@ -628,6 +634,7 @@ class SqliteBackend:
 
     def _write_together(self, raw: sqlite3.Connection, plan: Plan, heads: dict[int, int]) -> None:
         rows: list[Any] = []
+        noted: list[Any] = []
         advances: list[Any] = []
         changes: list[tuple[int, PendingChange]] = []
         batch = plan.batch
@@ -640,17 +647,22 @@ class SqliteBackend:
                 entry = batch[position]
                 if entry.pending is not None:
                     changes.append((document_id, entry.pending))
-                for data, at, author, checksum in entry.rows:
+                for data, at, author, checksum, note in entry.rows:
                     seq += 1
                     at = round(at * 1e6) / 1e6
                     if at > newest:
                         newest = at
-                    rows += (document_id, seq, at, None if author is None else encode_author(author), data, checksum)
+                    by = None if author is None else encode_author(author)
+                    if note is None:
+                        rows += (document_id, seq, at, by, data, checksum)
+                    else:
+                        noted += (document_id, seq, at, by, data, checksum, *encode_note(note))
             advances += (document_id, seq, newest)
             if plan.keeps_deleted(document_id):
                 raw.execute(_KEEP_DELETED, (document_id,))
         _execute_many(raw, _ADVANCE, advances, 3)
         _execute_many(raw, _INSERT, rows, 6)
+        _execute_many(raw, _INSERT_NOTED, noted, 8)
         for document_id, (added, settled) in changes:
             for key in settled:
                 raw.execute(_SETTLE, (document_id, key))

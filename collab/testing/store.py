@@ -14,6 +14,7 @@ are cancelled in the middle, and what the port gives back. ``docs/adapters.md`` 
 
 from __future__ import annotations
 
+from collab.testing.authorship import AuthorshipConformance
 from collab.testing.calls import CallsConformance
 from collab.testing.catalogue import CatalogueConformance
 from collab.testing.control import ControlConformance
@@ -26,6 +27,7 @@ from collab.testing.trash import TrashConformance
 class StoreConformance(
     LogConformance,
     PendingConformance,
+    AuthorshipConformance,
     CatalogueConformance,
     TrashConformance,
     CallsConformance,

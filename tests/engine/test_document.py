@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from collab.engine.document import NEW, Applied, Document, Turn, at_once
+from collab.authorship import Note
+from collab.engine.document import NEW, Applied, Document, Row, Turn, at_once
 from collab.errors import DecodeError, UpdateError
 from collab.protocol.lib0 import encode_var_uint
 from collab.update.compact import compact
@@ -90,7 +91,7 @@ def test_an_update_that_is_new_leaves_as_the_very_bytes_that_came(seed: int) -> 
         assert document.apply_update(data, "a")[:2] == (True, None)
         turn = flushed(document)
         assert turn.delta is data
-        assert turn.rows == ((data, "a"),)
+        assert turn.rows == (Row(data, "a"),)
         assert document.flush() is None
 
 
@@ -129,6 +130,24 @@ def test_rows_are_cut_where_the_author_changes() -> None:
         (parts[3], "x"),
     ]
     assert turn.delta == merge_updates(parts)
+
+
+def test_rows_are_cut_where_the_note_changes_and_keep_it() -> None:
+    document = Document()
+    parts = [update(section(5, at, text("a", parent="r"))) for at in range(4)]
+    notes = (Note("ada"), Note("ada"), None, Note("ada", "model"))
+    for at, (part, note) in enumerate(zip(parts, notes, strict=True)):
+        # The one in slices deletes, too, so it does not take the short way.
+        if at == 3:
+            part = parts[3] = update(section(5, 3, text("a", parent="r")), gone={5: [(0, 1)]})
+            at_once(document.apply_update_in_slices(part, "robot", note))
+        else:
+            document.apply_update(part, "robot", note)
+    assert flushed(document).rows == (
+        Row(merge_updates(parts[:2]), "robot", notes[0]),
+        Row(parts[2], "robot"),
+        Row(parts[3], "robot", notes[3]),
+    )
 
 
 def test_one_row_is_the_delta_itself() -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 import pytest
 from pycrdt import Doc, Text
 
-from collab.engine.document import Document, at_once
+from collab.engine.document import Document, Row, at_once
 from collab.engine.kept import KeptUpdate, make_key
 from collab.engine.room import READ_ONLY, Ack, Answer, Claim, Effect, Probe, Refused, Relay, Room, Send, Unkept, Unseen
 from collab.errors import DecodeError, DocumentTooLarge, LimitExceeded, StoreUnavailable, UpdateError
@@ -566,7 +566,7 @@ def test_what_waits_is_taken_when_the_rest_comes_with_its_author(feed: Feed) -> 
     assert room.end_turn().kept is None
     assert taken(room) == [True] and room.pending
     end = room.end_turn()
-    assert end.rows == ((kept.data, "holder"),) and end.kept == ((), (kept.key,)) and end.author is None
+    assert end.rows == (Row(kept.data, "holder"),) and end.kept == ((), (kept.key,)) and end.author is None
     assert held(room) == "firstsecond" and room.kept is not None and not len(room.kept)
 
 

@@ -64,6 +64,15 @@ def make(broken: type[MemoryStorage] | type[MemoryStore]) -> Callable[[], Memory
     return lambda: store(storage)
 
 
+# Authorship.
+
+
+@found_by("test_rows_keep_their_notes")
+class ForgetsNotes(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append(_with_rows(batch, lambda row: row._replace(note=None)))
+
+
 # Rows and their numbers.
 
 
