@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from collab.authorship import MAX_NOTE_BYTES, Note
 from collab.errors import DocumentDeleted, InvalidDocumentName, LimitExceeded, StoreRefused
-from collab.storage.records import MAX_ROW_BYTES, Append, Appended, AppendOutcome, NewRow
+from collab.storage.records import MAX_ROW_BYTES, Append, Appended, AppendOutcome, NewOwner, NewRow
 
 LARGE_BATCH_BYTES = 64 * 1024 * 1024
 """From here on documents are written one by one: both databases hold one statement's data several times."""
@@ -30,6 +30,20 @@ class Plan:
     def rows(self, document_id: int) -> list[NewRow]:
         """Give the rows of one document in order."""
         return [row for position in self.documents[document_id] for row in self.batch[position].rows]
+
+    def owners(self, document_id: int) -> list[tuple[int, NewOwner]]:
+        """Give whose client IDs of one document are, the first one for each, with the place of its row among all rows.
+
+        Places count from 1. Without a row of its own an owner has the one before, which may be 0.
+        """
+        found: dict[int, tuple[int, NewOwner]] = {}
+        count = 0
+        for position in self.documents[document_id]:
+            entry = self.batch[position]
+            for owner in entry.owners:
+                found.setdefault(owner.client, (count + min(owner.row + 1, len(entry.rows)), owner))
+            count += len(entry.rows)
+        return list(found.values())
 
     def keeps_deleted(self, document_id: int) -> bool:
         """Tell whether an entry asks that compaction keeps deleted content of one document."""

@@ -16,7 +16,16 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from collab.storage.records import Append, AppendOutcome, Head, LoadedDocument, LogRow, PendingUpdate, Snapshot
+from collab.storage.records import (
+    Append,
+    AppendOutcome,
+    ClientOwner,
+    Head,
+    LoadedDocument,
+    LogRow,
+    PendingUpdate,
+    Snapshot,
+)
 
 
 class Log(Protocol):
@@ -32,6 +41,11 @@ class Log(Protocol):
     pruned with their document alone, when it was deleted. An :class:`Append` changes them in the transaction that
     writes its rows: first those that are settled go, then those that are added are kept. To add one whose key is there,
     and to settle one that is not, changes nothing.
+
+    **Owners** say whose a client ID of a document is (docs/decisions/0024). An :class:`Append` brings them in the
+    transaction that writes its rows. The first one of a client ID stays for ever: the later ones of this store and of
+    all others change nothing, and snapshots and pruning leave it as long as its document is not deleted. It goes with
+    the content of a deleted document.
 
     **What may be lost.** Nothing that was returned for. Rows whose ``append`` raised, was cancelled, or never returned
     because the process died, may be there or not, each batch whole or not at all.
@@ -103,6 +117,12 @@ class Log(Protocol):
         They are given as they are: the caller makes the key of their data anew, and compares it.
         """
 
+    async def client_owners(self, document_id: int, after: int, limit: int) -> list[ClientOwner]:
+        """Read whose the client IDs above ``after`` are, ordered by them, at most ``limit``; begin with -1.
+
+        A tombstone or an unknown id has none. Client IDs that are not here belong to nobody who is known.
+        """
+
     async def find_gaps(self, document_ids: Sequence[int]) -> set[int]:
         """Find the documents whose log lacks rows between its newest snapshot and its head.
 
@@ -143,7 +163,7 @@ class Log(Protocol):
         two of them always stay, with all rows after the older one. Nothing of a document goes in which damage was
         noted, nor of those in ``spare``. Content of documents that were deleted before ``trash_before`` goes whatever
         its age, with titles and own keys; they leave the trash before anything of them goes. The tombstones stay.
-        Returns how many rows and snapshots went; 0 says that nothing is left to prune now.
+        Returns how many rows, snapshots and owners went; 0 says that nothing is left to prune now.
         """
 
     async def note_damage(self, document_id: int, *, rows: Sequence[int] = (), snapshots: Sequence[int] = ()) -> None:

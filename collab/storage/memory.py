@@ -31,12 +31,14 @@ from collab.storage.records import (
     AppendOutcome,
     CallKey,
     CallState,
+    ClientOwner,
     DocumentSummary,
     Head,
     Instruction,
     Keep,
     LoadedDocument,
     LogRow,
+    NewOwner,
     NewRow,
     NodeReport,
     PendingChange,
@@ -165,6 +167,10 @@ class MemoryStore:
     async def load_pending(self, document_id: int) -> list[PendingUpdate]:
         """Read the pending updates of a document."""
         return await self._call(lambda: self.storage.load_pending(document_id))
+
+    async def client_owners(self, document_id: int, after: int, limit: int) -> list[ClientOwner]:
+        """Give whose client IDs are."""
+        return await self._call(lambda: self.storage.client_owners(document_id, after, limit))
 
     async def find_gaps(self, document_ids: Sequence[int]) -> set[int]:
         """Find none: nobody removes anything by hand here."""
@@ -324,6 +330,7 @@ class _Kept:
     damage: set[tuple[str, int]] = field(default_factory=set)
     pending: dict[bytes, PendingUpdate] = field(default_factory=dict)
     trashed: bool = False
+    owners: dict[int, ClientOwner] = field(default_factory=dict)
 
     @property
     def deleted(self) -> bool:
@@ -370,11 +377,12 @@ class _Kept:
     def prune(self, before: float, limit: int) -> int:
         """Remove at most ``limit`` rows and snapshots that no state since ``before`` needs; give their number."""
         if self.deleted:
-            rows, snapshots = len(self.rows), len(self.snapshots)
+            rows, snapshots, owners = len(self.rows), len(self.snapshots), len(self.owners)
             self.pending.clear()
             self.damage.clear()
             self.document = replace(self.document, title=None, metadata={})
         else:
+            owners = 0
             head = self.document.head_seq
             last_old = next((row.seq - 1 for row in self.rows if row.at >= before), head)
             whole = [each for each in self.snapshots if is_verified(each.checksum) and not is_damaged_snapshot(each)]
@@ -386,9 +394,12 @@ class _Kept:
         # Rows before snapshots: rows that lost the snapshot before them would rebuild nothing.
         rows = min(rows, limit)
         snapshots = min(snapshots, limit - rows)
+        owners = min(owners, limit - rows - snapshots)
         del self.rows[:rows]
         del self.snapshots[:snapshots]
-        return rows + snapshots
+        for client in list(self.owners)[:owners]:
+            del self.owners[client]
+        return rows + snapshots + owners
 
 
 class MemoryStorage:
@@ -432,6 +443,7 @@ class MemoryStorage:
         for document_id in plan.documents:
             found = self._ids.get(document_id)
             if found is not None and not found.deleted:
+                self._add_owners(found, plan.owners(document_id))
                 found.add(plan.rows(document_id))
                 if plan.keeps_deleted(document_id):
                     found.document = replace(found.document, gc=False)
@@ -489,6 +501,19 @@ class MemoryStorage:
         """Give the pending updates of a document."""
         kept = self._ids.get(document_id)
         return [] if kept is None or kept.deleted else list(kept.pending.values())
+
+    def client_owners(self, document_id: int, after: int, limit: int) -> list[ClientOwner]:
+        """Give whose client IDs are."""
+        kept = self._ids.get(document_id)
+        if kept is None or kept.deleted:
+            return []
+        return [kept.owners[client] for client in sorted(kept.owners) if client > after][:limit]
+
+    def _add_owners(self, kept: _Kept, owners: Sequence[tuple[int, NewOwner]]) -> None:
+        """Keep whose client IDs are, before the rows are added among which they have places."""
+        for place, (client, author, at, clock, _) in owners:
+            seq = kept.document.head_seq + place
+            kept.owners.setdefault(client, ClientOwner(client, author, round(at * 1e6) / 1e6, clock, seq))
 
     def _change_pending(self, kept: _Kept, change: PendingChange | None) -> None:
         if change is None:
@@ -609,7 +634,7 @@ class MemoryStorage:
         if not kept.deleted:
             raise DocumentExists(f"the document with the id {document_id} lives: delete it first")
         kept.trashed = False
-        kept.prune(0.0, len(kept.rows) + len(kept.snapshots))
+        kept.prune(0.0, len(kept.rows) + len(kept.snapshots) + len(kept.owners))
         self.calls.erase(document_id)
         self._forget_nameless(kept)
 
@@ -745,7 +770,7 @@ class MemoryStorage:
 
     def _forget_nameless(self, kept: _Kept) -> None:
         """Forget a tombstone whose name was given away: it has done its work when its content is gone."""
-        if kept.deleted and not (kept.rows or kept.snapshots or self._names[kept.name] is kept):
+        if kept.deleted and not (kept.rows or kept.snapshots or kept.owners or self._names[kept.name] is kept):
             del self._ids[kept.document.id]
 
     def note_damage(self, document_id: int, rows: Sequence[int], snapshots: Sequence[int]) -> None:

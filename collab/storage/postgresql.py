@@ -94,15 +94,23 @@ locked AS (
   FROM unnest({documents}::bigint[], {positions}::bigint[], {row_times}::float8[], {authors}::bytea[], {data}::bytea[],
     {checksums}::bigint[]{note_arrays}) AS r(id, position, at, author, data, checksum{note_columns})
   JOIN heads ON heads.id = r.id
-)
+){owners}
 """
+_OWN = """, owners AS (
+  INSERT INTO client_owners (document_id, client, author, at, seq, clock)
+  SELECT heads.id, o.client, o.author, o.at, heads.head_seq - heads.count + o.position, o.clock
+  FROM unnest(${0}::bigint[], ${1}::bigint[], ${2}::bytea[], ${3}::float8[], ${4}::bigint[], ${5}::bigint[])
+    AS o(id, client, author, at, position, clock) JOIN heads ON heads.id = o.id
+  ON CONFLICT DO NOTHING
+)"""
 _ROWS = "coalesce((SELECT string_agg(id || ':' || head_seq, ',') FROM heads), '')"
 
 
-def _cte(first: int, *, guard: str, noted: bool) -> str:
+def _cte(first: int, *, guard: str, more: bool) -> str:
     """Give the steps of a write; its parameters, which ``_columns`` gives, have the numbers from ``first`` on.
 
-    Two statements for each use, so that rows without notes, which nearly all are, pay nothing for them.
+    There are two statements for each use: one with ``more`` writes notes and owners, too. Nearly all batches have
+    none, and pay nothing for them.
     """
     names = ("ids", "counts", "times", "documents", "positions", "row_times", "authors", "data", "checksums")
     places = {name: f"${at}" for at, name in enumerate(names, first)}
@@ -110,22 +118,23 @@ def _cte(first: int, *, guard: str, noted: bool) -> str:
     return _CTE.format(
         **places,
         guard=guard,
-        note_columns=", on_behalf_of, label" if noted else "",
-        note_values=", r.on_behalf_of, r.label" if noted else "",
-        note_arrays=f", ${last}::bytea[], ${last + 1}::bytea[]" if noted else "",
+        note_columns=", on_behalf_of, label" if more else "",
+        note_values=", r.on_behalf_of, r.label" if more else "",
+        note_arrays=f", ${last}::bytea[], ${last + 1}::bytea[]" if more else "",
+        owners=_OWN.format(*range(last + 2, last + 8)) if more else "",
     )
 
 
 _APPEND = {
-    noted: "WITH writer AS (SELECT id FROM writers WHERE id = $1 AND batch < $2 AND batch >= $3 FOR UPDATE), "
-    + _cte(4, guard=" AND EXISTS (SELECT FROM writer)", noted=noted)
+    more: "WITH writer AS (SELECT id FROM writers WHERE id = $1 AND batch < $2 AND batch >= $3 FOR UPDATE), "
+    + _cte(4, guard=" AND EXISTS (SELECT FROM writer)", more=more)
     + f"UPDATE writers SET batch = $2, at = extract(epoch FROM now()), heads = {_ROWS} "
     "WHERE id = $1 AND EXISTS (SELECT FROM writer) RETURNING heads"
-    for noted in (False, True)
+    for more in (False, True)
 }
-_WRITE = {noted: "WITH " + _cte(1, guard="", noted=noted) + f"SELECT {_ROWS}" for noted in (False, True)}
+_WRITE = {more: "WITH " + _cte(1, guard="", more=more) + f"SELECT {_ROWS}" for more in (False, True)}
 _PLAIN = 9
-"""How many columns ``_columns`` gives where no row has a note."""
+"""How many columns ``_columns`` gives where there are no notes and no owners."""
 
 _KEEP = """
 INSERT INTO pending (document_id, key, at, author, data) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
@@ -447,7 +456,7 @@ class PostgresBackend:
 def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
     """Give the columns of the two ``unnest``: documents with their counts and times, then all their rows.
 
-    There are ``_PLAIN`` of them, and two more if a row has a note.
+    There are ``_PLAIN`` of them. If there are notes or owners, those of both follow.
     """
     ids: list[int] = []
     counts: list[int] = []
@@ -459,11 +468,15 @@ def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
     data: list[bytes] = []
     checksums: list[int | None] = []
     notes: dict[int, Note] = {}
+    owners: list[tuple[int, int, bytes | None, float, int, int]] = []
     batch = plan.batch
     for document_id in chosen:
         count = 0
         newest = 0.0
+        owned = False
         for entry in plan.documents[document_id]:
+            if batch[entry].owners:
+                owned = True
             for row_data, at, author, checksum, note in batch[entry].rows:
                 count += 1
                 if note is not None:
@@ -480,8 +493,11 @@ def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
         ids.append(document_id)
         counts.append(count)
         times.append(newest)
+        for place, (client, author, at, clock, _) in plan.owners(document_id) if owned else ():
+            owners.append((document_id, client, encode_author(author), round(at * 1e6) / 1e6, place, clock))
     columns = (ids, counts, times, documents, positions, row_times, authors, data, checksums)
-    if not notes:
+    if not notes and not owners:
         return columns
     texts = [encode_note(notes.get(at)) for at in range(len(data))]
-    return (*columns, [text[0] for text in texts], [text[1] for text in texts])
+    of_owners = ([owner[at] for owner in owners] for at in range(6))
+    return (*columns, [text[0] for text in texts], [text[1] for text in texts], *of_owners)

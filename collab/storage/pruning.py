@@ -11,11 +11,22 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, literal, not_, or_, select, update
 
 from collab.storage.backend import Backend
 from collab.storage.membership import FORGET_SECONDS
-from collab.storage.schema import OF_DOCUMENT, damage, documents, log, nodes, pending, snapshots, trash, writers
+from collab.storage.schema import (
+    OF_DOCUMENT,
+    client_owners,
+    damage,
+    documents,
+    log,
+    nodes,
+    pending,
+    snapshots,
+    trash,
+    writers,
+)
 
 PRUNE_PAGE = 500
 """Documents looked at in one query for something to prune."""
@@ -91,6 +102,7 @@ def find_prunable(after: int, before: float, trash_before: float) -> Callable[[C
             .correlate(page)
             .scalar_subquery()
             .label("trashed_at"),
+            exists().where(client_owners.c.document_id == page.c.id).correlate(page).label("owned"),
         ).order_by(page.c.id)
         work: list[tuple[int, int | None]] = []
         last = None
@@ -103,6 +115,7 @@ def find_prunable(after: int, before: float, trash_before: float) -> Callable[[C
                     row.name is None
                     or row.trashed_at is not None
                     or row.waiting
+                    or row.owned
                     or row.oldest_row is not None
                     or row.oldest_snapshot is not None
                 ):
@@ -127,17 +140,19 @@ def remove(
     *,
     wait: bool = False,
 ) -> Callable[[Connection], int]:
-    """Remove at most ``budget`` rows and snapshots of one document, up to ``base`` or, when deleted, all.
+    """Remove at most ``budget`` rows and snapshots of one document, up to ``base`` or, when deleted, all; owners count.
 
     Nothing while another node does the same (unless ``wait``), or if it was there in between, or restored.
     """
 
-    def remove_oldest(connection: Connection, table: Table, left: int, *conditions: ColumnElement[bool]) -> int:
+    def remove_first(
+        connection: Connection, table: Table, left: int, *conditions: ColumnElement[bool], by: str = "seq"
+    ) -> int:
         if left <= 0:
             return 0
-        mine = table.c.document_id == document_id
-        chosen = select(table.c.seq).where(mine, *conditions).order_by(table.c.seq).limit(left).subquery()
-        return connection.execute(delete(table).where(mine, table.c.seq.in_(select(chosen.c.seq)))).rowcount
+        mine, number = table.c.document_id == document_id, table.c[by]
+        chosen = select(number).where(mine, *conditions).order_by(number).limit(left).subquery()
+        return connection.execute(delete(table).where(mine, number.in_(select(chosen.c[by])))).rowcount
 
     def is_founded(connection: Connection) -> bool:
         """Tell whether ``base`` and a snapshot after it are there, and nothing is damaged."""
@@ -168,16 +183,17 @@ def remove(
         if base is not None:
             if not is_founded(connection):
                 return 0
-            removed = remove_oldest(connection, log, budget, log.c.seq <= base)
-            return removed + remove_oldest(connection, snapshots, budget - removed, snapshots.c.seq < base)
+            removed = remove_first(connection, log, budget, log.c.seq <= base)
+            return removed + remove_first(connection, snapshots, budget - removed, snapshots.c.seq < base)
         if not leave_trash(connection):
             return 0
-        removed = remove_oldest(connection, log, budget)
-        removed += remove_oldest(connection, snapshots, budget - removed)
+        removed = remove_first(connection, log, budget)
+        removed += remove_first(connection, snapshots, budget - removed)
+        removed += remove_first(connection, client_owners, budget - removed, by="client")
         for table in OF_DOCUMENT:
             connection.execute(delete(table).where(table.c.document_id == document_id))
         # A tombstone whose name was given away has done its work when its content is gone.
-        left = [exists().where(table.c.document_id == document_id) for table in (log, snapshots)]
+        left = [exists().where(table.c.document_id == document_id) for table in (log, snapshots, client_owners)]
         gone = (documents.c.id == document_id, documents.c.name.is_(None), *map(not_, left))
         connection.execute(delete(documents).where(*gone))
         return removed
@@ -197,5 +213,29 @@ def remove_leftovers(before: float, own: str, now: ColumnElement[float]) -> Call
         for table in (pending, trash):
             there = exists().where(documents.c.id == table.c.document_id)
             connection.execute(delete(table).where(not_(there)))
+
+    return write
+
+
+def remove_owners_left(after: int) -> Callable[[Connection], int]:
+    """Remove the owners of client IDs of documents that are gone: an older release that prunes leaves them behind.
+
+    Looks at one page of documents with ids above ``after``, each of which is one look into the index, however many
+    owners it has. Gives the last id, 0 if there are no more.
+    """
+
+    def write(connection: Connection) -> int:
+        owned = client_owners.c.document_id
+        page = select(func.min(owned).label("id"), literal(1).label("count")).where(owned > after).cte(recursive=True)
+        following = select(func.min(owned)).where(owned > page.c.id).scalar_subquery()
+        page = page.union_all(
+            select(following, page.c.count + 1).where(page.c.id.is_not(None), page.c.count < PRUNE_PAGE)
+        )
+        there = exists().where(documents.c.id == page.c.id)
+        found = connection.execute(select(page.c.id, there.label("there")).where(page.c.id.is_not(None))).all()
+        for row in found:
+            if not row.there:
+                connection.execute(delete(client_owners).where(owned == row.id))
+        return max([row.id for row in found]) if len(found) == PRUNE_PAGE else 0
 
     return write

@@ -14,6 +14,9 @@ MAX_ROW_BYTES = 512 * 1024 * 1024
 """The largest row and the largest snapshot a store takes. PostgreSQL and SQLite both end a little below
 1 GB a value, and PostgreSQL needs the value and its message at once below that; half of it is safe."""
 
+_OWNER_BYTES = 100
+"""About what one of the owners costs in memory, beside the text."""
+
 
 Scalar = str | int | float | bool | None
 """A value of a document's own keys (:mod:`collab.storage.metadata`)."""
@@ -55,6 +58,31 @@ class LogRow(NamedTuple):
     author: str | None
     checksum: int | None = None
     note: Note | None = None
+
+
+class NewOwner(NamedTuple):
+    """Whose a client ID of a document is from now on, unless the store knows already: the first one stays.
+
+    ``author`` is the user whose Update used the ID first, None for an ID of the server's own, under which it makes the
+    edits of several; ``clock`` is the first clock of the client in that Update, ``at`` unix seconds, ``row`` the place
+    of the row that holds it among those of its :class:`Append`, from 0.
+    """
+
+    client: int
+    author: str | None
+    at: float
+    clock: int
+    row: int = 0
+
+
+class ClientOwner(NamedTuple):
+    """Whose a client ID of a document is, as kept: as in :class:`NewOwner`; ``seq`` is the number of the row."""
+
+    client: int
+    author: str | None
+    at: float
+    clock: int
+    seq: int
 
 
 class PendingUpdate(NamedTuple):
@@ -156,7 +184,8 @@ class Append:
     finds it made by another node meanwhile, or meets its tombstone. With an id the append reaches that very
     document or none: one that was deleted, or replaced by a newer one of the same name, is met as deleted.
     There may be no rows, if ``pending`` is not None. ``gc`` False asks that compaction keeps deleted content of this
-    document from now on, whether or not the append creates it; True leaves that as it is.
+    document from now on, whether or not the append creates it; True leaves that as it is. ``owners`` are written with
+    the rows; those of a client ID whose owner is known change nothing.
     """
 
     name: str
@@ -164,6 +193,7 @@ class Append:
     rows: tuple[NewRow, ...]
     pending: PendingChange | None = None
     gc: bool = True
+    owners: tuple[NewOwner, ...] = ()
 
     @property
     def begun_at(self) -> float:
@@ -180,6 +210,8 @@ class Append:
             size += len(row.data)
         if self.pending is not None:
             size += sum([len(update.data) for update in self.pending.added])
+        if self.owners:
+            size += sum([_OWNER_BYTES + len(owner.author or "") for owner in self.owners])
         return size
 
 

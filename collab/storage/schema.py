@@ -271,4 +271,5 @@ calls = Table(
 
 OF_DOCUMENT: tuple[Table, ...] = (pending, damage)
 """Tables beside the log and the snapshots whose rows belong to one document, by their column ``document_id``. They go
-with the content of a document that was deleted: a new table with something of it must be added here."""
+with the content of a document that was deleted: a new table with something of it must be added here. Owners of client
+IDs do so, too, in portions, since there may be very many (``collab.storage.pruning``)."""

@@ -49,7 +49,7 @@ from collab.storage.membership import Heartbeat, Node
 from collab.storage.metadata import merge_metadata
 from collab.storage.migrate import check_schema, missing_schema
 from collab.storage.nodes import note_beat, read_nodes
-from collab.storage.pruning import find_prunable, pruning_lock, remove, remove_leftovers
+from collab.storage.pruning import find_prunable, pruning_lock, remove, remove_leftovers, remove_owners_left
 from collab.storage.records import (
     KEEP,
     MAX_ROW_BYTES,
@@ -57,6 +57,7 @@ from collab.storage.records import (
     AppendOutcome,
     CallKey,
     CallState,
+    ClientOwner,
     DocumentSummary,
     Head,
     Instruction,
@@ -72,7 +73,7 @@ from collab.storage.records import (
     StoredDocument,
     StoredInstruction,
 )
-from collab.storage.schema import damage, documents, log, nodes, pending, snapshots, writers
+from collab.storage.schema import client_owners, damage, documents, log, nodes, pending, snapshots, writers
 from collab.storage.sql_catalogue import find, require_living
 from collab.telemetry import get_logger
 
@@ -114,7 +115,7 @@ class SqlStore:
         # The batch whose fate is unknown, and its number; the list itself, so that its identity stays taken.
         self._doubt: tuple[Sequence[Append], int] | None = None
         self._appending = asyncio.Lock()
-        self._pruned_to = 0
+        self._pruned_to = self._owners_seen = 0
         self._compared: dict[int, int] = {}  # documents with the snapshot at which pruning has found two whole ones
         self._seen: dict[str, float] = {}  # when other writers have last shown that they live
 
@@ -299,6 +300,22 @@ class SqlStore:
                 select(documents.c.id).where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
             ).first()
             return read_pending(connection, document_id) if living else []
+
+        return await self._run(read, "read")
+
+    async def client_owners(self, document_id: int, after: int, limit: int) -> list[ClientOwner]:
+        """Read whose client IDs are."""
+
+        def read(connection: Connection) -> list[ClientOwner]:
+            part = client_owners.c
+            living = exists().where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
+            query = select(part.client, _bytes(part.author), part.at, part.clock, part.seq).where(
+                part.document_id == document_id, part.client > after, living
+            )
+            return [
+                ClientOwner(client, decode_author(author), at, clock, seq)
+                for client, author, at, clock, seq in connection.execute(query.order_by(part.client).limit(limit))
+            ]
 
         return await self._run(read, "read")
 
@@ -576,6 +593,7 @@ class SqlStore:
         self._pruned_to = 0
         leftovers = remove_leftovers(time.time() - WRITER_SECONDS, self._backend.writer.id, self._backend.now())
         await self._run(leftovers, "write")
+        self._owners_seen = await self._run(remove_owners_left(self._owners_seen), "write")
         return removed
 
     async def note_damage(self, document_id: int, *, rows: Sequence[int] = (), snapshots: Sequence[int] = ()) -> None:

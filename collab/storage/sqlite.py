@@ -111,6 +111,12 @@ _INSERT_NOTED = {
     + ", ".join(["(?, ?, ?, ?, ?, ?, ?, ?)"] * size)
     for size in _CHUNKS
 }
+_OWN = {
+    size: "INSERT INTO client_owners (document_id, client, author, at, seq, clock) VALUES "
+    + ", ".join(["(?, ?, ?, ?, ?, ?)"] * size)
+    + " ON CONFLICT DO NOTHING"
+    for size in _CHUNKS
+}
 _KEEP = """
 INSERT INTO pending (document_id, key, at, author, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
@@ -635,6 +641,7 @@ class SqliteBackend:
     def _write_together(self, raw: sqlite3.Connection, plan: Plan, heads: dict[int, int]) -> None:
         rows: list[Any] = []
         noted: list[Any] = []
+        owners: list[Any] = []
         advances: list[Any] = []
         changes: list[tuple[int, PendingChange]] = []
         batch = plan.batch
@@ -643,8 +650,12 @@ class SqliteBackend:
             if seq is None:
                 continue
             newest = 0.0
+            before = seq
+            owned = False
             for position in positions:
                 entry = batch[position]
+                if entry.owners:
+                    owned = True
                 if entry.pending is not None:
                     changes.append((document_id, entry.pending))
                 for data, at, author, checksum, note in entry.rows:
@@ -658,11 +669,15 @@ class SqliteBackend:
                     else:
                         noted += (document_id, seq, at, by, data, checksum, *encode_note(note))
             advances += (document_id, seq, newest)
+            for place, owner in plan.owners(document_id) if owned else ():
+                at = round(owner.at * 1e6) / 1e6
+                owners += (document_id, owner.client, encode_author(owner.author), at, before + place, owner.clock)
             if plan.keeps_deleted(document_id):
                 raw.execute(_KEEP_DELETED, (document_id,))
         _execute_many(raw, _ADVANCE, advances, 3)
         _execute_many(raw, _INSERT, rows, 6)
         _execute_many(raw, _INSERT_NOTED, noted, 8)
+        _execute_many(raw, _OWN, owners, 6)
         for document_id, (added, settled) in changes:
             for key in settled:
                 raw.execute(_SETTLE, (document_id, key))

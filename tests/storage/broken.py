@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from collab.errors import DocumentExists, DocumentNotFound, StoreRefused, StoreUnavailable
 from collab.storage.checksums import is_damaged, row_checksum
 from collab.storage.membership import Node
-from collab.storage.memory import MemoryStorage, MemoryStore
+from collab.storage.memory import MemoryStorage, MemoryStore, _Kept
 from collab.storage.memory_calls import MemoryCalls
 from collab.storage.records import (
     Append,
@@ -26,12 +26,14 @@ from collab.storage.records import (
     AppendOutcome,
     CallKey,
     CallState,
+    ClientOwner,
     DocumentSummary,
     Head,
     Instruction,
     Keep,
     LoadedDocument,
     LogRow,
+    NewOwner,
     NewRow,
     NodeReport,
     PendingChange,
@@ -71,6 +73,88 @@ def make(broken: type[MemoryStorage] | type[MemoryStore]) -> Callable[[], Memory
 class ForgetsNotes(MemoryStorage):
     def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
         return super().append(_with_rows(batch, lambda row: row._replace(note=None)))
+
+
+def _with_owners(
+    batch: Sequence[Append], change: Callable[[tuple[NewOwner, ...]], tuple[NewOwner, ...]]
+) -> list[Append]:
+    return [replace(entry, owners=change(entry.owners)) for entry in batch]
+
+
+@found_by("test_owners_are_kept_with_the_numbers_of_their_rows")
+class CutsClientIds(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        def cut(owners: tuple[NewOwner, ...]) -> tuple[NewOwner, ...]:
+            return tuple(owner._replace(client=owner.client & 0xFFFFFFFF) for owner in owners)
+
+        return super().append(_with_owners(batch, cut))
+
+
+@found_by("test_owners_are_kept_with_the_numbers_of_their_rows")
+class NumbersOwnersByTheFirstRow(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        def first(owners: tuple[NewOwner, ...]) -> tuple[NewOwner, ...]:
+            return tuple(owner._replace(row=0) for owner in owners)
+
+        return super().append(_with_owners(batch, first))
+
+
+@found_by("test_many_owners_of_many_documents_in_one_batch")
+class KeepsSomeOwners(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append(_with_owners(batch, lambda owners: owners[:16]))
+
+
+@found_by("test_first_owner_of_a_client_id_stays", "test_of_two_stores_at_once_the_first_commit_decides")
+class LastOwnerStays(MemoryStorage):
+    def _add_owners(self, kept: _Kept, owners: Sequence[tuple[int, NewOwner]]) -> None:
+        for _, owner in owners:
+            kept.owners.pop(owner.client, None)
+        super()._add_owners(kept, owners)
+
+
+@found_by("test_repeat_of_an_append_that_was_cut_off_keeps_its_owners")
+class LosesOwnersOfRepeats(MemoryStore):
+    _last: Sequence[Append] | None = None
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        if batch is self._last:
+            return await super().append(_with_owners(batch, lambda owners: ()))
+        self._last = batch
+        return await super().append(batch)
+
+
+@found_by("test_owners_outlive_rows_snapshots_and_names")
+class PrunesOwnersWithTheirRows(MemoryStorage):
+    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
+        removed = super().prune(before, limit, spare)
+        for kept in self._ids.values():
+            oldest = kept.rows[0].seq if kept.rows else 0
+            kept.owners = {client: owner for client, owner in kept.owners.items() if owner.seq >= oldest}
+        return removed
+
+
+@found_by("test_owners_come_back_with_a_document_that_is_restored")
+class ForgetsOwnersOfTheTrash(MemoryStorage):
+    def delete(self, name: str, at: float) -> int:
+        document_id = super().delete(name, at)
+        self._ids[document_id].owners.clear()
+        return document_id
+
+
+@found_by("test_nothing_is_left_to_prune_of_a_document_with_owners_that_was_erased")
+class ErasesNoOwners(MemoryStorage):
+    def erase(self, document_id: int) -> None:
+        owners = dict(self._ids[document_id].owners)
+        super().erase(document_id)
+        self._ids[document_id].owners |= owners
+
+
+@found_by("test_owners_go_with_their_document")
+class LeavesOwnersOfDeletedDocuments(MemoryStorage):
+    def client_owners(self, document_id: int, after: int, limit: int) -> list[ClientOwner]:
+        kept = self._ids.get(document_id)
+        return [] if kept is None else list(kept.owners.values())[:limit]
 
 
 # Rows and their numbers.
