@@ -1,14 +1,15 @@
-"""Who an edit is from, beside the author of its row: on whose behalf it was made, and with which label.
+"""Who an edit is from, beside the author of its row: on whose behalf it was made, and whose its client ID is.
 
 Strategy: the sender of a row is the user that was signed in. An edit over HTTP is often made by a back end or an agent
-for somebody else, so it can say more, in a note. Most rows have none, and pay nothing for it. Engine, hub and storage
-pass notes on and do not look into them.
+for somebody else, so it can say more, in a note. Most rows have none, and pay nothing for it. And a row may hold what
+somebody else has written, so who owns a client ID is noted beside the rows. The engine finds that out; hub and storage
+pass it on, and notes too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from collab.errors import LimitExceeded
 
@@ -42,3 +43,17 @@ class Note:
 def make_note(on_behalf_of: str | None, label: str | None) -> Note | None:
     """Make a note of two texts; None if there is nothing to note. Raises ``LimitExceeded`` as ``Note`` does."""
     return None if on_behalf_of is None and label is None else Note(on_behalf_of, label)
+
+
+class FirstUse(NamedTuple):
+    """Whose a client ID is: the user whose Update has used it first (docs/decisions/0024).
+
+    Attributes:
+        client: the client ID.
+        clock: the first clock of it in that Update; what lies below came by another way.
+        author: the user; None: the server has made it for the edits of several, and each row says whose it is.
+    """
+
+    client: int
+    clock: int
+    author: str | None

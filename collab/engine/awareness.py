@@ -277,7 +277,7 @@ class AwarenessStates:
                     if left is not None:
                         back.append(Entry(client, known, NULL))
                         if entry is brought and isinstance(owner, Session) and self._may_return(owner, left):
-                            owner.own = client
+                            owner.note_own(client)
                             self.comebacks.note(owner, left.turn)
                     continue
                 if left is not None and not self._may_return(owner, left):
@@ -340,6 +340,17 @@ class AwarenessStates:
             self._set(owner, entry)
         self._take_freed()
         return Taken(back, list(contested), refused, asks)
+
+    def is_anothers(self, client: int, session: Session) -> bool:
+        """Tell whether somebody else shows a client ID, or has shown it until lately: none of the session's user.
+
+        What another node shows counts as somebody else's.
+        """
+        owner = self._owners.get(client)
+        if owner is None:
+            left = self.departed.get(client)
+            return left is not None and left.user is not None and left.user != session.author
+        return owner is not session and not (isinstance(owner, Session) and owner.author == session.author)
 
     def _may_return(self, owner: Owner, left: Left) -> bool:
         return may_follow(owner, left.user, sure=left.sure)
@@ -458,7 +469,7 @@ class AwarenessStates:
         comebacks = self.comebacks
         comebacks.drop_claim(client)
         if session.own is None:
-            session.own = client
+            session.note_own(client)
         comebacks.announced[client] = comebacks.turn
         comebacks.note(session, comebacks.turn - 1)
 
@@ -533,7 +544,7 @@ class AwarenessStates:
         if before is None:
             left = self.departed.remove(client)
             if isinstance(owner, Session) and owner.own is None:
-                owner.own = client
+                owner.note_own(client)
                 if left is not None:  # one that has shown itself before was here all the time
                     self.comebacks.note(owner, left.turn)
             self._nbytes += len(encoded)

@@ -87,7 +87,7 @@ class Comebacks:
     def claim(self, client: int, session: Session, clock: int) -> None:
         """Note that a session claims an ID; of several the last one counts, and of one session its own ID alone."""
         if session.own is None:
-            session.own = client
+            session.note_own(client)
         if session.own == client:
             self._claims[client] = Claim(session, clock)
 

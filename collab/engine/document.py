@@ -26,7 +26,7 @@ from heapq import heappop, heappush
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from collab.authorship import Note
+from collab.authorship import FirstUse, Note
 from collab.engine.clocks import EncodedClocks
 from collab.engine.kept import Rest, take_rest
 from collab.engine.tail import Tail
@@ -76,11 +76,12 @@ class Waiting(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row for the journal: a v1 update, who sent it, and what its author says of it beside that."""
+    """A row for the journal: a v1 update, who sent it, what its author says of it, and whose client IDs it decides."""
 
     data: bytes
     author: str | None
     note: Note | None = None
+    first_uses: tuple[FirstUse, ...] = ()
 
 
 class Turn(NamedTuple):
@@ -212,6 +213,7 @@ class Document:
     __slots__ = (
         "_clocks",
         "_deletes",
+        "_first_uses",
         "_stored",
         "_tails",
         "_turn",
@@ -229,6 +231,7 @@ class Document:
         self._deletes = DeleteSet()
         self._stored: IndexedUpdate | None = None
         self._turn: list[_Entry] = []
+        self._first_uses: list[tuple[int, FirstUse]] = []  # with the places of their entries in the turn
         self._vector = EncodedClocks(Region())
         self.version = 0
         self.torn = False
@@ -612,9 +615,11 @@ class Document:
         self._turn = []
         delta = _merge(turn)
         before = self._vector_before(turn) if len(delta) > LARGE_DELTA else None
-        first = turn[0]
+        first, uses = turn[0], self._first_uses
         if len(turn) == 1:
-            return Turn(delta, (Row(delta, first.author, first.note),), before)
+            return Turn(
+                delta, (Row(delta, first.author, first.note, self._take_first_uses(1) if uses else ()),), before
+            )
         groups: list[list[_Entry]] = []
         for entry in turn:
             if groups and groups[-1][0].author == entry.author and groups[-1][0].note == entry.note:
@@ -622,8 +627,40 @@ class Document:
             else:
                 groups.append([entry])
         if len(groups) == 1:
-            return Turn(delta, (Row(delta, first.author, first.note),), before)
-        return Turn(delta, tuple(Row(_merge(group), group[0].author, group[0].note) for group in groups), before)
+            taken = self._take_first_uses(len(turn)) if uses else ()
+            return Turn(delta, (Row(delta, first.author, first.note, taken),), before)
+        rows: list[Row] = []
+        end = 0
+        for group in groups:
+            end += len(group)
+            rows.append(Row(_merge(group), group[0].author, group[0].note, self._take_first_uses(end)))
+        return Turn(delta, tuple(rows), before)
+
+    def _take_first_uses(self, end: int) -> tuple[FirstUse, ...]:
+        """Take what was noted of the entries of the turn before ``end``."""
+        taken = tuple([use for at, use in self._first_uses if at < end])
+        self._first_uses = [each for each in self._first_uses if each[0] >= end]
+        return taken
+
+    def find_used(self, client: int) -> int | None:
+        """Find the first clock that the turn's newest update has brought of a client; None if it has none of it."""
+        for section in self._newest():
+            if section.client == client:
+                return section.clock
+        return None
+
+    def only_used(self) -> int | None:
+        """Return the client of all structs of the turn's newest update; None if there are several, or no structs."""
+        sections = self._newest()
+        return sections[0].client if len(sections) == 1 else None
+
+    def _newest(self) -> Sequence[Section | Run]:
+        newest = self._turn[-1]
+        return newest.runs or () if newest.update is None else newest.update.sections
+
+    def note_first_use(self, first_use: FirstUse) -> None:
+        """Note whose a client ID is by the newest update of the turn; it goes with the row that holds that update."""
+        self._first_uses.append((len(self._turn) - 1, first_use))
 
     def list_turn_clients(self) -> set[int]:
         """List the clients of which the turn holds structs; call it before `flush`."""

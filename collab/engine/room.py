@@ -21,6 +21,10 @@ in which they came: saved once all of it is durable, what is kept included; refu
 keep the rest of a SyncStep2. So nothing waits for what may never come. Only a session that has sent updates which
 nobody has read, or which there was no room to keep, is told nothing before the SyncStep2 that holds them
 (``Session.held``).
+
+Whose a client ID is (docs/decisions/0024): the user of the session whose Update has used it first. A SyncStep2, what
+was kept and what other nodes say decide nothing, and of the sessions only those of a known user do. The store has the
+last word, so nothing is read of it for that.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from array import array
 from collections.abc import Generator, Iterator, Sequence
 from typing import Final, NamedTuple, assert_never
 
+from collab.authorship import FirstUse
 from collab.engine.agents import Agent
 from collab.engine.awareness import Ask, AwarenessStates, Idle, Taken
 from collab.engine.budget import Budget
@@ -53,6 +58,10 @@ _STRANGE_VECTOR = 256 * 1024
 _STRANGE_UPDATE = 64 * 1024
 MAX_KEPT_BYTES: Final = 1024 * 1024
 """Bytes of updates that wait for what their document lacks, if nothing else is said."""
+
+_MOST_FIRST_USES: Final = 4096
+"""Client IDs of which a room remembers whose they are: some 200 bytes each. Past that the oldest are forgotten; should
+their clients come back, the store is told once more."""
 
 READ_ONLY = "read-only: this change was not taken"
 
@@ -239,6 +248,7 @@ class Room:
         "_acks",
         "_author",
         "_blocked",
+        "_first_uses",
         "_kept_budget",
         "_max_kept_bytes",
         "awareness",
@@ -273,6 +283,7 @@ class Room:
         self._acks: list[Ack] = []
         self._blocked: dict[Session, None] = {}
         self._author: Session | None = None  # of the turn so far
+        self._first_uses: dict[int, FirstUse] = {}
         self.pending = False
 
     def join(self, session: Session) -> list[Effect]:
@@ -329,6 +340,8 @@ class Room:
             except UpdateError as error:
                 return self._refuse(session, error, answer=answer)
             if taken is NEW and not answer and session.held is None:  # the usual case
+                if session.introduces:
+                    self._note_first_use(session)
                 if session.acknowledges:
                     self._acks.append(Ack(session, True))
                 if self._author is not session:
@@ -539,6 +552,9 @@ class Room:
         if taken.new:
             self.pending = True
             self._author = session if self._author is None or self._author is session else _SEVERAL
+            # Of an update that is not whole others may have gone before in the turn, and its next one tells as much.
+            if taken is NEW and session.introduces and not answer:
+                self._note_first_use(session)
         saved, unkept, versions = True, None, session.versions
         if taken.rest is not None:
             kept = self._open_kept()
@@ -572,6 +588,49 @@ class Room:
         if versions is not None:
             self._confirm_version(session, versions)
         return effects or ()
+
+    # Whose client IDs are
+
+    def _note_first_use(self, session: Session) -> None:
+        """Note that a client ID is a session's user's, if its Update, which was just taken, is the first to use it.
+
+        Its client's own ID is the one that it shows in awareness, and where that is known no other one counts: an
+        Update may hold what its client was given by others. A client that shows nothing has the one ID of its first
+        Update that holds structs of one client alone.
+        """
+        client = session.own
+        if client is None:
+            client = self.document.only_used()
+        if client is None or session.author is None:
+            return
+        clock = self.document.find_used(client)
+        if clock is None:
+            return
+        if client not in self._first_uses:
+            if self.awareness.is_anothers(client, session):
+                return
+            self._decide(FirstUse(client, clock, session.author))
+        session.uses = client
+        session.introduces = False  # until it shows another one (``Session.note_own``)
+
+    def note_server_client(self, client: int) -> None:
+        """Note that a client ID is the server's, by its edit that was just taken: each row says whose it is.
+
+        Call it in the same step in which the document has taken the edit, as something new and whole.
+        """
+        clock = self.document.find_used(client)
+        if clock is not None and client not in self._first_uses:
+            self._decide(FirstUse(client, clock, None))
+
+    def _decide(self, first_use: FirstUse) -> None:
+        self.document.note_first_use(first_use)
+        self._first_uses[first_use.client] = first_use
+        if len(self._first_uses) > _MOST_FIRST_USES:
+            del self._first_uses[next(iter(self._first_uses))]
+
+    def first_uses(self) -> list[FirstUse]:
+        """Return what was found here of whose client IDs are; a store that went back may have lost it."""
+        return list(self._first_uses.values())
 
     def _confirm_version(self, session: Session, versions: Versions) -> None:
         version = versions.confirm(whole=not session.unanswered)

@@ -224,7 +224,7 @@ class Admission:
 
     def identify(self, member: Member, grant: Grant) -> None:
         """Note who a client is, for the journal and for its awareness states; again with each token it shows."""
-        member.author = grant.user
+        member.identify(grant.user)
         member.user = None
         if self._stamp_users and grant.user is not None:
             member.user = User(grant.user, grant.name or grant.user)

@@ -20,7 +20,7 @@ from collab.engine.document import Document
 from collab.engine.kept import KeptChange
 from collab.errors import DamagedDocument, DocumentDeleted, DocumentExists, StoreUnavailable
 from collab.hub.loading import read_document
-from collab.hub.persistence import make_change
+from collab.hub.persistence import make_change, make_owners
 from collab.hub.replication import Replication
 from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
@@ -150,11 +150,13 @@ class Healing:
         journal.readdress(name, persistence.document_id)
         # What is kept beside the document went back, too; the store passes over what it has.
         kept = live.room.kept.everything() if live.room.kept is not None else ()
-        if turn is None and not kept:
+        now = self._clock()
+        # So did whose client IDs are; of these, too, it passes over what it has.
+        owners = make_owners(live.room.first_uses(), now) if live.exists else ()
+        if turn is None and not kept and not owners:
             if covered and persistence.document_id is not None:
                 _call_all(covered, _nothing_after(persistence.document_id, persistence.seq))
             return False
-        now = self._clock()
         rows = () if turn is None else (seal_row(turn.delta, now, None),)
         pending = make_change(KeptChange(kept, ()), now) if kept else None
         committed = persistence.healed(rows, turn_number)
@@ -165,7 +167,8 @@ class Healing:
                 outcome = _nothing_after(outcome.document_id, outcome.last_seq)
             _call_all(covered, outcome)
 
-        journal.put_first(Append(name, persistence.document_id, rows, pending, gc=not persistence.unmarked), done)
+        entry = Append(name, persistence.document_id, rows, pending, not persistence.unmarked, owners)
+        journal.put_first(entry, done)
         if turn is None:
             return False
         self.documents += 1

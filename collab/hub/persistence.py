@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 from weakref import ref
 
+from collab.authorship import FirstUse
 from collab.engine.kept import KeptChange
 from collab.engine.room import Ack, TurnEnd
 from collab.errors import CollabError, DocumentDeleted, PeerTooSlow, StoreRefused
@@ -30,6 +31,7 @@ from collab.storage.records import (
     Appended,
     AppendOutcome,
     LoadedDocument,
+    NewOwner,
     NewRow,
     PendingChange,
     PendingUpdate,
@@ -90,6 +92,11 @@ def make_change(kept: KeptChange, at: float) -> PendingChange:
     """Make the record of the store for what changes among the updates that are kept; ``at`` in unix seconds."""
     added = [PendingUpdate(update.key, update.data, at, update.author) for update in kept.added]
     return PendingChange(tuple(added), kept.settled)
+
+
+def make_owners(first_uses: Iterable[FirstUse], at: float, row: int = 0) -> tuple[NewOwner, ...]:
+    """Make the records of the store for what the row at the place ``row`` decides; ``at`` in unix seconds."""
+    return tuple([NewOwner(client, author, at, clock, row) for client, clock, author in first_uses])
 
 
 class Persistence:
@@ -218,9 +225,13 @@ class Persistence:
             self._lost = True  # its client was not told that it is saved, and sends it again
             return
         at = self._clock()
-        rows = tuple([NewRow(data, at, author, row_checksum(data, author), note) for data, author, note in end.rows])
+        rows = tuple([NewRow(row[0], at, row[1], row_checksum(row[0], row[1]), row[2]) for row in end.rows])
         pending = None if end.kept is None else make_change(end.kept, at)
-        entry = Append(self._name, self.document_id, rows, pending, gc=not self.unmarked)
+        owners: tuple[NewOwner, ...] = ()
+        for place, row in enumerate(end.rows):
+            if row.first_uses:
+                owners += make_owners(row.first_uses, at, place)
+        entry = Append(self._name, self.document_id, rows, pending, not self.unmarked, owners)
         done = self._done(rows, self._turns + 1)
         self.uncommitted += 1
         self._turns += 1

@@ -100,7 +100,9 @@ class Session(Owner):
         stateless: whether its wire protocol has stateless messages.
         state: where it stands; change it only through ``on``.
         access: what its client may do; it may change while the session lives.
-        author: who the client is, as the journal records it; None while nobody has said.
+        author: who the client is, as the journal records it; None while nobody has said. Set it by ``identify``.
+        introduces: its next Update may be the first that uses a client ID of its user (docs/decisions/0024).
+        uses: the client ID that it was found to use in its Updates; None before.
         asked, answered: SyncStep1 sent to the client, SyncStep2 received from it.
         blocked: the (client, clock) that a SyncStep2 referred to and the room still lacks.
         held: what became of its updates from the first on of which its next SyncStep2 has to tell; None while there is
@@ -111,7 +113,8 @@ class Session(Owner):
         versions: what it asks about its own versions; None for the clients that do not.
         strange: it has sent something beyond ``known`` that the room had already, so it has another source.
         address: what its client's address counts as; None for one that many may share.
-        own: the client ID that is its client's own: the first one that it has shown, or claimed; None before.
+        own: the client ID that is its client's own: the first one that it has shown, or claimed; None before. Set it by
+            ``note_own``.
         returned: its client was found to have come back.
         quiet: its client takes a new clock when it is told ``null`` for its own ID, and says so only when it is asked.
         queried: it was asked so, and has not said yet what it shows.
@@ -128,6 +131,7 @@ class Session(Owner):
         "author",
         "blocked",
         "held",
+        "introduces",
         "known",
         "own",
         "queried",
@@ -136,6 +140,7 @@ class Session(Owner):
         "state",
         "strange",
         "unseen",
+        "uses",
         "versions",
     )
 
@@ -144,6 +149,8 @@ class Session(Owner):
         self.state = State.ARRIVED
         self.access = Access.WRITE
         self.author: str | None = None
+        self.introduces = False
+        self.uses: int | None = None
         self.asked = 0
         self.answered = 0
         self.blocked: tuple[int, int] | None = None
@@ -160,7 +167,18 @@ class Session(Owner):
         """Note what the client may do, now that its token is found good."""
         self.on(Event.GRANTED)
         self.access = access
-        self.author = author
+        self.identify(author)
+
+    def identify(self, author: str | None) -> None:
+        """Note who the client is; again with each token that it shows."""
+        if author != self.author:
+            self.author = author
+            self.introduces = author is not None  # of two users of one ID the store keeps the first
+
+    def note_own(self, client: int) -> None:
+        """Note the client ID that is its client's own."""
+        self.own = client
+        self.introduces = self.author is not None and client != self.uses
 
     @property
     def unanswered(self) -> int:
