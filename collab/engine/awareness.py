@@ -208,7 +208,10 @@ class AwarenessStates:
             entries = decode_awareness(payload, self._most)
         if len(entries) > 1:
             entries = newest_entries(entries)
-        return self._take(owner, entries, None, _brought(owner, entries))
+        brought = _brought(owner, entries)
+        if brought is not None:
+            _announce(owner, brought)
+        return self._take(owner, entries, None, brought)
 
     def apply_in_slices(self, session: Session, payload: bytes) -> Generator[None, None, Taken]:
         """Do what ``apply`` does in a generator that yields about every millisecond.
@@ -225,6 +228,8 @@ class AwarenessStates:
         entries = newest_entries((yield from decode_awareness_in_slices(payload, self._most)))
         bounds: Bounds | None = None
         brought = _brought(session, entries)
+        if brought is not None:
+            _announce(session, brought)
         back: list[Entry] = []
         contested: dict[Owner, None] = {}
         refused: CollabError | None = None
@@ -724,6 +729,11 @@ class AwarenessStates:
 def _brought(owner: Owner, entries: Sequence[Entry]) -> Entry | None:
     """Return the entry that a session's client has brought along: the first one of its first message."""
     return entries[0] if entries and may_bring(owner) else None
+
+
+def _announce(owner: Owner, brought: Entry) -> None:
+    if isinstance(owner, Session) and brought.state != NULL:
+        owner.note_announced(brought.client)
 
 
 def _limit(reason: str) -> LimitExceeded:

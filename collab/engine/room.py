@@ -594,11 +594,11 @@ class Room:
     def _note_first_use(self, session: Session) -> None:
         """Note that a client ID is a session's user's, if its Update, which was just taken, is the first to use it.
 
-        Its client's own ID is the one that it shows in awareness, and where that is known no other one counts: an
-        Update may hold what its client was given by others. A client that shows nothing has the one ID of its first
-        Update that holds structs of one client alone.
+        Its client's own ID is the one that it shows or announces in awareness. Where that is known no other one counts:
+        an Update may hold what its client was given by others. A client that says nothing there has the one ID of its
+        first Update that holds structs of one client alone.
         """
-        client = session.own
+        client = session.announced if session.own is None else session.own
         if client is None:
             client = self.document.only_used()
         if client is None or session.author is None:

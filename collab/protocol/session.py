@@ -115,6 +115,8 @@ class Session(Owner):
         address: what its client's address counts as; None for one that many may share.
         own: the client ID that is its client's own: the first one that it has shown, or claimed; None before. Set it by
             ``note_own``.
+        announced: the ID that its client has begun with, whether or not anything is shown of it: clients that an
+            application sets no state for say it with clock 0, which nobody takes. None before.
         returned: its client was found to have come back.
         quiet: its client takes a new clock when it is told ``null`` for its own ID, and says so only when it is asked.
         queried: it was asked so, and has not said yet what it shows.
@@ -126,6 +128,7 @@ class Session(Owner):
     __slots__ = (
         "access",
         "address",
+        "announced",
         "answered",
         "asked",
         "author",
@@ -161,6 +164,7 @@ class Session(Owner):
         self.versions: Versions | None = None
         self.address: str | None = None
         self.own: int | None = None
+        self.announced: int | None = None
         self.returned = self.quiet = self.queried = False
 
     def grant(self, access: Access, author: str | None) -> None:
@@ -179,6 +183,12 @@ class Session(Owner):
         """Note the client ID that is its client's own."""
         self.own = client
         self.introduces = self.author is not None and client != self.uses
+
+    def note_announced(self, client: int) -> None:
+        """Note the client ID that its client has begun with; the first one counts."""
+        if self.announced is None:
+            self.announced = client
+            self.introduces = self.author is not None and client != self.uses
 
     @property
     def unanswered(self) -> int:

@@ -240,6 +240,22 @@ STORIES: dict[str, tuple[Sequence[Step], Decided]] = {
         [(ANN, 2, "ann")],
     ),
     # Updates with what others have written.
+    "a client announces its id and shows nothing": (
+        [Shows("ann", ANN, clock=0), Types("ann", typed(BOB, 0)), TurnEnds(), Types("ann", typed(ANN, 0))],
+        [(ANN, 0, "ann")],
+    ),
+    "it announces its id after it has relayed something": (
+        [Types("ann", typed(BOB, 0)), Shows("ann", ANN, clock=0), Types("ann", typed(ANN, 0))],
+        [(BOB, 0, "ann"), (ANN, 0, "ann")],
+    ),
+    "what it says of others after that is not its own": (
+        [Shows("ann", ANN, clock=0), Shows("ann", BOB, clock=0), Types("ann", typed(BOB, 0))],
+        [],
+    ),
+    "it takes another one away first": (
+        [Shows("ann", BOB, clock=0, state="null"), Types("ann", typed(ANN, 0))],
+        [(ANN, 0, "ann")],
+    ),
     "a client relays another one's text with its own": (
         [Shows("ann", ANN), Types("ann", update(section(BOB, 0, text("b")), section(ANN, 0, text("a"))))],
         [(ANN, 0, "ann")],
