@@ -8,7 +8,7 @@ from sqlalchemy import Connection, LargeBinary, Table, cast, delete, exists, fun
 
 from collab.storage.backend import Backend
 from collab.storage.backfill import Backfill
-from collab.storage.batch import encode_author
+from collab.storage.batch import encode_author, encode_note
 from collab.storage.maintenance import Checksums
 from collab.storage.pruning import pruning_lock
 from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
@@ -62,6 +62,7 @@ class SqlMaintenance(SqlStore):
         """Replace a row."""
         same = _at(log, document_id, was.seq, was.data)
         values = {"data": by.data, "author": encode_author(by.author), "checksum": by.checksum, "at": by.at}
+        values["on_behalf_of"], values["label"] = encode_note(by.note)
         return await self._backend.run(
             lambda connection: connection.execute(update(log).where(*same).values(values)).rowcount > 0, "write"
         )

@@ -126,8 +126,8 @@ class LosesOwnersOfRepeats(MemoryStore):
 
 @found_by("test_owners_outlive_rows_snapshots_and_names")
 class PrunesOwnersWithTheirRows(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = ()) -> int:
-        removed = super().prune(before, limit, spare)
+    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+        removed = super().prune(before, limit, spare, trash_before)
         for kept in self._ids.values():
             oldest = kept.rows[0].seq if kept.rows else 0
             kept.owners = {client: owner for client, owner in kept.owners.items() if owner.seq >= oldest}

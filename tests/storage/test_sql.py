@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from collab.authorship import Note
 from collab.errors import DocumentDeleted, StoreRefused, StoreUnavailable, StoreWentBack
 from collab.storage import batch as batches
 from collab.storage.checksums import damaged_rows, seal_row
-from collab.storage.records import Append, Appended, Head, Snapshot
+from collab.storage.records import Append, Appended, Head, NewOwner, Snapshot
 from collab.storage.sql import SqlStore
 from collab.testing.membership import ONE as NODE
 from collab.testing.storage import put, rows, snapshot
@@ -291,6 +292,56 @@ async def test_pruning_goes_round_pages_of_documents(store: SqlStore, monkeypatc
     outcome = await put(store, "d0", b"4", at=1.0)
     await store.write_snapshot(outcome.document_id, snapshot(4))
     assert await store.prune(before=1e9, limit=7) == 2
+
+
+async def test_owners_that_an_older_release_has_left_go_page_by_page(
+    store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collab.storage.pruning.PRUNE_PAGE", 3)
+    ids = []
+    for number in range(8):
+        owners = tuple(NewOwner(client, "ann", 1.0, 0) for client in range(5))
+        (outcome,) = await store.append([Append(f"d{number}", None, rows(b"1"), owners=owners)])
+        assert isinstance(outcome, Appended)
+        ids.append(outcome.document_id)
+    # It removes the rest of a document whose name was given away, and does not know this table.
+    for gone in (0, 4, 7):
+        for table, column in (("documents", "id"), ("log", "document_id")):
+            await run(store, f"DELETE FROM {table} WHERE {column} = {ids[gone]}")
+    query = "SELECT document_id, count(*) FROM client_owners GROUP BY document_id ORDER BY document_id"
+    found = []
+    for _ in range(4):
+        assert await store.prune(before=0.0, limit=10) == 0
+        found.append([ids.index(row[0]) for row in await run(store, query)])
+    assert found == [[1, 2, 3, 4, 5, 6, 7], [1, 2, 3, 5, 6, 7], [1, 2, 3, 5, 6], [1, 2, 3, 5, 6]]
+    assert {row[1] for row in await run(store, query)} == {5}
+    await run(store, f"DELETE FROM documents WHERE id = {ids[1]}")
+    for _ in range(3):
+        assert await store.prune(before=0.0, limit=10) == 0
+    assert [ids.index(row[0]) for row in await run(store, query)] == [2, 3, 5, 6], "it begins anew"
+
+
+async def test_owners_of_a_document_that_is_refused_are_not_written(store: SqlStore) -> None:
+    await refuse_rows_with_poison(store)
+    owner = NewOwner(1, "ann", 1.0, 0)
+    good, bad = await store.append(
+        [Append("good", None, rows(b"1"), owners=(owner,)), Append("bad", None, rows(b"poison"), owners=(owner,))]
+    )
+    assert isinstance(good, Appended) and isinstance(bad, StoreRefused)
+    assert [row[0] for row in await run(store, "SELECT document_id FROM client_owners")] == [good.document_id]
+
+
+async def test_notes_that_were_changed_by_hand_hide_no_row(store: SqlStore) -> None:
+    first = await put(store, "d", b"1", b"2")
+    long = "x" * 300
+    blob = f"CAST('{long}' AS TEXT)" if store._backend.url.backend == "sqlite" else f"'{long}'::bytea"
+    await run(store, f"UPDATE log SET label = {blob} WHERE seq = 1")
+    ff = "X'ff'" if store._backend.url.backend == "sqlite" else r"'\xff'::bytea"
+    await run(store, f"UPDATE log SET on_behalf_of = {ff} WHERE seq = 2")
+    one, two = await store.rows_after(first.document_id, 0, 9)
+    assert one.note is not None and one.note.label is not None and set(one.note.label) == {"x"}
+    assert two.note == Note("\N{REPLACEMENT CHARACTER}", None)
+    assert damaged_rows([one, two]) == []
 
 
 async def test_pruning_empties_the_tables_of_deleted_documents(store: SqlStore) -> None:
