@@ -45,6 +45,12 @@
     │   │   └── StoreWentBack       it lacks what this server has committed: an older state of it is there
     │   ├── StoreRefused            this row will never be taken
     │   └── SchemaError             the database is not on a schema that this release can use
+    ├── ContentError                content cannot be shown or changed as asked; nothing was changed
+    │   ├── NoSuchContent           there is no such root, or nothing at a path
+    │   ├── WrongContentType        the root is of a type that this format or edit is not for
+    │   ├── InvalidEdit             what an edit brings is malformed or too large
+    │   ├── EditConflict            what an edit expects is not there: a test, a passage
+    │   └── EditNotShown            what an edit gives is not what others would see of it
     └── SandboxError
         ├── SandboxTimeout
         └── SandboxCrashed
@@ -455,6 +461,43 @@ class SchemaError(StoreError):
     """The database is not on a schema that this release can use: it has to be migrated, or the release is too old."""
 
     public = "the database schema does not fit"
+
+
+class ContentError(CollabError):
+    """Content cannot be shown, or changed, as it was asked for; the document is as it was.
+
+    Args:
+        message: says which edit, where and why. It names what the caller has sent and no content of the document, so
+            it may be told to the caller: it is ``public`` too.
+        edit: the number of the edit in a batch, or of the operation in a JSON Patch, from 0; None if there is one only.
+    """
+
+    public = "the content cannot be shown or changed like this"
+
+    def __init__(self, message: str, *, edit: int | None = None) -> None:
+        super().__init__(message)
+        self.public = message
+        self.edit = edit
+
+
+class NoSuchContent(ContentError):
+    """There is no root of this name, or nothing at this path."""
+
+
+class WrongContentType(ContentError):
+    """The root, or what a path leads to, is of a type that this format or edit is not for."""
+
+
+class InvalidEdit(ContentError):
+    """What an edit brings is malformed, or larger than its bounds."""
+
+
+class EditConflict(ContentError):
+    """What an edit expects is not there: a test of a JSON Patch, or a passage that is in the text just once."""
+
+
+class EditNotShown(ContentError):
+    """What an edit gives is not what others would see of it, and it could not be mended."""
 
 
 class SandboxError(CollabError):

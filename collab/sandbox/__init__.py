@@ -1,8 +1,7 @@
 """Work on documents in processes that may hang or die without anybody noticing.
 
 ==========  ==========================================================================
-``jobs``    what runs there: functions from bytes to plain values, the only ones that use pycrdt
-``roots``   of which type a document's roots are, found on bytes
+``jobs``    what runs there: functions from bytes to plain values, the only ones that use pycrdt (`collab.content`)
 ``pool``    the processes: limits on time, memory and stack, restart, a bound on what waits
 ==========  ==========================================================================
 """

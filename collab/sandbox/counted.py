@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
+from collab.content.edits import Format
 from collab.errors import SandboxCrashed, SandboxTimeout
 from collab.sandbox.port import Sandbox
 from collab.update.compact import Compacted
@@ -37,9 +38,9 @@ class CountedSandbox:
         """See ``Sandbox.compact``."""
         return await self._count(self._sandbox.compact(data, gc))
 
-    async def content(self, data: bytes) -> dict[str, Any]:
+    async def content(self, data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
         """See ``Sandbox.content``."""
-        return await self._count(self._sandbox.content(data))
+        return await self._count(self._sandbox.content(data, format, root))
 
     async def close(self) -> None:
         """See ``Sandbox.close``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from collab.content.edits import Format
 from collab.errors import SandboxError
 from collab.sandbox import jobs
 from collab.update.compact import Compacted
@@ -26,10 +27,10 @@ class InlineSandbox:
         await self._turn()
         return jobs.compact(data, gc)
 
-    async def content(self, data: bytes) -> dict[str, Any]:
+    async def content(self, data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
         """Return a document's content."""
         await self._turn()
-        return jobs.content(data)
+        return jobs.content(data, format, root)
 
     async def close(self) -> None:
         """Run no more jobs."""

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from collab.content.edits import Format
 from collab.errors import CollabError, SandboxCrashed, SandboxError, SandboxTimeout
 from collab.sandbox import jobs
 from collab.update.compact import Compacted
@@ -54,9 +55,9 @@ class ProcessSandbox:
         """Compact a whole document and make its index."""
         return await self.run(jobs.compact, data, gc)
 
-    async def content(self, data: bytes) -> dict[str, Any]:
-        """Return a document's content by root as values that JSON can hold."""
-        return await self.run(jobs.content, data)
+    async def content(self, data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
+        """Return a document's content as values that JSON can hold."""
+        return await self.run(jobs.content, data, format, root)
 
     async def run(self, job: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function of an importable module in a sandbox process; it and its arguments are pickled.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from collab.content.edits import Format
 from collab.update.compact import Compacted
 
 
@@ -22,10 +23,11 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def content(self, data: bytes) -> dict[str, Any]:
-        """Return a document's content by root as values that JSON can hold (`collab.sandbox.jobs.content`).
+    async def content(self, data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
+        """Return what a document shows in a format, as values that JSON can hold (`collab.sandbox.jobs.content`).
 
-        Raises what `compact` raises, and SandboxError for a document that the library cannot read.
+        Raises what `compact` raises, SandboxError for a document that the library cannot read, and ContentError when
+        there is no such root, or it is none for the format.
         """
         ...
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from collab.content.edits import Format
 from collab.errors import SandboxCrashed, SandboxError, SandboxTimeout, UpdateError
 from collab.sandbox.counted import CRASHED, DONE, FAILED, TIMED_OUT, CountedSandbox
 from collab.update.compact import Compacted
@@ -27,10 +28,10 @@ class Scripted:
             raise self.error
         return Compacted(data, bytes([gc]))
 
-    async def content(self, data: bytes) -> dict[str, Any]:
+    async def content(self, data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
         if self.error is not None:
             raise self.error
-        return {"data": data}
+        return {"data": data, "format": format, "root": root}
 
     async def close(self) -> None:
         self.closed = True
@@ -61,8 +62,9 @@ async def test_results_and_arguments_are_passed_on() -> None:
     inner = Scripted()
     sandbox = CountedSandbox(inner)
     assert await sandbox.compact(b"x", True) == Compacted(b"x", b"\x01")
-    assert await sandbox.content(b"y") == {"data": b"y"}
-    assert dict(sandbox.jobs) == {DONE: 2}
+    assert await sandbox.content(b"y") == {"data": b"y", "format": Format.JSON, "root": None}
+    assert await sandbox.content(b"y", Format.TEXT, "r") == {"data": b"y", "format": Format.TEXT, "root": "r"}
+    assert dict(sandbox.jobs) == {DONE: 3}
     await sandbox.close()
     assert inner.closed
 

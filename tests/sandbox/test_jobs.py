@@ -7,9 +7,9 @@ from typing import Any
 import pycrdt
 import pytest
 
+from collab.content.shape import RootType, find_roots
 from collab.errors import SandboxError, UpdateError
 from collab.sandbox import jobs
-from collab.sandbox.roots import RootType, find_roots
 
 
 def make() -> tuple[pycrdt.Doc[Any], bytes]:
