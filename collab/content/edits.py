@@ -20,6 +20,8 @@ MAX_DEPTH: Final = 60
 """Containers in containers of JSON; the wire takes 64 (`collab.update.reader.MAX_DEPTH`)."""
 MAX_TEXT: Final = 8 << 20
 """UTF-16 units of one text, Markdown or HTML that an edit brings, and of all strings of its JSON together."""
+MAX_MARKUP: Final = 2 << 20
+"""UTF-16 units of Markdown or HTML that an edit brings: reading it takes about two seconds a million."""
 MAX_NODES: Final = 50_000
 """Elements and texts of one rich text."""
 MAX_TREE_DEPTH: Final = 100
@@ -60,6 +62,15 @@ class RootType(Enum):
     """Nothing live was ever seen in it that would tell; never asked for in an edit."""
 
 
+class Dialect(Enum):
+    """How an editor names what a rich text holds."""
+
+    TIPTAP = "tiptap"
+    """``bulletList``, ``hardBreak``, ``bold``, ``italic``: Tiptap and what is built on it."""
+    PROSEMIRROR = "prosemirror"
+    """``bullet_list``, ``hard_break``, ``strong``, ``em``: the basic schema of ProseMirror."""
+
+
 Path = tuple[str | int, ...]
 """Where a nested type lies below a root: keys of maps, indices of arrays and of children of XML."""
 
@@ -78,6 +89,8 @@ class Replace:
             array, an object a map.
         shared: make new objects and lists of JSON shared types (`Y.Map`, `Y.Array`), which can be edited in part
             by several people at once, and not plain values. Existing shared types stay what they are anyway.
+        dialect: the names that Markdown, HTML and plain text are written with where the rich text itself does not tell;
+            None is Tiptap's.
     """
 
     root: str | None
@@ -85,6 +98,7 @@ class Replace:
     value: Any
     type: RootType | None = None
     shared: bool = False
+    dialect: Dialect | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ import pycrdt
 from collab.content import shared
 from collab.content.edits import Batch, Edit, Format, RootType
 from collab.content.shape import Shape, mend_pairs
-from collab.content.steps import Places, Roots, View, agree, make_steps
+from collab.content.steps import Places, View, agree, make_steps
 from collab.content.structures import Writer
-from collab.content.views import read_content
+from collab.content.views import Roots, read_content
 from collab.errors import (
     ContentError,
     EditNotShown,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pycrdt
 
+from collab.content.board import ELEMENTS, FILES, plan, read_scene
 from collab.content.difference import Hunk, Work, compare_texts
 from collab.content.edits import (
     MAX_OPERATIONS,
@@ -31,11 +32,14 @@ from collab.content.edits import (
     TextInsert,
     TextReplace,
 )
+from collab.content.nodes import write_nodes
 from collab.content.patches import apply_patch, pointer, read_patch, type_of
-from collab.content.shared import find, pieces, plain
+from collab.content.prosemirror import clean_prosemirror, from_prosemirror
+from collab.content.rich import RichText
+from collab.content.shared import find, nodes, pieces, plain
 from collab.content.structures import Writer, insert, make, write_value
 from collab.content.texts import Embeds, Flat, code_point, read_attributes, read_delta, write_text
-from collab.content.tree import Piece, joined, text_of
+from collab.content.tree import Keys, Node, Piece, joined
 from collab.content.values import check_name, check_text, clean, same
 from collab.content.views import READ_AS, Roots
 from collab.errors import EditConflict, EditNotShown, InvalidEdit, NoSuchContent, WrongContentType
@@ -121,10 +125,19 @@ def _replacing(edit: Replace) -> Step:
             raise InvalidEdit("the JSON of a document is an object with its roots")
         return partial(_replace_all, value, edit.shared)
     if edit.format is Format.TEXT:
-        return partial(_replace_text, edit, check_text(edit.value, "the text"))
+        return partial(_replace_text, edit, RichText(Format.TEXT, edit.value, edit.dialect))
     if edit.format is Format.DELTA:
         return partial(_replace_delta, edit, read_delta(edit.value))
-    raise InvalidEdit(f"{edit.format.value} cannot be written")
+    if edit.format is Format.PROSEMIRROR:
+        return partial(_replace_tree, edit, partial(_prosemirror, clean_prosemirror(edit.value)))
+    if edit.format is Format.EXCALIDRAW:
+        return partial(_replace_drawing, edit.root or ELEMENTS, *read_scene(edit.value))
+    rich = RichText(edit.format, edit.value, edit.dialect)
+    return partial(_replace_tree, edit, rich.over)
+
+
+def _prosemirror(value: Any, current: list[Node], work: Work) -> list[Node]:
+    return from_prosemirror(value, current)
 
 
 def _replace_all(value: dict[str, Any], shared: bool, roots: Roots, writer: Writer, places: Places) -> None:
@@ -172,10 +185,57 @@ def _target(edit: Replace, default: RootType, roots: Roots) -> tuple[str, RootTy
     return name, known
 
 
-def _replace_text(edit: Replace, text: str, roots: Roots, writer: Writer, places: Places) -> None:
+def _replace_text(edit: Replace, rich: RichText, roots: Roots, writer: Writer, places: Places) -> None:
     name, known = _target(edit, RootType.TEXT, roots)
+    if known is RootType.XML:
+        _replace_tree(edit, rich.over, roots, writer, places)
+        return
     _touch(places, name, (), known)
-    write_text(roots(name, known), [Piece(text)], writer.work)
+    write_text(roots(name, known), [Piece(edit.value)], writer.work)
+
+
+def _replace_tree(
+    edit: Replace, over: Callable[[list[Node], Work], list[Node]], roots: Roots, writer: Writer, places: Places
+) -> None:
+    """Make an XML fragment show a tree; ``over`` says which, from what the fragment holds."""
+    name, known = _target(edit, RootType.XML, roots)
+    fragment = roots(name, known)
+    _touch(places, name, (), known)
+    current = nodes(fragment)
+    target = over(current, writer.work)
+    if target is current:
+        return
+    write_nodes(fragment, target, writer)
+    keys = Keys()
+    shown = nodes(fragment)
+    if [keys.of(node) for node in shown] != [keys.of(node) for node in target]:
+        raise EditNotShown(f"the root {name[:100]!r} does not show what was written")
+
+
+def _replace_drawing(
+    name: str,
+    elements: list[dict[str, Any]],
+    files: dict[str, Any] | None,
+    roots: Roots,
+    writer: Writer,
+    places: Places,
+) -> None:
+    array = _root_of(roots, name, RootType.ARRAY, places)
+    gone, added = plan(plain(array), elements)
+    for at in reversed(gone):
+        del array[at]
+    for element in added:
+        insert(array, len(array), make(element, False, writer), writer)
+    if files is not None and (files or roots.types.get(FILES, RootType.EMPTY) is not RootType.EMPTY):
+        write_value(_root_of(roots, FILES, RootType.MAP, places), files, writer)
+
+
+def _root_of(roots: Roots, name: str, type_: RootType, places: Places) -> Any:
+    known = roots.types.get(name, RootType.EMPTY)
+    if known not in (type_, RootType.EMPTY):
+        raise WrongContentType(f"the root {name[:100]!r} is of type {known.value}, not {type_.value}")
+    _touch(places, name, (), type_)
+    return roots(name, type_)
 
 
 def _replace_delta(edit: Replace, target: list[Piece], roots: Roots, writer: Writer, places: Places) -> None:
@@ -339,7 +399,7 @@ def _shown(value: Any) -> Any:
         return [(plain(content), attributes) for content, attributes in value.diff()]
     if isinstance(value, pycrdt.Map | pycrdt.Array):
         return json.loads(str(value))
-    return str(value)
+    return nodes(value)
 
 
 class View:
@@ -350,13 +410,16 @@ class View:
         self.type = type_
         held = roots(root, type_)
         self._text = joined(pieces(held)) if isinstance(held, pycrdt.Text) else None
-        self._value = None if self._text is not None else plain(held)
+        self._tree = nodes(held) if isinstance(held, pycrdt.XmlFragment) else None
+        self._value = None if self._text is not None or self._tree is not None else plain(held)
 
     def is_shown(self, roots: Roots) -> bool:
         """Tell whether another document shows it."""
         held = roots(self.root, self.type)
         if self._text is not None:
             return joined(pieces(held)) == self._text
+        if self._tree is not None:
+            return nodes(held) == self._tree
         return same(plain(held), self._value)
 
     def write(self, roots: Roots, writer: Writer) -> None:
@@ -364,8 +427,7 @@ class View:
         held = roots(self.root, self.type)
         if self._text is not None:
             write_text(held, self._text, writer.work)
+        elif self._tree is not None:
+            write_nodes(held, self._tree, writer)
         elif not same(plain(held), self._value):
             write_value(held, self._value, writer)
-
-
-__all__ = ["Path", "Places", "Roots", "View", "Work", "agree", "make_steps", "text_of"]

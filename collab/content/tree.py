@@ -109,7 +109,7 @@ def check(nodes: list[Node], what: str) -> list[Node]:
 
 def plain_text(nodes: Iterable[Node]) -> str:
     """Return the text of a tree: blocks in lines of their own, an empty line between paragraphs."""
-    return "\n\n".join(part for part in map(_block_text, nodes) if part is not None)
+    return "\n\n".join(part for part in map(block_text, nodes) if part is not None)
 
 
 # Breaks of lines and what else is no block, in both ways of naming.
@@ -122,16 +122,17 @@ _LISTS = ("bulletList", "bullet_list", "orderedList", "ordered_list", "taskList"
 _TIGHT = frozenset((*_ITEMS, *_CELLS, *_LISTS))
 
 
-def _block_text(node: Node) -> str | None:
+def block_text(node: Node) -> str | None:
+    """Return the text of one block; None for one that holds none, as a line across the page."""
     if isinstance(node, TextNode):
         return text_of(node.pieces)
     if node.name in _BREAKS:
         return "\n"
     if any(isinstance(child, TextNode) or child.name in _BREAKS for child in node.children):
-        return "".join(_block_text(child) or "" for child in node.children)
+        return "".join(block_text(child) or "" for child in node.children)
     if not node.children:
         return None if node.name in ("horizontalRule", "horizontal_rule", "image") else ""
-    parts = [part for part in map(_block_text, node.children) if part is not None]
+    parts = [part for part in map(block_text, node.children) if part is not None]
     if node.name in _ROWS:
         return "\t".join(parts)
     return ("\n" if node.name in _TIGHT else "\n\n").join(parts)

@@ -11,9 +11,12 @@ from typing import Any
 
 import pycrdt
 
+from collab.content.board import ELEMENTS, FILES, scene
 from collab.content.edits import Format, RootType
+from collab.content.prosemirror import to_prosemirror
+from collab.content.rich import show
 from collab.content.shared import TYPES, delta, nodes, pieces, plain
-from collab.content.tree import plain_text, text_of
+from collab.content.tree import text_of
 from collab.errors import NoSuchContent, WrongContentType
 
 READ_AS: dict[Format, tuple[RootType, ...]] = {
@@ -62,6 +65,8 @@ def read_content(roots: Roots, format: Format, root: str | None) -> Any:
         if root is None:
             return {name: plain(roots(name)) for name in roots.named()}
         return None if _is_empty(roots, root) else plain(roots(root))
+    if format is Format.EXCALIDRAW:
+        return scene(_held(roots, root or ELEMENTS, RootType.ARRAY), _held(roots, FILES, RootType.MAP))
     name = root if root is not None else roots.only(format)
     types = READ_AS[format]
     empty = _is_empty(roots, name)
@@ -73,7 +78,17 @@ def read_content(roots: Roots, format: Format, root: str | None) -> Any:
     if isinstance(shared, pycrdt.Text):
         return text_of(pieces(shared))
     tree = [] if shared is None else nodes(shared)
-    return plain_text(tree)
+    return to_prosemirror(tree) if format is Format.PROSEMIRROR else show(format, tree)
+
+
+def _held(roots: Roots, name: str, type_: RootType) -> Any:
+    """Return the JSON of a root of a drawing, empty where it is not there; raises WrongContentType."""
+    known = roots.types.get(name, RootType.EMPTY)
+    if known is RootType.EMPTY:
+        return [] if type_ is RootType.ARRAY else {}
+    if known is not type_:
+        raise WrongContentType(f"the root {name[:100]!r} is of type {known.value}, not of a drawing")
+    return plain(roots(name))
 
 
 def _is_empty(roots: Roots, name: str) -> bool:
