@@ -1,16 +1,16 @@
 """Rich text as Markdown: CommonMark with tables and strikethrough (GFM), and task lists.
 
-Strategy: what is written can be read again as the same tree. So characters that would mean something are escaped, and
-where the rules of emphasis would not see the end of a mark the character beside it is written by its number. What
-Markdown has no sign for is written as HTML that it lets through (``<u>``, ``<mark>``, ``<br>`` in cells of tables, a
-comment between two lists). Markdown that comes in is read by `markdown-it-py`; blocks of HTML in it go through the
-reader of HTML, which lets in what is harmless, and other tags in a line are text.
+Strategy: what is written can be read again as the same tree. So characters that would mean something are escaped. What
+Markdown has no sign for, or whose sign its rules would not see, is written as HTML that it lets through (``<u>``,
+``<mark>``, ``<strong>`` within a word, ``<br>`` in cells of tables, a comment between two lists). Markdown that comes
+in is read by `markdown-it-py`; blocks of HTML in it go through the reader of HTML, which lets in what is harmless, and
+other tags in a line are text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from markdown_it import MarkdownIt
@@ -28,15 +28,20 @@ from collab.errors import InvalidEdit
 _MAX_NESTING: Final = 40
 
 _DELIMITERS: Final = {"bold": "**", "italic": "*", "strike": "~~"}
-_TAGS: Final = {"underline": "u", "highlight": "mark"}
-_INLINE_TAGS: Final = {"<u>": ("underline", 1), "</u>": ("underline", -1), "<mark>": ("highlight", 1),
-                       "</mark>": ("highlight", -1)}  # fmt: skip
+_TAGS: Final = {"underline": "u", "highlight": "mark", "bold": "strong", "italic": "em", "strike": "s"}
+_INLINE_TAGS: Final = {
+    tag: (name, count)
+    for name, shown in [*_TAGS.items(), ("bold", "b"), ("italic", "i"), ("strike", "del")]
+    for tag, count in ((f"<{shown}>", 1), (f"</{shown}>", -1))
+}
 _TASK: Final = re.compile(r"\[([ xX])\](?: |$)")
 
 # Out: what means something wherever it stands, and at the beginning of a line.
 _SPECIAL: Final = re.compile(r"[\\`*\[\]]|<(?=[A-Za-z/!?])|&(?=#?[A-Za-z0-9]+;)|~|(?<![^\W_])_|_(?![^\W_])|!(?=\[)")
 _AT_LINE_START: Final = re.compile(r"(#{1,6}(?=[ \t]|$)|[-+](?=[ \t]|$)|>|=+[ \t]*$|-[-: \t|]*$|:?-[-: \t|]*$)")
 _NUMBERED: Final = re.compile(r"(\d{1,9})([.)])(?=[ \t]|$)")
+# A list that is seen without an empty line before it.
+_INTERRUPTS: Final = re.compile(r"(?:-|1\.) \S")
 _DELIMITER_ROW: Final = re.compile(r"[-:| \t]+$")
 
 
@@ -56,7 +61,7 @@ def _blocks(nodes: Sequence[Node], tight: bool = False) -> str:
         if before is not None:
             if isinstance(node, Element) and isinstance(before, Element) and _would_join(before, node):
                 parts.append("\n\n<!-- -->\n\n")
-            elif tight and _is_list(node):
+            elif tight and _is_list(node) and _INTERRUPTS.match(text):
                 parts.append("\n")
             else:
                 parts.append("\n\n")
@@ -141,16 +146,12 @@ def _list(node: Element) -> str | None:
 
 
 def _item(item: Element, tight: bool) -> str:
-    children = item.children
-    first = children[0] if children else None
-    empty = isinstance(first, Element) and first.name == "paragraph" and not _line(first.children)
-    if empty and len(children) > 1:
-        second = children[1]
-        if isinstance(second, Element) and second.name in ("horizontalRule",):
-            # "- ---" would be a line across the page.
-            return "***"
-        return _blocks(children[1:], tight)
-    return _blocks(children, tight)
+    children = list(item.children)
+    while children and isinstance(children[0], Element) and children[0].name == "paragraph" and not _block(children[0]):
+        children.pop(0)
+    text = _blocks(children, tight)
+    # "- ---" would be a line across the page, and no item.
+    return "***" + text[3:] if text.startswith("---") else text
 
 
 def _is_tight(item: Element) -> bool:
@@ -287,35 +288,57 @@ class _LineWriter:
             self._runs.append(("\n", "\\\n", ()))
 
     def done(self) -> str:
+        """Return the line.
+
+        The rules of emphasis look at the characters beside a mark; where they would not see it, it is written as HTML.
+        """
+        text = self._at_line_starts(self._written(_DELIMITERS))
+        if self._is_risky() and not self._is_read(text):
+            text = self._at_line_starts(self._written({}))
+        return text
+
+    def _is_risky(self) -> bool:
+        """Tell whether a mark begins or ends within a word, or beside another mark."""
+        before = " "
+        held: frozenset[str] = frozenset()
+        for shown, _, marks in [*self._runs, (" ", "", ())]:
+            names = frozenset(name for name, _ in marks if name in _DELIMITERS)
+            if names != held and not (before.isspace() or shown[:1].isspace()):
+                return True
+            before, held = shown[-1], names
+        return False
+
+    def _is_read(self, text: str) -> bool:
+        """Tell whether a line is read as what it was written of."""
+        wanted: list[tuple[str, frozenset[str]]] = []
+        for shown, _, marks in self._runs:
+            names = frozenset(name for name, _ in marks)
+            wanted += [(character, names) for character in shown if not character.isspace() and shown != "!"]
+        found: list[tuple[str, frozenset[str]]] = []
+        for node in read_inline(_PARSER.parseInline(text)[0].children or []):
+            if isinstance(node, TextNode):
+                for piece in node.pieces:
+                    names = frozenset(piece.attributes)
+                    found += [(character, names) for character in piece.content if not character.isspace()]
+        return found == [(character, names) for character, names in wanted]
+
+    def _written(self, delimiters: Mapping[str, str]) -> str:
         written: list[str] = []
         open_: list[tuple[str, Any]] = []
-        shown_before = ""
-        for at, (shown, text, marks) in enumerate(self._runs):
+        for _, text, marks in [*self._runs, ("", "", ())]:
             common = 0
             while common < min(len(open_), len(marks)) and open_[common] == marks[common]:
                 common += 1
-            closing = [name for name, _ in open_[common:]]
             for name, value in reversed(open_[common:]):
-                written.append(_closing(name, value))
+                written.append(_closing(name, value, delimiters))
             del open_[common:]
-            opening = [name for name, _ in marks[common:] if name != "code"]
-            if any(name in _DELIMITERS for name in closing) and shown_before and _is_punctuation(shown_before[-1]):
-                text = _numbered(shown, text)
-            if any(name in _DELIMITERS for name in opening):
-                if _is_punctuation(shown[:1]) and shown_before and not _is_space_or_punctuation(shown_before[-1]):
-                    # What stands before is a letter: it has to be written by its number to let the mark begin.
-                    _number_last(written)
-                if written and written[-1].endswith(("*", "~")) and not closing:
-                    pass
             for name, value in marks[common:]:
-                written.append(_opening(name))
+                if name == "link" and written and written[-1].endswith("!"):
+                    written[-1] = written[-1][:-1] + "\\!"  # else it would be an image
+                written.append(_opening(name, delimiters))
                 open_.append((name, value))
             written.append(text)
-            shown_before = shown
-            _ = at
-        for name, value in reversed(open_):
-            written.append(_closing(name, value))
-        return self._at_line_starts("".join(written))
+        return "".join(written)
 
     def _at_line_starts(self, text: str) -> str:
         """Escape what would begin a block, and spaces that would be left out."""
@@ -323,11 +346,10 @@ class _LineWriter:
             return text.strip(" ")
         lines = text.split("\n")
         for number, line in enumerate(lines):
-            last = number == len(lines) - 1
-            if line.startswith(" "):
-                line = "&#32;" + line[1:]
-            if line.endswith(" ") and (last or not line.endswith("\\")):
-                line = line[:-1] + "&#32;"
+            if line[:1].isspace():
+                line = f"&#{ord(line[0])};" + line[1:]
+            if line[-1:].isspace():
+                line = line[:-1] + f"&#{ord(line[-1])};"
             if not self._single:
                 if _AT_LINE_START.match(line) or (_DELIMITER_ROW.match(line) and "-" in line):
                     line = "\\" + line
@@ -340,20 +362,20 @@ def _href(value: Any) -> str | None:
     return safe_link(value.get("href")) if isinstance(value, dict) else None
 
 
-def _opening(name: str) -> str:
+def _opening(name: str, delimiters: Mapping[str, str]) -> str:
     if name == "link":
         return "["
-    if name in _TAGS:
-        return f"<{_TAGS[name]}>"
-    return _DELIMITERS.get(name, "")
+    if name == "code":
+        return ""
+    return delimiters.get(name) or f"<{_TAGS[name]}>"
 
 
-def _closing(name: str, value: Any) -> str:
+def _closing(name: str, value: Any, delimiters: Mapping[str, str]) -> str:
     if name == "link":
         return f"]({_target(_href(value) or '', value.get('title'))})"
-    if name in _TAGS:
-        return f"</{_TAGS[name]}>"
-    return _DELIMITERS.get(name, "")
+    if name == "code":
+        return ""
+    return delimiters.get(name) or f"</{_TAGS[name]}>"
 
 
 def _code(text: str, cell: bool) -> str:
@@ -366,31 +388,6 @@ def _code(text: str, cell: bool) -> str:
     if cell:
         text = text.replace("|", "\\|")
     return fence + text + fence
-
-
-def _is_punctuation(character: str) -> bool:
-    return bool(character) and not character.isalnum() and not character.isspace()
-
-
-def _is_space_or_punctuation(character: str) -> bool:
-    return not character.isalnum()
-
-
-def _numbered(shown: str, text: str) -> str:
-    """Write the first character by its number if it is a letter."""
-    if shown and shown[0].isalnum() and text.startswith(shown[0]):
-        return f"&#{ord(shown[0])};" + text[1:]
-    return text
-
-
-def _number_last(written: list[str]) -> None:
-    """Write the last character by its number if it is a letter."""
-    for at in range(len(written) - 1, -1, -1):
-        if written[at]:
-            last = written[at][-1]
-            if last.isalnum():
-                written[at] = written[at][:-1] + f"&#{ord(last)};"
-            return
 
 
 # In
