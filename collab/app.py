@@ -34,6 +34,7 @@ from collab.hub.admission import Admission
 from collab.hub.compaction import CompactionPolicy
 from collab.hub.documents import Documents
 from collab.hub.hub import DAY, Hub, HubOptions
+from collab.hub.idempotency import Once
 from collab.hub.transfer import Transfer
 from collab.limits.arrivals import Arrivals
 from collab.limits.limits import Bounds, Limits
@@ -58,12 +59,14 @@ from collab.transports.guard.peers import Peers
 from collab.transports.guard.tls import Certificate
 from collab.transports.http.answers import Permission
 from collab.transports.http.api.control import ControlRoutes
+from collab.transports.http.api.creation import Creation
 from collab.transports.http.api.description import describe_api, serve_description
 from collab.transports.http.api.documents import DocumentRoutes
 from collab.transports.http.api.page import serve_page
 from collab.transports.http.api.route import add_routes
 from collab.transports.http.api.shares import ShareRoutes
 from collab.transports.http.api.transfer import TransferRoutes
+from collab.transports.http.api.trash import TrashRoutes
 from collab.transports.http.health import Readiness, healthz
 from collab.transports.http.metrics import PATH, Exporter, MetricsPort
 from collab.transports.http.metrics_list import Sources
@@ -302,8 +305,10 @@ def create_app(
     by_token = isinstance(authenticator, TokenAuthenticator)
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
     documents = Documents(store, hub, clock, settings.keep_deleted)
+    creation = Creation(guard, Once(store), settings.max_document_bytes)
     routes = [
-        *DocumentRoutes(documents, hub, permission, guard).routes(),
+        *DocumentRoutes(documents, hub, permission, guard, creation).routes(),
+        *TrashRoutes(documents, hub, permission, guard, creation).routes(),
         *ControlRoutes(hub.control, permission, guard).routes(),
         *ShareRoutes(permission, guard, guests).routes(),
         *TransferRoutes(

@@ -52,10 +52,9 @@ def list_trash(
         trash = Trash(store, lambda: settings.trash_days * _DAY)
         if not as_json:
             print(f"{'ID':>10} {'BYTES':>12}  {'DELETED':20}  NAME")
-        cursor = None
-        while True:
-            page = await trash.page(cursor=cursor, prefix=prefix)
-            for summary in page.documents:
+        after = None
+        while page := await trash.list(prefix=prefix, after=after):
+            for summary in page:
                 document, size = summary.document, summary.snapshot_bytes + summary.tail_bytes
                 assert document.deleted_at is not None
                 deleted = datetime.fromtimestamp(document.deleted_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -72,9 +71,7 @@ def list_trash(
                     print(json.dumps(facts, ensure_ascii=False))
                 else:
                     print(f"{document.id:>10} {size:>12}  {deleted:20}  {escape_controls(document.name)}")
-            cursor = page.next
-            if cursor is None:
-                return
+                after = (document.deleted_at, document.id)
 
     with_store(settings, work)
 

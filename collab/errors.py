@@ -29,7 +29,6 @@
     ├── DocumentError
     │   ├── InvalidDocumentName
     │   ├── InvalidMetadata         own keys of a document that break the rule for them
-    │   ├── InvalidCursor           where a listing is to go on, and no listing has said so
     │   ├── DocumentNotFound
     │   ├── DocumentExists
     │   ├── DamagedDocument         retryable: what is stored of it cannot be read, until somebody has repaired it
@@ -327,12 +326,6 @@ class InvalidMetadata(DocumentError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.public = message
-
-
-class InvalidCursor(DocumentError):
-    """The place where a listing is to go on is none that a listing of this kind has given."""
-
-    public = "the cursor is not one of this listing"
 
 
 class DocumentNotFound(DocumentError):

@@ -7,16 +7,13 @@ second (``hub.replication``). What becomes of a deleted document is in ``hub.tra
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from collab.errors import DocumentExists, DocumentNotFound
+from collab.errors import DocumentExists
 from collab.hub.idempotency import Call
-from collab.hub.listing import Order, Page, encode_cursor, name_place, time_place
-from collab.hub.loading import damaged, read_document, take_pending
-from collab.hub.slices import in_slices
+from collab.hub.loading import damaged, load_document
 from collab.protocol.names import check_document_name, covers
 from collab.protocol.sync import EMPTY_UPDATE
 from collab.storage.checksums import beside_the_loop, seal_row
@@ -76,6 +73,12 @@ class Documents:
         self._clock = clock
         self._keep_deleted = keep_deleted
 
+    async def recent(
+        self, *, after: tuple[float, str] | None = None, prefix: str = "", limit: int = 100
+    ) -> list[DocumentSummary]:
+        """List documents, those that were edited last first; see ``Store.list_recent``."""
+        return await self._store.list_recent(after=after, prefix=prefix, limit=limit)
+
     async def list(self, *, after: str | None = None, prefix: str = "", limit: int = 100) -> list[DocumentSummary]:
         """List documents by the bytes of their names; see ``Store.list_documents``."""
         return await self._store.list_documents(after=after, prefix=prefix, limit=limit)
@@ -83,29 +86,6 @@ class Documents:
     async def describe(self, name: str) -> DocumentSummary:
         """Give one document's sizes and dates; raises ``DocumentNotFound`` or ``DocumentDeleted``."""
         return await self._store.describe(name)
-
-    async def page(
-        self, *, order: Order = Order.NAME, cursor: str | None = None, prefix: str = "", limit: int = 100
-    ) -> Page:
-        """List at most ``limit`` documents whose names begin with ``prefix``, from a cursor of the page before on.
-
-        In the order of time a document that is edited meanwhile moves to the front, so it may be listed twice.
-
-        Raises:
-            InvalidCursor: the cursor is not one of this order.
-            InvalidDocumentName: the prefix has no UTF-8.
-        """
-        if order is Order.NAME:
-            name = None if cursor is None else name_place(cursor)
-            found = await self._store.list_documents(after=name, prefix=prefix, limit=limit + 1)
-        else:
-            place = None if cursor is None else time_place(cursor)
-            found = await self._store.list_recent(after=place, prefix=prefix, limit=limit + 1)
-        if len(found) <= limit:
-            return Page(found, None)
-        last = found[limit - 1].document
-        at = () if order is Order.NAME else (last.updated_at,)
-        return Page(found[:limit], encode_cursor(order.value, *at, last.name))
 
     async def create(
         self,
@@ -177,14 +157,9 @@ class Documents:
         check_document_name(new_name)
         if self._rooms is not None:
             await self._rooms.until_stored(name)
-        loaded = await self._store.load(name)
-        if loaded is None:
-            raise DocumentNotFound(f"there is no document {name!r}")
-        document = await in_slices(read_document(name, loaded))
+        loaded, document = await load_document(self._store, name)
         if document.waiting:
             raise damaged(name, why="its log has a gap")
-        if loaded.pending:
-            await asyncio.to_thread(take_pending, document, loaded.pending)
         update = await beside_the_loop(document.size, document.encode_state_as_update)
         stored = loaded.document
         await self._create(

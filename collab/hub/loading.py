@@ -7,15 +7,18 @@ never the fault of the client that asks, which is told to come back; the operato
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shlex
 from collections.abc import Generator, Iterable, Sequence
 
 from collab.engine.document import Document
 from collab.engine.kept import make_key
-from collab.errors import DamagedDocument, DecodeError, UpdateError
+from collab.errors import DamagedDocument, DecodeError, DocumentNotFound, UpdateError
+from collab.hub.slices import in_slices
 from collab.storage.checksums import LARGE_BYTES, is_damaged
 from collab.storage.records import LoadedDocument, LogRow, PendingUpdate
+from collab.storage.store import Store
 from collab.telemetry import shown_name
 from collab.update.reader import UpdateReader
 
@@ -135,3 +138,20 @@ def read_document(name: str, loaded: LoadedDocument | None) -> Generator[None, N
     if snapshot is not None and ((yield from is_unreadable(snapshot.data)) or not found):
         lost = (snapshot.seq,)
     raise damaged(name, rows=found, snapshots=lost, why=why)
+
+
+async def load_document(store: Store, name: str) -> tuple[LoadedDocument, Document]:
+    """Read all that is committed of a document, beside its room; deleted content as far as it is kept.
+
+    Raises:
+        DocumentNotFound, DocumentDeleted: there is no such document.
+        DamagedDocument: it cannot be read.
+        StoreUnavailable: it cannot be read now.
+    """
+    loaded = await store.load(name)
+    if loaded is None:
+        raise DocumentNotFound(f"there is no document {name!r}")
+    document = await in_slices(read_document(name, loaded))
+    if loaded.pending:
+        await asyncio.to_thread(take_pending, document, loaded.pending)
+    return loaded, document

@@ -8,17 +8,17 @@ simply done again.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import NamedTuple
 
 from collab.engine.document import Document
-from collab.errors import DocumentExists, DocumentNotFound, DocumentTooLarge, UpdateError
+from collab.errors import DocumentExists, DocumentTooLarge, UpdateError
 from collab.hub.documents import Documents
-from collab.hub.loading import read_document, take_pending
+from collab.hub.loading import load_document
 from collab.hub.slices import in_slices
 from collab.protocol.names import check_document_name
 from collab.protocol.sync import EMPTY_UPDATE
-from collab.storage.records import StoredDocument
+from collab.storage.records import Scalar, StoredDocument
 from collab.storage.store import Store
 
 
@@ -56,18 +56,23 @@ class Transfer:
             DamagedDocument: what is stored of it cannot be read.
             StoreUnavailable.
         """
-        loaded = await self._store.load(name)
-        if loaded is None:
-            raise DocumentNotFound(f"there is no document {name!r}")
-        document = await in_slices(read_document(name, loaded))
-        take_pending(document, loaded.pending)
+        loaded, document = await load_document(self._store, name)
         return Exported(loaded.document, document.encode_state_as_update())
 
-    async def write(self, name: str, update: bytes, *, title: str | None = None, gc: bool = True) -> bool:
+    async def write(
+        self,
+        name: str,
+        update: bytes,
+        *,
+        title: str | None = None,
+        metadata: Mapping[str, Scalar] | None = None,
+        gc: bool = True,
+    ) -> bool:
         """Create a document with the content of an update; return False if there is one of that name.
 
         Raises:
             InvalidDocumentName: the name is none.
+            InvalidMetadata: the own keys cannot be kept.
             UpdateError: the update is none, or builds on what is not in it.
             DocumentTooLarge: it is larger than a document may be.
             StoreUnavailable, StoreRefused.
@@ -77,7 +82,9 @@ class Transfer:
             raise DocumentTooLarge(f"{len(update)} bytes to be imported into {name!r}")
         whole = await in_slices(whole_update(update))
         try:
-            await self._documents.create(name, title=title, gc=gc, update=None if whole == EMPTY_UPDATE else whole)
+            await self._documents.create(
+                name, title=title, metadata=metadata, gc=gc, update=None if whole == EMPTY_UPDATE else whole
+            )
         except DocumentExists:
             return False
         return True

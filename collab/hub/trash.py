@@ -10,6 +10,7 @@ the server makes skeletons (``MakeSkeleton``): only IDs, by which old copies of 
 
 from __future__ import annotations
 
+import builtins
 import time
 from collections.abc import Awaitable, Callable, Generator
 from typing import NamedTuple
@@ -17,7 +18,6 @@ from typing import NamedTuple
 from collab.engine.document import Document
 from collab.errors import DamagedDocument, DocumentNotFound, DocumentRenamed, StoreUnavailable
 from collab.hub.documents import Rooms
-from collab.hub.listing import TRASH, Page, encode_cursor, trash_place
 from collab.hub.loading import read_document
 from collab.hub.membership import TRASH_DAYS, read_settings
 from collab.hub.slices import in_slices
@@ -76,22 +76,11 @@ class Trash:
         """When a document must have been deleted, at the earliest, to be in the trash still; in Unix seconds."""
         return self._clock() - self._keep()
 
-    async def page(self, *, cursor: str | None = None, prefix: str = "", limit: int = 100) -> Page:
-        """List what can be restored and had a name that begins with ``prefix``, what was deleted last first.
-
-        Raises:
-            InvalidCursor: the cursor is not one of this listing.
-        """
-        after = None if cursor is None else trash_place(cursor)
-        found = await self._store.list_trash(prefix=prefix, since=self.oldest, after=after, limit=limit + 1)
-        if len(found) <= limit:
-            return Page(found, None)
-        last = found[limit - 1].document
-        return Page(found[:limit], encode_cursor(TRASH, last.deleted_at, last.id))
-
-    async def of_name(self, name: str, *, limit: int = _PAGE) -> list[DocumentSummary]:
-        """List what can be restored and had exactly this name, what was deleted last first."""
-        return await self._store.list_trash(name=name, since=self.oldest, limit=limit)
+    async def list(
+        self, *, name: str | None = None, prefix: str = "", after: tuple[float, int] | None = None, limit: int = _PAGE
+    ) -> list[DocumentSummary]:
+        """List what can be restored, what was deleted last first; see ``Store.list_trash``."""
+        return await self._store.list_trash(name=name, prefix=prefix, since=self.oldest, after=after, limit=limit)
 
     async def restore(self, name: str, document_id: int | None = None, new_name: str | None = None) -> DocumentSummary:
         """Make the document live again that had this name and was deleted last, or the one with this id.
@@ -107,7 +96,7 @@ class Trash:
         """
         if new_name is not None:
             check_document_name(new_name)
-        found = [each.document for each in await self.of_name(name, limit=1 if document_id is None else 1_000)]
+        found = await self._in_trash(name, self.oldest)
         chosen = next((each for each in found if document_id in (None, each.id)), None)
         if chosen is None:
             raise DocumentNotFound(f"no deleted document {name!r} is in the trash")
@@ -165,15 +154,19 @@ class Trash:
         if self._rooms is not None:
             self._rooms.deleted(name, document_id)
 
-    async def _deleted(self, name: str) -> list[StoredDocument]:
-        """Give all deleted documents that had a name, those too whose time in the trash is over."""
-        found: list[StoredDocument] = []
+    async def _in_trash(self, name: str, since: float | None) -> builtins.list[StoredDocument]:
+        found: builtins.list[StoredDocument] = []
         after = None
-        while page := await self._store.list_trash(name=name, after=after, limit=_PAGE):
+        while page := await self._store.list_trash(name=name, since=since, after=after, limit=_PAGE):
             found += [each.document for each in page]
             last = found[-1]
             assert last.deleted_at is not None
             after = (last.deleted_at, last.id)
+        return found
+
+    async def _deleted(self, name: str) -> builtins.list[StoredDocument]:
+        """Give all deleted documents that had a name, those too whose time in the trash is over."""
+        found = await self._in_trash(name, None)
         head = (await self._store.heads([name])).get(name)
         if head is not None and head.deleted and head.document_id not in [each.id for each in found]:
             if head.renamed_to is None:

@@ -14,13 +14,11 @@ from collab.errors import (
     DocumentDeleted,
     DocumentExists,
     DocumentNotFound,
-    InvalidCursor,
     InvalidDocumentName,
     InvalidMetadata,
     StoreUnavailable,
 )
 from collab.hub.documents import Documents
-from collab.hub.listing import Order
 from collab.protocol.session import State
 from collab.protocol.sync import SyncStep1, SyncUpdate
 from collab.storage.checksums import seal_row
@@ -190,25 +188,16 @@ async def test_title_and_own_keys_are_there_with_the_content(documents: Document
         await documents.describe("e")
 
 
-async def test_pages_go_on_where_they_ended_in_each_order(node: Node) -> None:
+async def test_documents_are_listed_by_time(node: Node) -> None:
     now = 0.0
     documents = Documents(node.store, clock=lambda: now)
     for number, name in enumerate("cadbe"):
         now = float(number // 2)
         await documents.create(f"p/{name}", update=Author(1).type("x"))
     await documents.create("other")
-    for order, names in ((Order.NAME, "abcde"), (Order.UPDATED, "ebdac")):
-        found, cursor = [], None
-        while True:
-            page = await documents.page(order=order, cursor=cursor, prefix="p/", limit=2)
-            found += [each.document.name for each in page.documents]
-            if (cursor := page.next) is None:
-                break
-            other = Order.UPDATED if order is Order.NAME else Order.NAME
-            with pytest.raises(InvalidCursor):
-                await documents.page(order=other, cursor=cursor)
-            assert len(found) < 9
-        assert found == [f"p/{letter}" for letter in names]
+    found = await documents.recent(prefix="p/")
+    assert [each.document.name for each in found] == [f"p/{letter}" for letter in "ebdac"]
+    assert await documents.recent(prefix="p/", after=(1.0, "p/b"), limit=2) == found[2:4]
 
 
 async def test_a_copy_holds_what_is_committed_and_can_be_merged_later(documents: Documents, node: Node) -> None:

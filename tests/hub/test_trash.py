@@ -14,7 +14,6 @@ from collab.errors import (
     DocumentExists,
     DocumentNotFound,
     DocumentRenamed,
-    InvalidCursor,
     InvalidDocumentName,
     StoreUnavailable,
 )
@@ -114,7 +113,7 @@ async def test_of_several_the_one_is_restored_that_is_chosen(node: Node) -> None
     for text in ("first", "second", "third"):
         ids.append((await documents.create("d", update=Author(1).type(text))).document.id)
         await documents.delete("d")
-    assert [each.document.id for each in await trash.of_name("d")] == ids[::-1]
+    assert [each.document.id for each in await trash.list(name="d")] == ids[::-1]
     with pytest.raises(DocumentNotFound):
         await trash.restore("d", ids[0] + 1_000)
     with pytest.raises(DocumentNotFound):
@@ -126,24 +125,6 @@ async def test_of_several_the_one_is_restored_that_is_chosen(node: Node) -> None
     assert (await trash.restore("d", new_name="e")).document.id == ids[2]
 
 
-async def test_the_trash_has_pages(node: Node) -> None:
-    documents, trash = Documents(node.store, node.hub), node.hub.trash
-    for number in range(5):
-        await documents.create(f"d/{number}")
-        await documents.delete(f"d/{number}")
-    found, cursor = [], None
-    while True:
-        page = await trash.page(prefix="d/", cursor=cursor, limit=2)
-        found += [each.document.name for each in page.documents]
-        if (cursor := page.next) is None:
-            break
-        assert len(found) < 9
-    assert found == [f"d/{number}" for number in range(4, -1, -1)]
-    for wrong in ("", "x", "W10", "WyJuYW1lIiwiYSJd", "WyJ0cmFzaCIsMV0", "ä", "A" * 2_000, "WyJ0cmFzaCIsTmFOLDFd"):
-        with pytest.raises(InvalidCursor):
-            await trash.page(cursor=wrong)
-
-
 async def test_what_is_too_old_is_not_in_the_trash(node: Node) -> None:
     now = 1_000_000.0
     trash = Trash(node.store, lambda: 100.0, clock=lambda: now)
@@ -153,7 +134,7 @@ async def test_what_is_too_old_is_not_in_the_trash(node: Node) -> None:
         if ago < 100.0:
             await documents.create(name)
         await documents.delete(name)
-    assert [each.document.name for each in (await trash.page()).documents] == ["new"]
+    assert [each.document.name for each in await trash.list()] == ["new"]
     with pytest.raises(DocumentNotFound):
         await trash.restore("old")
     await trash.restore("new")
@@ -176,7 +157,7 @@ async def test_what_has_been_in_the_trash_for_long_enough_goes(
     node = await start_node(trash=0.0, node=NodeFacts(settings={"trash_days": "0"}))
     document_id = await begun(node, "d", Author(1))
     await Documents(node.store, node.hub).delete("d")
-    assert (await node.hub.trash.page()).documents == []
+    assert await node.hub.trash.list() == []
 
     async def gone() -> bool:
         return await node.store.load_at(document_id, 1) is None
@@ -202,7 +183,7 @@ async def test_nobody_has_what_was_erased_when_that_returns(pair: tuple[Node, No
         with pytest.raises(DocumentDeleted):
             await node.hub.open("d")
     assert await one.store.load_at(document_id, 1) is None
-    assert (await one.hub.trash.page()).documents == []
+    assert await one.hub.trash.list() == []
     with pytest.raises(DocumentNotFound):
         await one.hub.trash.restore("d")
     again = await one.hub.trash.erase("d")
@@ -238,7 +219,7 @@ async def test_all_that_is_kept_of_a_name_is_erased_or_one_alone(node: Node) -> 
         if text != "third":
             await documents.delete("d")
     assert (await trash.erase("d", ids[1])).ids == [ids[1]]
-    assert [each.document.id for each in await trash.of_name("d")] == [ids[0]]
+    assert [each.document.id for each in await trash.list(name="d")] == [ids[0]]
     assert (await trash.erase("d", living=False)).ids == [ids[0]]
     assert await shown(node, "d") == "third"
     with pytest.raises(DocumentNotFound):

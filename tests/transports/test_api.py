@@ -79,7 +79,7 @@ async def test_a_document_is_listed_with_its_dates_its_size_and_who_is_in_it(ser
     created, updated = (datetime.fromisoformat(document[key]) for key in ("created_at", "updated_at"))
     assert created.tzinfo is not None and created <= updated
     assert list(document) == [
-        *("name", "title", "access", "created_at", "updated_at", "bytes", "participants", "connections")
+        *("name", "title", "metadata", "access", "created_at", "updated_at", "bytes", "participants", "connections")
     ]
     assert document["access"] == "admin", "nobody has to show a token here"
     assert (document["name"], document["title"], document["bytes"]) == (
@@ -165,7 +165,25 @@ async def test_creating_what_lives_is_a_conflict(api: Api) -> None:
         ("POST", "", {"name": "a\0b"}, 400),
         ("POST", "", {"name": "\ud800"}, 400),
         ("POST", "", [], 400),
-        ("POST", "", {"name": "x", "more": "x" * 20_000}, 413),
+        ("PATCH", "/nothing", {"title": "x", "more": "x" * 20_000}, 413),
+        ("POST", "", {"name": "x", "update": "!"}, 400),
+        ("POST", "", {"name": "x", "update": "AAE="}, 400),
+        ("POST", "", {"name": "x", "metadata": {"a": []}}, 400),
+        ("POST", "", {"name": "x", "metadata": {"a": "x" * 4_090, "b": "x"}}, 400),
+        ("POST", "", {"name": "x", "metadata": {"k" * 65: 1}}, 400),
+        ("POST", "", {"name": "x", "metadata": {f"k{n}": n for n in range(33)}}, 400),
+        ("PATCH", "/nothing", {"metadata": {"a": {}}}, 400),
+        ("PATCH", "/nothing", {"metadata": {"a": 1}}, 404),
+        ("PATCH", "/nothing", {"metadata": {"a": 1}, "name": "x"}, 400),
+        ("PUT", "/x", [], 400),
+        ("PUT", "/x", {"name": "x"}, 400),
+        ("PUT", "/x", {"update": "AAE="}, 400),
+        ("DELETE", "/nothing?erase=perhaps", None, 400),
+        ("DELETE", "/nothing?erase=true", None, 404),
+        ("GET", "?order=size", None, 400),
+        ("GET", "?order=updated&cursor=bmE", None, 400),
+        ("GET", "?order=updated&cursor=dW5hbiBh", None, 400),
+        ("GET", "?cursor=dTEuMCBh", None, 400),
         ("DELETE", "/nothing", None, 404),
     ],
 )

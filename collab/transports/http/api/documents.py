@@ -1,4 +1,4 @@
-"""``/documents``: which documents there are, with their titles and dates; creation, renaming and deletion.
+"""``/documents``: which documents there are, with titles, own keys and dates; creation, renaming and deletion.
 
 Strategy: everything here is answered from the store's columns and from the rooms that are live on this node;
 no document is read for it, so a listing of a thousand documents costs one query. What a document is for is
@@ -12,14 +12,14 @@ whoever renames a document says so here as well, and a listing has something to 
 With authentication the authenticator is asked about each document of a listing, which leaves out what may not be read.
 So a page may hold fewer than ``limit`` documents and still have a ``next``.
 
-Creating counts in ``max_new_documents_per_minute`` as joining a document that is not there does. Nothing else here
-makes a document.
+Creating counts in ``max_new_documents_per_minute`` as joining a document that is not there does (``creation``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -27,15 +27,27 @@ from typing import Annotated, Literal
 from aiohttp import web
 from pydantic import Field
 
-from collab.errors import AccessDenied, DocumentBusy, Unauthenticated
+from collab.errors import AccessDenied, DocumentNotFound, Unauthenticated
+from collab.hub import trash
 from collab.hub.documents import Documents
 from collab.hub.hub import Hub, Presence
 from collab.protocol.awareness import decode_awareness
 from collab.protocol.names import check_document_name
 from collab.protocol.session import Access
-from collab.storage.records import DocumentSummary
+from collab.storage.records import KEEP, DocumentSummary, Keep, StoredDocument
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
+from collab.transports.http.api.creation import (
+    CREATION_PROBLEMS,
+    KEY_HEADER,
+    MOST,
+    MOST_UNNAMED,
+    Creation,
+    Metadata,
+    SmallUpdate,
+    Update,
+    answer_with,
+)
 from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
 from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoBody, NoQuery, Query, Route, no_content
 from collab.transports.http.api.route import json_response as answer
@@ -61,12 +73,7 @@ _ANY_NAME = "any"
 # Questions about access that one listing has open at a time: an authenticator may be another server.
 _QUESTIONS = 8
 
-# What Retry-After says while the server is short of memory.
-_MEMORY_SECONDS = 60
-
 _MAX_NAME = 512
-
-_CREATION_PROBLEMS = ("document_exists", "invalid_name", "too_many_requests", "too_large")
 
 Name = Annotated[
     str,
@@ -97,6 +104,7 @@ class Document(Model):
 
     name: Name
     title: str | None = Field(description="What listings show; null where nobody has said it.")
+    metadata: Metadata
     access: Literal["read", "write", "admin"] = Field(description="What whoever asks may do with it.")
     created_at: str = Field(
         description="When it was created, RFC 3339 in UTC.", json_schema_extra={"format": "date-time"}
@@ -121,6 +129,12 @@ class DocumentPage(Model):
 class ListQuery(Query):
     """Which documents are listed."""
 
+    order: Literal["name", "updated"] = Field(
+        "name",
+        description="By the bytes of the name; or those that were edited last first, where a document that is edited "
+        "meanwhile moves to the front.",
+    )
+
     prefix: str = Field("", max_length=_MAX_NAME, description="Only names that begin with this.")
     cursor: str | None = Field(None, max_length=MAX_CURSOR, description="The `next` of the page before.")
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="How many documents are looked at.")
@@ -131,13 +145,42 @@ class NewDocument(Model):
 
     name: Name
     title: Title | None = None
+    metadata: Metadata | None = None
+    update: SmallUpdate | None = None
+
+
+class WantedDocument(Model):
+    """How a document is created if it is not there."""
+
+    title: Title | None = None
+    metadata: Metadata | None = None
+    update: Update | None = None
 
 
 class Change(Model):
-    """What is changed about a document: its title, or its name."""
+    """What is changed about a document: its title and own keys, or its name."""
 
     title: Title | None = Field(None, description="Another title; null takes it away.")
+    metadata: Metadata | None = Field(None, description="Own keys that change; null takes one away.")
     name: Name | None = Field(None, description="Another name; alone, and for `admin` of both names.")
+
+
+class DeleteQuery(Query):
+    """How a document is deleted."""
+
+    erase: bool = Field(
+        False,
+        description="Erase it for good, with all that is in the trash of its name, instead of keeping it in the trash.",
+    )
+
+
+class Erased(Model):
+    """What was erased for good."""
+
+    erased: list[int] = Field(description="The ids of the documents whose content is gone.")
+    holding: list[str] = Field(
+        description="Nodes that live and have not said that they have let go of it; they find out when they look."
+    )
 
 
 class DocumentRoutes:
@@ -147,13 +190,17 @@ class DocumentRoutes:
         documents: does what is asked.
         hub: knows who is where.
         permission, guard: know who asks.
+        creation: counts new documents, and does repeated calls once.
     """
 
-    def __init__(self, documents: Documents, hub: Hub, permission: Permission, guard: Guard) -> None:
+    def __init__(
+        self, documents: Documents, hub: Hub, permission: Permission, guard: Guard, creation: Creation
+    ) -> None:
         self._documents = documents
         self._hub = hub
         self._permission = permission
         self._guard = guard
+        self._creation = creation
 
     def routes(self) -> list[AnyRoute]:
         """Give the routes."""
@@ -166,7 +213,7 @@ class DocumentRoutes:
                 self.list,
                 "list_documents",
                 TAG,
-                "List documents by the bytes of their names.",
+                "List documents by their names, or by the time of the last edit.",
                 [Answer(200, "A page of documents.", DocumentPage)],
                 query=ListQuery,
                 access="any; documents that may not be read are left out",
@@ -178,11 +225,29 @@ class DocumentRoutes:
                 self.create,
                 "create_document",
                 TAG,
-                "Create an empty document, also in the place of a deleted one.",
+                "Create a document, empty or with content, also in the place of a deleted one.",
                 [created],
                 body=NewDocument,
+                most=MOST_UNNAMED,
                 access="write",
-                problems=_CREATION_PROBLEMS,
+                problems=(*CREATION_PROBLEMS, "document_deleted", "invalid_update"),
+                headers=KEY_HEADER,
+                description="Content, title and own keys are there at once, or none of them.",
+            ),
+            Route(
+                "PUT",
+                "/documents/{name}",
+                self.ensure,
+                "ensure_document",
+                TAG,
+                "Create a document if there is none; one that is there is left as it is.",
+                [Answer(200, "It was there, and is as it was.", Document), created],
+                body=WantedDocument,
+                most=MOST,
+                access="write",
+                problems=("document_deleted", "invalid_update", "too_many_requests", "too_large"),
+                description="However many do this at the same time, the content is there once. So clients never seed. "
+                "A document that was deleted stays deleted: POST creates it anew.",
             ),
             Route(
                 "GET",
@@ -201,7 +266,7 @@ class DocumentRoutes:
                 self.change,
                 "change_document",
                 TAG,
-                "Set the title of a document, or give it another name.",
+                "Set title and own keys of a document, or give it another name.",
                 [one],
                 body=Change,
                 access="write; `admin` of both names for another name",
@@ -215,20 +280,30 @@ class DocumentRoutes:
                 "delete_document",
                 TAG,
                 "Delete a document.",
-                [Answer(204, "It is deleted.")],
+                [
+                    Answer(200, "It is erased for good, on all nodes.", Erased),
+                    Answer(202, "It is erased for good; a node may still show it for some seconds.", Erased),
+                    Answer(204, "It is deleted, and in the trash."),
+                ],
+                query=DeleteQuery,
                 access="admin",
-                problems=("document_not_found",),
+                problems=("document_not_found", "document_deleted"),
                 description="Who is in it is told to go, and nobody brings it back by coming with an old copy.",
             ),
         ]
 
     async def list(self, call: Call[ListQuery, NoBody]) -> web.Response:
-        """Answer with a page of documents in the order of their names."""
+        """Answer with a page of documents."""
         query = call.query
-        after = None if query.cursor is None else decode_cursor("n", query.cursor)
-        found = await self._documents.list(after=after, prefix=query.prefix, limit=query.limit + 1)
+        if query.order == "name":
+            name = None if query.cursor is None else decode_cursor("n", query.cursor)
+            found = await self._documents.list(after=name, prefix=query.prefix, limit=query.limit + 1)
+        else:
+            place = None if query.cursor is None else _time_place(query.cursor)
+            found = await self._documents.recent(after=place, prefix=query.prefix, limit=query.limit + 1)
         page = found[: query.limit]
-        access = await self._access(call.request, [summary.document.name for summary in page])
+        names = [summary.document.name for summary in page]
+        access = await access_to(self._permission, self._guard, call.request, names)
         presence = await self._hub.presence([*access])
         return answer(
             DocumentPage(
@@ -237,7 +312,7 @@ class DocumentRoutes:
                     for summary in page
                     if summary.document.name in access
                 ],
-                next=encode_cursor("n", page[-1].document.name) if len(found) > query.limit else None,
+                next=_cursor(query.order, page[-1].document) if len(found) > query.limit else None,
             )
         )
 
@@ -248,37 +323,54 @@ class DocumentRoutes:
         return await self._answer(await self._documents.describe(name), access)
 
     async def create(self, call: Call[NoQuery, NewDocument]) -> web.Response:
-        """Create an empty document, also in the place of a deleted one."""
+        """Create a document, also in the place of a deleted one."""
         body = await call.body()
         check_document_name(body.name)
         grant = await self._permission.require(call.request, body.name, Access.WRITE)
         title = None if body.title is None else read_title(body.title)
-        peer, limits = self._guard.peer(call.request), self._guard.limits
+        update = await self._creation.read_update(body.update)
+        async with self._creation.once(call.request, grant, "POST /documents", body) as once:
+            if once.answer is None:
+                with self._creation.counted(call.request, grant, body.name):
+                    summary = await self._documents.create(
+                        body.name, title=title, metadata=body.metadata, update=update, author=grant.user, call=once
+                    )
+                once.finish(201, await self._body(summary, grant.access))
+        assert once.answer is not None
+        return answer_with(once.answer)
+
+    async def ensure(self, call: Call[NoQuery, WantedDocument]) -> web.Response:
+        """Create a document if there is none."""
+        name = call.name
+        grant = await self._permission.require(call.request, name, Access.WRITE)
+        self._creation.check_memory()
+        body = await call.body(known=True)
+        title = None if body.title is None else read_title(body.title)
+        update = await self._creation.read_update(body.update)
         try:
-            limits.check_load(open_already=False)
-            # One that exists already, or cannot be stored, is not counted.
-            with limits.creating(peer, grant.user, asyncio.get_running_loop().time()):
-                summary = await self._documents.create(body.name, title=title)
-        except DocumentBusy as error:
-            self._guard.audit.note(error, peer.address, body.name)
-            if limits.memory.past_mark:
-                raise BadRequest(error.public, "unavailable", retry_after=_MEMORY_SECONDS) from None
-            raise BadRequest(error.public, "too_many_requests", retry_after=limits.creation_pause) from None
-        return await self._answer(summary, grant.access, 201)
+            # One that is there is not counted, and needs no room.
+            return await self._answer(await self._documents.describe(name), grant.access)
+        except DocumentNotFound:
+            pass
+        with self._creation.counted(call.request, grant, name):
+            ensured = await self._documents.ensure(name, update, title=title, metadata=body.metadata, author=grant.user)
+        return await self._answer(ensured.summary, grant.access, 201 if ensured.created else 200)
 
     async def change(self, call: Call[NoQuery, Change]) -> web.Response:
-        """Set the title, null takes it away; or give the document another name."""
+        """Set title and own keys, null takes them away; or give the document another name."""
         name = call.name
         access = (await self._permission.require(call.request, name, Access.WRITE)).access
         body = await call.body(known=True)
         if body.name is not None:
-            if "title" in body.model_fields_set:
-                raise BadRequest('"name" comes without a "title"')
+            if body.model_fields_set != {"name"}:
+                raise BadRequest('"name" comes alone')
             return await self._rename(call.request, name, body.name)
-        if "title" not in body.model_fields_set:
-            raise BadRequest('"title" or "name" is missing')
-        title = None if body.title is None else read_title(body.title)
-        return await self._answer(await self._documents.set_title(name, title), access)
+        title: str | None | Keep = KEEP
+        if "title" in body.model_fields_set:
+            title = None if body.title is None else read_title(body.title)
+        elif body.metadata is None:
+            raise BadRequest('"title", "metadata" or "name" is missing')
+        return await self._answer(await self._documents.change(name, title=title, metadata=body.metadata), access)
 
     async def _rename(self, request: web.Request, name: str, new_name: str) -> web.Response:
         check_document_name(new_name)
@@ -286,41 +378,70 @@ class DocumentRoutes:
         access = (await self._permission.require(request, new_name, Access.ADMIN)).access
         return await self._answer(await self._documents.rename(name, new_name), access)
 
-    async def delete(self, call: Call[NoQuery, NoBody]) -> web.Response:
+    async def delete(self, call: Call[DeleteQuery, NoBody]) -> web.Response:
         """Delete the document: who is in it is told, and nobody brings it back by coming with an old copy."""
         name = call.name
         await self._permission.require(call.request, name, Access.ADMIN)
+        if call.query.erase:
+            return answer_erased(await self._hub.trash.erase(name))
         await self._documents.delete(name)
         return no_content()
 
-    async def _access(self, request: web.Request, names: Sequence[str]) -> dict[str, Access]:
-        """Return what the request's sender may do with those documents that it may read."""
-        if self._permission.open:
-            return dict.fromkeys(names, Access.ADMIN)
-        if not bearer_token(request):
-            raise Unauthenticated("no token", public="a token is needed")
-        questions = asyncio.Semaphore(_QUESTIONS)
-
-        async def ask(name: str) -> Access | None:
-            async with questions:
-                try:
-                    return (await self._permission.grant(request, name)).access
-                except Unauthenticated:
-                    raise  # the token is no good, whatever the document
-                except AccessDenied:
-                    return None
-
-        # None is left to run when another one fails.
-        with self._guard.waiting(request):
-            answers = await asyncio.gather(*map(ask, names or [_ANY_NAME]), return_exceptions=True)
-        for given in answers:
-            if isinstance(given, BaseException):
-                raise given
-        return {name: given for name, given in zip(names, answers, strict=False) if isinstance(given, Access)}
-
     async def _answer(self, summary: DocumentSummary, access: Access, status: int = 200) -> web.Response:
-        name = summary.document.name
-        return answer(describe(summary, access, (await self._hub.presence([name]))[name]), status)
+        return answer(await described(self._hub, summary, access), status)
+
+    async def _body(self, summary: DocumentSummary, access: Access) -> bytes:
+        return (await described(self._hub, summary, access)).model_dump_json().encode()
+
+
+async def described(hub: Hub, summary: DocumentSummary, access: Access) -> Document:
+    """Describe a document for somebody who has ``access``, with those who are in it now."""
+    name = summary.document.name
+    return describe(summary, access, (await hub.presence([name]))[name])
+
+
+async def access_to(
+    permission: Permission, guard: Guard, request: web.Request, names: Sequence[str]
+) -> dict[str, Access]:
+    """Return what the sender of a request may do with those documents that it may read."""
+    if permission.open:
+        return dict.fromkeys(names, Access.ADMIN)
+    if not bearer_token(request):
+        raise Unauthenticated("no token", public="a token is needed")
+    questions = asyncio.Semaphore(_QUESTIONS)
+
+    async def ask(name: str) -> Access | None:
+        async with questions:
+            try:
+                return (await permission.grant(request, name)).access
+            except Unauthenticated:
+                raise  # the token is no good, whatever the document
+            except AccessDenied:
+                return None
+
+    # None is left to run when another one fails.
+    with guard.waiting(request):
+        answers = await asyncio.gather(*map(ask, names or [_ANY_NAME]), return_exceptions=True)
+    for given in answers:
+        if isinstance(given, BaseException):
+            raise given
+    return {name: given for name, given in zip(names, answers, strict=False) if isinstance(given, Access)}
+
+
+def answer_erased(erased: trash.Erased) -> web.Response:
+    """Tell what was erased; 202 where a node has not said that it has let go of it."""
+    return answer(Erased(erased=erased.ids, holding=list(erased.holding)), 202 if erased.holding else 200)
+
+
+def _cursor(order: str, last: StoredDocument) -> str:
+    if order == "name":
+        return encode_cursor("n", last.name)
+    return encode_cursor("u", f"{last.updated_at!r} {last.name}")
+
+
+def _time_place(cursor: str) -> tuple[float, str]:
+    at, space, name = decode_cursor("u", cursor).partition(" ")
+    return read_time(at if space else ""), name
 
 
 def describe(summary: DocumentSummary, access: Access, presence: Presence) -> Document:
@@ -329,6 +450,7 @@ def describe(summary: DocumentSummary, access: Access, presence: Presence) -> Do
     return Document(
         name=document.name,
         title=document.title,
+        metadata=dict(document.metadata),
         access=access.value,
         created_at=show_time(document.created_at),
         updated_at=show_time(document.updated_at),
@@ -370,6 +492,17 @@ def printable(text: str) -> str:
 def show_time(seconds: float) -> str:
     """Show Unix seconds as RFC 3339 in UTC, with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_time(text: str) -> float:
+    """Read the time in a cursor; raises ``BadRequest``."""
+    try:
+        at = float(text)
+    except ValueError:
+        at = math.nan
+    if not math.isfinite(at):
+        raise BadRequest('"cursor" is the "next" of the page before')
+    return at
 
 
 def read_title(value: str) -> str:

@@ -33,6 +33,7 @@ from collab.protocol.session import Access
 from collab.telemetry import get_logger, shown_name
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import ALL_DOCUMENTS, BODY_SECONDS, Permission
+from collab.transports.http.api.creation import Metadata
 from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
 from collab.transports.http.api.documents import Name, Title, read_title, show_time
 from collab.transports.http.api.route import (
@@ -88,6 +89,7 @@ class Line(Model):
     name: Name
     update: str | None = Field(None, description="A whole Yjs update (v1) as base64; null: an empty document.")
     title: Title | None = None
+    metadata: Metadata | None = None
     gc: bool = Field(True, description="Whether compaction removes deleted content.")
     code: str | None = Field(None, description="What an export says of a document that it could not read.")
 
@@ -133,9 +135,10 @@ class TransferRoutes:
                 [
                     Answer(
                         200,
-                        'Each line is `{"name", "title", "gc", "created_at", "updated_at", "update", "cursor"}`; '
-                        '`update` is a Yjs update (v1) as base64. A document that cannot be read is `{"name", "code", '
-                        '"detail", "cursor"}`. The last line is `{"end": true, "documents", "failed"}`; without it the '
+                        'Each line is `{"name", "title", "metadata", "gc", "created_at", "updated_at", "update", '
+                        '"cursor"}`; `update` is a Yjs update (v1) as base64. A document that cannot be read is '
+                        '`{"name", "code", "detail", "cursor"}`. The last line is '
+                        '`{"end": true, "documents", "failed"}`; without it the '
                         "stream broke off, and goes on behind the last cursor that came.",
                         Raw(NDJSON),
                     )
@@ -153,8 +156,9 @@ class TransferRoutes:
                 [Answer(200, "What became of the lines.", Imported)],
                 raw=Raw(
                     NDJSON,
-                    description='Lines of an export, or `{"name", "update"?, "title"?, "gc"?}`. Their number has no '
-                    "bound. A document that is there already is left as it is, so the same lines may be sent again.",
+                    description='Lines of an export, or `{"name", "update"?, "title"?, "metadata"?, "gc"?}`. Their '
+                    "number has no bound. A document that is there already is left as it is, so the same lines may "
+                    "be sent again.",
                 ),
                 access="admin of all documents",
             ),
@@ -220,7 +224,7 @@ class TransferRoutes:
                     if line.code is not None:
                         raise BadRequest(f"it could not be exported: {line.code}", "not_possible")
                     title = None if line.title is None else read_title(line.title)
-                    if await self._transfer.write(name, _update(line), title=title, gc=line.gc):
+                    if await self._transfer.write(name, _update(line), title=title, metadata=line.metadata, gc=line.gc):
                         created += 1
                     else:
                         existed += 1
@@ -275,6 +279,7 @@ def _exported(exported: Exported) -> dict[str, Any]:
     return {
         "name": document.name,
         "title": document.title,
+        "metadata": dict(document.metadata),
         "gc": document.gc,
         "created_at": show_time(document.created_at),
         "updated_at": show_time(document.updated_at),
