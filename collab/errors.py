@@ -33,6 +33,9 @@
     │   ├── DocumentExists
     │   ├── DamagedDocument         retryable: what is stored of it cannot be read, until somebody has repaired it
     │   ├── DocumentReloaded        retryable: an operator has it read again from the store
+    │   ├── EditConflict            retryable: others have changed the document again and again meanwhile
+    │   ├── PreconditionFailed      the document is not in the state that an edit was made for
+    │   ├── UpdateIncomplete        an update that refers to what the document lacks, where its sender can send that too
     │   └── DocumentDeleted         a tombstone stands in the document's place
     │       └── DocumentRenamed     the document has another name now
     ├── RepeatError
@@ -40,7 +43,8 @@
     │   └── KeyBusy                 retryable: the request with this key is still being answered
     ├── StoreError
     │   ├── StoreUnavailable        retryable: nothing is wrong with what was asked
-    │   │   └── StoreDamaged        the database finds its own files damaged where it was asked to read
+    │   │   ├── OutcomeUnknown      an edit was taken, and nobody knows yet whether it is stored
+    │   │   ├── StoreDamaged        the database finds its own files damaged where it was asked to read
     │   │   └── StoreWentBack       it lacks what this server has committed: an older state of it is there
     │   ├── StoreRefused            this row will never be taken
     │   └── SchemaError             the database is not on a schema that this release can use
@@ -51,6 +55,7 @@
     │   ├── EditConflict            what an edit expects is not there: a test, a passage
     │   └── EditNotShown            what an edit gives is not what others would see of it
     └── SandboxError
+        ├── SandboxBusy             retryable: too much waits, or the process with the document has gone
         ├── SandboxTimeout
         └── SandboxCrashed
 
@@ -368,6 +373,34 @@ class DocumentReloaded(DocumentError):
     public = "the document is read again, come back"
 
 
+class UpdateIncomplete(DocumentError):
+    """An update refers to what the document lacks, and was not taken; its sender can send that with it.
+
+    Args:
+        message: for the operator's log.
+        missing: the first client ID and clock that the document lacks.
+    """
+
+    public = "the update refers to what the document lacks: send all that its state vector lacks"
+
+    def __init__(self, message: str, *, missing: tuple[int, int]) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+class PreconditionFailed(DocumentError):
+    """The document is not, or not any more, in the state that its sender wants it to be in for an edit."""
+
+    public = "the document is in another state"
+
+
+class EditConflict(DocumentError):
+    """An edit was made for a state of the document which others changed before it could be taken, again and again."""
+
+    retryable = True
+    public = "others change the document at the same time, try again"
+
+
 class DamagedDocument(DocumentError):
     """What is stored of a document is damaged, and nothing else that is stored says the same.
 
@@ -431,6 +464,15 @@ class StoreUnavailable(StoreError):
         super().__init__(message)
         if public is not None:
             self.public = public
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """An edit was taken, and it is not known whether it is, or will be, in the log.
+
+    The same update may be sent again: it is in the document once, however often it comes.
+    """
+
+    public = "it is not known yet whether the edit is stored; the same update may be sent again"
 
 
 class StoreDamaged(StoreUnavailable):
@@ -497,6 +539,13 @@ class SandboxError(CollabError):
     """A job in a sandbox process did not give a result."""
 
     public = "the document could not be processed"
+
+
+class SandboxBusy(SandboxError):
+    """The job was not begun, or its process went before: too much waits, or the sandbox is closed."""
+
+    retryable = True
+    public = "the document cannot be processed now, try again later"
 
 
 class SandboxTimeout(SandboxError):

@@ -30,7 +30,7 @@ from collab.authorship import FirstUse, Note
 from collab.engine.clocks import EncodedClocks
 from collab.engine.kept import Rest, take_rest
 from collab.engine.tail import Tail
-from collab.errors import DecodeError
+from collab.errors import DecodeError, UpdateIncomplete
 from collab.protocol.lib0 import encode_var_uint
 from collab.update.delete_set import DeleteSet, encode_delete_set
 from collab.update.index import IndexedUpdate, index_update, open_index
@@ -387,21 +387,31 @@ class Document:
         return at_once(self._apply(update, author, note))
 
     def apply_update_in_slices(
-        self, data: bytes, author: str | None = None, note: Note | None = None, *, stored: bool = False
+        self,
+        data: bytes,
+        author: str | None = None,
+        note: Note | None = None,
+        *,
+        stored: bool = False,
+        admit: Callable[[], object] | None = None,
     ) -> Generator[None, None, Applied]:
         """Apply a large update as `apply_update` does, in a generator that yields about every millisecond.
 
-        ``stored`` is what it is for `read_update`.
+        ``stored`` is what it is for `read_update`. With ``admit`` the update is taken as a whole or not at all, and
+        ``admit`` is called when everything is ready and something of it is new: nothing happens between that call and
+        the change, and nothing has changed if it raises.
 
         Other updates may be applied, and the turn flushed, between the slices; the large one joins
-        document and turn at once, at the end.
+        document and turn at once, at the end. Raises UpdateError, and UpdateIncomplete with ``admit``.
         """
         reader = UpdateReader(data, stored=stored)
         while not reader.step():
             yield
-        return (yield from self._apply(reader.result, author, note))
+        return (yield from self._apply(reader.result, author, note, admit))
 
-    def _apply(self, update: Update, author: str | None, note: Note | None) -> Generator[None, None, Applied]:
+    def _apply(
+        self, update: Update, author: str | None, note: Note | None, admit: Callable[[], object] | None = None
+    ) -> Generator[None, None, Applied]:
         """Apply an update of any kind: find what is whole and stage what is new, in slices, then commit at once."""
         clocks = self._clocks
         reached, missing, roots = yield from self._find_whole(update)
@@ -479,6 +489,11 @@ class Document:
                     deletes.add(client, parts)
                     staged.add(client, parts)
         yield from staged.prepare()
+        if admit is not None:
+            if missing is not None:
+                raise UpdateIncomplete(f"clock {missing[1]} of client {missing[0]} is missing", missing=missing)
+            if fresh.runs or deletes or any(end > clocks.get(section.client, 0) for section, end in plan):
+                admit()
 
         # Commit, without a yield. What others have sent meanwhile can only have raised the clocks.
         self.torn = True
@@ -764,9 +779,18 @@ class Document:
         """How many of them have edited since the snapshot below; encoding all costs some 3 us for each."""
         return len(self._tails)
 
+    @property
+    def naming_bytes(self) -> int:
+        """About how many bytes its state is named by (`collab.engine.tags`), 12 for each client ID."""
+        return 12 * len(self._clocks) + self._deletes.nbytes
+
     def lacks(self, client: int, clock: int) -> bool:
         """Tell whether the clock of the client is still unknown here."""
         return clock >= self._clocks.get(client, 0)
+
+    def clock(self, client: int) -> int:
+        """Return the clock behind the last that is known of a client; 0 if none is."""
+        return self._clocks.get(client, 0)
 
     def encode_state_vector(self) -> bytes:
         """Encode the state vector (yjs ``encodeStateVector``), clients descending; kept until the next change.

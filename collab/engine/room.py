@@ -30,7 +30,7 @@ last word, so nothing is read of it for that.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Final, NamedTuple, assert_never
 
 from collab.authorship import FirstUse
@@ -426,6 +426,34 @@ class Room:
         except UpdateError as error:
             return () if session.state is State.CLOSED else self._refuse(session, error, answer=answer)
         return self._taken(session, taken, answer=answer)
+
+    def receive_edit_in_slices(
+        self, update: bytes, author: str | None, admit: Callable[[], object], *, size: int | None = None
+    ) -> Generator[None, None, bool]:
+        """Take an update that no session has sent, all of it or nothing; return whether anything of it was new.
+
+        A generator that yields about every millisecond. Where something is new, ``admit`` is called in the step in
+        which it is taken, and refuses it by raising. ``size`` is as for ``receive_in_slices``. Nothing of it is kept
+        beside the document: whoever has sent it hears what is missing, and can send that.
+
+        Raises:
+            UpdateError, UpdateIncomplete, DocumentTooLarge, and what ``admit`` raises; nothing was taken then.
+        """
+        document = self.document
+
+        def check() -> None:
+            if size is None and self.is_full(update):
+                held = document.size - document.garbage
+                raise DocumentTooLarge(f"document of {held} bytes, update of {len(update)} bytes")
+            admit()
+
+        taken = yield from document.apply_update_in_slices(update, author, admit=check)
+        if taken.new:
+            if size is not None:
+                document.garbage = max(0, document.size - size)
+            self.pending = True
+            self._author = _SEVERAL
+        return taken.new
 
     def is_full(self, update: bytes) -> bool:
         """Tell whether the document may become too large by an update; see ``Document.garbage`` for what counts."""

@@ -138,6 +138,11 @@ class DeleteSet:
             self._note(client)
         return True
 
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes it has, encoded."""
+        return self._region.offsets[-1] - self._region.offsets[0] + self.grown
+
     def additions(self) -> Additions:
         """Begin to make ready what is to be deleted too."""
         additions = Additions(self)
