@@ -8,11 +8,13 @@ along. So it is for documents that can be trusted, and never what ``app`` choose
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from collab.content.edits import Format
-from collab.errors import SandboxError
-from collab.sandbox import jobs
+from collab.errors import SandboxBusy, SandboxError
+from collab.sandbox import jobs, stays
+from collab.sandbox.port import Outcome, Task
 from collab.update.compact import Compacted
 
 
@@ -24,19 +26,54 @@ class InlineSandbox:
 
     async def compact(self, data: bytes, gc: bool) -> Compacted:
         """Compact a whole document."""
-        await self._turn()
+        await self.turn()
         return jobs.compact(data, gc)
 
     async def content(self, data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
         """Return a document's content."""
-        await self._turn()
+        await self.turn()
         return jobs.content(data, format, root)
+
+    async def stay(self, data: bytes, client_id: int) -> InlineStay:
+        """Load a document, so that it stays."""
+        await self.turn()
+        return InlineStay(self, stays.open_replica(data, client_id), client_id)
 
     async def close(self) -> None:
         """Run no more jobs."""
         self._closed = True
 
-    async def _turn(self) -> None:
-        await asyncio.sleep(0)  # a job elsewhere never ends in the turn of the loop in which it was begun
+    async def turn(self) -> None:
+        """Wait for the next turn of the loop: a job elsewhere never ends in the one in which it was begun."""
+        await asyncio.sleep(0)
         if self._closed:
             raise SandboxError("the sandbox is closed")
+
+
+class InlineStay:
+    """A document that stays in the caller's own process (``collab.sandbox.port.Stay``)."""
+
+    def __init__(self, sandbox: InlineSandbox, replica: Any, client_id: int) -> None:
+        self.client_id = client_id
+        self.over = False
+        self._sandbox = sandbox
+        self._replica = replica
+
+    async def run(self, updates: Sequence[bytes], tasks: Sequence[Task]) -> list[Outcome]:
+        """Bring the document up to date and do tasks."""
+        try:
+            await self._sandbox.turn()
+        except BaseException:
+            self.end()
+            raise
+        if self.over:
+            raise SandboxBusy("the stay is over")
+        try:
+            return stays.do_tasks(self._replica, updates, tasks)
+        except BaseException:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """End the stay."""
+        self.over, self._replica = True, None

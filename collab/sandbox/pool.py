@@ -6,6 +6,9 @@ spawned, never forked: the server has threads and an event loop. They start with
 hung was killed and one that failed in a way that its own code did not choose (a panic, no memory) is
 replaced, because what the library left behind is not to be trusted. What blocks (starting, stopping)
 happens in threads, never on the loop.
+
+Documents that stay loaded are all in one process of their own, so that each job finds its document there. One job
+runs there at a time. When that process goes, so do all stays.
 """
 
 from __future__ import annotations
@@ -13,15 +16,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from collab.content.edits import Format
-from collab.errors import CollabError, SandboxCrashed, SandboxError, SandboxTimeout
-from collab.sandbox import jobs
+from collab.errors import CollabError, DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxError, SandboxTimeout
+from collab.sandbox import jobs, stays
+from collab.sandbox.port import Outcome, Task
 from collab.update.compact import Compacted
 
 _Result = TypeVar("_Result")
@@ -31,6 +35,19 @@ MAX_WAITING = 64
 # Beyond the job's own limit: starting a process, and handing over and back what may be 256 MiB.
 # Only a pool whose channel was broken by a dying process gets there.
 GRACE_SECONDS = 20.0
+
+MAX_STAYS = 64
+"""Documents that stay loaded."""
+STAY_SHARE = 64
+"""Of the memory of a process, what the documents that stay in it may have together, encoded, is one part of so many.
+The library takes 10 to 24 times the encoded size, and twice that, for edits are checked on a second replica. One
+document that is larger alone stays all the same."""
+LARGEST_SHARE = 32
+"""A document that is larger than this part of the memory of a process is not loaded: it would end all stays."""
+STAY_IDLE_SECONDS = 300.0
+"""Seconds after which a document that nobody has used does not stay any longer."""
+STAY_JOB_SECONDS = 15.0
+"""Seconds for a job on a document that stays, at most: the others wait meanwhile."""
 
 
 class ProcessSandbox:
@@ -50,6 +67,13 @@ class ProcessSandbox:
         self._running: dict[ProcessPool, asyncio.Future[Any] | None] = {}
         self._stopping: set[asyncio.Future[None]] = set()
         self._closed = False
+        self._numbers = 0
+        self._stays: dict[int, ProcessStay] = {}  # the one that was used last comes last
+        self._stays_ended: list[int] = []  # the process does not know yet
+        self._stay_slot = _Slot(None)
+        self._stay_turn = asyncio.Lock()
+        self._stay_waiting = 0
+        self._stay_timer: asyncio.TimerHandle | None = None
 
     async def compact(self, data: bytes, gc: bool) -> Compacted:
         """Compact a whole document and make its index."""
@@ -81,14 +105,24 @@ class ProcessSandbox:
 
     async def _run(self, job: Callable[..., _Result], arguments: tuple[Any, ...]) -> _Result:
         """Run a job on an idle pool; keep the pool only if it ended as jobs should."""
-        pool = self._idle.pop() or self._new_pool()
+        slot = _Slot(self._idle.pop())
+        try:
+            return await self._work(slot, self._seconds, job, arguments)
+        finally:
+            self._idle.append(None if self._closed else slot.pool)
+
+    async def _work(
+        self, slot: _Slot, seconds: float, job: Callable[..., _Result], arguments: tuple[Any, ...]
+    ) -> _Result:
+        """Run a job on a slot's pool, made if there is none; take the pool away unless it ended as jobs should."""
+        pool = slot.pool = slot.pool or self._new_pool()
         self._running[pool] = None
         keep = False
         try:
             # Starting the process and pebble's threads blocks for some milliseconds.
-            limit = self._seconds + GRACE_SECONDS
+            limit = seconds + GRACE_SECONDS
             future = await asyncio.to_thread(
-                pool.schedule, jobs.limited, args=(limit, job, *arguments), timeout=self._seconds
+                pool.schedule, jobs.limited, args=(limit, job, *arguments), timeout=seconds
             )
             if self._closed:
                 raise SandboxError("the sandbox was closed")
@@ -102,7 +136,7 @@ class ProcessSandbox:
             keep = True
             raise
         except TimeoutError:
-            raise SandboxTimeout(f"a {job.__name__} job took longer than {self._seconds:g} seconds") from None
+            raise SandboxTimeout(f"a {job.__name__} job took longer than {seconds:g} seconds") from None
         except ProcessExpired as error:
             raise SandboxCrashed(f"the process of a {job.__name__} job died: {_cause(error.exitcode)}") from None
         except (CancelledError, asyncio.CancelledError):
@@ -118,12 +152,105 @@ class ProcessSandbox:
             raise SandboxCrashed(f"a {job.__name__} job failed: {type(error).__name__}: {error}") from error
         finally:
             self._running.pop(pool, None)
-            self._idle.append(pool if keep and not self._closed else None)
-            if not keep and not self._closed:
-                # In a thread and not waited for: the next job starts a process of its own.
-                stopping = asyncio.get_running_loop().run_in_executor(None, _stop, pool)
-                self._stopping.add(stopping)
-                stopping.add_done_callback(self._stopping.discard)
+            if not keep:
+                slot.pool = None
+                self._discard(pool)
+
+    def _discard(self, pool: ProcessPool) -> None:
+        """Stop a pool, in a thread and not waited for: the next job starts a process of its own."""
+        if not self._closed:
+            stopping = asyncio.get_running_loop().run_in_executor(None, _stop, pool)
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
+
+    # Documents that stay
+
+    async def stay(self, data: bytes, client_id: int) -> ProcessStay:
+        """Load a document, so that it stays, in the one process in which all of them do."""
+        if len(data) > self._memory_bytes // LARGEST_SHARE:
+            public = "the document is too large to be read or changed in part"
+            raise DocumentTooLarge(f"{len(data)} bytes are too many to be loaded", public=public)
+        self._numbers += 1
+        stay = ProcessStay(self, self._numbers, client_id)
+        await self._stay_job(stay, len(data), stays.load, (data, client_id))
+        return stay
+
+    async def run_stay(self, stay: ProcessStay, updates: Sequence[bytes], tasks: Sequence[Task]) -> list[Outcome]:
+        """Bring the document of a stay up to date there and do tasks."""
+        return await self._stay_job(stay, sum(map(len, updates)), stays.run, (updates, tasks))
+
+    async def _stay_job(
+        self, stay: ProcessStay, nbytes: int, job: Callable[..., _Result], arguments: tuple[Any, ...]
+    ) -> _Result:
+        """Run a job in the process of the stays; when that goes, all of them are over."""
+        if self._stay_waiting >= MAX_WAITING:
+            raise SandboxBusy(f"{self._stay_waiting} jobs wait for the sandbox already")
+        self._stay_waiting += 1
+        try:
+            await self._stay_turn.acquire()
+        finally:
+            self._stay_waiting -= 1
+        try:
+            if self._closed:
+                raise SandboxError("the sandbox is closed")
+            if stay.over:
+                raise SandboxBusy("the stay is over")
+            self._make_stay_room(stay, nbytes)
+            ended, self._stays_ended = tuple(self._stays_ended), []
+            seconds = min(self._seconds, STAY_JOB_SECONDS)
+            try:
+                return await self._work(self._stay_slot, seconds, job, (stay.number, *arguments, ended))
+            except BaseException:
+                stay.end()  # what the job has done is not known
+                raise
+            finally:
+                if self._stay_slot.pool is None:
+                    self._end_stays()
+        finally:
+            self._stay_turn.release()
+
+    def _make_stay_room(self, stay: ProcessStay, nbytes: int) -> None:
+        """Count a stay as the one that was used last; those that were used longest ago go if there are too many."""
+        loop = asyncio.get_running_loop()
+        stay.nbytes += nbytes
+        stay.used_at = loop.time()
+        self._stays.pop(stay.number, None)
+        self._stays[stay.number] = stay
+        total = sum(each.nbytes for each in self._stays.values())
+        for each in list(self._stays.values())[:-1]:
+            if len(self._stays) <= MAX_STAYS and total <= self._memory_bytes // STAY_SHARE:
+                break
+            total -= each.nbytes
+            each.end()
+        if self._stay_timer is None:
+            self._stay_timer = loop.call_later(STAY_IDLE_SECONDS, self._end_idle_stays)
+
+    def ended(self, stay: ProcessStay) -> None:
+        """Note that a stay is over; its process forgets the document with its next job."""
+        if self._stays.pop(stay.number, None) is not None:
+            self._stays_ended.append(stay.number)
+
+    def _end_stays(self) -> None:
+        for stay in list(self._stays.values()):
+            stay.end()
+        self._stays_ended.clear()
+
+    def _end_idle_stays(self) -> None:
+        """End the stays that nobody has used for long; without any the process goes too, and gives back its memory."""
+        self._stay_timer = None
+        loop = asyncio.get_running_loop()
+        before = loop.time() - STAY_IDLE_SECONDS
+        for stay in list(self._stays.values()):
+            if stay.used_at > before or self._stay_turn.locked():
+                self._stay_timer = loop.call_at(
+                    max(stay.used_at + STAY_IDLE_SECONDS, loop.time() + 1.0), self._end_idle_stays
+                )
+                return
+            stay.end()
+        pool, self._stay_slot.pool = self._stay_slot.pool, None
+        if pool is not None:
+            self._discard(pool)
+        self._stays_ended.clear()
 
     def _new_pool(self) -> ProcessPool:
         """Make a pool of one process, which starts with its first job."""
@@ -137,12 +264,58 @@ class ProcessSandbox:
         self._closed = True
         pools = [pool for pool in self._idle if pool is not None]
         pools += self._running
+        if self._stay_slot.pool is not None and self._stay_slot.pool not in self._running:
+            pools.append(self._stay_slot.pool)
+            self._stay_slot.pool = None
+        if self._stay_timer is not None:
+            self._stay_timer.cancel()
+            self._stay_timer = None
+        self._end_stays()
         # A stopped pool does not always tell those who wait for its job.
         for result in self._running.values():
             if result is not None:
                 result.cancel()
         self._idle = [None] * len(self._idle)
         await asyncio.gather(*self._stopping, *(asyncio.to_thread(_stop, pool) for pool in pools))
+
+
+class _Slot:
+    """The place of a pool, which may be gone."""
+
+    __slots__ = ("pool",)
+
+    def __init__(self, pool: ProcessPool | None) -> None:
+        self.pool = pool
+
+
+class ProcessStay:
+    """A document that stays in the sandbox's process for that (``collab.sandbox.port.Stay``).
+
+    Attributes:
+        number: of the stay; no other has it.
+        nbytes: how large the document is, encoded, at most.
+        used_at: when it was used last, in the loop's seconds.
+    """
+
+    __slots__ = ("_sandbox", "client_id", "nbytes", "number", "over", "used_at")
+
+    def __init__(self, sandbox: ProcessSandbox, number: int, client_id: int) -> None:
+        self._sandbox = sandbox
+        self.number = number
+        self.client_id = client_id
+        self.over = False
+        self.nbytes = 0
+        self.used_at = 0.0
+
+    async def run(self, updates: Sequence[bytes], tasks: Sequence[Task]) -> list[Outcome]:
+        """Bring the document up to date and do tasks."""
+        return await self._sandbox.run_stay(self, updates, tasks)
+
+    def end(self) -> None:
+        """End the stay."""
+        if not self.over:
+            self.over = True
+            self._sandbox.ended(self)
 
 
 def _stop(pool: ProcessPool) -> None:

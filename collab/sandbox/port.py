@@ -2,10 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
-from collab.content.edits import Format
+from collab.content.edits import Edit, Format
+from collab.errors import CollabError
 from collab.update.compact import Compacted
+
+
+class Reading(NamedTuple):
+    """What is wanted of a document: its content in a format, of one root or of all that the format shows."""
+
+    format: Format
+    root: str | None = None
+
+
+Task = Edit | Reading
+"""What is done with a document that stays."""
+
+Outcome = bytes | Any | CollabError
+"""What came of a task: the v1 update of an edit (empty if it changes nothing), what was read, or why it was refused."""
+
+
+class Stay(Protocol):
+    """One document that stays loaded in a process, so that a task costs what it changes and not the whole document.
+
+    **Promise.** The document is the one that was loaded, with all updates that were given and all edits that were made
+    since. All edits of a stay are of one client ID, clock after clock; so who makes edits gives all of them to the
+    document, in order, or ends the stay. A stay ends by itself when its process dies, or has to make room for others.
+    A client ID is never used again after its stay.
+
+    Attributes:
+        client_id: of whom the edits are.
+        over: whether the stay has ended.
+    """
+
+    client_id: int
+
+    @property
+    def over(self) -> bool:
+        """See above."""
+        ...
+
+    async def run(self, updates: Sequence[bytes], tasks: Sequence[Task]) -> list[Outcome]:
+        """Add v1 updates of others to the document, then do tasks in order, each with what those before it changed.
+
+        A task that is refused changes nothing, and its outcome is a CollabError.
+
+        Raises SandboxBusy when nothing was done, because the stay is over or too much waits; SandboxTimeout,
+        SandboxCrashed and SandboxError, after which the stay is over.
+        """
+        ...
+
+    def end(self) -> None:
+        """End the stay; harmless when called again."""
+        ...
 
 
 class Sandbox(Protocol):
@@ -28,6 +79,16 @@ class Sandbox(Protocol):
 
         Raises what `compact` raises, SandboxError for a document that the library cannot read, and ContentError when
         there is no such root, or it is none for the format.
+        """
+        ...
+
+    async def stay(self, data: bytes, client_id: int) -> Stay:
+        """Load a whole document, a v1 update, so that it stays; its edits will be of ``client_id``.
+
+        The ID is random, as yjs makes them (32 bits), in no state vector of the document, and no other stay's ever.
+        Of the documents that stay only so many are kept: the one that was used longest ago goes first.
+
+        Raises what `content` raises, and SandboxBusy when too many jobs wait.
         """
         ...
 
