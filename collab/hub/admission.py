@@ -205,6 +205,30 @@ class Admission:
         members, now = len(live.room.sessions), asyncio.get_running_loop().time()
         self._limits.check_join(ticket, grant.user, members, new, now, turn)
 
+    def check_edit(self, live: LiveRoom, grant: Grant) -> None:
+        """Check that a room can be edited, by somebody who is not in it, with what was granted a moment ago.
+
+        Raises:
+            Forbidden: it can only be read.
+            AccessExpired: what was granted has run out.
+            KeptOut: an operator has begun to keep its user out.
+        """
+        if grant.access is Access.READ:
+            raise Forbidden("read-only", public="this needs write access")
+        if grant.expires_at is not None and grant.expires_at <= self._hub.clock():
+            raise AccessExpired("the access ran out while an edit came")
+        self._hub.control.check(grant.user, live.name)
+
+    def count_new(self, live: LiveRoom, grant: Grant, peer: Peer) -> None:
+        """Count a new document, if it is this edit of somebody who is not in it that creates it.
+
+        Raises:
+            DocumentBusy: there may be none now.
+        """
+        if self._creates(live, grant):
+            with self._limits.creating(peer, grant.user, asyncio.get_running_loop().time()):
+                pass
+
     def _creates(self, live: LiveRoom, grant: Grant) -> bool:
         """Tell whether it is with this client that a document may come to be."""
         if grant.access is Access.READ or live.exists:

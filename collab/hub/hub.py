@@ -470,7 +470,7 @@ class Hub:
         name, cause = shown_name(live.name), error.__cause__
         _log.error("closed %s to its clients: %s%s", name, error, after, exc_info=cause)
 
-    def _forget_room(self, live: LiveRoom) -> None:
+    def _forget_room(self, live: LiveRoom, *, stored: bool = False) -> None:
         if self.rooms.get(live.name) is live:
             del self.rooms[live.name]
             self.counts.add_room(live.updates, live.persistence.turns)
@@ -480,6 +480,8 @@ class Hub:
         self._departed.put(live.name, awareness.departed, len(awareness))
         live.frames.clear()
         live.room.forget_kept()
+        if live.follower is not None:
+            live.follower.left(stored=stored)
         self._replication.closed(live)
 
     # Slow members
@@ -745,7 +747,7 @@ class Hub:
             if not live.occupied and live.ended is None:
                 self._idle[live] = None
             return
-        self._forget_room(live)
+        self._forget_room(live, stored=True)
         self.counts.unloaded += 1
         _log.debug("unloaded %s", shown_name(live.name))
 
@@ -853,6 +855,7 @@ class Hub:
         rooms = list(self.rooms.values())
         alone = [live for live in rooms if not self._replication.shares(live)]
         for live in rooms:
+            live.persistence.give_up()
             live.end_all(ServerStopping("the server is stopping"))
             self._forget_room(live)
         self._turns.close()

@@ -19,7 +19,7 @@ from weakref import ref
 from collab.authorship import FirstUse
 from collab.engine.kept import KeptChange
 from collab.engine.room import Ack, TurnEnd
-from collab.errors import CollabError, DocumentDeleted, PeerTooSlow, StoreRefused
+from collab.errors import CollabError, DocumentDeleted, OutcomeUnknown, PeerTooSlow, StoreRefused
 from collab.hub.member import Member
 from collab.hub.members import Members
 from collab.protocol.messages import LocalVersion, SyncStatus
@@ -55,6 +55,9 @@ _LATE_ECHO = 4 * 1024
 _SAVED, _REFUSED = SyncStatus(True), SyncStatus(False)
 
 _Waiting = deque[tuple[int, list[Ack], bytes]]
+
+Stored = asyncio.Future[None]
+"""Is done when an edit is in the log, or raises why nobody can say that."""
 
 # Shared by all rooms in which nothing was acknowledged yet: an empty deque has 600 bytes. It is never added to.
 _NOTHING: _Waiting = deque()
@@ -99,6 +102,18 @@ def make_owners(first_uses: Iterable[FirstUse], at: float, row: int = 0) -> tupl
     return tuple([NewOwner(client, author, at, clock, row) for client, clock, author in first_uses])
 
 
+def settle(calls: list[Stored], error: CollabError | None) -> None:
+    """Resolve futures, or let them raise; those that nobody waits for any more are passed over."""
+    for call in calls:
+        if call.done():
+            continue
+        if error is None:
+            call.set_result(None)
+        else:
+            call.set_exception(error)
+            call.exception()  # whoever it was for may have gone
+
+
 class Persistence:
     """The rows of one live document on their way into the log.
 
@@ -118,6 +133,7 @@ class Persistence:
     """
 
     __slots__ = (
+        "_calls",
         "_clock",
         "_durable",
         "_journal",
@@ -176,6 +192,8 @@ class Persistence:
         self._waiting = 0  # acknowledgements in it of what was not to be stored, since it was empty or shortened
         self._unechoed: Session | None = None
         self._lost = False  # memory holds what the log never will
+        # Edits that no session has sent wait for the commit of a turn: its number, and who waits.
+        self._calls: deque[tuple[int, list[Stored]]] | None = None
         # How many commits are still to come, who waits for them, and whether nothing was read in between.
         self._durable: list[tuple[int, asyncio.Future[int | None], bool]] = []
 
@@ -284,6 +302,7 @@ class Persistence:
             while self._unacknowledged and self._unacknowledged[0][0] <= turn:
                 self._tell_all([ack._replace(saved=False) for ack in self._unacknowledged.popleft()[1]])
             self._report_durable(None)
+            self._report_stored(turn, outcome)
             if (listener := self._listener()) is not None:
                 listener.refused(outcome)
             return
@@ -316,6 +335,8 @@ class Persistence:
             self._tell_all(acks, echo)
         if not self._unacknowledged:
             self._waiting = 0
+        if self._calls is not None:
+            self._report_stored(turn, None)
         if listener is not None:
             listener.committed(outcome, rows)
 
@@ -355,6 +376,30 @@ class Persistence:
                 self._durable.append((left - 1, future, follows))
             elif not future.done():
                 future.set_result(seq if follows else None)
+
+    def tell_when_stored(self, calls: list[Stored]) -> None:
+        """Resolve futures when everything that was given to the journal until now is committed.
+
+        They raise what the store has refused it with, or OutcomeUnknown where nobody will hear of a commit.
+        """
+        if self._lost:
+            settle(calls, OutcomeUnknown("it came after the journal was closed"))
+        elif not self.uncommitted:
+            settle(calls, None)
+        else:
+            if self._calls is None:
+                self._calls = deque()
+            self._calls.append((self._turns, calls))
+
+    def give_up(self) -> None:
+        """Tell those who wait for a commit that nobody will hear of it, because the journal is closed."""
+        self._report_stored(self._turns, OutcomeUnknown("the journal was closed before the commit"))
+
+    def _report_stored(self, turn: int, error: CollabError | None) -> None:
+        while self._calls and self._calls[0][0] <= turn:
+            settle(self._calls.popleft()[1], error)
+        if not self._calls:
+            self._calls = None
 
     # Rows of other nodes
 

@@ -41,7 +41,8 @@ from collab.engine.room import (
     Unkept,
     Unseen,
 )
-from collab.errors import CollabError, InternalError, UpdateError, is_refusal
+from collab.engine.tags import name_state
+from collab.errors import CollabError, InternalError, OutcomeUnknown, UpdateError, is_refusal
 from collab.hub.answers import Answered, Answers
 from collab.hub.catch_up import CatchUp
 from collab.hub.counts import HubCounts
@@ -52,9 +53,9 @@ from collab.hub.loading import is_damaged_pending
 from collab.hub.long_frames import LONG, Frame, LongFrame
 from collab.hub.member import Encoder, Member
 from collab.hub.members import Members
-from collab.hub.persistence import Persistence
+from collab.hub.persistence import Persistence, Stored, settle
 from collab.hub.rounds import Rounds
-from collab.hub.slices import Usage, in_slices
+from collab.hub.slices import Usage, in_slices, own_turn
 from collab.hub.tasks import Tasks
 from collab.protocol import messages
 from collab.protocol.awareness import AwarenessUpdate
@@ -81,6 +82,19 @@ _CLAIM_SECONDS = 1.0
 # Bytes of an update above which it is read in slices. It is work that costs time, not bytes: 28 KB of text are taken in
 # 0.03 ms, in one slice; 2 KB can be 500 deletes or 250 clients, which take 1 to 3 ms, and 32 KB were 20 to 60 ms.
 SLICED = 2 * 1024
+
+
+class Follower(Protocol):
+    """Somebody who is given what each turn of a room brings; it raises nothing."""
+
+    def follow(self, delta: bytes) -> None:
+        """Take a v1 update that was relayed to the members, or is about to be."""
+        ...
+
+    def left(self, *, stored: bool) -> None:
+        """Hear that the room leaves memory, or has ended; ``stored``: all that it holds is in the log."""
+        ...
+
 
 LongMessage = SyncUpdate | SyncStep2 | AwarenessUpdate | SyncStep1
 """A message that may be so large that it is taken in slices."""
@@ -191,18 +205,22 @@ class LiveRoom:
         taking_kept: updates that were kept are being read again.
         shared, pieces_budget: what was made for members that are sent it in pieces; what all rooms have of that.
         frames: finished answers that several members may ask for.
+        follower: is given what each turn brings; None while nobody wants it.
     """
 
     __slots__ = (
         "__weakref__",
         "_answers",
+        "_calls",
         "_from_log",
         "_held",
         "_hub",
         "_receiving",
         "_rounds",
         "_rounds_for_others",
+        "_tag",
         "_trying",
+        "_visits",
         "agents",
         "catch_up",
         "compact_after",
@@ -211,6 +229,7 @@ class LiveRoom:
         "dirty",
         "ended",
         "flushed_at",
+        "follower",
         "frames",
         "idle_since",
         "members",
@@ -248,6 +267,10 @@ class LiveRoom:
         self._from_log = room.document.version  # changes that no client of this room has made
         self._trying: asyncio.Lock | None = None
         self.frames = Frames(hub.frames_budget)
+        self.follower: Follower | None = None
+        self._visits = 0
+        self._calls: list[Stored] | None = None  # edits of the turn so far that no session has sent
+        self._tag = (-1, "")  # the name of the state at a version of the document
         self._held: list[Member] | None = None
         self._answers: Answers | None = None
         self._rounds = Rounds(hub.tasks, hub.now)
@@ -262,8 +285,23 @@ class LiveRoom:
 
     @property
     def occupied(self) -> bool:
-        """Whether anybody is here, a session or an agent."""
-        return bool(self.room.sessions or self.agents)
+        """Whether anybody is here, a session or an agent, or an edit is under way."""
+        return bool(self.room.sessions or self.agents) or self._visits > 0
+
+    @contextlib.contextmanager
+    def visited(self) -> Iterator[None]:
+        """Keep the room in memory meanwhile, as a session does that says nothing."""
+        self._visits += 1
+        try:
+            yield
+        finally:
+            self._visits -= 1
+            self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not self.occupied and self.ended is None:
+            self.idle_since = self._hub.now()
+            self._hub.idle(self)
 
     @property
     def updates(self) -> int:
@@ -294,11 +332,6 @@ class LiveRoom:
             self.failed(error)  # the others would see its awareness states for ever
         self._touch_if_pending()
         self._note_idle()
-
-    def _note_idle(self) -> None:
-        if not self.occupied and self.ended is None:
-            self.idle_since = self._hub.now()
-            self._hub.idle(self)
 
     # Agents
 
@@ -384,6 +417,72 @@ class LiveRoom:
         finally:
             self._touch_if_pending()
         await self.settle()
+
+    # Edits that no session has sent
+
+    async def receive_edit(
+        self,
+        update: bytes,
+        author: str | None,
+        admit: Callable[[], object],
+        usage: Usage | None = None,
+        *,
+        size: int | None = None,
+    ) -> bool:
+        """Take an update that no session has sent, all of it or nothing; return whether anything of it was new.
+
+        A long one is read in slices. The step in which it is taken ends with this call, so what is asked of the room
+        next is about the state with it. See ``Room.receive_edit_in_slices`` for the arguments and what it raises.
+        """
+        work = self.room.receive_edit_in_slices(update, author, admit, size=size)
+        try:
+            if len(update) > SLICED:
+                return await in_slices(work, usage)
+            if usage is not None and usage.heavy:
+                await own_turn(usage)
+            return at_once(work)
+        except BaseException as error:
+            if not isinstance(error, asyncio.CancelledError):
+                self._recover(error)
+            raise
+        finally:
+            self._touch_if_pending()
+
+    def when_stored(self) -> Stored:
+        """Return a future that is done when everything that was taken until now is in the log.
+
+        It raises what the store has refused it with, and OutcomeUnknown where nobody will hear of its commit.
+        """
+        call: Stored = asyncio.get_running_loop().create_future()
+        if self.ended is not None:
+            settle([call], OutcomeUnknown(f"the room of {self.name!r} has ended: {self.ended}"))
+        elif not self.room.pending:
+            self.persistence.tell_when_stored([call])
+        elif self._calls is None:
+            self._calls = [call]
+        else:
+            self._calls.append(call)
+        return call
+
+    def name_state(self) -> str:
+        """Name the state that the document is in, in one step; ``prepare_name`` makes that a short one."""
+        version, tag = self._tag
+        if version != self.room.document.version:
+            tag = at_once(name_state(self.room.document))
+            self._tag = (self.room.document.version, tag)
+        return tag
+
+    async def prepare_name(self) -> None:
+        """Make ready that the state of the document can be named, letting the loop go on between the slices.
+
+        What is taken meanwhile makes it a longer step again, by what that has changed.
+        """
+        document = self.room.document
+        if self._tag[0] != document.version:
+            version = document.version
+            tag = await in_slices(name_state(document))
+            if document.version == version:
+                self._tag = (version, tag)
 
     async def size_with(self, update: bytes) -> int | None:
         """Tell how large the document would be with an update that was refused for its size; None if that is too large.
@@ -630,6 +729,8 @@ class LiveRoom:
 
         ``seq`` is the last row that all of them have been sent, None when that cannot be said.
         """
+        if self.follower is not None:
+            self.follower.follow(delta)
         if end.before is None:
             return self.members.broadcast(SyncUpdate(delta), absent)
         for member in list(self.members):
@@ -701,6 +802,9 @@ class LiveRoom:
             self.persistence.store(end)
         elif end.acks:
             self.persistence.acknowledge(end.acks)
+        if self._calls is not None:
+            self.persistence.tell_when_stored(self._calls)
+            self._calls = None
         if end.awareness is not None:
             self.members.broadcast(AwarenessUpdate(end.awareness))
             if end.own_awareness is not None and self._hub.bus.others:
@@ -912,6 +1016,9 @@ class LiveRoom:
         A session that cannot be told costs none of the others.
         """
         self.ended = error
+        if self._calls is not None:
+            settle(self._calls, OutcomeUnknown(f"the room of {self.name!r} has ended: {error}"))
+            self._calls = None
         for member in list(self.members):
             try:
                 self.end(member, error)
