@@ -33,6 +33,7 @@ from collab.errors import ConfigurationError
 from collab.hub.admission import Admission
 from collab.hub.compaction import CompactionPolicy
 from collab.hub.documents import Documents
+from collab.hub.editing import Editing
 from collab.hub.hub import DAY, Hub, HubOptions
 from collab.hub.idempotency import Once
 from collab.hub.transfer import Transfer
@@ -58,6 +59,7 @@ from collab.transports.guard.origins import Origins
 from collab.transports.guard.peers import Peers
 from collab.transports.guard.tls import Certificate
 from collab.transports.http.answers import Permission
+from collab.transports.http.api.content import ContentRoutes
 from collab.transports.http.api.control import ControlRoutes
 from collab.transports.http.api.creation import Creation
 from collab.transports.http.api.description import describe_api, serve_description
@@ -67,6 +69,8 @@ from collab.transports.http.api.route import add_routes
 from collab.transports.http.api.shares import ShareRoutes
 from collab.transports.http.api.transfer import TransferRoutes
 from collab.transports.http.api.trash import TrashRoutes
+from collab.transports.http.api.updates import UpdateRoutes
+from collab.transports.http.bodies import LongBodies
 from collab.transports.http.health import Readiness, healthz
 from collab.transports.http.metrics import PATH, Exporter, MetricsPort
 from collab.transports.http.metrics_list import Sources
@@ -192,7 +196,7 @@ def create_app(
     """
     if authenticator is None:
         authenticator = make_authenticator(auth_options(settings))
-    random = Random() if random is None else random
+    given, random = random, Random() if random is None else random
     url = None
     if store is None:
         url = parse_database_url(settings.database_url, settings.data_dir)
@@ -306,6 +310,9 @@ def create_app(
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
     documents = Documents(store, hub, clock, settings.keep_deleted)
     creation = Creation(guard, Once(store), settings.max_document_bytes)
+    editing = Editing(hub, admission, jobs, given)
+    gate = context.gate
+    bodies = LongBodies(guard, gate.arrivals, gate.largest, settings.min_bytes_per_second)
     routes = [
         *DocumentRoutes(documents, hub, permission, guard, creation).routes(),
         *TrashRoutes(documents, hub, permission, guard, creation).routes(),
@@ -314,6 +321,8 @@ def create_app(
         *TransferRoutes(
             Transfer(store, documents, settings.max_document_bytes), permission, guard, settings.max_document_bytes
         ).routes(),
+        *ContentRoutes(editing, permission, guard, bodies).routes(),
+        *UpdateRoutes(editing, permission, guard, bodies).routes(),
     ]
     app[DESCRIPTION] = description = describe_api(routes)
     serve_description(app, description)

@@ -33,7 +33,7 @@
     │   ├── DocumentExists
     │   ├── DamagedDocument         retryable: what is stored of it cannot be read, until somebody has repaired it
     │   ├── DocumentReloaded        retryable: an operator has it read again from the store
-    │   ├── EditConflict            retryable: others have changed the document again and again meanwhile
+    │   ├── EditOvertaken           retryable: others have changed the document again and again meanwhile
     │   ├── PreconditionFailed      the document is not in the state that an edit was made for
     │   ├── UpdateIncomplete        an update that refers to what the document lacks, where its sender can send that too
     │   └── DocumentDeleted         a tombstone stands in the document's place
@@ -394,7 +394,7 @@ class PreconditionFailed(DocumentError):
     public = "the document is in another state"
 
 
-class EditConflict(DocumentError):
+class EditOvertaken(DocumentError):
     """An edit was made for a state of the document which others changed before it could be taken, again and again."""
 
     retryable = True

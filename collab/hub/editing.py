@@ -19,7 +19,7 @@ import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from random import Random, SystemRandom
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from collab.content.edits import Edit, Format
 from collab.engine.answers import collect, compare, takes_long
@@ -40,7 +40,7 @@ from collab.hub.orders import ALWAYS, Precondition, Sender
 from collab.hub.persistence import Stored
 from collab.hub.room import LiveRoom
 from collab.hub.slices import Usage, in_slices
-from collab.sandbox.port import Reading, Sandbox
+from collab.sandbox.port import Reading, Sandbox, Written
 from collab.update.parts import Parts
 
 # Seconds for a commit that an answer waits for. A store that is away comes back later than that, and the edit is
@@ -79,9 +79,9 @@ class Whole(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What was read of a document, and the name of the state that it was read of."""
+    """What was read of a document (UTF-8, or JSON), and the name of the state that it was read of."""
 
-    value: Any
+    value: bytes
     tag: str
 
 
@@ -131,14 +131,14 @@ class Editing:
             return await self._until_stored(name, taken, commit=commit)
 
     async def edit(
-        self, name: str, edit: Edit, sender: Sender, condition: Precondition = ALWAYS, *, commit: bool = True
+        self, name: str, edit: Edit | Written, sender: Sender, condition: Precondition = ALWAYS, *, commit: bool = True
     ) -> Edited:
         """Compute an edit in the sandbox and apply it; what others change meanwhile merges.
 
         With a precondition that names states, it was computed for the state that it is applied to.
 
         Raises: what ``apply`` raises, what the edit is refused with, and
-            EditConflict: others were quicker, again and again.
+            EditOvertaken: others were quicker, again and again.
             SandboxError: it could not be computed; nothing was taken.
         """
         async with self._visit(name) as live:

@@ -24,7 +24,7 @@ from collab.engine.answers import collect, compare
 from collab.errors import (
     CollabError,
     DocumentBusy,
-    EditConflict,
+    EditOvertaken,
     OutcomeUnknown,
     SandboxBusy,
     ServerStopping,
@@ -36,7 +36,7 @@ from collab.hub.persistence import Stored
 from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
 from collab.hub.tasks import Tasks
-from collab.sandbox.port import Outcome, Reading, Sandbox, Stay, Task
+from collab.sandbox.port import Outcome, Reading, Sandbox, Stay, Task, Written
 from collab.telemetry import shown_name
 
 # Edits and readings that may wait for one document, and that one job does: it is a client's whole answer that waits.
@@ -167,7 +167,7 @@ class Editor:
         """Whether nothing is lost by forgetting this editor."""
         return not self._working and self._live is None and (self._stay is None or self._stay.over)
 
-    async def edit(self, live: LiveRoom, edit: Edit, sender: Sender, condition: Precondition) -> Taken:
+    async def edit(self, live: LiveRoom, edit: Edit | Written, sender: Sender, condition: Precondition) -> Taken:
         """Compute an edit and take it; keep the room in memory meanwhile.
 
         Raises: see ``Editing.edit``.
@@ -175,9 +175,9 @@ class Editor:
         taken: Taken = await self._run(live, _Job(edit, (sender, condition)))
         return taken
 
-    async def read(self, live: LiveRoom, reading: Reading) -> tuple[Any, str]:
+    async def read(self, live: LiveRoom, reading: Reading) -> tuple[bytes, str]:
         """Read the document; return what was read, and the name of the state that it was read of."""
-        shown: tuple[Any, str] = await self._run(live, _Job(reading, None))
+        shown: tuple[bytes, str] = await self._run(live, _Job(reading, None))
         return shown
 
     async def _run(self, live: LiveRoom, job: _Job) -> Any:
@@ -318,7 +318,7 @@ class Editor:
             if job.future.done():
                 continue
             if job.tries >= _TRIES:
-                job.fail(EditConflict(f"computed {job.tries} times"))
+                job.fail(EditOvertaken(f"computed {job.tries} times"))
             else:
                 self._waiting.appendleft(job)
 
@@ -355,12 +355,12 @@ class Editor:
 
         def check() -> None:
             if exact and live.name_state() != tag:
-                raise EditConflict("the document is in another state than the edit was computed for")
+                raise EditOvertaken("the document is in another state than the edit was computed for")
 
         job.taking = True
         try:
             job.finish(await self._taking.take(live, outcome, *job.order, check))
-        except (UpdateIncomplete, EditConflict) as error:
+        except (UpdateIncomplete, EditOvertaken) as error:
             forget_frames(error)
             job.taking = False
             return False

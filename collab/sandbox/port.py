@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from collab.content.edits import Edit, Format
+from collab.content.edits import Edit, Format, Patch, Replace
 from collab.errors import CollabError
 from collab.update.compact import Compacted
 
@@ -17,11 +17,26 @@ class Reading(NamedTuple):
     root: str | None = None
 
 
-Task = Edit | Reading
+class Written(NamedTuple):
+    """An edit whose value is still as it came: a text in UTF-8, or JSON. Decoding may take long, so it is done there.
+
+    Attributes:
+        edit: the edit, without its value, or without its operations.
+        data: the value of a `Replace`, or the list of operations of a `Patch`.
+    """
+
+    edit: Replace | Patch
+    data: bytes
+
+
+Task = Edit | Written | Reading
 """What is done with a document that stays."""
 
-Outcome = bytes | Any | CollabError
-"""What came of a task: the v1 update of an edit (empty if it changes nothing), what was read, or why it was refused."""
+Outcome = bytes | CollabError
+"""What came of a task, or why it was refused.
+
+Of an edit it is its v1 update, empty if it changes nothing. Of a reading it is what was read: text in UTF-8, or JSON.
+"""
 
 
 class Stay(Protocol):

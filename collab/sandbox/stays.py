@@ -6,13 +6,27 @@ job for a stay that is over is told so, and never gets another document, nor the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final, NoReturn
 
-from collab.errors import CollabError, SandboxBusy, forget_frames
-from collab.sandbox.port import Outcome, Reading, Task
+from collab.content.edits import Edit, Format, Patch
+from collab.errors import (
+    CollabError,
+    InvalidEdit,
+    SandboxBusy,
+    SandboxCrashed,
+    SandboxError,
+    UpdateError,
+    forget_frames,
+)
+from collab.sandbox.port import Outcome, Reading, Task, Written
 
 _replicas: dict[int, Any] = {}
+
+TEXTS: Final = (Format.TEXT, Format.HTML, Format.MARKDOWN)
+"""Formats that are a text, and no JSON."""
 
 
 def load(number: int, data: bytes, client_id: int, ended: Sequence[int]) -> None:
@@ -50,16 +64,57 @@ def open_replica(data: bytes, client_id: int) -> Any:
 
 def do_tasks(replica: Any, updates: Sequence[bytes], tasks: Sequence[Task]) -> list[Outcome]:
     """Add updates to a replica, then do tasks in order."""
-    for update in updates:
-        replica.apply(update)
+    try:
+        for update in updates:
+            replica.apply(update)
+    except (UpdateError, SandboxError) as error:
+        # Loaded as a whole it may be read all the same; else that says why not.
+        raise SandboxBusy(f"the document has to be loaded again: {error}") from None
     outcomes: list[Outcome] = []
     for task in tasks:
         try:
             if isinstance(task, Reading):
-                outcomes.append(replica.read(task.format, task.root))
+                outcomes.append(_encode(replica.read(task.format, task.root), text=task.format in TEXTS))
             else:
-                outcomes.append(replica.edit(task))
+                outcomes.append(replica.edit(_decode(task) if isinstance(task, Written) else task))
+        except SandboxCrashed as error:
+            # The library has failed, and what it has left behind is not to be trusted: this process has to go.
+            raise RuntimeError(str(error)) from None
         except CollabError as error:
             forget_frames(error)
             outcomes.append(error)
     return outcomes
+
+
+def _encode(value: Any, *, text: bool) -> bytes:
+    """Encode what was read: a text as it is, anything else as JSON."""
+    if text:
+        return bytes(value.encode(errors="replace"))
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can only write as an escape
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _decode(written: Written) -> Edit:
+    """Decode the value of an edit; raises InvalidEdit."""
+    edit = written.edit
+    try:
+        text = written.data.decode()
+    except UnicodeDecodeError:
+        raise InvalidEdit("the body is not UTF-8") from None
+    if not isinstance(edit, Patch) and edit.format in TEXTS:
+        return replace(edit, value=text)
+    try:
+        value = json.loads(text, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        raise InvalidEdit("the body is not JSON") from None
+    if not isinstance(edit, Patch):
+        return replace(edit, value=value)
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise InvalidEdit("a JSON Patch is a list of operations")
+    return replace(edit, operations=tuple(value))
+
+
+def _no_json(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")

@@ -450,7 +450,7 @@ async def test_reading_gives_the_state_and_its_name(edits: Edits) -> None:
     vector = author.doc.get_state()
     whole = await edits.whole("d")
     assert (content(whole.update.join()), whole.tag) == ("abc", tag)
-    assert tuple(await edits.read("d", Format.TEXT, "t")) == ("abc", tag)
+    assert tuple(await edits.read("d", Format.TEXT, "t")) == (b"abc", tag)
     author.type("def")
     edited = await edits.apply("d", author.updates[-1], ANN)
     lacking = await edits.whole("d", vector)
@@ -529,7 +529,7 @@ async def test_what_others_type_reaches_the_stay_and_merges(edits: Edits) -> Non
     assert text.replace("+", "") == "".join(f"[{n}]" for n in range(30)) and text.count("+") == 30
     assert await edits.text("d") == text
     assert live.room.document.clients == 2
-    assert tuple(await edits.read("d", Format.TEXT, "t")) == (text, live.name_state())
+    assert tuple(await edits.read("d", Format.TEXT, "t")) == (text.encode(), live.name_state())
 
 
 async def test_the_stay_goes_on_when_its_room_was_unloaded(start_node: StartNode) -> None:
@@ -585,7 +585,7 @@ async def test_an_edit_that_is_computed_and_not_taken_is_in_nobody(
     assert refused == 1
     assert sorted(await edits.text("d")) == ["a", "b", "c", "d"]
     assert edits.hub.rooms["d"].room.document.clients == 2
-    assert (await edits.read("d", Format.TEXT, "t")).value == await edits.text("d")
+    assert (await edits.read("d", Format.TEXT, "t")).value.decode() == await edits.text("d")
 
 
 async def test_a_precondition_holds_for_the_state_an_edit_was_computed_for(edits: Edits) -> None:

@@ -57,6 +57,12 @@ _LINE = 16 * 1024
 # Bytes of a whole head, and of what stands before it.
 _HEAD = 64 * 1024
 
+# Of a body that its sender may send, and that does not come in chunks.
+_LONG_SLICE = 64 * 1024
+
+# As for a socket (``collab.limits.limits``).
+_BURST_SECONDS = 4.0
+
 _LOOK_SECONDS = 0.5
 
 
@@ -94,6 +100,7 @@ class Door:
         self._log = HttpLog()
         guard.on_request = self.asked
         guard.on_wait = self.waits
+        guard.on_body = self.reads_body
 
     async def watch(self) -> None:
         """Look after the connections; run it supervised, for the bounds must go on to hold."""
@@ -173,6 +180,11 @@ class Door:
             self._guard.limits.remove_pending(handler)
             self._answering[handler] = (0, 0.0)
 
+    def reads_body(self, handler: web.RequestHandler, begins: bool) -> None:
+        """Read a connection as fast as a socket while the body of a request comes, which may be long."""
+        if isinstance(handler, _Handler):
+            handler.hurry(self._guard.limits.bounds.bytes if begins else None)
+
     def spares(self, handler: _Handler) -> bool:
         """Tell whether a connection is read as fast as it sends."""
         return self._spared(parse_address(handler.address))
@@ -223,7 +235,7 @@ class Door:
 class _Handler(web.RequestHandler):
     """aiohttp's protocol, which tells the door what becomes of it."""
 
-    __slots__ = ("_body", "_bucket", "_door", "_head", "_heads", "_rest", "_taken", "_timer")
+    __slots__ = ("_body", "_bucket", "_door", "_head", "_heads", "_hurries", "_rest", "_slice", "_taken", "_timer")
 
     def __init__(self, server: web.Server, *, door: Door, **options: Any) -> None:
         super().__init__(server, **options)
@@ -234,6 +246,8 @@ class _Handler(web.RequestHandler):
         self._head = 0  # bytes of one that is not; its first slice may hold the end of what came before
         self._body: StreamReader = EMPTY_PAYLOAD  # of the last request
         self._bucket: TokenBucket | None = None
+        self._slice = _SLICE
+        self._hurries = False  # the body of a request comes that may be long
         self._timer: asyncio.Handle | None = None  # until the parser is given more
 
     @property
@@ -277,7 +291,7 @@ class _Handler(web.RequestHandler):
             rest, self._rest = self._rest, b""
             self._parse(rest)
             return
-        part, self._rest = self._rest[:_SLICE], self._rest[_SLICE:]
+        part, self._rest = self._rest[: self._slice], self._rest[self._slice :]
         pause = self._pause(len(part))
         self._parse(part)
         if (pause or self._rest) and self.transport is not None:
@@ -312,12 +326,24 @@ class _Handler(web.RequestHandler):
         if self._bucket is not None:
             return self._bucket.consume(now, nbytes)
         self._taken += nbytes
-        if self._taken > _AT_ONCE:
+        if self._taken > _AT_ONCE and not self._hurries:
             if self._door.spares(self):
                 self._taken = 0
             else:
                 self._bucket = TokenBucket(_RATE, 0.0, now)
         return 0.0
+
+    def hurry(self, rate: float | None) -> None:
+        """Read what comes at ``rate`` bytes a second (0: as fast as it comes), or as usual again (None)."""
+        self._hurries = rate is not None
+        self._taken = 0
+        self._slice = _SLICE
+        self._bucket = None
+        if rate is not None:
+            if self._current_request is not None and not self._current_request._message.chunked:
+                self._slice = _LONG_SLICE
+            if rate and not self._door.spares(self):
+                self._bucket = TokenBucket(rate, rate * _BURST_SECONDS, asyncio.get_running_loop().time())
 
     def _go_on(self) -> None:
         self._timer = None

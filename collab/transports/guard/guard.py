@@ -77,6 +77,7 @@ class Guard:
         answers: HTTP answers so far, by status; a WebSocket's is none.
         on_request: told of each whole request, by its connection and whether it is for a WebSocket.
         on_wait: told of a request that waits for its body or for a decision on access, and when that is over.
+        on_body: told of a request with a body that its sender may send, and when that is there: it may be long.
     """
 
     def __init__(self, peers: Peers, origins: Origins, limits: Limits, *, own_machine_only: bool) -> None:
@@ -88,6 +89,7 @@ class Guard:
         self._own_machine_only = own_machine_only
         self.on_request: Callable[[web.RequestHandler, bool], None] | None = None
         self.on_wait: Callable[[web.RequestHandler, bool], None] | None = None
+        self.on_body: Callable[[web.RequestHandler, bool], None] | None = None
         self._sockets: set[Handler] = set()
 
     # Requests
@@ -176,6 +178,27 @@ class Guard:
                 yield True
         finally:
             self.limits.remove_body(peer, loop_time())
+
+    @contextmanager
+    def long_body(self, request: web.Request) -> Iterator[bool]:
+        """Count a request while its body comes, which its sender was found to be allowed to send.
+
+        It is read as fast as a socket, and does not go for others. Gives False if its address has too many of them.
+        """
+        peer, loop_time = self.peer(request), asyncio.get_running_loop().time
+        if not self.limits.add_body(peer, loop_time()):
+            self.audit.write(LIMIT, "bodies", f"too many requests without a body from {peer.key}", peer.address)
+            yield False
+            return
+        handler, on_body = request.protocol, self.on_body
+        try:
+            if on_body is not None:
+                on_body(handler, True)
+            yield True
+        finally:
+            self.limits.remove_body(peer, loop_time())
+            if on_body is not None:
+                on_body(handler, False)
 
     # As aiohttp marks a middleware of the kind that it has had since version 3.
     middleware.__middleware_version__ = 1  # type: ignore[attr-defined]

@@ -106,10 +106,11 @@ def _operation(route: AnyRoute, references: Any) -> dict[str, Any]:
     if route.body is not None:
         schema = references[route.body, "validation"]
         operation["requestBody"] = {"required": True, "content": {JSON: {"schema": schema}}}
-    elif route.raw is not None:
-        operation["requestBody"] = {"required": True, "content": _raw_content(route.raw)}
+    if route.raw is not None:
+        body = operation.setdefault("requestBody", {"required": True, "content": {}})
+        body["content"].update(_raw_content(route.raw))
         if route.raw.description:
-            operation["requestBody"]["description"] = route.raw.description
+            body["description"] = route.raw.description
     by_status: defaultdict[int, list[str]] = defaultdict(list)
     for code in codes_of(route):
         by_status[KINDS[code].status].append(code)

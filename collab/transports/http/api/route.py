@@ -136,7 +136,7 @@ class Route(Generic[Q, B]):
         access: what its sender must be allowed, as a sentence.
         query: the model of its parameters.
         body: the model of its JSON body; None where there is none, or it is ``raw``.
-        raw: what else its body is.
+        raw: what else its body is, or may be beside that.
         most: bytes of its body.
         answers: all answers that tell no error.
         problems: the codes of the errors that it has beyond those of every route.
