@@ -33,7 +33,7 @@ from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Final, NamedTuple, assert_never
 
-from collab.authorship import FirstUse
+from collab.authorship import FirstUse, Note
 from collab.engine.agents import Agent
 from collab.engine.awareness import Ask, AwarenessStates, Idle, Taken
 from collab.engine.budget import Budget
@@ -428,13 +428,27 @@ class Room:
         return self._taken(session, taken, answer=answer)
 
     def receive_edit_in_slices(
-        self, update: bytes, author: str | None, admit: Callable[[], object], *, size: int | None = None
+        self,
+        update: bytes,
+        author: str | None,
+        admit: Callable[[], object],
+        *,
+        note: Note | None = None,
+        server_client: int | None = None,
+        size: int | None = None,
     ) -> Generator[None, None, bool]:
         """Take an update that no session has sent, all of it or nothing; return whether anything of it was new.
 
-        A generator that yields about every millisecond. Where something is new, ``admit`` is called in the step in
-        which it is taken, and refuses it by raising. ``size`` is as for ``receive_in_slices``. Nothing of it is kept
-        beside the document: whoever has sent it hears what is missing, and can send that.
+        A generator that yields about every millisecond. Nothing of the update is kept beside the document: whoever has
+        sent it hears what is missing, and can send that.
+
+        Args:
+            update: a v1 update.
+            author: who has sent it, as the journal records it.
+            admit: called where something is new, in the step in which it is taken; refuses it by raising.
+            note: what the edit says of itself beside its author.
+            server_client: the client ID, if it is one of the server's own, under which the edits of several are made.
+            size: as for ``receive_in_slices``.
 
         Raises:
             UpdateError, UpdateIncomplete, DocumentTooLarge, and what ``admit`` raises; nothing was taken then.
@@ -447,8 +461,10 @@ class Room:
                 raise DocumentTooLarge(f"document of {held} bytes, update of {len(update)} bytes")
             admit()
 
-        taken = yield from document.apply_update_in_slices(update, author, admit=check)
+        taken = yield from document.apply_update_in_slices(update, author, note, admit=check)
         if taken.new:
+            if server_client is not None:
+                self.note_server_client(server_client)
             if size is not None:
                 document.garbage = max(0, document.size - size)
             self.pending = True

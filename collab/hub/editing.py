@@ -18,6 +18,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from random import Random, SystemRandom
 from typing import Final, NamedTuple
 
@@ -203,8 +204,12 @@ class Editing:
         sender: Sender,
         condition: Precondition,
         check: Callable[[], object] | None = None,
+        client: int | None = None,
     ) -> Taken:
-        """Apply an update to a live document; ``check`` is called with the other checks, in the step that takes it."""
+        """Apply an update to a live document.
+
+        ``check`` is called with the other checks, in the step that takes it; ``client`` is the stay whose edit it is.
+        """
         if condition.names:
             await live.prepare_name()
 
@@ -215,13 +220,16 @@ class Editing:
             self._admission.count_new(live, sender.grant, sender.peer)
 
         usage = self._usage(sender)
+        receive = partial(
+            live.receive_edit, update, sender.author, admit, usage, note=sender.note, server_client=client
+        )
         try:
-            new = await live.receive_edit(update, sender.author, admit, usage)
+            new = await receive()
         except DocumentTooLarge:
             size = await live.size_with(update)
             if size is None:
                 raise
-            new = await live.receive_edit(update, sender.author, admit, usage, size=size)
+            new = await receive(size=size)
         # Still in the step that has taken it.
         return self.taken(live, new=new)
 

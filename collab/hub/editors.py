@@ -77,6 +77,7 @@ class Taking(Protocol):
         sender: Sender,
         condition: Precondition,
         check: Callable[[], object] | None = None,
+        client: int | None = None,
     ) -> Taken:
         """Apply an update to a live document."""
         ...
@@ -359,7 +360,7 @@ class Editor:
 
         job.taking = True
         try:
-            job.finish(await self._taking.take(live, outcome, *job.order, check))
+            job.finish(await self._taking.take(live, outcome, *job.order, check, stay.client_id))
         except (UpdateIncomplete, EditOvertaken) as error:
             forget_frames(error)
             job.taking = False

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from collab.auth.access import Grant
+from collab.authorship import Note
 from collab.errors import PreconditionFailed
 from collab.hub.room import LiveRoom
 from collab.net import Peer
@@ -21,10 +22,12 @@ class Sender:
     Attributes:
         peer: the other end of its connection.
         grant: what it was granted for the document.
+        note: what its edit says of itself beside its author.
     """
 
     peer: Peer
     grant: Grant
+    note: Note | None = None
 
     @property
     def author(self) -> str | None:

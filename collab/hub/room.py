@@ -19,6 +19,7 @@ from functools import partial
 from typing import NamedTuple, Protocol, TypeGuard, assert_never
 from weakref import ref
 
+from collab.authorship import Note
 from collab.cluster.bus import Bus
 from collab.engine.agents import Agent
 from collab.engine.answers import collect, compare, takes_long
@@ -427,6 +428,8 @@ class LiveRoom:
         admit: Callable[[], object],
         usage: Usage | None = None,
         *,
+        note: Note | None = None,
+        server_client: int | None = None,
         size: int | None = None,
     ) -> bool:
         """Take an update that no session has sent, all of it or nothing; return whether anything of it was new.
@@ -434,7 +437,9 @@ class LiveRoom:
         A long one is read in slices. The step in which it is taken ends with this call, so what is asked of the room
         next is about the state with it. See ``Room.receive_edit_in_slices`` for the arguments and what it raises.
         """
-        work = self.room.receive_edit_in_slices(update, author, admit, size=size)
+        work = self.room.receive_edit_in_slices(
+            update, author, admit, note=note, server_client=server_client, size=size
+        )
         try:
             if len(update) > SLICED:
                 return await in_slices(work, usage)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from collab.auth.access import Grant, OpenAccess
+from collab.authorship import make_note
 from collab.cluster.bus import Bus
 from collab.cluster.local import LocalBus, LocalExchange
 from collab.content.edits import Format, Replace, TextInsert, TextReplace
@@ -657,3 +658,14 @@ async def test_edits_on_two_nodes_of_one_document_reach_both(start_node: StartNo
     assert (await there.edit("d", TextInsert("t", 0, "!"), BOB, match(tag))).changed, (
         "a state has one name on all nodes"
     )
+
+
+async def test_rows_say_for_whom_an_edit_was_made_and_the_client_id_of_a_stay_is_nobodys(edits: Edits) -> None:
+    sender = Sender(PEER, Grant(Access.WRITE, "back end"), make_note("ann", "importer"))
+    await edits.edit("d", TextInsert("t", 0, "a"), sender)
+    await edits.apply("d", Author(1).type("b"), sender)
+    await edits.edit("d", TextInsert("t", 0, "c"), BOB)
+    stored = await edits.node.stored("d")
+    noted = [(row.author, row.note) for row in stored.rows]
+    assert noted == [("back end", make_note("ann", "importer"))] * 2 + [("bob", None)]
+    assert [use.author for use in edits.hub.rooms["d"].room.first_uses()] == [None], "the stay's, and not twice"

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from aiohttp import hdrs, web
 from pydantic import Field
 
 from collab.auth.access import Grant
+from collab.authorship import MAX_NOTE_BYTES, make_note
+from collab.errors import LimitExceeded
 from collab.hub.editing import Edited
 from collab.hub.orders import ANY, Precondition, Sender
 from collab.transports.guard.guard import Guard
@@ -45,13 +47,18 @@ _MAX_TAGS = 100
 _TAG = re.compile(r'\s*(W/)?"([\x21\x23-\x7e\x80-\xff]*)"\s*(?:,|$)')
 
 
+Noted = Annotated[str | None, Field(max_length=MAX_NOTE_BYTES)]
+
+
 class EditQuery(Query):
-    """When an edit is answered."""
+    """When an edit is answered, and what is recorded with it."""
 
     wait: Literal["committed", "applied"] = Field(
         "committed",
         description="Answer after the commit, or as soon as it was taken and relayed: then a crash may lose it.",
     )
+    on_behalf_of: Noted = Field(None, description="The user for whom the sender makes it; up to 255 bytes of UTF-8.")
+    label: Noted = Field(None, description="The name of the tool that makes it; up to 255 bytes of UTF-8.")
 
 
 class EditResult(Model):
@@ -106,9 +113,13 @@ def edited(result: Edited) -> web.Response:
     return json_response(EditResult(changed=result.changed, committed=result.committed), headers=headers)
 
 
-def sender(request: web.Request, guard: Guard, grant: Grant) -> Sender:
-    """Say who sends an edit."""
-    return Sender(guard.peer(request), grant)
+def sender(request: web.Request, query: EditQuery, guard: Guard, grant: Grant) -> Sender:
+    """Say who sends an edit; raises ``BadRequest``."""
+    try:
+        note = make_note(query.on_behalf_of, query.label)
+    except LimitExceeded as error:
+        raise BadRequest(error.public) from None
+    return Sender(guard.peer(request), grant, note)
 
 
 def _read_tags(request: web.Request, header: str, *, weak: bool) -> frozenset[str] | None:

@@ -321,7 +321,7 @@ class ContentRoutes:
     ) -> web.Response:
         grant = await self._permission.require(request, name, Access.WRITE)
         condition = conditions.read_condition(request)
-        sender = conditions.sender(request, self._guard, grant)
+        sender = conditions.sender(request, query, self._guard, grant)
         if (request.charset or "utf-8").lower() not in ("utf-8", "utf8", "us-ascii"):
             raise BadRequest("the charset is UTF-8", "unsupported_media_type")
         small = request.method == hdrs.METH_PATCH and request.content_type == JSON

@@ -120,7 +120,7 @@ class UpdateRoutes:
         name, request = call.name, call.request
         grant = await self._permission.require(request, name, Access.WRITE)
         condition = conditions.read_condition(request)
-        sender = conditions.sender(request, self._guard, grant)
+        sender = conditions.sender(request, call.query, self._guard, grant)
         async with self._bodies.read(request, (OCTETS,)) as update:
             commit = call.query.wait == "committed"
             return conditions.edited(await self._editing.apply(name, update, sender, condition, commit=commit))
