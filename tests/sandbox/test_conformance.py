@@ -10,14 +10,16 @@ from typing import Any
 import pycrdt
 import pytest
 
-from collab.errors import SandboxError, UpdateError
+from collab.content.edits import Format, Patch, Replace, TextInsert, TextReplace
+from collab.errors import CollabError, ContentError, SandboxBusy, SandboxError, UpdateError
 from collab.sandbox import jobs
 from collab.sandbox.counted import CountedSandbox
 from collab.sandbox.inline import InlineSandbox
 from collab.sandbox.pool import ProcessSandbox
-from collab.sandbox.port import Sandbox
+from collab.sandbox.port import Reading, Sandbox, Written
 from collab.update.compact import compact
 from collab.update.merge import merge_updates
+from collab.update.reader import read_update
 from tests.support.author import Author, content
 
 MakeSandbox = Callable[[], Sandbox]
@@ -126,6 +128,105 @@ class SandboxConformance:
         for job in (sandbox.compact(DOCUMENTS["written"], True), sandbox.content(DOCUMENTS["written"])):
             with pytest.raises(SandboxError, match="closed"):
                 await job
+
+    # Documents that stay
+
+    async def test_a_document_that_stays_is_edited_and_read_as_it_is_then(self, sandbox: Sandbox) -> None:
+        author = Author(1)
+        stay = await sandbox.stay(author.type("hello"), 77)
+        assert (stay.client_id, stay.over) == (77, False)
+        first, second, shown = await stay.run(
+            [author.type(" you")],
+            [TextInsert("t", 0, "Oh, "), TextReplace("t", "you", "world"), Reading(Format.TEXT, "t")],
+        )
+        assert isinstance(first, bytes) and isinstance(second, bytes)
+        assert shown == b"Oh, hello world"
+        author.read(first)
+        assert author.read(second) == "Oh, hello world"
+        assert {section.client for section in read_update(first).sections} == {77}
+        again = await stay.run([author.type("!"), first], [Reading(Format.JSON)])
+        assert json.loads(again[0]) == {"t": "Oh, hello world!"}
+        assert await stay.run([], [Replace("t", Format.TEXT, "Oh, hello world!")]) == [b""], "it says that already"
+
+    async def test_a_task_that_is_refused_costs_none_of_the_others(self, sandbox: Sandbox) -> None:
+        stay = await sandbox.stay(Author(1).type("hello"), 77)
+        outcomes = await stay.run(
+            [],
+            [
+                TextInsert("t", 0, "a"),
+                TextReplace("t", "absent", "x"),
+                TextInsert("t", 99, "x"),
+                Reading(Format.TEXT, "nothing"),
+                Written(Replace("t", Format.TEXT, None), b"\xff"),
+                Written(Replace("m", Format.JSON, None), b'{"a": NaN}'),
+                Written(Patch(()), b"{}"),
+                TextInsert("t", 0, "b"),
+                Reading(Format.TEXT, "t"),
+            ],
+        )
+        assert [isinstance(outcome, CollabError) for outcome in outcomes] == [False] + [True] * 6 + [False] * 2
+        assert all(isinstance(outcome, ContentError) for outcome in outcomes[1:7])
+        assert outcomes[-1] == b"bahello" and not stay.over
+
+    async def test_what_is_written_in_bytes_is_decoded_there(self, sandbox: Sandbox) -> None:
+        stay = await sandbox.stay(b"\0\0", 77)
+        value = json.dumps({"title": "ä😀", "tags": [1, 2.5, None]}).encode()
+        patch = json.dumps([{"op": "replace", "path": "/m/title", "value": "b"}]).encode()
+        tasks = [
+            Written(Replace("m", Format.JSON, None), value),
+            Written(Patch(()), patch),
+            Written(Replace("t", Format.TEXT, None), "ä😀".encode()),
+            Reading(Format.JSON, "m"),
+            Reading(Format.JSON, "t"),
+            Reading(Format.TEXT, "t"),
+        ]
+        *edits, shown, quoted, text = await stay.run([], tasks)
+        assert all(edits)
+        assert isinstance(shown, bytes) and json.loads(shown) == {"title": "b", "tags": [1, 2.5, None]}
+        assert (quoted, text) == ('"ä😀"'.encode(), "ä😀".encode())
+
+    async def test_stays_have_nothing_to_do_with_each_other(self, sandbox: Sandbox) -> None:
+        documents = [Author(client + 1).type(f"document {client}") for client in range(10)]
+        stays = [await sandbox.stay(data, 100 + client) for client, data in enumerate(documents)]
+        shown = await asyncio.gather(*(stay.run([], [Reading(Format.TEXT, "t")]) for stay in stays))
+        assert shown == [[f"document {client}".encode()] for client in range(10)]
+
+    async def test_a_stay_that_has_ended_does_nothing_more(self, sandbox: Sandbox) -> None:
+        stay = await sandbox.stay(Author(1).type("hello"), 77)
+        other = await sandbox.stay(Author(1).type("other"), 78)
+        for _ in range(2):
+            stay.end()
+        assert stay.over and not other.over
+        with pytest.raises(SandboxBusy):
+            await stay.run([], [Reading(Format.TEXT, "t")])
+        assert await other.run([], [Reading(Format.TEXT, "t")]) == [b"other"]
+
+    async def test_what_cannot_be_loaded_does_not_stay(self, sandbox: Sandbox) -> None:
+        with pytest.raises(UpdateError):
+            await sandbox.stay(b"\1", 77)
+        with pytest.raises(SandboxError):
+            await sandbox.stay(HOOK, 77)
+
+    async def test_updates_that_do_not_fit_end_the_stay_and_nothing_is_done(self, sandbox: Sandbox) -> None:
+        author = Author(1)
+        stay = await sandbox.stay(author.type("a"), 77)
+        author.type("b")
+        with pytest.raises(SandboxBusy):
+            await stay.run([author.type("c")], [TextInsert("t", 0, "x")])
+        assert stay.over, "it has to be loaded again"
+
+    async def test_closing_ends_the_stays(self, make_sandbox: MakeSandbox) -> None:
+        sandbox = make_sandbox()
+        stay = await sandbox.stay(Author(1).type("a"), 77)
+        running = asyncio.ensure_future(stay.run([], [Reading(Format.TEXT, "t")]))
+        await asyncio.sleep(0)
+        await sandbox.close()
+        (result,) = await asyncio.gather(running, return_exceptions=True)
+        assert isinstance(result, SandboxError)
+        with pytest.raises(SandboxError):
+            await stay.run([], [])
+        with pytest.raises(SandboxError, match="closed"):
+            await sandbox.stay(b"\0\0", 77)
 
 
 class TestInline(SandboxConformance):
