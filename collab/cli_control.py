@@ -1,4 +1,4 @@
-"""The commands that tell running servers something: kick, check access again, reload; and rename.
+"""The commands that tell running servers something: kick, check access again, reload; list connections; and rename.
 
 Strategy: an instruction is written into the database and the servers are told over the bus to look; without one they
 look once a second. Then the command waits for what they report. A server that lives and says nothing is named, and the
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from collab.cli_common import BUS, DATABASE, Name, telling_nodes, with_settings, with_store
+from collab.cli_nodes import date
 from collab.errors import CollabError
 from collab.settings import Settings
-from collab.telemetry import shown_name
+from collab.telemetry import escape_controls, shown_name
 
 if TYPE_CHECKING:
+    from collab.hub.people import Seen
     from collab.storage.records import Instruction, Reports
     from collab.storage.store import Store
 
@@ -35,6 +38,7 @@ def register(app: typer.Typer, documents: typer.Typer) -> None:
     """Add the commands."""
     app.command()(kick)
     app.command("check-access")(check_access)
+    app.command()(connections)
     documents.command()(reload)
     documents.command()(rename)
 
@@ -76,6 +80,78 @@ def check_access(settings: Settings, user: _User = None, document: _Document = N
 
 
 @with_settings(*DATABASE, *BUS)
+def connections(
+    settings: Settings,
+    user: _User = None,
+    document: _Document = None,
+    node: Annotated[
+        str | None, typer.Option("--node", metavar="NAME", help="Only those of this server.", show_default=False)
+    ] = None,
+    as_json: _Json = False,
+) -> int:
+    """List the connections of all servers, with their documents. The first column is what kick --connection takes."""
+    from collab.hub.people import read_connections
+    from collab.storage.records import Instruction, Kind
+
+    result = 1
+
+    async def work(store: Store) -> None:
+        nonlocal result
+        number, reports = await _tell(store, settings, Instruction(Kind.LIST, document, user))
+        found, more, unread = read_connections(await store.answers(number))
+        found = [seen for seen in found if node is None or seen.node == node]
+        silent = sorted({*reports.silent, *unread})
+        result = 0 if reports.complete and not unread and not more else 1
+        if as_json:
+            print(json.dumps({"connections": [_facts(seen) for seen in found], "silent": silent, "more": more}))
+        else:
+            _print_connections(found)
+        if more:
+            print("collab: a server has more connections than it tells: ask for one --document or --user",
+                  file=sys.stderr)  # fmt: skip
+        if silent and not as_json:
+            print(f"collab: not heard from: {', '.join(silent)}", file=sys.stderr)
+        elif not reports.reports and not as_json:
+            raise CollabError("no server has answered: is one running on this database?")
+
+    _check(Instruction(Kind.LIST, document, user))
+    with_store(settings, work)
+    return result
+
+
+def _facts(seen: Seen) -> dict[str, Any]:
+    return {
+        "id": seen.id,
+        "node": seen.node,
+        "users": seen.users,
+        "address": seen.address,
+        "protocol": seen.protocol,
+        "since": date(seen.since),
+        "documents": [place._asdict() for place in seen.documents],
+        "open": seen.open,
+        "waiting_bytes": seen.waiting,
+    }
+
+
+def _print_connections(found: Iterable[Seen]) -> None:
+    print(f"{'CONNECTION':32} {'SINCE':20} {'PROTOCOL':11} {'ADDRESS':15} {'WAITING':>8}  {'USER':16}  DOCUMENTS")
+    for seen in found:
+        users = ", ".join(escape_controls(user) for user in seen.users) or "-"
+        places = [
+            f"{shown_name(place.document)} ({place.access}{', slow' if place.lagging else ''})"
+            for place in seen.documents[:_SHOWN_DOCUMENTS]
+        ]
+        places += [f"{seen.open - len(places)} more"] if seen.open > len(places) else []
+        texts = [escape_controls(text) for text in (seen.id, seen.protocol, seen.address)]
+        print(f"{texts[0]:32} {date(seen.since):20} {texts[1]:11} {texts[2]:15} {seen.waiting:>8}  {users:16}  "
+              f"{', '.join(places) or '-'}")  # fmt: skip
+
+
+# Documents of one connection in a line.
+_SHOWN_DOCUMENTS = 5
+
+
+@with_settings(*DATABASE, *BUS)
 def reload(settings: Settings, name: Name, as_json: _Json = False) -> int:
     """Let each server drop what it has of a document in memory. Its clients come back, and it is read again."""
     from collab.storage.records import Instruction, Kind
@@ -103,28 +179,39 @@ def rename(
 
 def _instruct(settings: Settings, instruction: Instruction, as_json: bool) -> int:
     """Tell all servers, print what they report; 1 if one has not done it, or none was heard of."""
-    from collab.cluster.messages import ALL_NODES
-    from collab.hub.control import check_instruction, until_reported
-
     result = 1
 
     async def work(store: Store) -> None:
         nonlocal result
-        async with telling_nodes(settings) as tell:
-            number = await store.instruct(instruction)
-            reports = await until_reported(store, number, lambda: tell([ALL_NODES]))
+        _, reports = await _tell(store, settings, instruction)
         result = 0 if reports.complete else 1
         if as_json:
             print(json.dumps(reports.facts()))
         else:
             _print(reports)
 
+    _check(instruction)
+    with_store(settings, work)
+    return result
+
+
+def _check(instruction: Instruction) -> None:
+    from collab.hub.control import check_instruction
+
     try:
         check_instruction(instruction)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
-    with_store(settings, work)
-    return result
+
+
+async def _tell(store: Store, settings: Settings, instruction: Instruction) -> tuple[int, Reports]:
+    """Tell all servers; give the number of the instruction, and what they report."""
+    from collab.cluster.messages import ALL_NODES
+    from collab.hub.control import until_reported
+
+    async with telling_nodes(settings) as tell:
+        number = await store.instruct(instruction)
+        return number, await until_reported(store, number, lambda: tell([ALL_NODES]))
 
 
 def _print(reports: Reports) -> None:

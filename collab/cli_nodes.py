@@ -22,7 +22,7 @@ def print_nodes(nodes: Iterable[Node], *, as_json: bool) -> None:
             continue
         texts = [escape_controls(text) for text in (node.bus, node.version, node.name, node.address or "-")]
         state, ago = "alive" if node.alive else "gone", f"{node.silent:.0f} s ago"
-        print(f"{state:7} {_date(node.since):20} {ago:>9} {node.documents:>9} {node.connections:>11}  "
+        print(f"{state:7} {date(node.since):20} {ago:>9} {node.documents:>9} {node.connections:>11}  "
               f"{texts[0]:10}  {texts[1]:10}  {texts[2]:24}  {texts[3]}")  # fmt: skip
 
 
@@ -32,8 +32,8 @@ def _facts(node: Node) -> dict[str, Any]:
         "address": node.address,
         "version": node.version,
         "alive": node.alive,
-        "since": _date(node.since),
-        "heartbeat_at": _date(node.beat_at),
+        "since": date(node.since),
+        "heartbeat_at": date(node.beat_at),
         "silent_seconds": round(node.silent, 1),
         "documents": node.documents,
         "connections": node.connections,
@@ -41,5 +41,6 @@ def _facts(node: Node) -> dict[str, Any]:
     }
 
 
-def _date(at: float) -> str:
+def date(at: float) -> str:
+    """Show Unix seconds to people and programs."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -104,3 +104,50 @@ async def test_a_running_server_acts_and_what_it_has_done_is_printed(
             "silent": [],
         }
         await client.close()
+
+
+@pytest.mark.server
+async def test_the_connections_of_a_running_server_are_listed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with ServerProcess(tmp_path / "data") as server:
+        client = await RawClient(server.document_url("notes/\u00e4")).connect()
+        other = await RawClient(server.document_url("b")).connect()
+        for each in (client, other):
+            await each.send(step2(text_update(1, "hello")))
+            await each.barrier()
+        given = ["--data-dir", str(tmp_path / "data")]
+        capfd.readouterr()
+        assert await asyncio.to_thread(run, ["connections", *given]) == 0
+        head, *lines = capfd.readouterr().out.splitlines()
+        assert head.split() == ["CONNECTION", "SINCE", "PROTOCOL", "ADDRESS", "WAITING", "USER", "DOCUMENTS"]
+        shown = [line.split() for line in lines]
+        assert [words[2:] for words in shown] == [
+            ["y-websocket", "127.0.0.1", "0", "-", "'notes/\u00e4'", "(admin)"],
+            ["y-websocket", "127.0.0.1", "0", "-", "'b'", "(admin)"],
+        ]
+        assert await asyncio.to_thread(run, ["connections", "--document", "b", "--json", *given]) == 0
+        found = json.loads(capfd.readouterr().out)
+        (seen,) = found["connections"]
+        assert found["silent"] == [] and found["more"] is False
+        assert seen["id"] == shown[1][0] and f"this server is {seen['node']}" in server.stderr
+        assert (seen["users"], seen["open"], seen["waiting_bytes"]) == ([], 1, 0)
+        assert seen["documents"] == [{"document": "b", "access": "admin", "lagging": False}]
+        assert await asyncio.to_thread(run, ["connections", "--node", "another", "--json", *given]) == 0
+        assert json.loads(capfd.readouterr().out)["connections"] == []
+        # The first column is what a kick takes.
+        assert await asyncio.to_thread(run, ["kick", "--connection", seen["id"], *given]) == 0
+        assert await other.expect_close() == 4503 and client.open
+        for each in (client, other):
+            await each.close()
+
+
+def test_connections_where_no_server_runs(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "ANSWER_SECONDS", 0.2)
+    create("a", "hello")
+    capfd.readouterr()
+    assert run(["connections"]) == 1
+    assert "no server has answered" in capfd.readouterr().err
+    assert run(["connections", "--json"]) == 1
+    assert json.loads(capfd.readouterr().out) == {"connections": [], "silent": [], "more": False}
+    assert run(["connections", "--user", ""]) == 2

@@ -18,6 +18,7 @@ from collab.errors import KeptOut, Kicked, StoreUnavailable, is_refusal
 from collab.hub.agents import Agents
 from collab.hub.member import Checked, Member
 from collab.hub.membership import Membership
+from collab.hub.people import People
 from collab.hub.room import LiveRoom
 from collab.hub.tasks import Tasks
 from collab.protocol.names import check_document_name
@@ -68,6 +69,7 @@ class Keeper(Protocol):
     tasks: Tasks
     membership: Membership
     agents: Agents
+    people: People
 
     def now(self) -> float:
         """Return the loop's time in seconds."""
@@ -108,6 +110,8 @@ def check_instruction(instruction: Instruction) -> None:
         raise ValueError(f"seconds are a number from 0 to {MAX_KEPT_OUT_SECONDS:.0f}")
     if kind is Kind.RELOAD and (document is None or user is not None or connection is not None):
         raise ValueError("a reload is of one document")
+    if kind is Kind.LIST and connection is not None:
+        raise ValueError("connections are asked for by their document or their user")
     if kind is Kind.KICK and document is None and user is None and connection is None:
         raise ValueError("say who is to be kicked: a user, a connection, or everybody on a document")
     if seconds and (kind is not Kind.KICK or user is None or connection is not None):
@@ -245,6 +249,10 @@ class Control:
                     self._hub.tasks.spawn(self._check(stored, chosen, agents), "checking access again")
                     return
                 report = NodeReport(self._hub.membership.name)
+            elif instruction.kind is Kind.LIST:
+                if stored.age <= _REPORTED:
+                    self._hub.tasks.spawn(self._list(stored, instruction), "telling which connections there are")
+                return
             elif instruction.kind is Kind.KICK:
                 report = await self._kick(stored, instruction)
             else:
@@ -310,6 +318,16 @@ class Control:
             _log.warning("%s is not reloaded: %s", shown_name(instruction.document), error)
             return NodeReport(node, undecided=1)
 
+    async def _list(self, stored: StoredInstruction, instruction: Instruction) -> None:
+        """Say which connections there are on this node."""
+        people, store, node = self._hub.people, self._hub.store, self._hub.membership.name
+        try:
+            data = await people.tell_connections(instruction.document, instruction.user)
+            await store.answer(stored.number, node, data)
+            await store.report([stored.number], NodeReport(node))
+        except StoreUnavailable as error:
+            _limited.warning("report", "what was asked of all nodes cannot be answered: %s", error)
+
     async def _check(self, stored: StoredInstruction, chosen: list[tuple[LiveRoom, Member]], agents: list[int]) -> None:
         """Ask again what each of these sessions, and of these agents by their client IDs, may do, some at a time."""
         counts = dict.fromkeys(Checked, 0)
@@ -355,9 +373,17 @@ async def until_reported(store: Store, number: int, tell: Callable[[], None]) ->
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
+_WORDS: Final = {
+    Kind.KICK: "kick",
+    Kind.CHECK: "check access again",
+    Kind.RELOAD: "reload",
+    Kind.LIST: "list connections",
+}
+
+
 def describe(instruction: Instruction) -> str:
     """Say what an instruction is, for a log."""
-    words = [{Kind.KICK: "kick", Kind.CHECK: "check access again", Kind.RELOAD: "reload"}[instruction.kind]]
+    words = [_WORDS[instruction.kind]]
     for what, text in (("user", instruction.user), ("document", instruction.document)):
         if text is not None:
             words.append(f"{what} {shown_name(text)}")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import json
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -49,6 +50,13 @@ _LONG_TEXT: Final = 1_024
 
 # Seconds of work after which the loop gets its turn.
 _SLICE: Final = 0.002
+
+
+MAX_TOLD: Final = 20_000
+"""Connections of one node that a command is told."""
+
+# Bytes of JSON of those; compressed they have a tenth of it.
+_FULL_TOLD: Final = 8 * 1024 * 1024
 
 
 class Keeper(Protocol):
@@ -295,6 +303,11 @@ class People:
             "number": None, "agent": owner.ident, "protocol": "agent", "access": held.access.value, "since": held.since,
         }  # fmt: skip
 
+    async def tell_connections(self, document: str | None, user: str | None) -> bytes:
+        """Give the connections of this node, for ``read_connections`` of a command; the first ``MAX_TOLD`` of them."""
+        said = await self._list(document, user, 0, MAX_TOLD, _FULL_TOLD)
+        return zlib.compress(json.dumps(said).encode())
+
     async def _answer_connections(self, asked: Facts) -> Facts:
         limit, document, user, node = _read_limit(asked), asked.get("document"), asked.get("user"), asked.get("node")
         own, after = self._hub.membership.name, 0
@@ -302,10 +315,14 @@ class People:
             if str(where[0]) > own:
                 return {"items": [], "more": False}
             after = int(where[1]) if where[0] == own else 0
-        items: list[Facts] = []
         if node is not None and node != own:
-            return {"items": items, "more": False}
-        now, began, left = self._hub.now(), self._hub.now(), _FULL
+            return {"items": [], "more": False}
+        return await self._list(document, user, after, limit, _FULL)
+
+    async def _list(self, document: Any, user: Any, after: int, limit: int, most: int) -> Facts:
+        """Describe the connections with numbers above ``after``, so many and so many bytes of JSON at most."""
+        items: list[Facts] = []
+        now, began, left = self._hub.now(), self._hub.now(), most
         for describe in self._chosen(document):
             if self._hub.now() - began > _SLICE:
                 await asyncio.sleep(0)
@@ -356,6 +373,24 @@ class People:
 
 
 # Putting answers together
+
+
+def read_connections(answers: Mapping[str, bytes]) -> tuple[list[Seen], bool, tuple[str, ...]]:
+    """Read what nodes have told a command.
+
+    Gives all connections, whether a node has more than it has told, and the nodes whose answer cannot be read.
+    """
+    found: list[Seen] = []
+    more = False
+    unread: list[str] = []
+    for node, data in sorted(answers.items()):
+        try:
+            said = json.loads(zlib.decompress(data))
+            found += [_read_seen(node, item) for item in said["items"]]
+            more = more or bool(said["more"])
+        except (KeyError, TypeError, ValueError, zlib.error):
+            unread.append(node)  # of another release
+    return found, more, tuple(unread)
 
 
 def _merge_presence(answers: Answers, limit: int) -> Page:

@@ -21,6 +21,9 @@ MAX_INSTRUCTIONS: Final = 20_000
 PAGE: Final = 1_000
 """Instructions that are given at once."""
 
+MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+"""Bytes of what a node answers to an instruction."""
+
 
 class Instructions(Protocol):
     """Keep instructions for some time, and what nodes report of them."""
@@ -43,6 +46,18 @@ class Instructions(Protocol):
 
     async def report(self, numbers: Sequence[int], report: NodeReport) -> None:
         """Note what a node has done of each of these instructions, in the place of what it has reported before."""
+        ...
+
+    async def answer(self, number: int, node: str, data: bytes) -> None:
+        """Keep what a node answers to this instruction, in the place of what it has answered before.
+
+        ``data`` is opaque here and has ``MAX_ANSWER_BYTES`` at most. It goes with its instruction; of one that is not
+        there nothing is kept.
+        """
+        ...
+
+    async def answers(self, number: int) -> dict[str, bytes]:
+        """Read what the nodes have answered to an instruction, by their names."""
         ...
 
     async def reports(self, number: int) -> Reports:

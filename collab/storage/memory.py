@@ -243,6 +243,14 @@ class MemoryStore:
         """Keep what a node has done."""
         await self._call(lambda: self.storage.report(numbers, report))
 
+    async def answer(self, number: int, node: str, data: bytes) -> None:
+        """Keep what a node answers."""
+        await self._call(lambda: self.storage.answer(number, node, data))
+
+    async def answers(self, number: int) -> dict[str, bytes]:
+        """Give what the nodes have answered."""
+        return await self._call(lambda: self.storage.answers(number))
+
     async def reports(self, number: int) -> Reports:
         """Give what the nodes have done."""
         return await self._call(lambda: self.storage.reports(number, self._clock()))
@@ -428,6 +436,7 @@ class MemoryStorage:
         self._last_instruction = 0
         self._instructions: dict[int, tuple[float, float, Instruction]] = {}  # when it came, and when it lapses
         self._reports: dict[int, dict[str, NodeReport]] = {}
+        self._answers: dict[int, dict[str, bytes]] = {}
 
     def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
         """Write a batch."""
@@ -670,6 +679,7 @@ class MemoryStorage:
         for number in [number for number, (_, lapses, _) in self._instructions.items() if lapses <= now]:
             del self._instructions[number]
             self._reports.pop(number, None)
+            self._answers.pop(number, None)
         if len(self._instructions) >= MAX_INSTRUCTIONS:
             raise StoreRefused(f"{MAX_INSTRUCTIONS} instructions of the last minutes are kept already")
         if instruction.document is not None:
@@ -693,6 +703,15 @@ class MemoryStorage:
         for number in numbers:
             if number in self._instructions:
                 self._reports.setdefault(number, {})[report.node] = report
+
+    def answer(self, number: int, node: str, data: bytes) -> None:
+        """Keep what a node answers."""
+        if number in self._instructions:
+            self._answers.setdefault(number, {})[node] = data
+
+    def answers(self, number: int) -> dict[str, bytes]:
+        """Give what the nodes have answered, in the order of their names."""
+        return dict(sorted(self._answers.get(number, {}).items()))
 
     def reports(self, number: int, now: float) -> Reports:
         """Give what the nodes have done, and who lives and has done nothing."""

@@ -275,6 +275,7 @@ class Kind(Enum):
     KICK = "kick"  # end sessions; their clients may come back at once, or after some time
     CHECK = "check"  # ask again what the sessions may do, with the tokens that they have shown
     RELOAD = "reload"  # drop the room, and read the document from the store again
+    LIST = "connections"  # say which connections there are, by an answer that is kept beside the report
 
 
 @dataclass(frozen=True, slots=True)

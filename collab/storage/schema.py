@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 9
+SCHEMA = 10
 """The number of the schema that this release works on; a test compares it with the newest migration."""
 
 BASE_REVISION = "0002"
@@ -273,3 +273,12 @@ OF_DOCUMENT: tuple[Table, ...] = (pending, damage)
 """Tables beside the log and the snapshots whose rows belong to one document, by their column ``document_id``. They go
 with the content of a document that was deleted: a new table with something of it must be added here. Owners of client
 IDs do so, too, in portions, since there may be very many (``collab.storage.pruning``)."""
+answers = Table(
+    "instruction_answers",
+    metadata,
+    # What servers say where an instruction asks for something.
+    Column("instruction_id", BigInteger, nullable=False),
+    Column("node", String(64), nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("instruction_id", "node"),
+)

@@ -560,6 +560,14 @@ class SqlStore:
         """Write what a node has done."""
         await self._run(lambda connection: sql_control.write_report(connection, numbers, report), "write")
 
+    async def answer(self, number: int, node: str, data: bytes) -> None:
+        """Write what a node answers."""
+        await self._run(lambda connection: sql_control.write_answer(connection, number, node, data), "write")
+
+    async def answers(self, number: int) -> dict[str, bytes]:
+        """Read what the nodes have answered."""
+        return await self._run(lambda connection: sql_control.read_answers(connection, number), "read")
+
     async def reports(self, number: int) -> Reports:
         """Read what the nodes have done."""
         now = self._backend.now()

@@ -18,7 +18,7 @@ from collab.storage.batch import decode_author, encode_author, encode_name
 from collab.storage.control import KEPT_SECONDS, MAX_INSTRUCTIONS, PAGE
 from collab.storage.nodes import read_nodes
 from collab.storage.records import Instruction, Kind, NodeReport, Reports, StoredDocument, StoredInstruction
-from collab.storage.schema import documents, instructions, reports
+from collab.storage.schema import answers, documents, instructions, reports
 
 
 def read_time(connection: Connection, now: ColumnElement[float]) -> float:
@@ -80,7 +80,8 @@ def instruct(connection: Connection, instruction: Instruction, clock: ColumnElem
     """Keep an instruction; remove what has lapsed."""
     now = read_time(connection, clock)
     lapsed = select(instructions.c.id).where(instructions.c.lapses_at <= now)
-    connection.execute(delete(reports).where(reports.c.instruction_id.in_(lapsed)))
+    for table in (reports, answers):
+        connection.execute(delete(table).where(table.c.instruction_id.in_(lapsed)))
     connection.execute(delete(instructions).where(instructions.c.lapses_at <= now))
     if connection.execute(select(func.count()).select_from(instructions)).scalar_one() >= MAX_INSTRUCTIONS:
         raise StoreRefused(f"{MAX_INSTRUCTIONS} instructions of the last minutes are kept already")
@@ -124,6 +125,20 @@ def write_report(connection: Connection, numbers: Sequence[int], report: NodeRep
     values = [{"instruction_id": number, **report._asdict()} for number in there]
     if values:
         connection.execute(insert(reports), values)
+
+
+def write_answer(connection: Connection, number: int, node: str, data: bytes) -> None:
+    """Keep what a node answers, in the place of what it has answered before."""
+    mine = (answers.c.instruction_id == number, answers.c.node == node)
+    connection.execute(delete(answers).where(*mine))
+    if connection.execute(select(instructions.c.id).where(instructions.c.id == number)).first() is not None:
+        connection.execute(insert(answers).values(instruction_id=number, node=node, data=data))
+
+
+def read_answers(connection: Connection, number: int) -> dict[str, bytes]:
+    """Read what the nodes have answered."""
+    query = select(answers.c.node, answers.c.data).where(answers.c.instruction_id == number).order_by(answers.c.node)
+    return {row.node: bytes(row.data) for row in connection.execute(query)}
 
 
 def read_reports(connection: Connection, number: int, now: ColumnElement[float]) -> Reports:

@@ -128,6 +128,7 @@ class ControlConformance(OnStorage):
             Instruction(Kind.CHECK),
             Instruction(Kind.RELOAD, document="x"),
             Instruction(Kind.KICK, connection="node-17"),
+            Instruction(Kind.LIST, document="d", user="u"),
         ]
         async with open_store() as other:
             numbers = [await store.instruct(instruction) for instruction in given]
@@ -169,3 +170,18 @@ class ControlConformance(OnStorage):
         # Of what is not there nothing is kept.
         await store.report([second + 1_000], NodeReport("one", 1))
         assert (await store.reports(second + 1_000)).reports == ()
+
+    async def test_who_has_asked_reads_what_each_node_answers(self, store: Store, open_store: OpenStore) -> None:
+        first = await store.instruct(Instruction(Kind.LIST))
+        second = await store.instruct(Instruction(Kind.LIST, user="u"))
+        assert await store.answers(first) == {}
+        async with open_store() as other:
+            await other.answer(first, "two", bytes(range(256)) * 1_000)
+            await store.answer(first, "one", b"")
+            await store.answer(second, "one", b"x")
+            assert list((await store.answers(first)).items()) == [("one", b""), ("two", bytes(range(256)) * 1_000)]
+            await other.answer(first, "two", b"later")
+            assert await other.answers(first) == {"one": b"", "two": b"later"}
+            assert await other.answers(second) == {"one": b"x"}
+        await store.answer(second + 1_000, "one", b"x")
+        assert await store.answers(second + 1_000) == {}

@@ -440,7 +440,7 @@ class _Later:
     def __init__(self, node: Node, stored: list[StoredInstruction]) -> None:
         self.store, self.rooms, self.tasks = self, node.hub.rooms, node.hub.tasks
         self.generation = 0
-        self.membership, self.agents = node.hub.membership, node.hub.agents
+        self.membership, self.agents, self.people = node.hub.membership, node.hub.agents, node.hub.people
         self.given = stored
         self.asked: list[int] = []
         self.reported: list[int] = []
@@ -498,7 +498,7 @@ async def test_an_instruction_of_a_later_release_is_left_alone_and_an_old_one_no
     control = Control(keeper)  # type: ignore[arg-type]
     await control.look()
     assert keeper.reported == [] and isinstance(box.ended, Kicked), "a node that stood still acts all the same"
-    assert control.followed == {"kick": 1, "check": 0, "reload": 0}
+    assert control.followed == {"kick": 1, "check": 0, "reload": 0, "connections": 0}
 
 
 async def test_thousands_of_sessions_leave_the_loop_its_turns(start_node: StartNode) -> None:

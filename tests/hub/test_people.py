@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import zlib
 from typing import Any
 
 import pytest
@@ -16,11 +17,13 @@ from collab.engine.agents import agent_id
 from collab.errors import Overloaded
 from collab.hub import people as people_module
 from collab.hub import questions as questions_module
+from collab.hub.control import check_instruction, until_reported
 from collab.hub.member import ConnectionFacts, Member
-from collab.hub.people import MAX_DOCUMENTS, MAX_SESSIONS, MAX_STATE, People, Place, Seen, read_state
+from collab.hub.people import MAX_DOCUMENTS, MAX_SESSIONS, MAX_STATE, People, Place, Seen, read_connections, read_state
 from collab.hub.questions import MAX_ANSWER, Answers
 from collab.protocol.awareness import AwarenessUpdate, Entry, encode_awareness
 from collab.protocol.session import Access, Event
+from collab.storage.records import Instruction, Kind, StoredInstruction
 from tests.hub.conftest import Box, Node, StartNode
 from tests.hub.test_agents import created, show
 from tests.hub.test_replication import Nodes
@@ -362,3 +365,45 @@ def test_states_are_shown_as_json_that_anybody_can_encode(state: str, shown: Any
     found = read_state(Entry(1, 1, state.encode()))
     assert found == shown
     json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+
+
+# What commands ask for
+
+
+async def test_a_command_is_told_by_every_node_through_the_store(nodes: Nodes) -> None:
+    one, two = await started(nodes)
+    for number in range(3):
+        await one.join("d", "ada")
+        await two.join("e", f"user {number}")
+    store = one.node.store
+    for instruction, count in (
+        (Instruction(Kind.LIST), 6),
+        (Instruction(Kind.LIST, document="d"), 3),
+        (Instruction(Kind.LIST, user="user 1"), 1),
+    ):
+        number = await store.instruct(instruction)
+        one.node.hub.control.told()
+        reports = await until_reported(store, number, one.node.hub.tell_nodes)
+        assert reports.complete and len(reports.reports) == 2
+        found, more, unread = read_connections(await store.answers(number))
+        assert len(found) == count and not more and unread == ()
+
+
+async def test_an_old_question_is_answered_no_more(nodes: Nodes) -> None:
+    (one,) = await started(nodes, 1)
+    stored = StoredInstruction(1_000_000, 61.0, 500.0, Instruction(Kind.LIST))
+    await one.node.hub.control._follow(stored)
+    assert await one.node.store.answers(1_000_000) == {} and one.node.hub.control.followed["connections"] == 1
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"x", zlib.compress(b"x"), zlib.compress(b"{}"), zlib.compress(b'{"items":[7]}')]
+)
+def test_an_answer_that_cannot_be_read_is_named(data: bytes) -> None:
+    good = zlib.compress(b'{"items":[],"more":true}')
+    assert read_connections({"b": data, "a": good}) == ([], True, ("b",))
+
+
+def test_a_command_may_not_ask_for_one_connection() -> None:
+    with pytest.raises(ValueError):
+        check_instruction(Instruction(Kind.LIST, connection="node-1"))

@@ -1180,3 +1180,10 @@ class ForgetsAfterTenMinutes(MemoryStorage):
 class KeepsTheFirstReport(MemoryStorage):
     def report(self, numbers: Sequence[int], report: NodeReport) -> None:
         super().report([number for number in numbers if report.node not in self._reports.get(number, {})], report)
+
+
+@found_by("test_who_has_asked_reads_what_each_node_answers")
+class KeepsTheFirstAnswer(MemoryStorage):
+    def answer(self, number: int, node: str, data: bytes) -> None:
+        if node not in self.answers(number):
+            super().answer(number, node, data)

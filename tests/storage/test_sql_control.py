@@ -52,6 +52,7 @@ async def test_what_has_lapsed_is_not_given_and_goes_with_its_reports(store: Sql
     kept = await store.instruct(Instruction(Kind.KICK, user="u", seconds=2 * KEPT_SECONDS))
     for number in (old, kept):
         await store.report([number], NodeReport("one", 1))
+        await store.answer(number, "one", b"x")
     later = f"lapses_at - {KEPT_SECONDS + 1}"
     await run(store, f"UPDATE instructions SET lapses_at = {later}, at = at - {KEPT_SECONDS + 1}")
     (found,) = await store.instructions(0)
@@ -59,6 +60,7 @@ async def test_what_has_lapsed_is_not_given_and_goes_with_its_reports(store: Sql
     newest = await store.instruct(Instruction(Kind.CHECK))
     assert (await store.reports(old)).reports == ()
     assert len((await store.reports(kept)).reports) == 1
+    assert (await store.answers(old), await store.answers(kept)) == ({}, {"one": b"x"})
     assert newest > kept > old
 
 
