@@ -65,6 +65,7 @@ from collab.transports.http.api.creation import Creation
 from collab.transports.http.api.description import describe_api, serve_description
 from collab.transports.http.api.documents import DocumentRoutes
 from collab.transports.http.api.page import serve_page
+from collab.transports.http.api.people import PeopleRoutes
 from collab.transports.http.api.route import add_routes
 from collab.transports.http.api.shares import ShareRoutes
 from collab.transports.http.api.transfer import TransferRoutes
@@ -323,6 +324,7 @@ def create_app(
         ).routes(),
         *ContentRoutes(editing, permission, guard, bodies).routes(),
         *UpdateRoutes(editing, permission, guard, bodies).routes(),
+        *PeopleRoutes(hub, permission, guard, context.options.hocuspocus, context.options.stateless_rate).routes(),
     ]
     app[DESCRIPTION] = description = describe_api(routes)
     serve_description(app, description)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 
 from collab.auth.access import LATELY, AccessRequest, Authenticator, Forgetful, Grant, OpenAccess, TokenChecker
 from collab.errors import AccessDenied, AccessExpired, Forbidden, Unauthenticated
+from collab.hub.agents import Caller
 from collab.hub.hub import Hub
 from collab.hub.member import Member
 from collab.hub.room import LiveRoom
@@ -249,9 +250,25 @@ class Admission:
     def identify(self, member: Member, grant: Grant) -> None:
         """Note who a client is, for the journal and for its awareness states; again with each token it shows."""
         member.identify(grant.user)
-        member.user = None
-        if self._stamp_users and grant.user is not None:
-            member.user = User(grant.user, grant.name or grant.user)
+        member.user = self._user_of(grant)
+
+    def _user_of(self, grant: Grant) -> User | None:
+        if not self._stamp_users or grant.user is None:
+            return None
+        return User(grant.user, grant.name or grant.user)
+
+    def caller(self, peer: Peer, token: str, name: str, grant: Grant) -> Caller:
+        """Give what an agent on a document needs of the one who shows it.
+
+        ``token`` is kept as long as the agent, to be asked about again; it came in a header, which has a bound.
+        """
+
+        async def recheck() -> Access:
+            request = AccessRequest(token, name, peer.address, None)
+            return self._noted(await self._authenticator.authenticate(request), token, name).access
+
+        left = None if grant.expires_at is None else max(0.0, grant.expires_at - self._hub.clock())
+        return Caller(grant.user, self._user_of(grant), grant.access, left, recheck)
 
     def when_expired(self, grant: Grant, then: Callable[[], None], lead: float = 0.0) -> asyncio.TimerHandle | None:
         """Call ``then`` when what was granted runs out, ``lead`` seconds (a third of its time at most) before.

@@ -131,6 +131,12 @@ class _Held:
         return 0.0
 
 
+class TooManyAgents(LimitExceeded):
+    """There are as many agents as there may be; later there may be room."""
+
+    retryable = True
+
+
 class TooOften(LimitExceeded):
     """An agent changes more often than it may.
 
@@ -182,7 +188,7 @@ class Agents:
         Raises:
             DecodeError: the state is malformed.
             LimitExceeded: the state is too large.
-            Overloaded, TooOften: retryable; there are too many agents, or it changes too often.
+            TooManyAgents, TooOften: retryable; there are as many as there may be, or it changes too often.
             DocumentNotFound: there is no such document.
             CollabError: as ``Hub.open``.
         """
@@ -239,7 +245,7 @@ class Agents:
             (len(self._held), MAX_OF_NODE, "on this server"),
         ):
             if count >= most:
-                raise Overloaded(f"{count} agents {what}", public=f"there are {most} agents {what} already")
+                raise TooManyAgents(f"{count} agents {what}", public=f"there are {most} agents {what} already")
 
     async def _ask_clock(self, agent: Agent) -> int:
         """Ask the others for the last clock of an agent; 0 where none knows it, or too much is asked."""

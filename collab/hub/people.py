@@ -48,6 +48,9 @@ _FULL: Final = MAX_ANSWER - 8 * 1024
 _TEXT: Final = 100
 _LONG_TEXT: Final = 1_024
 
+# Levels of a state that is shown; libraries give up at some hundreds.
+_MAX_DEPTH: Final = 64
+
 # Seconds of work after which the loop gets its turn.
 _SLICE: Final = 0.002
 
@@ -498,11 +501,13 @@ def _read_limit(asked: Facts) -> int:
 
 
 def read_state(entry: Entry) -> Any:
-    """Give a state as JSON that anybody can encode; None for one that is too long, or cannot be given as it is."""
+    """Give a state as JSON that anybody can encode; None for one that is too long or too deep, or no JSON."""
     if len(entry.state) > MAX_STATE:
         return None
     try:
         value = json.loads(entry.state, parse_float=_read_float)
+        if _is_deep(value):
+            return None
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         try:
             text.encode()
@@ -511,6 +516,21 @@ def read_state(entry: Entry) -> Any:
     except (ValueError, RecursionError):
         return None
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Tell whether a value is nested so deep that not everybody can encode it again."""
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _read_float(text: str) -> float | None:

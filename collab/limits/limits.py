@@ -144,6 +144,7 @@ class _Account:
     requests: TokenBucket | None = None
     documents: TokenBucket | None = None
     shares: TokenBucket | None = None
+    stateless: TokenBucket | None = None
     wrong: WrongTokens | None = None
     bodies: int = 0
 
@@ -418,6 +419,20 @@ class Limits:
         if account.shares is None:
             account.shares = TokenBucket(_SHARES_PER_MINUTE / 60, _SHARES_PER_MINUTE, now)
         return account.shares.try_consume(now)
+
+    def allow_stateless(self, peer: Peer, user: str | None, rate: float, now: float) -> bool:
+        """Count a stateless message that comes over HTTP, ``rate`` a second and at once; False if there were too many.
+
+        They are counted for a user, or for an address where nobody is signed in.
+        """
+        if user is None and not peer.counted:
+            return True
+        account = (
+            self._account(self._addresses, peer.key, now) if user is None else self._account(self._users, user, now)
+        )
+        if account.stateless is None:
+            account.stateless = TokenBucket(rate, max(1.0, rate), now)
+        return account.stateless.try_consume(now)
 
     # Who has not been let in yet
 

@@ -22,10 +22,9 @@ from collab.errors import (
     Forbidden,
     InternalError,
     LimitExceeded,
-    Overloaded,
 )
 from collab.hub import agents as agents_module
-from collab.hub.agents import RENEW_SECONDS, Caller, TooOften
+from collab.hub.agents import RENEW_SECONDS, Caller, TooManyAgents, TooOften
 from collab.hub.documents import Documents
 from collab.protocol.awareness import AwarenessUpdate, Entry, User, encode_awareness
 from collab.protocol.session import Access
@@ -173,7 +172,7 @@ async def test_there_are_so_many_at_most(node: Node, monkeypatch: pytest.MonkeyP
             patch.setattr(agents_module, what, 2)
             await show(node, "a")
             await show(node, "b")
-            with pytest.raises(Overloaded) as caught:
+            with pytest.raises(TooManyAgents) as caught:
                 await show(node, "c")
             assert caught.value.public == f"there are 2 agents {most} already"
             await show(node, "a")

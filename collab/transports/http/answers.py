@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final
 
 from aiohttp import web
 
 from collab.auth.access import Grant
-from collab.errors import AccessDenied, CollabError, InternalError, is_refusal
+from collab.errors import AccessDenied, CollabError, InternalError, Unauthenticated, is_refusal
 from collab.hub.admission import Admission
+from collab.hub.agents import Caller
 from collab.protocol.session import Access
 from collab.telemetry import get_logger, shown_name
 from collab.transports.guard.guard import Guard
@@ -33,6 +34,12 @@ BODY_SECONDS = 15.0
 ALL_DOCUMENTS: Final = "*"
 """What is asked about where something concerns all documents: the pattern of the claim ``documents`` that covers all.
 No other name or pattern there can cover it."""
+
+# The name that is asked about when there is nothing to list: a token that is no good is told so all the same.
+_ANY_NAME = "any"
+
+# Questions about access that one listing has open at a time: an authenticator may be another server.
+_QUESTIONS = 8
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -114,6 +121,35 @@ class Permission:
         """
         with self.noting(request, name), self._guard.waiting(request):
             return await self._admission.require(self._guard.peer(request), bearer_token(request), name, needed)
+
+    def caller(self, request: web.Request, name: str, grant: Grant) -> Caller:
+        """Give what an agent needs of the sender, who was granted this for the document."""
+        return self._admission.caller(self._guard.peer(request), bearer_token(request), name, grant)
+
+    async def readable(self, request: web.Request, names: Sequence[str]) -> dict[str, Access]:
+        """Return what the request's sender may do with those documents that it may read."""
+        if self.open:
+            return dict.fromkeys(names, Access.ADMIN)
+        if not bearer_token(request):
+            raise Unauthenticated("no token", public="a token is needed")
+        questions = asyncio.Semaphore(_QUESTIONS)
+
+        async def ask(name: str) -> Access | None:
+            async with questions:
+                try:
+                    return (await self.grant(request, name)).access
+                except Unauthenticated:
+                    raise  # the token is no good, whatever the document
+                except AccessDenied:
+                    return None
+
+        # None is left to run when another one fails.
+        with self._guard.waiting(request):
+            answers = await asyncio.gather(*map(ask, names or [_ANY_NAME]), return_exceptions=True)
+        for given in answers:
+            if isinstance(given, BaseException):
+                raise given
+        return {name: given for name, given in zip(names, answers, strict=False) if isinstance(given, Access)}
 
     async def read_body(
         self, request: web.Request, content_types: tuple[str, ...], *, most: int = MAX_BODY_BYTES, known: bool = False

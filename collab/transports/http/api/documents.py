@@ -17,17 +17,15 @@ Creating counts in ``max_new_documents_per_minute`` as joining a document that i
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from aiohttp import web
 from pydantic import Field
 
-from collab.errors import AccessDenied, DocumentNotFound, Unauthenticated
+from collab.errors import DocumentNotFound
 from collab.hub import trash
 from collab.hub.documents import Documents
 from collab.hub.hub import Hub, Presence
@@ -52,7 +50,6 @@ from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode
 from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoBody, NoQuery, Query, Route, no_content
 from collab.transports.http.api.route import json_response as answer
 from collab.transports.problems import BadRequest
-from collab.transports.requests import bearer_token
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
@@ -66,12 +63,6 @@ TAG = "Documents"
 _MAX_PARTICIPANTS = 8
 _MAX_STATE_BYTES = 4 * 1024
 _MAX_PERSON_TEXT = 64
-
-# The name that is asked about when there is nothing to list: a token that is no good is told so all the same.
-_ANY_NAME = "any"
-
-# Questions about access that one listing has open at a time: an authenticator may be another server.
-_QUESTIONS = 8
 
 _MAX_NAME = 512
 
@@ -303,7 +294,7 @@ class DocumentRoutes:
             found = await self._documents.recent(after=place, prefix=query.prefix, limit=query.limit + 1)
         page = found[: query.limit]
         names = [summary.document.name for summary in page]
-        access = await access_to(self._permission, self._guard, call.request, names)
+        access = await self._permission.readable(call.request, names)
         presence = await self._hub.presence([*access])
         return answer(
             DocumentPage(
@@ -398,34 +389,6 @@ async def described(hub: Hub, summary: DocumentSummary, access: Access) -> Docum
     """Describe a document for somebody who has ``access``, with those who are in it now."""
     name = summary.document.name
     return describe(summary, access, (await hub.presence([name]))[name])
-
-
-async def access_to(
-    permission: Permission, guard: Guard, request: web.Request, names: Sequence[str]
-) -> dict[str, Access]:
-    """Return what the sender of a request may do with those documents that it may read."""
-    if permission.open:
-        return dict.fromkeys(names, Access.ADMIN)
-    if not bearer_token(request):
-        raise Unauthenticated("no token", public="a token is needed")
-    questions = asyncio.Semaphore(_QUESTIONS)
-
-    async def ask(name: str) -> Access | None:
-        async with questions:
-            try:
-                return (await permission.grant(request, name)).access
-            except Unauthenticated:
-                raise  # the token is no good, whatever the document
-            except AccessDenied:
-                return None
-
-    # None is left to run when another one fails.
-    with guard.waiting(request):
-        answers = await asyncio.gather(*map(ask, names or [_ANY_NAME]), return_exceptions=True)
-    for given in answers:
-        if isinstance(given, BaseException):
-            raise given
-    return {name: given for name, given in zip(names, answers, strict=False) if isinstance(given, Access)}
 
 
 def answer_erased(erased: trash.Erased) -> web.Response:

@@ -24,7 +24,6 @@ from collab.transports.http.api.documents import (
     Document,
     Erased,
     Name,
-    access_to,
     answer_erased,
     described,
     read_time,
@@ -176,7 +175,7 @@ class TrashRoutes:
         found = await self._hub.trash.list(name=query.name, prefix=query.prefix, after=after, limit=query.limit + 1)
         page = found[: query.limit]
         names = list(dict.fromkeys(summary.document.name for summary in page))
-        access = await access_to(self._permission, self._guard, call.request, names)
+        access = await self._permission.readable(call.request, names)
         return answer(
             DeletedPage(
                 documents=[_describe(summary) for summary in page if access.get(summary.document.name) is Access.ADMIN],
