@@ -7,6 +7,7 @@ that it listens, and is then told to stop.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -14,12 +15,14 @@ import signal
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from collab import cli_control
 from collab.errors import CollabError
+from collab.hub.people import Place, Seen
 from collab.storage.records import NodeReport, Reports
 from tests.auth.makers import SECRET
 from tests.support.needs import demand
@@ -162,6 +165,20 @@ def test_a_running_server_is_told_what_operators_want(tmp_path: Path) -> None:
         for said in shell.run(snippet("docs/operations.md", "Kick, check access again, reload", "sh")):
             assert re.fullmatch(r"[\w-]+: 0 sessions ended\n", said), said
     assert "reload, document 'notes/plan'" not in server.stderr, "nobody had it open"
+
+
+def test_connections_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shell = Shell(tmp_path)
+    head, line = snippet("docs/operations.md", "Connections", "").splitlines()
+    with ServerProcess(tmp_path / "data"):
+        *listed, as_json = shell.run(snippet("docs/operations.md", "Connections", "sh"))
+    assert [said.splitlines() for said in listed] == [[head]] * 3
+    assert json.loads(as_json) == {"connections": [], "silent": [], "more": False}
+    at = datetime(2026, 11, 29, 10, tzinfo=UTC).timestamp()
+    places = [Place("notes/plan", "write", False)]
+    node = "5c1f00a2b94e7d33-9f3a2c"
+    cli_control._print_connections([Seen(node, 17, ["17"], "203.0.113.7", "y-websocket", at, places, 1, 0)])
+    assert capsys.readouterr().out.splitlines() == [head, line]
 
 
 def test_what_is_printed_of_an_instruction_is_as_it_is_written(capsys: pytest.CaptureFixture[str]) -> None:

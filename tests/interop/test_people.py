@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -69,55 +70,36 @@ class Cluster(NamedTuple):
         await eventually(look, f"the agent as {state}")
 
 
-@pytest.fixture(params=["postgresql", "redis"])
+@pytest.fixture(params=["postgresql", pytest.param("redis", marks=pytest.mark.valkey)])
 async def cluster(
     request: pytest.FixtureRequest, tmp_path: Path, postgres_url: str, agent_of: AgentOf, hocuspocus: HocuspocusAgent
 ) -> AsyncIterator[Cluster]:
-    if request.param == "redis":
-        request.applymarker(pytest.mark.valkey)
-        valkey = Valkey()
-        with running(valkey):
-            async with _cluster(tmp_path, postgres_url, agent_of, hocuspocus, ("--redis-url", valkey.url)) as found:
-                yield found
-    else:
-        async with _cluster(tmp_path, postgres_url, agent_of, hocuspocus, ()) as found:
-            yield found
-
-
-class _cluster:
-    """Starts the nodes and the clients, and ends them."""
-
-    def __init__(
-        self, tmp_path: Path, url: str, agent_of: AgentOf, hocuspocus: HocuspocusAgent, bus: tuple[str, ...]
-    ) -> None:
-        self.nodes = [
-            ServerProcess(tmp_path / name, *bus, database_url=url, environment={"COLLAB_JWT_SECRET": SECRET})
+    async with AsyncExitStack() as stack:
+        bus: tuple[str, ...] = ()
+        if request.param == "redis":
+            valkey = Valkey()
+            stack.enter_context(running(valkey))
+            bus = ("--redis-url", valkey.url)
+        one, two = [
+            await stack.enter_async_context(
+                ServerProcess(
+                    tmp_path / name, *bus, database_url=postgres_url, environment={"COLLAB_JWT_SECRET": SECRET}
+                )
+            )
             for name in ("one", "two")
         ]
-        self._agent_of, self._hocuspocus = agent_of, hocuspocus
-
-    async def __aenter__(self) -> Cluster:
-        for node in self.nodes:
-            await node.astart()
-        one, two = self.nodes
-        app = jwt.encode(
-            {"sub": "app", "documents": {"*": "admin"}, "exp": int(time.time()) + 3_600}, SECRET, algorithm="HS256"
-        )
-        http = aiohttp.ClientSession(headers={"Authorization": f"Bearer {app}"})
-        agent = await self._agent_of("3.1")
+        app = {"sub": "app", "documents": {"*": "admin"}, "exp": int(time.time()) + 3_600}
+        headers = {"Authorization": f"Bearer {jwt.encode(app, SECRET, algorithm='HS256')}"}
+        http = await stack.enter_async_context(aiohttp.ClientSession(headers=headers))
+        agent = await agent_of("3.1")
         ada = await agent.open("ada", "3.1", one.ws_url, NAME, clientID=ADA, params={"token": token("ada")})
-        bob = await self._hocuspocus.open("bob", "4", two.hocuspocus_url, NAME, token=token("bob"), clientID=BOB)
-        self.cluster = Cluster(one, two, http, ada, bob)
+        socket = await hocuspocus.socket("4", two.hocuspocus_url)
+        bob = await socket.open("bob", NAME, token("bob"), clientID=BOB)
         await ada.edit("type", text="hello")
         for client, name in ((ada, "Ada"), (bob, "Bob")):
             await client.until(synced=True, text=[{"insert": "hello"}])
             await client.present(shows(name))
-        return self.cluster
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.cluster.http.close()
-        for node in self.nodes:
-            await asyncio.to_thread(node.close)
+        yield Cluster(one, two, http, ada, bob)
 
 
 async def test_an_agent_is_seen_on_all_nodes_until_it_ends(cluster: Cluster, agent_of: AgentOf) -> None:
