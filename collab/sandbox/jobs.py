@@ -22,21 +22,22 @@ STACK_BYTES = 512 << 20
 _Result = TypeVar("_Result")
 
 
-def prepare_process(memory_bytes: int) -> None:
+def prepare_process(memory_bytes: int, niceness: int) -> None:
     """Set this process's limits; called in each new one before its first job."""
     # A job that holds the interpreter lock never runs a Python signal handler: let the system end it.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A panic prints one line, not tens.
     os.environ["RUST_BACKTRACE"] = "0"
-    # Compaction can wait; edits on the same core cannot.
-    os.nice(_NICENESS)
+    os.nice(niceness)
     _limit(resource.RLIMIT_STACK, STACK_BYTES)
     _limit(resource.RLIMIT_AS, memory_bytes)
     # A crash that tests and operators expect leaves no core file of the memory's size.
     _limit(resource.RLIMIT_CORE, 0)
 
 
-_NICENESS = 10
+# Compaction can wait; edits on the same core cannot. Somebody waits for an edit of a document that stays.
+NICENESS = 10
+NICENESS_OF_STAYS = 2
 
 
 def _limit(which: int, wanted: int) -> None:

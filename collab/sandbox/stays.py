@@ -22,6 +22,7 @@ from collab.errors import (
     forget_frames,
 )
 from collab.sandbox.port import Outcome, Reading, Task, Written
+from collab.update.merge import merge_updates
 
 _replicas: dict[int, Any] = {}
 
@@ -65,8 +66,8 @@ def open_replica(data: bytes, client_id: int) -> Any:
 def do_tasks(replica: Any, updates: Sequence[bytes], tasks: Sequence[Task]) -> list[Outcome]:
     """Add updates to a replica, then do tasks in order."""
     try:
-        for update in updates:
-            replica.apply(update)
+        if updates:
+            replica.apply(merge_updates(updates))  # each costs as much as all of them
     except (UpdateError, SandboxError) as error:
         # Loaded as a whole it may be read all the same; else that says why not.
         raise SandboxBusy(f"the document has to be loaded again: {error}") from None
