@@ -390,6 +390,7 @@ class Persistence:
             if self._calls is None:
                 self._calls = deque()
             self._calls.append((self._turns, calls))
+            self._journal.hurry()
 
     def give_up(self) -> None:
         """Tell those who wait for a commit that nobody will hear of it, because the journal is closed."""

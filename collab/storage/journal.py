@@ -47,6 +47,10 @@ LARGE_SHARE = 4
 works, it is committed within seconds, and these need not count in the backlog, up to so many times its mark: else one
 message larger than the mark would have the edits of everybody refused for as long as its commit takes."""
 
+HURRIED_GATHER = 0.004
+"""Seconds for which edits gather at most where somebody waits for the commit who does nothing else meanwhile: a program
+that edits over HTTP makes its calls one after the other. Who types waits for nothing."""
+
 FIRST_RETRY = 0.1
 LONGEST_RETRY = 5.0
 """Seconds between offers to a store that fails. A restarted PostgreSQL is back within about a second; the
@@ -121,6 +125,7 @@ class Journal:
         self._waiting_bytes = 0
         self._large = 0  # of the backlog, what large entries have
         self._first_came = 0.0
+        self._hurried = False  # what waits is to be committed soon
         self._batch: list[_Waiting] = []
         self._committing_since: float | None = None  # while the store is asked
         self._outcomes: Sequence[AppendOutcome] | None = None  # of the batch; None until it is committed
@@ -214,6 +219,13 @@ class Journal:
         self._waiting_bytes += size
         if self._waker is not None and (self._timer is None or self._is_large()):
             self._plan()
+
+    def hurry(self) -> None:
+        """Let what waits gather for a few milliseconds only: somebody waits for its commit and does nothing else."""
+        if self._waiting and not self._hurried:
+            self._hurried = True
+            if self._waker is not None:
+                self._plan()
 
     def holds(self, name: str) -> bool:
         """Tell whether an entry of a document waits or is being written."""
@@ -315,9 +327,10 @@ class Journal:
         assert self._loop is not None
         if self._timer is not None:
             self._timer.cancel()
+        gather = min(self._gather, HURRIED_GATHER) if self._hurried else self._gather
         since_commit = self._first_came - self._last_commit
-        pause = self._first_came + self._gather - self._clock()
-        if since_commit >= self._gather or pause <= 0 or self._is_large() or self._closing.is_set():
+        pause = self._first_came + gather - self._clock()
+        if since_commit >= gather or pause <= 0 or self._is_large() or self._closing.is_set():
             # Not now: what else comes in this turn of the loop belongs into the same commit.
             self._timer = self._loop.call_soon(self._wake)
         else:
@@ -380,6 +393,7 @@ class Journal:
             self._first_came = self._clock()
         else:
             size, taken, self._waiting, self._waiting_bytes = self._waiting_bytes, self._waiting, [], 0
+            self._hurried = False
         self._batch_came, self._batch_bytes = self._oldest_came, size
         if self._lessons:
             taken = self._apply_lessons(taken)

@@ -160,6 +160,36 @@ async def test_first_entry_after_quiet_does_not_wait_and_later_ones_gather(gate:
     assert [len(batch) for batch in gate.batches] == [1, journals.MAX_BATCH_ENTRIES, 1]
 
 
+async def test_what_somebody_waits_for_gathers_no_longer_than_a_moment(gate: Gate) -> None:
+    journal = Journal(gate, backlog_bytes=MIB, gather=3600.0)
+    await journal.start()
+    caller = Caller(journal)
+    journal.hurry()  # nothing waits, and what comes later is not meant
+    caller.append("d", b"1")
+    await caller.all()
+    caller.append("d", b"2")
+    await asyncio.sleep(2 * journals.HURRIED_GATHER)
+    assert len(gate.batches) == 1, "it gathers"
+    journal.hurry()
+    caller.append("d", b"3")
+    await caller.all()
+    assert [len(batch) for batch in gate.batches] == [1, 2]
+    # It was about what waited then. What comes while a batch is under way goes with the next.
+    caller.append("d", b"4")
+    await asyncio.sleep(2 * journals.HURRIED_GATHER)
+    assert len(gate.batches) == 2
+    gate.open_gate.clear()
+    journal.hurry()
+    await asyncio.sleep(2 * journals.HURRIED_GATHER)
+    assert len(gate.batches) == 3
+    caller.append("d", b"5")
+    journal.hurry()
+    gate.open_gate.set()
+    await caller.all()
+    assert [len(batch) for batch in gate.batches] == [1, 2, 1, 1]
+    assert await journal.close(10.0) == []
+
+
 async def test_batches_are_bounded_in_bytes(
     journal: Journal, caller: Caller, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
