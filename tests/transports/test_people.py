@@ -155,6 +155,7 @@ async def test_documents_under_a_prefix_are_listed_that_may_be_read(api: Api, cl
     assert [document["name"] for document in page["documents"]] == ["a", "team/2"]
     assert all(person["user"] is None for document in page["documents"] for person in document["participants"])
     assert (await api("GET", "presence", user="nobody"))[0] == 401
+    assert await api("GET", "presence", user="") == (401, "a token is needed")
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,18 @@ class Permission:
         """Give what an agent needs of the sender, who was granted this for the document."""
         return self._admission.caller(self._guard.peer(request), bearer_token(request), name, grant)
 
+    async def check_token(self, request: web.Request) -> None:
+        """Let the request go on if it brings a good token, as far as that can be told without a document.
+
+        Raises:
+            AccessDenied: it brings none where one is needed, or it is not good; the audit log has it.
+            AccessUnavailable: this cannot be decided now.
+        """
+        with self.noting(request), self._guard.waiting(request):
+            if not self.open and not bearer_token(request):
+                raise Unauthenticated("no token", public="a token is needed")
+            await self._admission.check_token(self._guard.peer(request), bearer_token(request))
+
     async def readable(self, request: web.Request, names: Sequence[str]) -> dict[str, Access]:
         """Return what the request's sender may do with those documents that it may read."""
         if self.open:

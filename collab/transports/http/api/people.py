@@ -308,6 +308,7 @@ class PeopleRoutes:
         """Answer with a page of documents in which anybody is."""
         query = call.query
         after = None if query.cursor is None else decode_cursor("p", query.cursor)
+        await self._permission.check_token(call.request)  # before other nodes are asked
         with self._guard.waiting(call.request):
             page = await self._people.list_present(query.prefix, after, query.limit)
         access = await self._permission.readable(call.request, [present.name for present in page.items])
