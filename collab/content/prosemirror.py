@@ -49,13 +49,12 @@ def _text(piece: Piece) -> dict[str, Any]:
     return shown
 
 
-def from_prosemirror(given: Any, present: Iterable[Node] = ()) -> list[Node]:
-    """Return ProseMirror JSON as a tree.
+def from_prosemirror(value: dict[str, Any], present: Iterable[Node] = ()) -> list[Node]:
+    """Return ProseMirror JSON (`clean_prosemirror`) as a tree.
 
     ``present`` is what the document holds: marks that it stores with a hash, because they may overlap themselves, are
     stored so. Raises InvalidEdit for what is no ProseMirror JSON.
     """
-    value = clean_prosemirror(given)
     reader = _Reader(_hashed(present) | _doubled(value))
     return check(reader.children(value), "the ProseMirror JSON")
 

@@ -61,10 +61,17 @@ class RichText:
         def fitted(nodes: list[Node]) -> list[Node]:
             return fit(nodes, images_in_lines, dialect, used)
 
-        def look(node: Node) -> list[Node]:
-            return fitted(read(write([node])))
+        target = fitted(self._target)
+        # What is written in the same way is the same; only what else is there has to be read for being compared.
+        known = {write([node]): [node] for node in target}
 
-        return merge(current, fitted(self._target), coverage, look, dialect, work)
+        def look(node: Node) -> list[Node]:
+            text = write([node])
+            if not text:
+                return []
+            return known.get(text) or fitted(read(text))
+
+        return merge(current, target, coverage, look, dialect, work)
 
 
 def show(format: Format, nodes: list[Node]) -> str:

@@ -106,36 +106,41 @@ def wrapped(document: pycrdt.Doc[Any], value: Any) -> Any:
 
 _PLAIN = frozenset((type(None), bool, int, float, str, dict, list, bytes, bytearray))
 _OUTER: dict[type, Any] = dict(pycrdt._base.base_types)
+_InnerText = pycrdt._pycrdt.XmlText
+_InnerElement = pycrdt._pycrdt.XmlElement
 
 
 def pieces(text: pycrdt.Text | pycrdt.XmlText) -> list[Piece]:
     """Return the pieces of a text: strings and embeds with their formats."""
-    return [
-        Piece(
-            content if isinstance(content, str) else plain(content), plain(attributes or {}), isinstance(content, str)
-        )
-        for content, attributes in text.diff()
-    ]
+    return list(map(_piece, text.diff()))
+
+
+def _piece(run: tuple[Any, dict[str, Any] | None]) -> Piece:
+    content, attributes = run
+    if isinstance(content, str):
+        return Piece(content, plain(attributes) if attributes else {})
+    return Piece(plain(content), plain(attributes) if attributes else {}, False)
 
 
 def nodes(parent: pycrdt.XmlFragment | pycrdt.XmlElement) -> list[Node]:
     """Return the children of XML as a tree."""
+    with parent.doc.transaction() as transaction:
+        return _nodes(parent.integrated, transaction._txn)
+
+
+def _nodes(parent: Any, txn: Any) -> list[Node]:
+    """Read what the library's inner side gives: a tree has many nodes, and its outer side asks much of each."""
     found: list[Node] = []
-    for child in parent.children:
-        if isinstance(child, pycrdt.XmlText):
-            found.append(TextNode(pieces(child)))
-        elif isinstance(child, pycrdt.XmlElement):
-            found.append(Element(child.tag or "", attributes(child), nodes(child)))
+    for child in parent.children(txn):
+        kind = type(child)
+        if kind is _InnerText:
+            found.append(TextNode(list(map(_piece, child.diff(txn)))))
+        elif kind is _InnerElement:
+            held = sorted(child.attributes(txn), key=itemgetter(0))
+            found.append(Element(child.tag() or "", {name: plain(value) for name, value in held}, _nodes(child, txn)))
         else:
-            # A fragment in a fragment: no editor makes it.
-            found.append(Element("", {}, nodes(child)))
+            found.append(Element("", {}, _nodes(child, txn)))  # a fragment in a fragment: no editor makes it
     return found
-
-
-def attributes(element: pycrdt.XmlElement) -> dict[str, Any]:
-    """Return the attributes of an element, sorted by name."""
-    held: list[tuple[str, Any]] = list(element.attributes)  # type: ignore[call-overload]
-    return {name: plain(value) for name, value in sorted(held, key=itemgetter(0))}
 
 
 def find(root: Any, path: Path) -> Any:

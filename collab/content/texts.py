@@ -199,18 +199,15 @@ def code_point(text: str, at: int, what: str) -> int:
     """Turn an offset in UTF-16 units into one in code points; raises InvalidEdit beyond the end or within a pair."""
     if type(at) is not int or at < 0:
         raise InvalidEdit(f"{what} is no offset")
-    if text.isascii() or not text or max(text) < "\U00010000":
-        if at > len(text):
-            raise InvalidEdit(f"{what} is {at}, and the text has {len(text)} UTF-16 units")
+    size = units(text)
+    if at > size:
+        raise InvalidEdit(f"{what} is {at}, and the text has {size} UTF-16 units")
+    if size == len(text):
         return at
-    low, high = max(0, at // 2), min(at, len(text))
-    if at > units(text):
-        raise InvalidEdit(f"{what} is {at}, and the text has {units(text)} UTF-16 units")
-    encoded = text.encode("utf-16-le", "surrogatepass")[: 2 * at]
-    decoded = encoded.decode("utf-16-le", "surrogatepass")
+    decoded = text.encode("utf-16-le", "surrogatepass")[: 2 * at].decode("utf-16-le", "surrogatepass")
+    # What was cut there ends with half of a pair, which is not in the text.
     if decoded and not text.startswith(decoded[-1], len(decoded) - 1):
         raise InvalidEdit(f"{what} is {at}, which is within a surrogate pair")
-    assert low <= len(decoded) <= high
     return len(decoded)
 
 

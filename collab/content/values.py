@@ -152,7 +152,7 @@ def is_text(text: str) -> bool:
 
 def units(text: str) -> int:
     """Return the length of a string in UTF-16 units."""
-    if text.isascii() or not text or max(text) < "\U00010000":
+    if text.isascii():
         return len(text)
     return len(text.encode("utf-16-le", "surrogatepass")) >> 1
 

@@ -83,10 +83,15 @@ const commands = {
   concurrent: (base, edit, typing, roots) => {
     const typist = load([base], 4000000001)
     let typed = ''
-    typist.on('update', update => { typed = hex(update) })
+    typist.once('update', update => { typed = hex(update) })
     type(typist, typing)
     if (edit !== '') Y.applyUpdate(typist, bytes(edit))
-    const other = load(edit === '' ? [base, typed] : [base, edit, typed])
+    const other = load([base, edit, typed].filter(update => update !== ''))
+    // Clients clean up formats that say nothing, each by what it has; they send that, as any edit.
+    for (let round = 0; round < 3; round++) {
+      Y.applyUpdate(other, Y.encodeStateAsUpdate(typist))
+      Y.applyUpdate(typist, Y.encodeStateAsUpdate(other))
+    }
     return { one: show(typist, roots), other: show(other, roots), typed, state: hex(Y.encodeStateAsUpdate(other)) }
   },
   // What the binding makes of a fragment, and whether it has changed the document: what does not fit is deleted.
