@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pycrdt
 
-from collab.content.edits import MAX_OPERATIONS, MAX_PATH, RootType
+from collab.content.edits import MAX_OPERATIONS, MAX_PATH, Path, RootType
 from collab.content.shared import plain
 from collab.content.structures import Writer, as_written, insert, make, write_value
 from collab.content.values import check_name, check_writable, clean, same
@@ -21,6 +21,9 @@ from collab.errors import ContentError, EditConflict, InvalidEdit, NoSuchContent
 
 OpenRoot = Callable[[str, RootType | None], Any]
 """Return the shared type of a root by its name; an empty one is made as the given type. Raises NoSuchContent."""
+
+Touched = Callable[[str, RootType | None, Path, str | int | None], None]
+"""Note what an operation has changed: the root and its type, the path to a shared type below it, what of that one."""
 
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,15}")
 _MEMBERS: Final = {
@@ -72,7 +75,9 @@ def read_patch(operations: Sequence[Any]) -> list[Operation]:
     return [Operation(given, number) for number, given in enumerate(operations)]
 
 
-def apply_patch(operations: Sequence[Operation], roots: OpenRoot, writer: Writer, shared: bool) -> None:
+def apply_patch(
+    operations: Sequence[Operation], roots: OpenRoot, touched: Touched, writer: Writer, shared: bool
+) -> None:
     """Apply operations to a document, in the transaction of ``writer``.
 
     Raises EditConflict for a test that fails, NoSuchContent for a path that leads nowhere, WrongContentType and
@@ -80,22 +85,22 @@ def apply_patch(operations: Sequence[Operation], roots: OpenRoot, writer: Writer
     """
     for number, operation in enumerate(operations):
         try:
-            _apply(operation, roots, writer, shared)
+            _apply(operation, roots, touched, writer, shared)
         except ContentError as error:
             raise type(error)(str(error), edit=number) from None
 
 
-def _apply(operation: Operation, roots: OpenRoot, writer: Writer, shared: bool) -> None:
+def _apply(operation: Operation, roots: OpenRoot, touched: Touched, writer: Writer, shared: bool) -> None:
     path, value = operation.path, operation.value
     if operation.name == "test":
         if not same(_Place(path, roots).get(), value):
             raise EditConflict(f"the test of {pointer(path)} fails")
     elif operation.name == "add":
-        _Place(path, roots, value).add(value, writer, shared)
+        _Place(path, roots, value).noted(touched).add(value, writer, shared)
     elif operation.name == "replace":
-        _Place(path, roots, value).replace(value, writer, shared)
+        _Place(path, roots, value).noted(touched).replace(value, writer, shared)
     elif operation.name == "remove":
-        _Place(path, roots).remove(writer)
+        _Place(path, roots).noted(touched).remove(writer)
     else:
         source = operation.source
         if path[: len(source)] == source and len(path) > len(source) and operation.name == "move":
@@ -104,10 +109,10 @@ def _apply(operation: Operation, roots: OpenRoot, writer: Writer, shared: bool) 
         if operation.name == "move":
             if path == source:
                 return
-            _Place(source, roots).remove(writer)
+            _Place(source, roots).noted(touched).remove(writer)
         else:
             writer.copied(taken)
-        _Place(path, roots, taken).add(taken, writer, shared)
+        _Place(path, roots, taken).noted(touched).add(taken, writer, shared)
 
 
 class _Place:
@@ -125,7 +130,10 @@ class _Place:
             type_ = type_of(value)
         elif value is not None or len(path) == 2:
             type_ = RootType.ARRAY if path[1] == "-" else RootType.MAP
+        self.type = type_
         self.root = roots(path[0], type_)
+        # The path to the holder, with numbers for indices.
+        self.way: list[str | int] = []
         here = self.root
         for at, token in enumerate(path[1:], 1):
             if at == len(path) - 1:
@@ -137,9 +145,21 @@ class _Place:
                 if not isinstance(below, dict | list):
                     raise NoSuchContent(f"nothing is at {pointer(path[: at + 2])}")
                 break
+            self.way.append(int(token) if isinstance(here, pycrdt.Array) else token)
             here = below
         if self.holder is not None and not isinstance(self.holder, pycrdt.Map | pycrdt.Array):
             raise WrongContentType(f"{pointer(path[:1])} is neither a map nor an array")
+
+    def noted(self, touched: Touched) -> _Place:
+        """Tell what is about to be changed."""
+        if self.holder is None:
+            touched(self.path[0], self.type, (), None)
+        else:
+            focus: str | int = self.step
+            if isinstance(self.holder, pycrdt.Array):
+                focus = len(self.holder) if self.step == "-" or not _INDEX.fullmatch(self.step) else int(self.step)
+            touched(self.path[0], self.type, tuple(self.way), focus)
+        return self
 
     def _below(self, holder: Any, token: str, at: int) -> Any:
         """Return what a shared type holds at a token."""

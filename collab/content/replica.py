@@ -178,15 +178,15 @@ class Replica:
 
         Whatever the library writes is put into ``updates``.
         """
-        places: Places = {}
+        places = Places()
         self._write(lambda roots, writer: _run(steps, numbered, roots, writer, places), updates)
         given = self._given(updates)
         if not given:
             return b""
         main, peer = self._opener(self._main), self._opener(self._peer)
-        if all(agree(main(root, type_), peer(root, type_), path) for (root, path), type_ in places.items()):
+        if all(agree(main, peer, place) for place in places):
             return given[0]
-        wanted = [View(main, root, type_) for (root, _), type_ in places.items()]
+        wanted = [View(main, place.root, place.type) for place in places]
         for _ in range(_MENDED):
             # What the first document shows is not what the bytes say: go on from those.
             self._build()

@@ -8,7 +8,8 @@ touched. At these the second document must show what the first one shows (`agree
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,7 @@ from collab.content.edits import (
     TextReplace,
 )
 from collab.content.nodes import write_nodes
-from collab.content.patches import apply_patch, pointer, read_patch, type_of
+from collab.content.patches import Operation, apply_patch, pointer, read_patch, type_of
 from collab.content.prosemirror import clean_prosemirror, from_prosemirror
 from collab.content.rich import RichText
 from collab.content.shared import find, nodes, pieces, plain
@@ -44,8 +45,41 @@ from collab.content.values import check_name, check_text, clean, same
 from collab.content.views import READ_AS, Roots
 from collab.errors import EditConflict, EditNotShown, InvalidEdit, NoSuchContent, WrongContentType
 
-Places = dict[tuple[str, Path], RootType | None]
-"""What edits have touched: the name of the root and the path to a shared type below it, with the root's type."""
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What edits have touched of a root.
+
+    Args:
+        root: its name.
+        type: the root's type, None if it is known.
+        path: to a shared type below the root.
+        focus: the key or index of it that alone was changed; None for all.
+    """
+
+    root: str
+    type: RootType | None
+    path: Path = ()
+    focus: str | int | None = None
+
+
+class Places:
+    """All places that edits have touched, one of each root."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Place] = {}
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self._places.values())
+
+    def touch(self, root: str, type_: RootType | None, path: Path = (), focus: str | int | None = None) -> None:
+        """Note a place. Two of one root become the whole root: the first may have moved since."""
+        place = Place(root, type_, path, focus)
+        before = self._places.get(root)
+        if before is not None and (focus is not None or (before.path, before.focus) != (path, None)):
+            place = Place(root, type_ or before.type)
+        self._places[root] = place
+
 
 Step = Callable[[Roots, Writer, Places], None]
 
@@ -101,16 +135,6 @@ def _check_path(root: Any, path: Any) -> None:
             check_name(step, "a step of the path")
 
 
-def _touch(places: Places, root: str, path: Path, type_: RootType | None) -> None:
-    """Note a place. Two of one root become the root: what came first may have moved since."""
-    for (name, before), known in list(places.items()):
-        if name == root:
-            del places[name, before]
-            type_ = type_ or known
-            path = path if path == before else ()
-    places[root, path] = type_
-
-
 # JSON
 
 
@@ -159,7 +183,7 @@ def _replace_json(
         if known is RootType.EMPTY:
             raise InvalidEdit(f"a root shows a string, a list or an object, not the value for {name[:100]!r}")
     root = roots(name, known)
-    _touch(places, name, (), known)
+    places.touch(name, known)
     shown = plain(root)
     if value is None:
         if isinstance(root, pycrdt.XmlFragment):
@@ -190,7 +214,7 @@ def _replace_text(edit: Replace, rich: RichText, roots: Roots, writer: Writer, p
     if known is RootType.XML:
         _replace_tree(edit, rich.over, roots, writer, places)
         return
-    _touch(places, name, (), known)
+    places.touch(name, known)
     write_text(roots(name, known), [Piece(edit.value)], writer.work)
 
 
@@ -200,7 +224,7 @@ def _replace_tree(
     """Make an XML fragment show a tree; ``over`` says which, from what the fragment holds."""
     name, known = _target(edit, RootType.XML, roots)
     fragment = roots(name, known)
-    _touch(places, name, (), known)
+    places.touch(name, known)
     current = nodes(fragment)
     target = over(current, writer.work)
     if target is current:
@@ -234,31 +258,26 @@ def _root_of(roots: Roots, name: str, type_: RootType, places: Places) -> Any:
     known = roots.types.get(name, RootType.EMPTY)
     if known not in (type_, RootType.EMPTY):
         raise WrongContentType(f"the root {name[:100]!r} is of type {known.value}, not {type_.value}")
-    _touch(places, name, (), type_)
+    places.touch(name, type_)
     return roots(name, type_)
 
 
 def _replace_delta(edit: Replace, target: list[Piece], roots: Roots, writer: Writer, places: Places) -> None:
     name, known = _target(edit, RootType.TEXT, roots)
-    _touch(places, name, (), known)
+    places.touch(name, known)
     write_text(roots(name, known), target, writer.work)
 
 
-def _patch(operations: Any, shared: bool, roots: Roots, writer: Writer, places: Places) -> None:
-    def opened(name: str, type_: RootType | None) -> Any:
-        root = roots(name, type_)
-        _touch(places, name, (), roots.types.get(name, RootType.EMPTY) if name in roots.types else type_)
-        return root
-
-    apply_patch(operations, opened, writer, shared)
+def _patch(operations: Sequence[Operation], shared: bool, roots: Roots, writer: Writer, places: Places) -> None:
+    apply_patch(operations, roots, places.touch, writer, shared)
 
 
 def _append(edit: ArrayAppend, values: list[Any], roots: Roots, writer: Writer, places: Places) -> None:
     array = find(roots(edit.root, None if edit.path else RootType.ARRAY), edit.path)
     if not isinstance(array, pycrdt.Array):
         raise WrongContentType(f"{pointer((edit.root, *edit.path))} is no array")
-    _touch(places, edit.root, edit.path, RootType.ARRAY if not edit.path else None)
     at = len(array)
+    places.touch(edit.root, None if edit.path else RootType.ARRAY, edit.path, at if len(values) == 1 else None)
     for offset, value in enumerate(values):
         insert(array, at + offset, make(value, edit.shared, writer), writer)
 
@@ -271,7 +290,7 @@ def _text(edit: Any, roots: Roots, places: Places) -> tuple[pycrdt.Text | pycrdt
     text = find(roots(edit.root, None if edit.path else RootType.TEXT), edit.path)
     if not isinstance(text, pycrdt.Text | pycrdt.XmlText):
         raise WrongContentType(f"{pointer((edit.root, *edit.path))} is no text")
-    _touch(places, edit.root, edit.path, None if edit.path else RootType.TEXT)
+    places.touch(edit.root, None if edit.path else RootType.TEXT, edit.path)
     held = pieces(text)
     return text, held, Flat(held, Embeds())
 
@@ -328,7 +347,7 @@ def _replace_passage(edit: TextReplace, roots: Roots, writer: Writer, places: Pl
     if not found:
         raise EditConflict("the passage is not in the text")
     text, path, at = found[0]
-    _touch(places, edit.root, path, None if path else RootType.TEXT)
+    places.touch(edit.root, None if path else RootType.TEXT, path)
     held = pieces(text)
     flat = Flat(held, Embeds())
     attributes = flat.cut(at, at + 1)[0][1]
@@ -385,12 +404,25 @@ def _cut(held: list[Piece], start: int, stop: int) -> tuple[list[Piece], list[Pi
 # What is shown
 
 
-def agree(main: Any, peer: Any, path: Path) -> bool:
-    """Tell whether two documents show the same at a path below a root."""
+def agree(main: Roots, peer: Roots, place: Place) -> bool:
+    """Tell whether two documents show the same at a place."""
     try:
-        return bool(_shown(find(main, path)) == _shown(find(peer, path)))
+        one = find(main(place.root, place.type), place.path)
+        other = find(peer(place.root, place.type), place.path)
     except NoSuchContent:
         return False
+    focus = place.focus
+    if isinstance(focus, str) and isinstance(one, pycrdt.Map) and isinstance(other, pycrdt.Map):
+        return len(one) == len(other) and plain(one.get(focus)) == plain(other.get(focus))
+    if isinstance(focus, int) and isinstance(one, pycrdt.Array) and isinstance(other, pycrdt.Array):
+        # Whole and in order: as long, also as JSON, and the same where it was changed.
+        window = range(max(0, focus - 1), min(len(one), focus + 2))
+        return (
+            len(one) == len(other)
+            and all(plain(one[at]) == plain(other[at]) for at in window)
+            and len(str(one)) == len(str(other))
+        )
+    return bool(_shown(one) == _shown(other))
 
 
 def _shown(value: Any) -> Any:
