@@ -15,6 +15,7 @@ of surrogate pairs; docs/decisions/0001). From bottom to top:
 ``index``          where the clients' sections of a stored update begin
 ``region``           entries of many clients in one bytes object, of which few change
 ``merge``          updates behind each other, and what one of them holds past a state vector
+``reset``          empties all of a document so that no old copy brings it back
 ``compact``        empties deleted content and joins runs: compaction
 ``hazards``        what yjs throws on in a whole document: for ``verify``
 =================  =========================================================================

@@ -19,7 +19,8 @@ what they refer to. If one of them lies, which no client does, the keys are look
 
 Values of a key that were set at once with the one that is left are deleted too, although no delete set says so
 (`overwritten.py`). Else only what the delete set covers is emptied: a struct below a deleted parent is deleted by
-whoever integrates it. Works for every document that the reader takes, subdocuments, BigInts and hooks included, in
+whoever integrates it. In a document that was reset nearly all lies below deleted parents, and becomes GC first
+(`reset.bury`). Works for every document that the reader takes, subdocuments, BigInts and hooks included, in
 one pass beside the reading, and another where there are keys. docs/decisions/0006 says why no CRDT library does it.
 """
 
@@ -54,6 +55,7 @@ from collab.update.reader import (
     read_update,
     skip_any,
 )
+from collab.update.reset import bury, is_marker
 from collab.update.structs import utf16_length, walk
 
 _ALL: Final = 1 << 62
@@ -81,7 +83,10 @@ def compact(data: bytes, *, gc: bool = True) -> Compacted:
     Raises UpdateError when ``data`` is no update.
     """
     update = read_update(data, stored=True)
+    if gc and any(is_marker(section.client) for section in update.sections):
+        update = read_update(bury(data), stored=True)
     joiners = _join(update, gc, None)
+    data = update.data
     deletes = data[update.deletes_start :]
     if _lies(joiners):
         joiners = _join(update, gc, _find_keyed(update))
