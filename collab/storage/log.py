@@ -23,6 +23,7 @@ from collab.storage.records import (
     Head,
     LoadedDocument,
     LogRow,
+    NewRow,
     PendingUpdate,
     Snapshot,
 )
@@ -79,6 +80,15 @@ class Log(Protocol):
         good (larger than ``MAX_ROW_BYTES``, or against a rule of the database), is left out and does not hinder the
         rest. When an :class:`Append` is refused, all others of the batch for the same document are refused with it:
         what follows a lost row must not be written. Raises ``StoreUnavailable`` as the class says.
+        """
+
+    async def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
+        """Write one row behind row ``seq`` of a document, if that is its newest one; tell whether it was.
+
+        For what is computed from the whole log, and needs nothing to have come after that. It is durable when this
+        returns True, as a row of :meth:`append`, in a transaction of its own: others may append meanwhile, and so may
+        this store. False too for a tombstone and an unknown id. After ``StoreUnavailable`` it may be there or not.
+        Raises ``StoreRefused`` if the row is larger than ``MAX_ROW_BYTES``.
         """
 
     async def attend(self) -> None:

@@ -127,6 +127,10 @@ class MemoryStore:
         self._doubt = None
         return answer
 
+    async def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
+        """Write one row if nothing came before it."""
+        return await self._call(lambda: self.storage.append_next(document_id, seq, row))
+
     async def attend(self) -> None:
         """Do nothing: the storage cannot go back."""
         await self._call(lambda: None)
@@ -460,6 +464,16 @@ class MemoryStorage:
                     self._change_pending(found, batch[position].pending)
                 heads[document_id] = found.document.head_seq
         return outcomes(plan, heads)
+
+    def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
+        """Write one row if nothing came before it."""
+        if len(row.data) > MAX_ROW_BYTES:
+            raise StoreRefused(f"{len(row.data)} bytes at once are more than the store takes ({MAX_ROW_BYTES})")
+        kept = self._ids.get(document_id)
+        if kept is None or kept.deleted or kept.document.head_seq != seq:
+            return False
+        kept.add([_as_kept(row)])
+        return True
 
     def beat(self, node: Node, now: float) -> list[Node]:
         """Note a heartbeat; give all servers."""

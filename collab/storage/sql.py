@@ -22,6 +22,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    case,
     cast,
     delete,
     exists,
@@ -42,7 +43,7 @@ from collab.errors import (
 )
 from collab.storage import sql_calls, sql_catalogue, sql_control, sql_trash
 from collab.storage.backend import WENT_BACK, Backend, Mode, Writer
-from collab.storage.batch import decode_author, decode_note, encode_name
+from collab.storage.batch import decode_author, decode_note, encode_author, encode_name, encode_note
 from collab.storage.calls import check_answer
 from collab.storage.checksums import beside_the_loop, is_damaged_snapshot
 from collab.storage.membership import Heartbeat, Node
@@ -147,6 +148,31 @@ class SqlStore:
             self._doubt = None
             self._backend.writer.batch = self._number
             return outcomes
+
+    async def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
+        """Advance the head from ``seq``, which locks it, and insert the row."""
+        if len(row.data) > MAX_ROW_BYTES:
+            raise StoreRefused(f"{len(row.data)} bytes at once are more than the store takes ({MAX_ROW_BYTES})")
+        mine = (documents.c.id == document_id, documents.c.head_seq == seq, documents.c.deleted_at.is_(None))
+        newest = case((documents.c.updated_at < row.at, row.at), else_=documents.c.updated_at)
+
+        def write(connection: Connection) -> bool:
+            advanced = update(documents).where(*mine).values(head_seq=seq + 1, updated_at=newest)
+            if not connection.execute(advanced).rowcount:
+                return False
+            values = {
+                "document_id": document_id,
+                "seq": seq + 1,
+                "at": round(row.at * 1e6) / 1e6,
+                "author": encode_author(row.author),
+                "data": row.data,
+                "checksum": row.checksum,
+                **dict(zip(("on_behalf_of", "label"), encode_note(row.note), strict=True)),
+            }
+            connection.execute(insert(log).values(values))
+            return True
+
+        return await self._run(write, "write")
 
     async def attend(self) -> None:
         """Note this store's row as a server's; after the database went back, a new one in the place of the old."""

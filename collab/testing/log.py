@@ -41,6 +41,48 @@ from collab.testing.storage import (
 class LogConformance(OnStorage):
     """The promise of :class:`collab.storage.log.Log`. Run it as a part of ``StoreConformance``."""
 
+    # A row behind a known one.
+
+    async def test_a_row_is_written_behind_a_known_one_alone(self, store: Store, open_store: OpenStore) -> None:
+        document_id = (await put(store, "d", b"a")).document_id
+        made = NewRow(b"b", AT + 5, "Ærin", 7)
+        assert not await store.append_next(document_id, 0, made)
+        assert not await store.append_next(document_id, 2, made)
+        assert not await store.append_next(document_id + 1000, 1, made)
+        assert await store.append_next(document_id, 1, made)
+        assert not await store.append_next(document_id, 1, made)
+        async with open_store() as other:
+            assert (await put(other, "d", b"c", document_id=document_id))[1:] == (3, 3)
+        loaded = await store.load("d")
+        assert loaded is not None and loaded.document.head_seq == 3
+        assert loaded.rows[1] == LogRow(2, b"b", AT + 5, "Ærin", 7)
+        assert (await store.heads(["d"]))["d"].seq == 3
+        await store.delete("d", AT + 9)
+        assert not await store.append_next(document_id, 3, made)
+
+    async def test_the_time_of_a_row_behind_a_known_one_counts(self, store: Store) -> None:
+        document_id = (await put(store, "d", b"a")).document_id
+        before = (await store.describe("d")).document.updated_at
+        assert await store.append_next(document_id, 1, NewRow(b"b", before - 10))
+        assert (await store.describe("d")).document.updated_at == before
+        assert await store.append_next(document_id, 2, NewRow(b"c", before + 10))
+        assert (await store.describe("d")).document.updated_at == before + 10
+
+    async def test_of_those_who_write_behind_one_row_one_does(self, store: Store, open_store: OpenStore) -> None:
+        document_id = (await put(store, "d", b"a")).document_id
+        async with open_store() as other, open_store() as third:
+            for seq in range(1, 6):
+                rows_of_all = [(one, NewRow(b"%d" % at, AT)) for at, one in enumerate((store, other, third))]
+                tries = [one.append_next(document_id, seq, row) for one, row in rows_of_all]
+                assert sorted(await asyncio.gather(*tries)) == [False, False, True]
+        assert [row.seq for row in await store.rows_after(document_id, 0, 100)] == list(range(1, 7))
+
+    async def test_a_row_behind_a_known_one_may_be_too_large(self, store: Store) -> None:
+        document_id = (await put(store, "d", b"a")).document_id
+        with pytest.raises(StoreRefused):
+            await store.append_next(document_id, 1, NewRow(bytes(MAX_ROW_BYTES + 1), AT))
+        assert (await store.heads(["d"]))["d"].seq == 1
+
     # Appending.
 
     async def test_first_append_creates_the_document_and_numbers_from_one(self, store: Store) -> None:

@@ -160,6 +160,28 @@ class LeavesOwnersOfDeletedDocuments(MemoryStorage):
 # Rows and their numbers.
 
 
+@found_by("test_a_row_is_written_behind_a_known_one_alone", "test_of_those_who_write_behind_one_row_one_does")
+class WritesBehindWhateverIsThere(MemoryStorage):
+    def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
+        kept = self._ids.get(document_id)
+        return kept is not None and super().append_next(document_id, kept.document.head_seq, row)
+
+
+@found_by("test_the_time_of_a_row_behind_a_known_one_counts")
+class ForgetsTheTimeOfARow(MemoryStorage):
+    def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
+        written = super().append_next(document_id, seq, row)
+        kept = self._ids[document_id]
+        kept.document = replace(kept.document, updated_at=0.0)
+        return written
+
+
+@found_by("test_a_row_behind_a_known_one_may_be_too_large")
+class TakesARowOfAnySize(MemoryStorage):
+    def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
+        return super().append_next(document_id, seq, row._replace(data=row.data[:10]))
+
+
 @found_by("test_first_append_creates_the_document_and_numbers_from_one")
 class CountsFromZero(MemoryStorage):
     def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
