@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from heapq import heappop, heappush
+from itertools import takewhile
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -30,7 +31,7 @@ from collab.authorship import FirstUse, Note
 from collab.engine.clocks import EncodedClocks
 from collab.engine.kept import Rest, take_rest
 from collab.engine.tail import Tail
-from collab.errors import DecodeError, UpdateIncomplete
+from collab.errors import DecodeError, UpdateError, UpdateIncomplete
 from collab.protocol.lib0 import encode_var_uint
 from collab.update.delete_set import DeleteSet, encode_delete_set
 from collab.update.index import IndexedUpdate, index_update, open_index
@@ -39,6 +40,7 @@ from collab.update.parts import Parts, Piece, join, span
 from collab.update.ranges import BLOCK, encode_ranges, merge_ranges
 from collab.update.reader import Section, Update, UpdateReader, read_update
 from collab.update.region import Region
+from collab.update.reset import RESERVED, is_marker, number_of
 from collab.update.slices import at_once as at_once
 from collab.update.state_vector import StateVector, decode_pairs, list_pairs
 from collab.update.structs import suffix
@@ -206,6 +208,8 @@ class Document:
     version say the same. ``size`` is about how many bytes the whole document has, encoded, and ``garbage`` how many of
     them the next snapshot is known to leave out (`Document.rebase`). ``waiting`` are the rows of
     the log that are not whole, because it lacks others; nothing of them that waits is in what the document encodes.
+    ``resets`` is the highest number of a reset that it has seen, ``strict`` the client ID of the newest marker of a
+    strict one (``update.reset``).
     ``torn`` tells, when a call has raised anything but an error of ours, that it has left a part of an update here: the
     document is of no use then.
     """
@@ -219,7 +223,9 @@ class Document:
         "_turn",
         "_vector",
         "garbage",
+        "resets",
         "size",
+        "strict",
         "torn",
         "version",
         "waiting",
@@ -237,6 +243,8 @@ class Document:
         self.torn = False
         self.size = 2
         self.garbage = 0
+        self.resets = 0
+        self.strict: int | None = None
         self.waiting: list[Waiting] = []
 
     @classmethod
@@ -267,6 +275,7 @@ class Document:
             document._stored = stored
             document._vector = EncodedClocks(stored.vector)
             document.size = len(stored.data)
+            document._note_resets(takewhile(_is_reserved, stored.sections.clients))
         elif snapshot is not None:
             rows = [snapshot, *rows]
         waiting = yield from document._replay(rows)
@@ -290,6 +299,7 @@ class Document:
         made._stored = self._stored
         made._vector = self._vector.copy()
         made.version, made.size, made.garbage = self.version, self.size, self.garbage
+        made.resets, made.strict = self.resets, self.strict
         return made
 
     def _replay(self, rows: Sequence[bytes]) -> Generator[None, None, list[Waiting]]:
@@ -297,7 +307,7 @@ class Document:
         waiting: list[Waiting] = []
         for at, row in enumerate(rows):
             if len(row) < _LARGE:
-                applied = self.apply_update(read_update(row, stored=True))
+                applied = self.apply_update(read_update(row, stored=True), stored=True)
                 if at % _ROWS == _ROWS - 1:
                     yield
             else:
@@ -309,7 +319,7 @@ class Document:
 
     def apply_stored(self, row: bytes, author: str | None = None) -> Applied:
         """Apply a row of the log as `apply_update` does, and keep it in ``waiting`` if it is not whole."""
-        applied = self.apply_update(read_update(row, stored=True), author)
+        applied = self.apply_update(read_update(row, stored=True), author, stored=True)
         if applied.missing is not None:
             self.waiting.append(Waiting(row, applied.missing))
         return applied
@@ -328,11 +338,13 @@ class Document:
                     came = new = True
         return new
 
-    def apply_update(self, update: bytes | Update, author: str | None = None, note: Note | None = None) -> Applied:
+    def apply_update(
+        self, update: bytes | Update, author: str | None = None, note: Note | None = None, *, stored: bool = False
+    ) -> Applied:
         """Add what is whole and new of a v1 update to the document and the turn (yjs ``applyUpdate``).
 
         Raises UpdateError, before anything has changed, when clients would throw on it. Above some 16 KB use
-        `apply_update_in_slices`.
+        `apply_update_in_slices`. ``stored``: it comes from the log.
         """
         if isinstance(update, bytes):
             # The usual step 2 of a client with nothing to tell: no structs, and the delete set that we sent it.
@@ -346,7 +358,12 @@ class Document:
         if len(sections) == 1 and not deletes:
             section = sections[0]
             client = section.client
-            if section.clock == clocks.get(client, 0) and section.count and not section.deleted:
+            if (
+                section.clock == clocks.get(client, 0)
+                and section.count
+                and not section.deleted
+                and (section.clock or client < RESERVED)
+            ):
                 for _, other, clock in section.references:
                     if clock >= clocks.get(other, 0):
                         break
@@ -384,7 +401,7 @@ class Document:
                         self.torn = False
                         return NEW
                     self.torn = False
-        return at_once(self._apply(update, author, note))
+        return at_once(self._apply(update, author, note, stored))
 
     def apply_update_in_slices(
         self,
@@ -407,10 +424,15 @@ class Document:
         reader = UpdateReader(data, stored=stored)
         while not reader.step():
             yield
-        return (yield from self._apply(reader.result, author, note, admit))
+        return (yield from self._apply(reader.result, author, note, stored, admit))
 
     def _apply(
-        self, update: Update, author: str | None, note: Note | None, admit: Callable[[], object] | None = None
+        self,
+        update: Update,
+        author: str | None,
+        note: Note | None,
+        stored: bool,
+        admit: Callable[[], object] | None = None,
     ) -> Generator[None, None, Applied]:
         """Apply an update of any kind: find what is whole and stage what is new, in slices, then commit at once."""
         clocks = self._clocks
@@ -421,6 +443,7 @@ class Document:
         # Stage: the tails of clients not seen before, and what counts as deleted, are made ready.
         plan: list[tuple[Section, int]] = []
         fresh = _Fresh()
+        resets: list[int] = []
         version = self.version
         staged = self._deletes.additions()
         for section in update.sections:
@@ -432,6 +455,8 @@ class Document:
             client = section.client
             end = min(section.end, reached[client])
             known = clocks.get(client, 0)
+            if client >= RESERVED and not known:
+                resets.append(client)
             if not section.count or end <= known or end <= section.clock:
                 exact = False
                 continue
@@ -489,6 +514,8 @@ class Document:
                     deletes.add(client, parts)
                     staged.add(client, parts)
         yield from staged.prepare()
+        if resets and not stored:
+            self._check_resets(resets)
         if admit is not None:
             if missing is not None:
                 raise UpdateIncomplete(f"clock {missing[1]} of client {missing[0]} is missing", missing=missing)
@@ -501,6 +528,7 @@ class Document:
             for client in clocks.keys() & fresh.clocks.keys():
                 plan.insert(0, fresh.remove(client))  # before what follows on it
         clocks.update(fresh.clocks)
+        replaced = self.size if self._note_resets(resets) else 0
         tails = self._tails
         tails.update(fresh.tails)
         vector = self._vector
@@ -530,6 +558,7 @@ class Document:
         size -= self._deletes.grown
         self._deletes.commit(staged)
         self.size = size + self._deletes.grown
+        self.garbage = max(self.garbage, replaced)
         self.version += 1
         vector.encoded = None
         if exact:
@@ -538,6 +567,51 @@ class Document:
             self._turn.append(_Entry(author, note, None, [*fresh.runs.values(), *runs], deletes))
         self.torn = False
         return NEW if missing is None else (yield from self._left_out(update, missing, roots, new=True))
+
+    def _check_resets(self, clients: Iterable[int]) -> None:
+        """Refuse client IDs of resets that leave out others: whoever has such an ID has all that came before.
+
+        Else one update could take the last of them, and the document could never be reset.
+        """
+        newest = self.resets
+        for number in sorted(map(number_of, clients)):
+            if number > newest + 1:
+                raise UpdateError(f"a client ID is reserved for reset {number}, and {newest} were seen")
+            newest = max(newest, number)
+
+    def _note_resets(self, clients: Iterable[int]) -> bool:
+        """Note client IDs of resets that the document has now; tell whether one is a marker."""
+        marked = False
+        for client in clients:
+            if client in self._clocks:
+                marked = marked or is_marker(client)
+                self.resets = max(self.resets, number_of(client))
+                if is_marker(client, strict=True):
+                    self.strict = max(client, self.strict or 0)
+        return marked
+
+    def repeats_replaced(self, data: bytes) -> Generator[None, None, bool]:
+        """Tell whether an update begins structs again that a strict reset has replaced, and lacks its marker.
+
+        That is an old copy which was read after its client had synced. What people type goes on where they were. A
+        generator that yields about every millisecond. Raises UpdateError when the update is malformed.
+        """
+        reader = UpdateReader(data)
+        while not reader.step():
+            yield
+        repeated = False
+        for at, section in enumerate(reader.result.sections, 1):
+            if at % _RANGES == 0:
+                yield
+            if section.client == self.strict:
+                return False
+            repeated = repeated or (
+                not section.clock
+                and section.client in self._clocks
+                and section.client < RESERVED
+                and self._deletes.covers(section.client, 0, 1)
+            )
+        return repeated
 
     def _left_out(
         self, update: Update, missing: tuple[int, int], roots: StateVector, *, new: bool
@@ -938,6 +1012,10 @@ class Document:
         before, self.size = self.size, len(snapshot) + heads + above + self._deletes.grown
         # What the snapshot has not taken away can lie in what came since alone.
         self.garbage = min(max(0, self.garbage - max(0, before - self.size)), above)
+
+
+def _is_reserved(client: int) -> bool:
+    return client >= RESERVED
 
 
 def _head_size(client: int, clock: int) -> int:

@@ -44,9 +44,10 @@ from collab.engine.kept import NODE_BYTES, KeptChange, KeptUpdate, KeptUpdates, 
 from collab.errors import CollabError, DecodeError, DocumentTooLarge, LimitExceeded, StoreUnavailable, UpdateError
 from collab.protocol.awareness import AwarenessUpdate, Entry, QueryAwareness, encode_awareness
 from collab.protocol.messages import LocalVersion, Message, PermissionDenied, Stateless, SyncStatus, notice
-from collab.protocol.session import Access, Event, Owner, Session, State
+from collab.protocol.session import Access, Copy, Event, Owner, Session, State
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.protocol.versions import Versions
+from collab.update.reset import has_marker
 
 # Acknowledgements that may wait for the SyncStep2 that a session was asked for. Only a client that leaves it out comes
 # near.
@@ -353,6 +354,7 @@ class Room:
             return self._receive_awareness(session, message.payload)
         match message:
             case SyncStep1(state_vector):
+                self.note_copy(session, state_vector)
                 # A Hocuspocus provider that syncs again (``forceSync``) counts itself unsaved until what it answers
                 # to a SyncStep1 of the server is acknowledged.
                 question = self._ask(session) if session.acknowledges and not session.unanswered else None
@@ -373,6 +375,21 @@ class Room:
                 return ()  # these two are only for clients, and no client's frame is decoded as one of them
             case _:
                 assert_never(message)
+
+    def note_copy(self, session: Session, state_vector: bytes) -> None:
+        """Note, from what a session says that its client has, whether that is an old copy (``Copy``)."""
+        strict = self.document.strict
+        if strict is not None:
+            session.copy = Copy.CURRENT if has_marker(state_vector, strict) else Copy.OLD
+
+    def is_dated(self, session: Session, update: bytes) -> Generator[None, None, bool]:
+        """Tell whether an update of a session comes from a copy from before a strict reset, so it is to be reduced.
+
+        A generator that yields about every millisecond. Raises UpdateError when it is malformed.
+        """
+        if session.copy is Copy.CURRENT or session.access is Access.READ:
+            return False
+        return session.copy is Copy.OLD or (yield from self.document.repeats_replaced(update))
 
     def check_question(self, session: Session, message: SyncStep1) -> None:
         """Refuse a SyncStep1 of a session that may only read, if it says more than a copy of the document can.
@@ -710,6 +727,8 @@ class Room:
             )
 
     def _answered(self, session: Session) -> None:
+        if session.copy is Copy.OLD:
+            session.copy = Copy.LATE
         # An answer to a question that the server never put is not counted.
         session.answered = min(session.answered + 1, session.asked)
 

@@ -61,7 +61,7 @@ from collab.hub.tasks import Tasks
 from collab.protocol import messages
 from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.messages import Message
-from collab.protocol.session import Access, Event, Owner, Session, State
+from collab.protocol.session import Access, Copy, Event, Owner, Session, State
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.storage.journal import Journal
 from collab.storage.records import Appended, LoadedDocument, LogRow, NewRow, PendingUpdate, Snapshot
@@ -133,6 +133,10 @@ class Keeper(Protocol):
 
     async def measure(self, live: LiveRoom, update: bytes) -> int:
         """Tell how large a document would be with an update, compacted."""
+        ...
+
+    async def reduce(self, live: LiveRoom, document: Document, state_vector: bytes) -> bytes:
+        """Give what a state vector lacks of a document, without its content."""
         ...
 
     def evict(self, live: LiveRoom, error: CollabError) -> None:
@@ -380,7 +384,7 @@ class LiveRoom:
     def is_long(self, message: Message, member: Member) -> TypeGuard[LongMessage]:
         """Tell whether a message is better given to ``receive_in_slices``."""
         if isinstance(message, (SyncUpdate, SyncStep2)):
-            return len(message[0]) > SLICED
+            return len(message[0]) > SLICED or member.copy is not Copy.CURRENT
         if isinstance(message, SyncStep1):
             document = self.room.document
             if not takes_long(document, message.state_vector):
@@ -407,6 +411,8 @@ class LiveRoom:
         if isinstance(message, AwarenessUpdate):
             work = self.room.receive_awareness_in_slices(member, message)
         else:
+            if member.copy is not Copy.CURRENT:
+                message = await self._reduce(member, message, usage)
             work = self.room.receive_in_slices(member, message, backlog_full=self._hub.journal.full, size=size)
         try:
             self.perform(await in_slices(work, usage))
@@ -418,6 +424,29 @@ class LiveRoom:
         finally:
             self._touch_if_pending()
         await self.settle()
+
+    async def _reduce(
+        self, member: Member, message: SyncUpdate | SyncStep2, usage: Usage | None
+    ) -> SyncUpdate | SyncStep2:
+        """Take away the content of what a client says that has a copy from before a strict reset.
+
+        Its IDs are taken all the same: what its client writes later refers to them. What is not whole is dropped.
+
+        Raises:
+            DocumentBusy: this cannot be done now.
+        """
+        document = self.room.document
+        try:
+            if not await in_slices(self.room.is_dated(member, message[0]), usage):
+                return message
+            tried = document.copy()
+            known = document.encode_state_vector()
+            await in_slices(tried.apply_update_in_slices(message[0]), usage)
+        except UpdateError:
+            return message  # it is refused when it is taken
+        if tried.flush() is None:
+            return type(message)(b"\0\0")
+        return type(message)(await self._hub.reduce(self, tried, known))
 
     # Edits that no session has sent
 

@@ -92,6 +92,14 @@ class Owner:
         self.user: User | None = None
 
 
+class Copy(Enum):
+    """What is known of a client's copy of the document, once that was reset strictly."""
+
+    CURRENT = "current"
+    OLD = "old"  # it was asked what it has, and has not said it yet
+    LATE = "late"  # it has said it; but it may read one from its disk that is old
+
+
 class Session(Owner):
     """One client on one document.
 
@@ -120,6 +128,7 @@ class Session(Owner):
         returned: its client was found to have come back.
         quiet: its client takes a new clock when it is told ``null`` for its own ID, and says so only when it is asked.
         queried: it was asked so, and has not said yet what it shows.
+        copy: whether its client has a copy of the document from before a strict reset.
     """
 
     acknowledges: ClassVar[bool] = False
@@ -133,6 +142,7 @@ class Session(Owner):
         "asked",
         "author",
         "blocked",
+        "copy",
         "held",
         "introduces",
         "known",
@@ -166,6 +176,7 @@ class Session(Owner):
         self.own: int | None = None
         self.announced: int | None = None
         self.returned = self.quiet = self.queried = False
+        self.copy = Copy.CURRENT
 
     def grant(self, access: Access, author: str | None) -> None:
         """Note what the client may do, now that its token is found good."""

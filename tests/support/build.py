@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from pycrdt import Array, Doc, Map, Text, XmlElement, XmlFragment, XmlText
 
 from collab.protocol.lib0 import encode_var_string, encode_var_uint
+from collab.update.reset import RESERVED
 
 Result = TypeVar("Result")
 
@@ -147,7 +148,7 @@ def session(seed: int, *, clients: int = 3, edits: int = 60) -> list[bytes]:
     """Let clients edit and exchange at random; return all updates in causal order."""
     choose = random.Random(seed)
     log: list[bytes] = []
-    everyone = [Client(choose.choice((1, 127, 1 << 14, 1 << 31, (1 << 53) - 9)) + at, log) for at in range(clients)]
+    everyone = [Client(choose.choice((1, 127, 1 << 14, 1 << 31, RESERVED - 9)) + at, log) for at in range(clients)]
     for _ in range(edits):
         client = choose.choice(everyone)
         if choose.random() < 0.3:

@@ -16,6 +16,7 @@ from typing import Final
 from collab.protocol.lib0 import encode_var_bytes, encode_var_string, encode_var_uint
 from collab.update.merge import diff_update, merge_updates
 from collab.update.reader import find_poison
+from collab.update.reset import RESERVED
 from tests.support.build import Id, deletes, gc, item, section, skip
 
 # What means something to JavaScript as the name of a property, to yjs as an option, or to nobody.
@@ -110,7 +111,7 @@ class Case:
 
     def __init__(self, choose: random.Random) -> None:
         self.choose = choose
-        self.clients = choose.sample((1, 5, 127, 128, 9_000, 1 << 32, (1 << 53) - 1), choose.choice((1, 2, 2, 3)))
+        self.clients = choose.sample((1, 5, 127, 128, 9_000, 1 << 32, RESERVED - 1), choose.choice((1, 2, 2, 3)))
         self.clocks = dict.fromkeys(self.clients, 0)
         self.types: list[Id] = []
         # Of each client, for every clock: does it lie under a key.

@@ -61,7 +61,7 @@ from collab.protocol.events import (
     WireProtocol,
 )
 from collab.protocol.messages import CloseCode, Stateless
-from collab.protocol.session import Access, Session
+from collab.protocol.session import Access, Copy, Session
 from collab.protocol.sync import SyncStep2, SyncUpdate
 from collab.telemetry import ConnectionLog
 from collab.transports.guard.audit import LIMIT
@@ -340,7 +340,7 @@ class Connection(Generic[AnyChannel]):
             channel, received, _ = delivered
             live, session = channel.live, channel.session
             assert live is not None and isinstance(session, Member)  # the session has joined
-            if type(received) is not SyncUpdate:
+            if type(received) is not SyncUpdate or session.copy is not Copy.CURRENT:
                 if live.is_long(received, session):
                     return False
                 if type(received) is AwarenessUpdate:
