@@ -14,10 +14,11 @@ from typing import NamedTuple, Protocol
 from collab.errors import DocumentExists
 from collab.hub.idempotency import Call
 from collab.hub.loading import damaged, load_document
+from collab.hub.resetting import InThread, Resetting
 from collab.protocol.names import check_document_name, covers
 from collab.protocol.sync import EMPTY_UPDATE
-from collab.storage.checksums import beside_the_loop, seal_row
-from collab.storage.records import KEEP, DocumentSummary, Keep, NewRow, Scalar
+from collab.storage.checksums import beside_the_loop
+from collab.storage.records import KEEP, DocumentSummary, Keep, Scalar
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
 
@@ -43,6 +44,10 @@ class Rooms(Protocol):
         """Send everybody away from the old name of a document, here and on other nodes."""
         ...
 
+    async def written(self, name: str, document_id: int, seq: int) -> None:
+        """Read what was written of a document up to a row, if it is live here; others are told to."""
+        ...
+
 
 class Ensured(NamedTuple):
     """A document that is there, and whether it was created for that."""
@@ -59,6 +64,10 @@ class Documents:
         rooms: those that are live on this node; None where there are none, as in a command line.
         clock: wall-clock time in Unix seconds.
         keep_deleted: which documents keep their deleted content, whoever creates them; see ``covers``.
+        resetting: the hub's own; None where there is no hub.
+
+    Attributes:
+        resetting: resets of documents, and what remains of those that are gone.
     """
 
     def __init__(
@@ -67,11 +76,13 @@ class Documents:
         rooms: Rooms | None = None,
         clock: Callable[[], float] = time.time,
         keep_deleted: Sequence[str] = (),
+        resetting: Resetting | None = None,
     ) -> None:
         self._store = store
         self._rooms = rooms
         self._clock = clock
         self._keep_deleted = keep_deleted
+        self.resetting = Resetting(store, InThread(), rooms, clock) if resetting is None else resetting
 
     async def recent(
         self, *, after: tuple[float, str] | None = None, prefix: str = "", limit: int = 100
@@ -187,10 +198,7 @@ class Documents:
         over_tombstone: bool,
     ) -> None:
         check_document_name(name)
-        rows: Sequence[NewRow] = ()
-        if update is not None:
-            at = self._clock()
-            rows = (await beside_the_loop(len(update), lambda: seal_row(update, at, author)),)
+        rows, used = await self.resetting.begin(name, update, author, self._clock())
         keeps = any(covers(pattern, name) for pattern in self._keep_deleted)
         await self._store.create(
             name,
@@ -201,6 +209,7 @@ class Documents:
             over_tombstone=over_tombstone,
             call=None if call is None else call.key,
         )
+        await self.resetting.finish(name, used)
         if self._rooms is not None:
             self._rooms.created(name)
         _log.info("created %s", shown_name(name))
@@ -237,6 +246,8 @@ class Documents:
         check_document_name(new_name)
         if self._rooms is not None:
             await self._rooms.until_stored(name)  # as for a change
+        await self.resetting.take_over(new_name, name)
+        await self.resetting.remember(name)
         document_id = await self._store.rename(name, new_name, self._clock())
         _log.info("renamed %s to %s", shown_name(name), shown_name(new_name))
         if self._rooms is not None:

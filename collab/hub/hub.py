@@ -31,6 +31,7 @@ from collab.errors import (
     DocumentRenamed,
     InternalError,
     PeerTooSlow,
+    SandboxError,
     ServerStopping,
     StoreDamaged,
     StoreUnavailable,
@@ -51,6 +52,7 @@ from collab.hub.people import People
 from collab.hub.quarantine import Quarantine
 from collab.hub.questions import Facts, Questions
 from collab.hub.replication import Replication, is_shorter, lacks_rows, renamed
+from collab.hub.resetting import Resetting
 from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
 from collab.hub.tasks import Tasks, retrieve
@@ -187,6 +189,7 @@ class Hub:
         worked: Callable[[], float] = time.thread_time,
     ) -> None:
         self.store = store
+        self._sandbox = sandbox
         self.journal = journal
         self.clock = clock
         self.tasks = Tasks()
@@ -222,7 +225,10 @@ class Hub:
             self._answer,
         )
         self.control = Control(self)
-        self.trash = Trash(store, lambda: self.membership.trash(options.trash), self, self._let_all_forget, clock)
+        self.resetting = Resetting(store, sandbox, self, clock)
+        self.trash = Trash(
+            store, lambda: self.membership.trash(options.trash), self, self._let_all_forget, clock, self.resetting
+        )
         self._replication = Replication(store, bus, self.rooms, self.tasks, self.control.told)
         self._replication.questions = self.questions
         self.healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)
@@ -582,6 +588,13 @@ class Hub:
             live.refused(DocumentDeleted(f"document {name!r} is deleted"))
         self._replication.deleted(name, document_id)
 
+    async def written(self, name: str, document_id: int, seq: int) -> None:
+        """Read what was written of a document up to a row, if it is live here; others are told to."""
+        self._replication.written(name, document_id, seq)
+        live = self.rooms.get(name)
+        if live is not None and live.persistence.document_id in (None, document_id):
+            await self._replication.until_read(live, seq)
+
     def renamed(self, name: str, document_id: int, new_name: str) -> None:
         """Send everybody away from the old name of a document, here and on other nodes."""
         for each in (name, new_name):
@@ -785,6 +798,13 @@ class Hub:
         if self.rooms.get(live.name) is live and live.compact_after == at:
             live.compact_after = 0.0  # a timer may come a moment too early
             self.consider_compaction(live)
+
+    async def reduce(self, live: LiveRoom, document: Document, state_vector: bytes) -> bytes:
+        """Give what a state vector lacks of a document, without its content."""
+        try:
+            return await self._sandbox.skeleton([document.encode_state_as_update()], state_vector)
+        except SandboxError as error:
+            raise DocumentBusy(f"what an old copy of {live.name!r} says cannot be reduced: {error}") from None
 
     async def measure(self, live: LiveRoom, update: bytes) -> int:
         """Tell how large a document would be with an update, when what is of no use any more is gone."""

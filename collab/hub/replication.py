@@ -112,6 +112,7 @@ class Replication:
         self._tasks = tasks
         self._told = told
         self._reading: dict[LiveRoom, bool] = {}  # whether more was written since its rows were asked for
+        self._readers: dict[LiveRoom, list[asyncio.Future[None]]] = {}  # who waits for the end of that
         self._nodes: dict[LiveRoom, dict[str, Owner]] = {}  # other nodes that have shown states in a room
         # Whether the next look is due although nobody has written since the last one: it has left something out.
         self._look_again = True
@@ -211,6 +212,11 @@ class Replication:
         """Pass a stateless message of a document on to the others."""
         if self._bus.wanted(name):
             self._bus.publish(name, encode_node_message(Stateless(message.payload)))
+
+    def written(self, name: str, document_id: int, seq: int) -> None:
+        """Tell the others up to which row a document was written beside the rooms."""
+        if self._bus.wanted(name):
+            self._bus.publish(name, encode_node_message(Committed(document_id, seq)))
 
     def deleted(self, name: str, document_id: int) -> None:
         """Tell the others that a document was deleted."""
@@ -415,6 +421,16 @@ class Replication:
             self._reading[live] = False
             self._tasks.spawn(self._read(live), f"reading rows of {shown_name(live.name)}")
 
+    async def until_read(self, live: LiveRoom, seq: int) -> None:
+        """Read what the log holds up to a row; return without it if the store cannot be read now."""
+        while live.ended is None and live.persistence.seq < seq:
+            self.read(live)
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._readers.setdefault(live, []).append(done)
+            await done
+            if live.persistence.seq < seq and (self.suspended or self._look_again):
+                return
+
     async def _read(self, live: LiveRoom) -> None:
         """Read what the log holds after ``seq``."""
         try:
@@ -435,6 +451,9 @@ class Replication:
             _limited.warning("rows", "rows of another node wait for the store: %s", name, to=_log)
         finally:
             del self._reading[live]
+            for done in self._readers.pop(live, ()):
+                if not done.done():
+                    done.set_result(None)
         if live.ended is None:
             self._take_early(live)
             if live in self._early and live not in self._waits:

@@ -4,22 +4,22 @@ Strategy: the store keeps a deleted document until its time is over or somebody 
 who have the name open as a creation is. Erasing first makes sure that nobody can write or read the document any more:
 it is deleted, and every node that is there says that it has let go of it. Then its content goes.
 
-Before the content of a document goes, whether by erasing or by age, its skeleton is joined with that of its name, if
-the server makes skeletons (``MakeSkeleton``): only IDs, by which old copies of it are recognised later.
+Before the content of a document goes, whether by erasing or by age, its skeleton is joined with that of its name
+(``hub.resetting``): only IDs, so that old copies of it bring nothing back later.
 """
 
 from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from collab.engine.document import Document
 from collab.errors import DamagedDocument, DocumentNotFound, DocumentRenamed, StoreUnavailable
 from collab.hub.documents import Rooms
 from collab.hub.loading import read_document
 from collab.hub.membership import TRASH_DAYS, read_settings
+from collab.hub.resetting import InThread, Resetting
 from collab.hub.slices import in_slices
 from collab.protocol.names import check_document_name
 from collab.storage.records import DocumentSummary, LoadedDocument, Reports, StoredDocument
@@ -30,10 +30,6 @@ _log = get_logger("documents")
 
 _PAGE = 100
 """Documents of the trash that are read at once."""
-
-MakeSkeleton = Callable[[Document, bytes | None], Generator[None, None, bytes]]
-"""Join the ranges of a document, whose content is about to go, with the skeleton of its name (None: it has none yet).
-A generator that yields about every millisecond. What it gives must be the same if it is given once more."""
 
 
 class Erased(NamedTuple):
@@ -52,7 +48,7 @@ class Trash:
         rooms: those that are live on this node; None where there are none, as in a command line.
         forget: lets all nodes drop what they have of a name, and gives what they report; None: there are no nodes.
         clock: wall-clock time in Unix seconds.
-        make_skeleton: see ``MakeSkeleton``; None: none is made.
+        resetting: the hub's own; None where there is no hub.
     """
 
     def __init__(
@@ -62,14 +58,14 @@ class Trash:
         rooms: Rooms | None = None,
         forget: Callable[[str], Awaitable[Reports]] | None = None,
         clock: Callable[[], float] = time.time,
-        make_skeleton: MakeSkeleton | None = None,
+        resetting: Resetting | None = None,
     ) -> None:
         self._store = store
         self._keep = keep
         self._rooms = rooms
         self._forget = forget
         self._clock = clock
-        self._make_skeleton = make_skeleton
+        self._resetting = Resetting(store, InThread(), rooms, clock) if resetting is None else resetting
 
     @property
     def oldest(self) -> float:
@@ -106,7 +102,10 @@ class Trash:
                     f"the server {node.name} is of an older release, which removes the content of what was deleted",
                     public="a server of an older release is running; restore when all are of the same",
                 )
+        if new_name is not None:
+            await self._keep_skeleton(chosen)  # it leaves the name that it had, and lives on
         restored = await self._store.restore(chosen.id, new_name, at=self._clock())
+        await self._resetting.take_over(restored.name)
         _log.info("restored %s as %s", shown_name(name), shown_name(restored.name))
         if self._rooms is not None:
             self._rooms.created(restored.name)
@@ -185,9 +184,7 @@ class Trash:
             StoreUnavailable: the store cannot be read or written now.
         """
         after = None
-        while self._make_skeleton is not None and (
-            page := await self._store.list_trash(before=before, after=after, limit=_PAGE)
-        ):
+        while page := await self._store.list_trash(before=before, after=after, limit=_PAGE):
             for each in page:
                 await self._keep_skeleton(each.document)
             last = page[-1].document
@@ -195,8 +192,6 @@ class Trash:
             after = (last.deleted_at, last.id)
 
     async def _keep_skeleton(self, deleted: StoredDocument) -> None:
-        if self._make_skeleton is None:
-            return
         found = await self._store.load_at(deleted.id, deleted.head_seq)
         if found is None:
             return  # some of it is gone already
@@ -206,8 +201,4 @@ class Trash:
         except DamagedDocument as error:
             _log.warning("no skeleton of %s is kept: %s", shown_name(deleted.name), error)
             return
-        kept = False
-        while not kept:  # somebody else may join another predecessor at the same time
-            was = await self._store.skeleton(deleted.name)
-            by = await in_slices(self._make_skeleton(document, was))
-            kept = by == was or await self._store.replace_skeleton(deleted.name, was, by)
+        await self._resetting.keep(deleted.name, document)

@@ -39,6 +39,18 @@ class InlineSandbox:
         await self.turn()
         return InlineStay(self, stays.open_replica(data, client_id), client_id)
 
+    async def reset(
+        self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None
+    ) -> bytes:
+        """Make the update that resets a document."""
+        await self._turn()
+        return jobs.reset(documents, content, strict, known)
+
+    async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
+        """Take the content out of documents."""
+        await self._turn()
+        return jobs.skeleton(documents, known)
+
     async def close(self) -> None:
         """Run no more jobs."""
         self._closed = True

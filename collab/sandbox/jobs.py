@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from collab.content.edits import Format
 from collab.update import compact as compacting
+from collab.update import reset as resetting
+from collab.update.state_vector import decode_state_vector
 
 # A chain of 33,000 nested types overflows 8 MB when the library frees it (C1 in docs/decisions/0002).
 STACK_BYTES = 512 << 20
@@ -73,6 +75,18 @@ def ready() -> int:
 def compact(data: bytes, gc: bool) -> compacting.Compacted:
     """Compact a whole document; see `collab.update.compact.compact`."""
     return compacting.compact(data, gc=gc)
+
+
+def reset(documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None) -> bytes:
+    """Return the update that resets documents; with ``known``, a state vector, only what that lacks."""
+    made = resetting.reset_update(*documents, content=content, strict=strict)
+    return made if known is None else resetting.forward(made, known)
+
+
+def skeleton(documents: Sequence[bytes], known: bytes | None) -> bytes:
+    """Return what remains of documents without content; with ``known``, a state vector, only what that lacks."""
+    made = resetting.skeleton(*documents)
+    return made if known is None else resetting.without_known(made, decode_state_vector(known))
 
 
 def content(data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:

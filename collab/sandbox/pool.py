@@ -83,6 +83,16 @@ class ProcessSandbox:
         """Return a document's content as values that JSON can hold."""
         return await self.run(jobs.content, data, format, root)
 
+    async def reset(
+        self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None
+    ) -> bytes:
+        """Make the update that resets a document."""
+        return await self.run(jobs.reset, documents, content, strict, known)
+
+    async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
+        """Take the content out of documents."""
+        return await self.run(jobs.skeleton, documents, known)
+
     async def run(self, job: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function of an importable module in a sandbox process; it and its arguments are pickled.
 

@@ -107,6 +107,23 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def reset(
+        self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None
+    ) -> bytes:
+        """Make the update that resets a document, and others that had its name (`collab.update.reset.reset_update`).
+
+        With ``known``, an encoded state vector, only what that lacks, and the whole delete set: for the log in which
+        the document is. Raises what `compact` raises, and LimitExceeded where there is no number for another reset.
+        """
+        ...
+
+    async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
+        """Make of whole documents what remains without their content (`collab.update.reset.skeleton`).
+
+        With ``known``, an encoded state vector, only what that lacks. Raises what `compact` raises.
+        """
+        ...
+
     async def close(self) -> None:
         """Stop; jobs that run end with SandboxError. Harmless when called again."""
         ...

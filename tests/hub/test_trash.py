@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
 
 import pytest
 
 from collab.cluster.local import LocalBus, LocalExchange
-from collab.engine.document import Document
 from collab.errors import (
     DocumentDeleted,
     DocumentExists,
@@ -23,6 +21,8 @@ from collab.hub.documents import Documents
 from collab.hub.membership import NodeFacts
 from collab.hub.trash import Trash
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
+from collab.update.reader import read_update
+from collab.update.reset import RESERVED
 from tests.hub.conftest import Node, StartNode
 from tests.support.author import Author
 from tests.support.waiting import eventually, happens
@@ -255,30 +255,28 @@ async def test_edits_under_way_are_not_in_what_was_erased(node: Node) -> None:
 # Skeletons
 
 
-def lengths(document: Document, before: bytes | None) -> Generator[None, None, bytes]:
-    """Stand for what makes skeletons: which sizes were seen."""
-    yield
-    seen = set((before or b"").split(b",")) - {b""}
-    return b",".join(sorted(seen | {b"%d" % document.size}))
+def clocks(skeleton: bytes | None) -> dict[int, int]:
+    """Give the clients in a skeleton, and how many clocks of each are in it, but for those of resets."""
+    sections = read_update(skeleton or b"\0\0").sections
+    return {section.client: section.end for section in sections if section.client < RESERVED}
 
 
 async def test_a_skeleton_is_kept_before_the_content_goes(node: Node) -> None:
     documents = Documents(node.store, node.hub)
-    trash = Trash(node.store, lambda: 0.0, make_skeleton=lengths)
-    sizes = []
-    for text in ("a", "second", "the third one"):
-        update = Author(1).type(text)
-        sizes.append(len(update))
-        await documents.create("d", update=update)
-        await documents.delete("d")
-    oldest = (await node.store.list_trash(name="d"))[-1].document
-    await trash.erase("d", oldest.id)
+    trash = Trash(node.store, lambda: 0.0)
+    await begun(node, "d", Author(1), "first")
+    await documents.delete("d")
+    await trash.erase("d")
     first = await node.store.skeleton("d")
-    assert first is not None and len(first.split(b",")) == 1
+    assert first is not None and clocks(first) == {1: 5} and b"first" not in first
+    for client in (2, 3):
+        await documents.create("d")
+        await begun(node, "d", Author(client), "a text")
+        await documents.delete("d")
     # By age: they are kept, and then pruning takes the content.
     await trash.keep_skeletons(1e12)
-    assert len((await node.store.skeleton("d")).split(b",")) == 3
     kept = await node.store.skeleton("d")
+    assert kept is not None and clocks(kept) == {1: 5, 2: 6, 3: 6} and b"a text" not in kept
     await trash.keep_skeletons(1e12)
     assert await node.store.skeleton("d") == kept, "twice is once"
     while await node.store.prune(before=0.0, limit=9):
@@ -299,7 +297,7 @@ async def test_a_deleted_document_that_is_damaged_goes_without_a_skeleton(
         return snapshot, [row._replace(data=b"\1") for row in rows]
 
     node.store.load_at = damaged
-    trash = Trash(node.store, lambda: 0.0, make_skeleton=lengths)
+    trash = Trash(node.store, lambda: 0.0)
     await trash.erase("d")
     assert await node.store.skeleton("d") is None
     assert "no skeleton" in caplog.text

@@ -1,0 +1,332 @@
+"""Resetting documents, and what a name keeps of those that are gone, so that no old copy brings anything back.
+
+Strategy: a reset is one row (``update.reset``). It is computed from all that the log holds, in the sandbox, and written
+on the condition that nothing came after that. If something came, it stays, as what people type meanwhile, and the same
+row is tried behind it; but if that was a reset too, all is computed again. So of two resets at once, on any nodes, each
+has a number of its own, and the later one replaces what the earlier one wrote. Rooms read the row from the log.
+
+A name has a *skeleton*: what remains without content of documents that were deleted, or have left the name. It is
+written before their content goes, and kept when they are erased; as long as they are in the trash, they are read. A
+document that is created under the name begins with a reset of it; one that takes the name, by being renamed or
+restored, is reset to its own content, unless it has all of that itself. So copies of those that were there have
+nothing that the server does not know to be gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from functools import partial
+from typing import Final, Protocol, TypeVar
+
+from collab.engine.document import Document
+from collab.errors import (
+    DamagedDocument,
+    DocumentBusy,
+    DocumentNotFound,
+    SandboxError,
+    UpdateError,
+)
+from collab.hub.loading import check_rows, read_document
+from collab.hub.slices import in_slices
+from collab.storage.checksums import beside_the_loop, seal_row
+from collab.storage.records import LoadedDocument, LogRow, NewRow, StoredDocument
+from collab.storage.store import Store
+from collab.telemetry import get_logger, shown_name
+from collab.update.reader import UpdateReader
+from collab.update.reset import RESERVED, forward, reset_update, skeleton, without_known
+from collab.update.state_vector import decode_state_vector
+
+_log = get_logger("documents")
+
+# Tries to write a row behind those that others write meanwhile, and times that a reset is computed.
+_TRIES: Final = 200
+_COMPUTED: Final = 5
+# Rows read at once.
+_ROWS: Final = 500
+# Documents in the trash that had a name, the last ones: each has what remained of those before it.
+_LAST: Final = 20
+
+_Result = TypeVar("_Result")
+
+
+class Stripping(Protocol):
+    """Where a reset is computed: a part of ``collab.sandbox.port.Sandbox``."""
+
+    async def reset(
+        self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None
+    ) -> bytes:
+        """See ``Sandbox.reset``."""
+        ...
+
+    async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
+        """See ``Sandbox.skeleton``."""
+        ...
+
+
+class InThread:
+    """Computes resets in a thread of this process, for a command line; it is all on bytes, and harms nobody there."""
+
+    async def reset(
+        self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None
+    ) -> bytes:
+        """See ``Sandbox.reset``."""
+
+        def work() -> bytes:
+            made = reset_update(*documents, content=content, strict=strict)
+            return made if known is None else forward(made, known)
+
+        return await asyncio.to_thread(work)
+
+    async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
+        """See ``Sandbox.skeleton``."""
+
+        def work() -> bytes:
+            made = skeleton(*documents)
+            return made if known is None else without_known(made, decode_state_vector(known))
+
+        return await asyncio.to_thread(work)
+
+
+class Written(Protocol):
+    """The documents that are live on this node, as far as they are told of rows."""
+
+    async def until_stored(self, name: str) -> None:
+        """Return when everything that was taken of a document is in the store; at once if it is not live."""
+        ...
+
+    async def written(self, name: str, document_id: int, seq: int) -> None:
+        """Read what was written of a document up to a row, if it is live here; others are told to."""
+        ...
+
+
+class Resetting:
+    """Resets of documents by their names, and the skeletons of names.
+
+    Args:
+        store: where documents and skeletons are kept.
+        sandbox: where resets are computed.
+        rooms: those that are live on this node; None where there are none.
+        clock: wall-clock time in Unix seconds.
+    """
+
+    def __init__(self, store: Store, sandbox: Stripping, rooms: Written | None, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._sandbox = sandbox
+        self._rooms = rooms
+        self._clock = clock
+
+    async def reset(
+        self, name: str, *, content: bytes | None = None, strict: bool = False, author: str | None = None
+    ) -> int:
+        """Reset a document: all that is stored of it goes, and ``content`` takes its place; return the row's number.
+
+        The document keeps its id, history and title. Who has it open goes on, and sees it change.
+
+        Args:
+            name: of the document.
+            content: the new content, a v1 update of a whole document, with whatever client IDs; None: it is empty.
+            strict: copies from before bring nothing at all, not even edits that were never seen.
+            author: who the journal records as the author of the new content.
+
+        Raises:
+            DocumentNotFound, DocumentDeleted: there is no such document.
+            UpdateError: the content is malformed, or only a part of a document.
+            DocumentBusy: it could not be done now; nothing has changed.
+            StoreUnavailable: it may have been done or not. Doing it again does no harm.
+            StoreRefused: it is more than the store takes.
+        """
+        if content is not None:
+            await in_slices(_check(content))
+        seq = await self._write(name, content, strict, author)
+        _log.info("reset %s%s", shown_name(name), ", strictly" if strict else "")
+        return seq
+
+    async def begin(
+        self, name: str, update: bytes | None, author: str | None, at: float
+    ) -> tuple[Sequence[NewRow], bytes | None]:
+        """Give the first rows of a document that is created, and the skeleton that is in them.
+
+        ``update`` is its content. Where others had the name, they begin with what remains of these. Call ``finish``
+        when it is created.
+
+        Raises:
+            UpdateError: the content is only a part of a document, and others had the name.
+            DocumentBusy, StoreUnavailable.
+        """
+        used = await self._store.skeleton(name)
+        gone = await self._gone(name, used)
+        if gone is not None:
+            update = await self._compute(
+                self._sandbox.reset([gone], update, False, None), "what had this name before cannot be read now"
+            )
+            await in_slices(_check_whole(Document(), update))
+        if update is None:
+            return (), used
+        return (await beside_the_loop(len(update), partial(seal_row, update, at, author)),), used
+
+    async def finish(self, name: str, used: bytes | None) -> None:
+        """Look whether another document has come and gone while one was created that began with ``used``."""
+        if await self._store.skeleton(name) != used:
+            await self.take_over(name)
+
+    async def remember(self, name: str) -> None:
+        """Put what remains of a document into the skeleton of the name that it is about to leave, while it lives on.
+
+        Raises:
+            DocumentBusy, StoreUnavailable.
+        """
+        if self._rooms is not None:
+            await self._rooms.until_stored(name)
+        loaded = await self._store.load(name)
+        if loaded is not None:
+            document = await in_slices(read_document(name, loaded))
+            await self.keep(name, document)
+
+    async def keep(self, name: str, document: Document) -> None:
+        """Join what remains of a document with the skeleton of a name; call it before the content goes.
+
+        Raises:
+            DocumentBusy, StoreUnavailable.
+        """
+        data = document.encode_state_as_update()
+        for _ in range(_COMPUTED):
+            was = await self._store.skeleton(name)
+            made = await self._strip([data] if was is None else [was, data])
+            if made == was or await self._store.replace_skeleton(name, was, made):
+                return
+        raise DocumentBusy(f"others change what remains of {name!r} at the same time")
+
+    async def take_over(self, name: str, held_by: str | None = None) -> None:
+        """Reset a document to its own content, if others have had a name that it has, or is about to be given.
+
+        Nothing is done where it has all that they had, or where another one has that name. ``held_by`` is the name that
+        it has now, if that is another one.
+
+        Raises: as ``reset``.
+        """
+        if held_by is not None:
+            head = (await self._store.heads([name])).get(name)
+            if head is not None and not head.deleted:
+                return
+        gone = await self._gone(name, await self._store.skeleton(name))
+        if gone is not None:
+            await self._write(held_by or name, None, False, None, gone)
+
+    # How it is done
+
+    async def _write(
+        self,
+        name: str,
+        content: bytes | None,
+        strict: bool,
+        author: str | None,
+        gone: bytes | None = None,
+    ) -> int:
+        """Write the row of a reset; with what is ``gone``, to the document's own content, if it lacks some of that."""
+        for _ in range(_COMPUTED):
+            if self._rooms is not None:
+                await self._rooms.until_stored(name)
+            loaded = await self._store.load(name)
+            if loaded is None:
+                raise DocumentNotFound(f"there is no document {name!r}")
+            document = await in_slices(read_document(name, loaded))
+            whole, known = document.encode_state_as_update(), document.encode_state_vector()
+            if gone is not None:
+                tried = document.copy()
+                await in_slices(tried.apply_update_in_slices(gone, stored=True))
+                if tried.encode_state_vector() == known:
+                    return loaded.document.head_seq  # it has had the name before
+                content = whole
+            job = self._sandbox.reset([whole] if gone is None else [whole, gone], content, strict, known)
+            update = await self._compute(job, "it could not be computed")
+            await in_slices(_check_whole(document, update))
+            at = self._clock()
+            row = await beside_the_loop(len(update), partial(seal_row, update, at, author))
+            seq = await self._append(name, loaded.document, row)
+            if seq is not None:
+                return seq
+        raise DocumentBusy(f"{name!r} was reset by others again and again", public="others reset it at the same time")
+
+    async def _append(self, name: str, document: StoredDocument, row: NewRow) -> int | None:
+        """Write a row behind those that come meanwhile; give its number, or None if one of them is a reset too."""
+        seq = document.head_seq
+        for _ in range(_TRIES):
+            if await self._store.append_next(document.id, seq, row):
+                if self._rooms is not None:
+                    await self._rooms.written(name, document.id, seq + 1)
+                return seq + 1
+            rows = await self._store.rows_after(document.id, seq, _ROWS)
+            if not rows or rows[0].seq != seq + 1:
+                return None  # deleted, or pruned meanwhile
+            await in_slices(check_rows(name, rows))
+            if await in_slices(_has_reset(rows)):
+                return None
+            seq = rows[-1].seq
+        raise DocumentBusy(f"so much is written to {name!r} that a reset found no place between it")
+
+    async def _gone(self, name: str, kept: bytes | None) -> bytes | None:
+        """Give what remains of all documents that had a name: its skeleton, and of those that are not in it yet."""
+        found = [] if kept is None else [kept]
+        ids: set[int] = set()
+        for each in await self._store.list_trash(name=name, limit=_LAST):
+            ids.add(each.document.id)
+            found += await self._read(name, each.document.id, each.document.head_seq)
+        head = (await self._store.heads([name])).get(name)
+        if head is not None and head.deleted and head.renamed_to is None and head.document_id not in ids:
+            found += await self._read(name, head.document_id, head.seq)
+        return found[0] if len(found) == 1 and kept is not None else await self._strip(found) if found else None
+
+    async def _read(self, name: str, document_id: int, seq: int) -> list[bytes]:
+        """Read the content of a document that has lost its name; nothing if it is pruned, or damaged."""
+        found = await self._store.load_at(document_id, seq)
+        if found is None:
+            return []
+        snapshot, rows = found
+        stored = StoredDocument(document_id, name, seq, True, 0.0, 0.0)
+        try:
+            document = await in_slices(read_document(name, LoadedDocument(stored, snapshot, rows)))
+        except DamagedDocument as error:
+            _log.warning("what was under the name %s before cannot be read: %s", shown_name(name), error)
+            return []
+        return [document.encode_state_as_update()]
+
+    async def _strip(self, documents: Sequence[bytes]) -> bytes:
+        """Take the content out of documents. It must never be impossible: then nothing could be erased."""
+        try:
+            return await self._sandbox.skeleton(documents, None)
+        except SandboxError as error:
+            _log.warning("what remains of a document is found in this process: %s", error)
+            return await InThread().skeleton(documents, None)
+
+    async def _compute(self, job: Awaitable[_Result], public: str) -> _Result:
+        try:
+            return await job
+        except SandboxError as error:
+            raise DocumentBusy(f"not reset: {error}", public=f"{public}, come back later") from None
+
+
+def _check(content: bytes) -> Generator[None, None, None]:
+    """Read content that is to be new; raises UpdateError for all that a client could not send."""
+    reader = UpdateReader(content)
+    while not reader.step():
+        yield
+
+
+def _check_whole(document: Document, update: bytes) -> Generator[None, None, None]:
+    """Raise UpdateError if an update waits for something that a document does not have."""
+    applied = yield from document.copy().apply_update_in_slices(update, stored=True)
+    if applied.missing is not None:
+        raise UpdateError("the new content is not whole", public="the content is a part of a document")
+
+
+def _has_reset(rows: Sequence[LogRow]) -> Generator[None, None, bool]:
+    """Tell whether one of the rows has client IDs of resets."""
+    for row in rows:
+        reader = UpdateReader(row.data, stored=True)
+        while not reader.step():
+            yield
+        if any(section.client >= RESERVED for section in reader.result.sections):
+            return True
+        yield
+    return False
