@@ -66,6 +66,7 @@ from collab.transports.http.api.description import describe_api, serve_descripti
 from collab.transports.http.api.documents import DocumentRoutes
 from collab.transports.http.api.page import serve_page
 from collab.transports.http.api.people import PeopleRoutes
+from collab.transports.http.api.reset import ResetRoutes
 from collab.transports.http.api.route import add_routes
 from collab.transports.http.api.shares import ShareRoutes
 from collab.transports.http.api.transfer import TransferRoutes
@@ -309,7 +310,7 @@ def create_app(
     # An application's own authenticator would not know the tokens that are signed with a secret of the settings.
     by_token = isinstance(authenticator, TokenAuthenticator)
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
-    documents = Documents(store, hub, clock, settings.keep_deleted)
+    documents = Documents(store, hub, clock, settings.keep_deleted, hub.resetting)
     creation = Creation(guard, Once(store), settings.max_document_bytes)
     editing = Editing(hub, admission, jobs, given)
     gate = context.gate
@@ -317,6 +318,7 @@ def create_app(
     routes = [
         *DocumentRoutes(documents, hub, permission, guard, creation).routes(),
         *TrashRoutes(documents, hub, permission, guard, creation).routes(),
+        *ResetRoutes(hub.resetting, permission, settings.max_document_bytes).routes(),
         *ControlRoutes(hub.control, permission, guard).routes(),
         *ShareRoutes(permission, guard, guests).routes(),
         *TransferRoutes(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from collab.errors import DocumentExists
+from collab.errors import DocumentDeleted, DocumentExists
 from collab.hub.idempotency import Call
 from collab.hub.loading import damaged, load_document
 from collab.hub.resetting import InThread, Resetting
@@ -198,18 +198,25 @@ class Documents:
         over_tombstone: bool,
     ) -> None:
         check_document_name(name)
-        rows, used = await self.resetting.begin(name, update, author, self._clock())
         keeps = any(covers(pattern, name) for pattern in self._keep_deleted)
-        await self._store.create(
-            name,
-            gc=gc and not keeps,
-            rows=rows,
-            title=title,
-            metadata=metadata,
-            over_tombstone=over_tombstone,
-            call=None if call is None else call.key,
-        )
-        await self.resetting.finish(name, used)
+        while True:
+            beginning = await self.resetting.begin(name, update, author, self._clock())
+            try:
+                await self._store.create(
+                    name,
+                    gc=gc and not keeps,
+                    rows=beginning.rows,
+                    title=title,
+                    metadata=metadata,
+                    over_tombstone=over_tombstone and beginning.over,
+                    call=None if call is None else call.key,
+                )
+            except DocumentDeleted:
+                if not over_tombstone or beginning.over:
+                    raise
+                continue  # another one has come and gone a moment ago
+            break
+        await self.resetting.finish(name, beginning)
         if self._rooms is not None:
             self._rooms.created(name)
         _log.info("created %s", shown_name(name))

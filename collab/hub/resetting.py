@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from collab.engine.document import Document
 from collab.errors import (
@@ -100,6 +100,27 @@ class Written(Protocol):
         ...
 
 
+class Beginning(NamedTuple):
+    """What a document that is created begins with.
+
+    Attributes:
+        rows: its first rows.
+        over: others had its name before.
+        skeleton: what the name kept of them then.
+    """
+
+    rows: Sequence[NewRow]
+    over: bool
+    skeleton: bytes | None
+
+
+class Reset(NamedTuple):
+    """A reset that is in the log: its number, which no other reset of the document has, and the number of its row."""
+
+    number: int
+    seq: int
+
+
 class Resetting:
     """Resets of documents by their names, and the skeletons of names.
 
@@ -118,8 +139,8 @@ class Resetting:
 
     async def reset(
         self, name: str, *, content: bytes | None = None, strict: bool = False, author: str | None = None
-    ) -> int:
-        """Reset a document: all that is stored of it goes, and ``content`` takes its place; return the row's number.
+    ) -> Reset:
+        """Reset a document: all that is stored of it goes, and ``content`` takes its place.
 
         The document keeps its id, history and title. Who has it open goes on, and sees it change.
 
@@ -138,36 +159,37 @@ class Resetting:
         """
         if content is not None:
             await in_slices(_check(content))
-        seq = await self._write(name, content, strict, author)
+        done = await self._write(name, content, strict, author)
         _log.info("reset %s%s", shown_name(name), ", strictly" if strict else "")
-        return seq
+        return done
 
-    async def begin(
-        self, name: str, update: bytes | None, author: str | None, at: float
-    ) -> tuple[Sequence[NewRow], bytes | None]:
-        """Give the first rows of a document that is created, and the skeleton that is in them.
+    async def begin(self, name: str, update: bytes | None, author: str | None, at: float) -> Beginning:
+        """Give what a document begins with that is created with ``update`` as its content.
 
-        ``update`` is its content. Where others had the name, they begin with what remains of these. Call ``finish``
-        when it is created.
+        Where others had the name, that is a reset of what remains of these. Call ``finish`` when it is created.
 
         Raises:
             UpdateError: the content is only a part of a document, and others had the name.
             DocumentBusy, StoreUnavailable.
         """
-        used = await self._store.skeleton(name)
-        gone = await self._gone(name, used)
-        if gone is not None:
-            update = await self._compute(
-                self._sandbox.reset([gone], update, False, None), "what had this name before cannot be read now"
-            )
-            await in_slices(_check_whole(Document(), update))
+        used = None
+        # As long as a name has had a document, it has one or a tombstone.
+        over = name in await self._store.heads([name])
+        if over:
+            used = await self._store.skeleton(name)
+            gone = await self._gone(name, used)
+            if gone is not None:
+                job = self._sandbox.reset([gone], update, False, None)
+                update = await self._compute(job, "what had this name before cannot be read now")
+                await in_slices(_apply(Document(), update))
         if update is None:
-            return (), used
-        return (await beside_the_loop(len(update), partial(seal_row, update, at, author)),), used
+            return Beginning((), over, used)
+        row = await beside_the_loop(len(update), partial(seal_row, update, at, author))
+        return Beginning((row,), over, used)
 
-    async def finish(self, name: str, used: bytes | None) -> None:
-        """Look whether another document has come and gone while one was created that began with ``used``."""
-        if await self._store.skeleton(name) != used:
+    async def finish(self, name: str, beginning: Beginning) -> None:
+        """Look whether another document has come and gone under a name while one was created."""
+        if beginning.over and await self._store.skeleton(name) != beginning.skeleton:
             await self.take_over(name)
 
     async def remember(self, name: str) -> None:
@@ -222,7 +244,7 @@ class Resetting:
         strict: bool,
         author: str | None,
         gone: bytes | None = None,
-    ) -> int:
+    ) -> Reset:
         """Write the row of a reset; with what is ``gone``, to the document's own content, if it lacks some of that."""
         for _ in range(_COMPUTED):
             if self._rooms is not None:
@@ -236,16 +258,16 @@ class Resetting:
                 tried = document.copy()
                 await in_slices(tried.apply_update_in_slices(gone, stored=True))
                 if tried.encode_state_vector() == known:
-                    return loaded.document.head_seq  # it has had the name before
+                    return Reset(document.resets, loaded.document.head_seq)  # it has had the name before
                 content = whole
             job = self._sandbox.reset([whole] if gone is None else [whole, gone], content, strict, known)
             update = await self._compute(job, "it could not be computed")
-            await in_slices(_check_whole(document, update))
+            number = await in_slices(_apply(document.copy(), update))
             at = self._clock()
             row = await beside_the_loop(len(update), partial(seal_row, update, at, author))
             seq = await self._append(name, loaded.document, row)
             if seq is not None:
-                return seq
+                return Reset(number, seq)
         raise DocumentBusy(f"{name!r} was reset by others again and again", public="others reset it at the same time")
 
     async def _append(self, name: str, document: StoredDocument, row: NewRow) -> int | None:
@@ -313,11 +335,12 @@ def _check(content: bytes) -> Generator[None, None, None]:
         yield
 
 
-def _check_whole(document: Document, update: bytes) -> Generator[None, None, None]:
-    """Raise UpdateError if an update waits for something that a document does not have."""
-    applied = yield from document.copy().apply_update_in_slices(update, stored=True)
+def _apply(document: Document, update: bytes) -> Generator[None, None, int]:
+    """Apply a reset; return its number, or raise UpdateError if it waits for something that is not there."""
+    applied = yield from document.apply_update_in_slices(update, stored=True)
     if applied.missing is not None:
         raise UpdateError("the new content is not whole", public="the content is a part of a document")
+    return document.resets
 
 
 def _has_reset(rows: Sequence[LogRow]) -> Generator[None, None, bool]:

@@ -53,11 +53,11 @@ class CountedSandbox:
         self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None
     ) -> bytes:
         """See ``Sandbox.reset``."""
-        return await self._count(self._sandbox.reset(documents, content, strict, known))
+        return await self.count(self._sandbox.reset(documents, content, strict, known))
 
     async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
         """See ``Sandbox.skeleton``."""
-        return await self._count(self._sandbox.skeleton(documents, known))
+        return await self.count(self._sandbox.skeleton(documents, known))
 
     async def close(self) -> None:
         """See ``Sandbox.close``."""

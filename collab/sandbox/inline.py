@@ -43,12 +43,12 @@ class InlineSandbox:
         self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None
     ) -> bytes:
         """Make the update that resets a document."""
-        await self._turn()
+        await self.turn()
         return jobs.reset(documents, content, strict, known)
 
     async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
         """Take the content out of documents."""
-        await self._turn()
+        await self.turn()
         return jobs.skeleton(documents, known)
 
     async def close(self) -> None:

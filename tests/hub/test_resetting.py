@@ -82,8 +82,7 @@ async def test_an_old_copy_brings_nothing_where_the_content_is_gone_by_now(docum
     live.receive(member, SyncUpdate(author.type("old content")))
     await node.write(live)
     await documents.delete("d")
-    [gone] = await node.store.list_trash()
-    await node.store.erase(gone.document.id)
+    await node.hub.trash.erase("d")
     remains = await node.store.skeleton("d")
     assert remains is not None and b"old" not in remains
     await documents.create("d")
@@ -220,9 +219,9 @@ async def test_people_see_a_reset_and_go_on(documents: Documents, node: Node) ->
     author = Author(1)
     live, member, box = await node.join("d")
     live.receive(member, SyncUpdate(author.type("before")))
-    seq = await documents.resetting.reset("d", content=Author(9).type("after"), author="somebody")
+    done = await documents.resetting.reset("d", content=Author(9).type("after"), author="somebody")
     rows = (await node.stored("d")).rows
-    assert rows[-1].seq == seq and rows[-1].author == "somebody"
+    assert done == (1, rows[-1].seq) and rows[-1].author == "somebody"
     for update in box.updates():
         author.doc.apply_update(update)
     assert str(author.text) == "after"
@@ -303,8 +302,9 @@ async def test_of_two_resets_at_once_the_later_replaces_the_earlier(start_node: 
         await node.join("d")
     contents = [Author(5).type(f"reset {at}") for at in range(4)]
     rounds = [services[at % 2].resetting.reset("d", content=content) for at, content in enumerate(contents)]
-    numbers = await asyncio.gather(*rounds)
-    last = numbers.index(max(numbers))
+    done = await asyncio.gather(*rounds)
+    assert sorted(number for number, _ in done) == [1, 2, 3, 4]
+    last = done.index(max(done))
     for node in nodes:
         await until_text(node, "d", f"reset {last}")
         assert markers(node, "d") == [1, 2, 3, 4]

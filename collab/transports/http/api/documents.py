@@ -261,7 +261,7 @@ class DocumentRoutes:
                 [one],
                 body=Change,
                 access="write; `admin` of both names for another name",
-                problems=("document_not_found", "document_deleted", "document_exists"),
+                problems=("document_not_found", "document_deleted", "document_exists", "document_damaged"),
                 description="Under another name a document keeps its content and history. Who is in it is told to go.",
             ),
             Route(
