@@ -99,9 +99,9 @@ await run({
   },
 
   // awareness: "own" (the provider's default), "null" (the option null: none at all).
-  open ({ key, socket, name, token = null, awareness = 'own', clientID = null, content = [], options = {} }) {
+  open ({ key, socket, name, token = null, awareness = 'own', clientID = null, content = [], copy = null, options = {} }) {
     const over = sockets.get(socket)
-    const doc = newDocument(Y, { clientID, content })
+    const doc = newDocument(Y, { clientID, content, copy })
     const it = {
       doc, over, token, awareness: null, provider: null, events: {}, failures: [], stateless: [], asked: 0
     }

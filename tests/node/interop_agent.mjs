@@ -31,8 +31,8 @@ await run({
 
   // awareness: "own" (the provider's default) or "null": a client that shows nothing of itself.
   // headers: of the handshake, as a proxy adds them.
-  open ({ key, version, url, name, awareness = 'own', clientID = null, content = [], params = {}, headers = {} }) {
-    const doc = newDocument(Y, { clientID, content })
+  open ({ key, version, url, name, awareness = 'own', clientID = null, content = [], copy = null, params = {}, headers = {} }) {
+    const doc = newDocument(Y, { clientID, content, copy })
     const it = { doc, awareness: null, provider: null, opens: 0, closes: [], closed: null, received: [], frames: 0 }
     if (version !== undefined) {
       it.awareness = new awarenessProtocol.Awareness(doc)

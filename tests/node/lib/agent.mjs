@@ -41,10 +41,11 @@ export class Clients extends Map {
   }
 }
 
-/** A new document, with edits made before anybody connects it. */
-export const newDocument = (Y, { clientID = null, content = [] }) => {
+/** A new document, with what is read from a local copy, and edits made before anybody connects it. */
+export const newDocument = (Y, { clientID = null, content = [], copy = null }) => {
   const doc = new Y.Doc()
   if (clientID !== null) doc.clientID = clientID
+  if (copy !== null) Y.applyUpdate(doc, bytes(copy), 'disk')
   for (const [edit, args] of content) edits[edit](Y, doc, args ?? {})
   return doc
 }

@@ -172,6 +172,26 @@ export const edits = {
     doc.getMap('map').set(key, subdocument)
   },
 
+  // A word in every kind of place, so that a test can ask later where it is still to be seen.
+  tagged (Y, doc, { word }) {
+    const text = doc.getText('text')
+    text.insert(Math.floor(text.length / 2), `${word} `, { bold: true })
+    text.insert(text.length, ` ${word}`)
+    const map = doc.getMap('map')
+    map.set('key', word)
+    map.set(word, word)
+    map.set('nested', new Y.Map([['in', word], ['text', new Y.Text(word)]]))
+    const array = doc.getArray('array')
+    array.insert(Math.floor(array.length / 2), [word, { v: word }, Y.Array.from([word])])
+    const xml = doc.getXmlFragment('xml')
+    const paragraph = new Y.XmlElement('paragraph')
+    paragraph.insert(0, [new Y.XmlText(word)])
+    paragraph.setAttribute('class', word)
+    xml.insert(Math.floor(xml.length / 2), [paragraph])
+    const first = xml.get(0)
+    if (first.length > 0 && first.get(0) instanceof Y.XmlText) first.get(0).insert(0, word)
+  },
+
   // Random edits of every kind, the same for the same seed and document. No split pairs: two that
   // split the same pair at once differ in Yjs itself.
   fuzz (Y, doc, { seed, count }) {
