@@ -269,6 +269,9 @@ class Documents:
         Raises:
             DocumentNotFound: there is none.
         """
+        if self._rooms is not None:
+            # What its clients were sent is in the store then, and remembered as gone.
+            await self._rooms.until_stored(name)
         document_id = await self._store.delete(name, self._clock())
         _log.info("deleted %s", shown_name(name))
         if self._rooms is not None:

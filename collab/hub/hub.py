@@ -423,6 +423,10 @@ class Hub:
                 return
             if isinstance(error, DocumentRenamed):
                 self.tasks.spawn(self._follow_renamed(live.name, error.new_name), "following a new name")
+        if isinstance(error, DocumentDeleted) and (live.persistence.uncommitted or live.room.pending):
+            # Its clients were sent what the store will not take: for the next document of this name that is gone too.
+            work = self.resetting.keep(live.name, live.room.document)
+            self.tasks.spawn(work, f"remembering what was in {shown_name(live.name)}")
         if isinstance(error, DocumentDeleted | DocumentReloaded):
             _log.info("closed %s to its clients: %s", shown_name(live.name), error)
         else:

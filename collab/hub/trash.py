@@ -145,6 +145,8 @@ class Trash:
         return Erased(ids, holding)
 
     async def _delete(self, name: str) -> None:
+        if self._rooms is not None:
+            await self._rooms.until_stored(name)
         try:
             document_id = await self._store.delete(name, self._clock())
         except DocumentNotFound:

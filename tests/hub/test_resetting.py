@@ -90,6 +90,26 @@ async def test_an_old_copy_brings_nothing_where_the_content_is_gone_by_now(docum
     assert await bring(node, "d", Author(2).type("typed later")) == "typed later"
 
 
+async def test_what_was_relayed_while_a_document_was_deleted_is_gone_too(documents: Documents, node: Node) -> None:
+    """Its clients have it, although the store has never taken it."""
+    author = Author(1)
+    live, member, _ = await node.join("d")
+    live.receive(member, SyncUpdate(author.type("old")))
+    delete = node.store.delete
+
+    async def hindered(name: str, at: float) -> int:
+        document_id: int = await delete(name, at)
+        live.receive(member, SyncUpdate(author.type(" and relayed")))
+        live.end_turn(node.hub.now())
+        return document_id
+
+    node.store.delete = hindered  # type: ignore[attr-defined]
+    await documents.delete("d")
+    await eventually(lambda: node.store.skeleton("d"), "it is remembered", 10)
+    await documents.create("d")
+    assert await bring(node, "d", author.doc.get_update()) == ""
+
+
 async def test_a_name_may_have_had_many_documents(documents: Documents, node: Node) -> None:
     copies = []
     for at in range(4):
