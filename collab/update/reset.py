@@ -13,7 +13,7 @@ The reset's own structs have client IDs from a range that no client uses (`RESER
 rising with each reset: of several values of a key that know nothing of each other the one of the highest client wins.
 
 - Under each old key of a root that the new content does not set stands a ContentDeleted without an origin, so a
-  value that was set offline loses against it.
+  value that was set offline loses against it; not again where one stands and nothing was set since.
 - For each format of a root there is one that ends it, else a format that was moved offline would go on over new text.
 - A GC under an ID of its own is the *marker*. A state vector without it is that of an old copy (`has_marker`).
 
@@ -324,8 +324,26 @@ class _Plan:
         return number
 
     def list_keys(self) -> list[tuple[bytes, bytes]]:
-        """List names of roots with keys of theirs, as written."""
-        return [(group.root, group.key) for group in self._list[1:] if group.parent is None and group.key is not None]
+        """List names of roots with keys of theirs, as written; without those that are closed.
+
+        A reset has closed them, and nothing was set there since: whoever sets a key refers to the value before.
+        """
+        closed: set[int] = set()
+        opened: set[int] = set()
+        for client, structs in self._structs.items():
+            of = self._of[client]
+            for at, struct in enumerate(structs):
+                if struct.origin is None:
+                    if client >= RESERVED and struct.kind == DELETED:
+                        closed.add(of[at])
+                elif struct.origin[0] >= RESERVED:
+                    opened.add(of[at])
+        closed -= opened
+        return [
+            (group.root, group.key)
+            for at, group in enumerate(self._list)
+            if self._is_root(at) and group.key is not None and at not in closed
+        ]
 
     def list_formats(self) -> list[tuple[bytes, bytes]]:
         """List names of roots with formats in them, as written."""

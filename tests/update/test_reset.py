@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +10,26 @@ from typing import Any
 import pytest
 
 from collab.engine.document import Document
+from collab.errors import LimitExceeded, UpdateError
+from collab.protocol.lib0 import encode_var_string, encode_var_uint
 from collab.update.compact import compact
-from collab.update.reset import reset_update
+from collab.update.delete_set import encode_delete_set
+from collab.update.reader import read_update
+from collab.update.reset import (
+    MOST_RESETS,
+    _Plan,
+    bury,
+    has_marker,
+    is_marker,
+    marker_id,
+    newest_marker,
+    next_number,
+    number_of,
+    reset_update,
+    skeleton,
+    without_known,
+)
+from collab.update.state_vector import decode_state_vector, encode_state_vector
 from tests.support.needs import size
 from tests.support.node import NodeScript
 
@@ -155,3 +174,251 @@ def test_nothing_that_was_seen_returns_and_all_end_equal(replaced: bool) -> None
                 session.edit(client, choose.randint(0, 4), "late")
             assert "seen" not in session.agree(), f"seed {seed}"
             session.close()
+
+
+@pytest.mark.node
+def test_the_new_content_is_what_was_given_and_several_resets_may_be_missed() -> None:
+    with NodeScript("reset.mjs") as script:
+        for seed in range(1, 1 + size(40, small=10)):
+            choose = random.Random(seed)
+            session = Session(script, seed, 3)
+            session.edit(0, 10, "seen")
+            session.edit(1, 10, "seen")
+            session.leave(2)
+            content, shown = b"", ""
+            for count in range(choose.randint(1, 4)):
+                content, shown = new_content(script, 10 * seed + count, 15, choose.choice((1, 4)))
+                session.reset(content, strict=choose.random() < 0.3)
+                if choose.random() < 0.5:
+                    session.shrink()
+            assert json.loads(session.agree()) == json.loads(shown), f"seed {seed}"
+            session.close()
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("empty", [False, True])
+def test_what_was_set_offline_under_an_old_key_loses(empty: bool) -> None:
+    """However high the client's ID, and however the key was deleted or set before."""
+    with NodeScript("reset.mjs") as script:
+        for seed in range(1, 1 + size(30, small=10)):
+            session = Session(script, seed, 4, wide=seed % 2 > 0)
+            for client in range(3):
+                session.run(client, f"doc.getMap('map').set('k{client}', 'seen')")
+            session.run(0, "doc.getMap('map').delete('k1')")
+            session.leave(3)
+            session.run(3, "for (const key of ['k0', 'k1', 'k2']) doc.getMap('map').set(key, 'lost')")
+            session.reset(None if empty else make(script, "doc.getMap('map').set('k0', 'new')"))
+            shown = json.loads(session.agree())[1][1]
+            assert shown == ([] if empty else [["k0", "new"]])
+            # A new one can be set, and goes with the next reset.
+            session.run(1, "doc.getMap('map').set('k1', 'late')")
+            session.reset()
+            assert json.loads(session.agree())[1][1] == []
+            session.close()
+
+
+@pytest.mark.node
+def test_a_format_that_was_moved_offline_does_not_go_on_over_new_text() -> None:
+    """But Yjs removes what ends formats, as superfluous, where somebody who has formats is there before: a limit."""
+    with NodeScript("reset.mjs") as script:
+        for number, typed_later in enumerate((False, True)):
+            session = Session(script, number, 2)
+            session.run(0, "const t = doc.getText('text'); t.insert(0, 'aaabbb'); t.format(3, 3, { bold: true })")
+            session.leave(1)
+            session.run(1, "doc.getText('text').format(0, 3, { bold: true })")
+            session.leave(0)
+            session.reset(None if typed_later else make(script, "doc.getText('text').insert(0, 'new')"))
+            newcomer = session.join()
+            if typed_later:
+                session.run(newcomer, "doc.getText('text').insert(0, 'new')")
+            session.come(1)
+            assert json.loads(session.agree())[0][1] == [{"insert": "new"}]
+            session.close()
+
+
+@pytest.mark.node
+def test_undo_of_what_was_seen_leaves_all_equal() -> None:
+    """What a user had deleted before the reset, this user's own undo can bring back, at root level."""
+    with NodeScript("reset.mjs") as script:
+        returned = 0
+        for seed in range(1, 1 + size(30, small=10)):
+            session = Session(script, seed, 3)
+            session.edit(0, 8, "seen")
+            session.edit(1, 8, "seen")
+            session.reset(new_content(script, seed)[0])
+            for client in (0, 1, 0):
+                session.relay(client, session.call("undo", client))
+            returned += "seen" in session.agree()
+            session.close()
+        assert returned
+
+
+@pytest.mark.node
+def test_with_gc_at_root_level_clients_would_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why it is ContentDeleted there; and that these tests can fail."""
+    monkeypatch.setattr(_Plan, "_is_root", lambda self, group: False)
+    with NodeScript("reset.mjs") as script:
+        session = Session(script, 1, 2)
+        session.run(0, "doc.getText('text').insert(0, 'seen')")
+        session.leave(1)
+        session.run(1, "doc.getText('text').insert(4, 'lost')")
+        session.reset(replaced=True)
+        with pytest.raises(AssertionError):
+            session.agree()
+
+
+def make(script: NodeScript, code: str) -> bytes:
+    """Run code on a document of its own; give its update."""
+    script.call([["open", "made", 4711, 1, False], ["run", "made", 0, code]])
+    [update] = script.call([["diff", "made", 0, "00"]])
+    return bytes.fromhex(update)
+
+
+# Bytes
+
+A, B = 5, 7
+ROOT = b"\1\1t"
+
+
+def struct(kind: int, content: bytes, *, origin: tuple[int, int] | None = None, parent: bytes = ROOT) -> bytes:
+    if origin is None:
+        return bytes((kind,)) + parent + content
+    return bytes((kind | 128,)) + encode_var_uint(origin[0]) + encode_var_uint(origin[1]) + content
+
+
+def update(*sections: tuple[int, list[bytes]], deletes: bytes = b"\0") -> bytes:
+    parts = [encode_var_uint(len(sections))]
+    for client, structs in sorted(sections, reverse=True):
+        parts += (encode_var_uint(len(structs)), encode_var_uint(client), b"\0", *structs)
+    return b"".join((*parts, deletes))
+
+
+def below(client: int, clock: int) -> bytes:
+    return b"\0" + encode_var_uint(client) + encode_var_uint(clock)
+
+
+def text(string: str, **more: Any) -> bytes:
+    return struct(4, encode_var_string(string), **more)
+
+
+def gone(length: int, **more: Any) -> bytes:
+    return struct(1, encode_var_uint(length), **more)
+
+
+def all_deleted(**clocks: int) -> bytes:
+    ends = {{"a": A, "b": B}[name]: [(0, end)] for name, end in clocks.items()}
+    return encode_delete_set(ends)
+
+
+@pytest.mark.parametrize(
+    ("structs", "remains"),
+    [
+        ([text("abc"), text("d", origin=(A, 2))], [gone(4)]),
+        ([text("abc"), text("d", origin=(A, 1))], [gone(3), gone(1, origin=(A, 1))]),
+        ([struct(7, b"\2"), text("abc", parent=below(A, 0)), text("d", origin=(A, 3))], [gone(1), b"\0\4"]),
+        (
+            [struct(7, b"\2"), text("a", parent=below(A, 0)), text("d", origin=(A, 0))],
+            [gone(1), b"\0\1", gone(1, origin=(A, 0))],
+        ),
+        ([b"\0\3", text("d")], [b"\0\3", gone(1)]),
+        ([b"\0\3", text("d", origin=(A, 2))], [b"\0\4"]),
+        ([struct(8 | 32, b"\1\x7d\1", parent=ROOT + b"\1k")], [struct(1 | 32, b"\1", parent=ROOT + b"\1k")]),
+    ],
+    ids=["joined", "not neighbours", "below a type", "beside a type", "beside GC", "behind GC", "under a key"],
+)  # fmt: skip
+def test_what_remains_of_structs(structs: list[bytes], remains: list[bytes]) -> None:
+    data = update((A, structs))
+    end = read_update(data).sections[0].end
+    assert skeleton(data) == update((A, remains), deletes=all_deleted(a=end))
+    assert skeleton(skeleton(data)) == skeleton(data)
+
+
+def test_a_reset_has_a_marker_and_closes_the_keys_of_roots() -> None:
+    data = update((A, [struct(8 | 32, b"\1\x7d\1", parent=ROOT + b"\1k"), text("x", parent=b"\1\1u")]))
+    once = reset_update(data)
+    sections = {section.client: section for section in read_update(once).sections}
+    marker, own = marker_id(1), marker_id(1) - 1
+    assert set(sections) == {A, own, marker}
+    assert once[sections[own].start : sections[own].stop] == struct(1 | 32, b"\1", parent=ROOT + b"\1k")
+    assert once[sections[marker].start : sections[marker].stop] == b"\0\1"
+    assert all(number_of(client) == 1 for client in (own, marker)) and is_marker(marker) and not is_marker(own)
+    assert not is_marker(marker, strict=True) and is_marker(marker_id(1, strict=True), strict=True)
+    # The next one closes nothing that is closed.
+    twice = reset_update(once, strict=True)
+    assert {section.client for section in read_update(twice).sections} == {*sections, marker_id(2, strict=True)}
+    vector = encode_state_vector({section.client: section.end for section in read_update(twice).sections})
+    assert has_marker(vector, marker) and has_marker(vector, marker_id(2, strict=True))
+    assert not has_marker(encode_state_vector({A: 2}), marker)
+    assert newest_marker(decode_state_vector(vector)) == marker_id(2, strict=True)
+
+
+def test_clients_of_the_new_content_keep_their_order() -> None:
+    content = update((A, [text("a"), text("b", origin=(B, 0))]), (B, [text("c", origin=(A, 0))]))
+    made = read_update(reset_update(b"\0\0", content=content))
+    first, second = marker_id(1) - 1, marker_id(2) - 1
+    assert [section.client for section in made.sections] == [marker_id(2), second, first]
+    assert made.sections[1].references == [(0, first, 0)] and made.sections[2].references == [(1, second, 0)]
+    assert next_number(section.client for section in made.sections) == 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        update((A, [text("a", origin=(B, 0))])),
+        update((A, [b"\x0a\2", text("a")])),
+        b"\1\1" + encode_var_uint(A) + b"\2" + text("a") + b"\0",
+        b"\1",
+    ],
+    ids=["refers to what is not there", "a gap", "begins later", "no update"],
+)
+def test_what_is_not_whole_is_refused(data: bytes) -> None:
+    with pytest.raises(UpdateError):
+        skeleton(data)
+    with pytest.raises(UpdateError):
+        reset_update(b"\0\0", content=data)
+
+
+def test_numbers_rise_and_end() -> None:
+    once = reset_update(b"\0\0", number=7)
+    with pytest.raises(ValueError, match="no number"):
+        reset_update(once, number=7)
+    with pytest.raises(LimitExceeded):
+        reset_update(reset_update(b"\0\0", number=MOST_RESETS - 1))
+
+
+def test_several_documents_are_joined() -> None:
+    one, other = update((A, [text("abc")])), update((A, [text("abcd")]), (B, [text("x")]))
+    assert skeleton(one, other) == update((A, [gone(4)]), (B, [gone(1)]), deletes=all_deleted(a=4, b=1))
+    assert without_known(skeleton(one, other), {A: 3}) == (
+        update((B, [gone(1)]))[:-1].replace(b"\1", b"\2", 1)
+        + b"\1" + encode_var_uint(A) + b"\3" + gone(1, origin=(A, 2))
+        + encode_delete_set({A: [(3, 4)], B: [(0, 1)]})
+    )  # fmt: skip
+
+
+def test_what_lies_in_deleted_types_becomes_gc() -> None:
+    structs = [
+        struct(7, b"\2"),
+        text("abc", parent=below(A, 0)),
+        struct(7, b"\1", parent=below(A, 0)),
+        text("x", parent=below(A, 4)),
+    ]
+    deletes = encode_delete_set({A: [(0, 1)]})
+    kept = [struct(7, b"\2"), b"\0\5"]
+    assert bury(update((A, structs), deletes=deletes)) == update((A, kept), deletes=deletes)
+    assert bury(update((A, structs))) == update((A, structs))
+    inner = encode_delete_set({A: [(4, 5)]})
+    assert bury(update((A, structs), deletes=inner)) == update((A, [*structs[:3], b"\0\1"]), deletes=inner)
+
+
+@pytest.mark.parametrize("count", [20_000])
+def test_time_is_linear_also_for_structs_that_lie(count: int) -> None:
+    """A chain of structs that each lie beside the next one, at whose end there is a GC."""
+    structs = [b"\0\1"]
+    for at in range(count):
+        structs.append(bytes((4 | 64 | 128,)) + below(A, at)[1:] + below(A, 0)[1:] + b"\1x")
+    data = update((A, structs))
+    assert skeleton(data) == update((A, [b"\0" + encode_var_uint(count + 1)]), deletes=all_deleted(a=count + 1))
+    chain = [text("a")]
+    chain += [text("a", origin=(A, 0)) for _ in range(count)]
+    assert len(skeleton(update((A, chain)))) > count
