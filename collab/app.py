@@ -318,7 +318,7 @@ def create_app(
     routes = [
         *DocumentRoutes(documents, hub, permission, guard, creation).routes(),
         *TrashRoutes(documents, hub, permission, guard, creation).routes(),
-        *ResetRoutes(hub.resetting, permission, settings.max_document_bytes).routes(),
+        *ResetRoutes(hub.resetting, permission, creation).routes(),
         *ControlRoutes(hub.control, permission, guard).routes(),
         *ShareRoutes(permission, guard, guests).routes(),
         *TransferRoutes(

@@ -152,7 +152,7 @@ async def test_old_copies_that_come_back_after_a_reset(
     await converge(online)
     maker = await (await agent_of("3.1")).open("maker", content=[["tagged", {"word": "fresh"}]])
     content = await maker.encode()
-    await call(session, "POST", f"{server.url}/api/v1/reset/{name}", content=content, strict=strict)
+    await call(session, "POST", f"{server.url}/api/v1/reset/{name}", update=content, strict=strict)
 
     async def is_fresh() -> bool:
         states = [await client.state() for client in online]
@@ -176,7 +176,7 @@ async def test_old_copies_that_come_back_after_a_new_creation(
     for _ in range(2):
         await call(session, "DELETE", f"{server.url}/api/v1/documents/{name}")
         await call(session, "POST", f"{server.url}/api/v1/documents", name=name)
-        await call(session, "POST", f"{server.url}/api/v1/reset/{name}", content=await maker.encode())
+        await call(session, "POST", f"{server.url}/api/v1/reset/{name}", update=await maker.encode())
     back = await come_back(clients, old)
     newcomer = await clients.connect("newcomer")
     await newcomer.until(synced=True)

@@ -39,7 +39,7 @@ async def test_a_document_is_reset_while_somebody_has_it_open(serve: Serve, sess
         client.text().insert(0, "before")
         await client.barrier()
         content = base64_of(text_update(7, "after"))
-        assert await reset(session, served, "a%2Fb", content=content) == (200, {"reset": 1})
+        assert await reset(session, served, "a%2Fb", update=content) == (200, {"reset": 1})
         await client.until(lambda: str(client.text()) == "after", "the new content")
         client.text().insert(0, "typed ")
         await client.barrier()
@@ -50,8 +50,8 @@ async def test_a_document_is_reset_while_somebody_has_it_open(serve: Serve, sess
 async def test_what_is_refused(serve: Serve, session: aiohttp.ClientSession) -> None:
     served = await serve()
     assert (await reset(session, served, "none"))[0] == 404
-    assert (await reset(session, served, "none", content="§"))[0] == 400
-    assert (await reset(session, served, "none", content=base64_of(b"\1\1")))[0] == 400
+    assert (await reset(session, served, "none", update="§"))[0] == 400
+    assert (await reset(session, served, "none", update=base64_of(b"\1\1")))[0] == 400
     assert (await reset(session, served, "none", other=1))[0] == 400
     async with session.post(f"{served.url}/api/v1/documents", json={"name": "d"}) as response:
         assert response.status == 201

@@ -6,30 +6,22 @@ read. Whoever may only write can delete everything too, but with that old copies
 
 from __future__ import annotations
 
-import base64
-import binascii
-
 from aiohttp import web
 from pydantic import Field
 
 from collab.hub.resetting import Resetting
 from collab.protocol.session import Access
 from collab.transports.http.answers import Permission
+from collab.transports.http.api.creation import MOST, Creation, Update
 from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoQuery, Route, json_response
-from collab.transports.problems import BadRequest
 
 TAG = "Documents"
-
-# Bytes of a body beside the content in it.
-_BODY_BYTES = 16 * 1024
 
 
 class NewContent(Model):
     """What a document is reset to."""
 
-    content: str | None = Field(
-        None, description="The new content: a whole Yjs update (v1) as base64, made by a fresh document. None: empty."
-    )
+    update: Update | None = None
     strict: bool = Field(
         False,
         description="Copies from before the reset bring nothing at all, not even edits that the server never saw.",
@@ -48,13 +40,13 @@ class ResetRoutes:
     Args:
         resetting: does it.
         permission: knows who asks.
-        max_document_bytes: bytes of the new content.
+        creation: reads the new content.
     """
 
-    def __init__(self, resetting: Resetting, permission: Permission, max_document_bytes: int) -> None:
+    def __init__(self, resetting: Resetting, permission: Permission, creation: Creation) -> None:
         self._resetting = resetting
         self._permission = permission
-        self._most = max_document_bytes
+        self._creation = creation
 
     def routes(self) -> list[AnyRoute]:
         """Give the route."""
@@ -68,7 +60,7 @@ class ResetRoutes:
                 "Take all content out of a document, so that no old copy brings it back.",
                 [Answer(200, "The document was reset, and this is stored.", Done)],
                 body=NewContent,
-                most=_BODY_BYTES + self._most * 4 // 3,
+                most=MOST,
                 description="People who have it open go on: they see the new content, and all that they type is kept. "
                 "A tab, a client or a local copy that comes back later brings nothing that the server had before the "
                 "reset. What it had not sent yet is merged, unless `strict` is true.",
@@ -81,14 +73,8 @@ class ResetRoutes:
         """Reset a document; answer when that is in the store."""
         name = call.name
         grant = await self._permission.require(call.request, name, Access.ADMIN)
+        self._creation.check_memory()
         body = await call.body(known=True)
-        content = None if body.content is None else _decode(body.content)
+        content = await self._creation.read_update(body.update)
         done = await self._resetting.reset(name, content=content, strict=body.strict, author=grant.user)
         return json_response(Done(reset=done.number))
-
-
-def _decode(content: str) -> bytes:
-    try:
-        return base64.b64decode(content, validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRequest("the content is not base64") from None
