@@ -311,7 +311,7 @@ def create_app(
     by_token = isinstance(authenticator, TokenAuthenticator)
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
     documents = Documents(store, hub, clock, settings.keep_deleted, hub.resetting)
-    creation = Creation(guard, Once(store), settings.max_document_bytes)
+    creation = Creation(guard, Once(store), jobs, settings.max_document_bytes, random)
     editing = Editing(hub, admission, jobs, given)
     gate = context.gate
     bodies = LongBodies(guard, gate.arrivals, gate.largest, settings.min_bytes_per_second)

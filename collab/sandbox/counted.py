@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
-from collab.content.edits import Format
+from collab.content.edits import Edit, Format
 from collab.errors import SandboxCrashed, SandboxTimeout
 from collab.sandbox.port import Outcome, Sandbox, Stay, Task
 from collab.update.compact import Compacted
@@ -43,6 +43,10 @@ class CountedSandbox:
     async def content(self, data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
         """See ``Sandbox.content``."""
         return await self.count(self._sandbox.content(data, format, root))
+
+    async def make(self, edit: Edit, client_id: int) -> bytes:
+        """See ``Sandbox.make``."""
+        return await self.count(self._sandbox.make(edit, client_id))
 
     async def stay(self, data: bytes, client_id: int) -> CountedStay:
         """See ``Sandbox.stay``."""

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from collab.content.edits import Format
+from collab.content.edits import Edit, Format
 from collab.errors import SandboxBusy, SandboxError
 from collab.sandbox import jobs, stays
 from collab.sandbox.port import Outcome, Task
@@ -33,6 +33,11 @@ class InlineSandbox:
         """Return a document's content."""
         await self.turn()
         return jobs.content(data, format, root)
+
+    async def make(self, edit: Edit, client_id: int) -> bytes:
+        """Make a document of content."""
+        await self.turn()
+        return jobs.make(edit, client_id)
 
     async def stay(self, data: bytes, client_id: int) -> InlineStay:
         """Load a document, so that it stays."""

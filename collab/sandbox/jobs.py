@@ -13,7 +13,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from collab.content.edits import Format
+from collab.content.edits import Edit, Format
 from collab.update import compact as compacting
 from collab.update import reset as resetting
 from collab.update.state_vector import decode_state_vector
@@ -87,6 +87,16 @@ def skeleton(documents: Sequence[bytes], known: bytes | None) -> bytes:
     """Return what remains of documents without content; with ``known``, a state vector, only what that lacks."""
     made = resetting.skeleton(*documents)
     return made if known is None else resetting.without_known(made, decode_state_vector(known))
+
+
+def make(edit: Edit, client_id: int) -> bytes:
+    """Make a document by an edit of an empty one (`collab.content.replica.Replica.edit`); a v1 update.
+
+    Raises ContentError when the edit cannot be made.
+    """
+    from collab.content.replica import Replica
+
+    return Replica(b"\0\0", client_id).edit(edit) or b"\0\0"
 
 
 def content(data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-from collab.content.edits import Format
+from collab.content.edits import Edit, Format
 from collab.errors import CollabError, DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxError, SandboxTimeout
 from collab.sandbox import jobs, stays
 from collab.sandbox.port import Outcome, Task
@@ -82,6 +82,10 @@ class ProcessSandbox:
     async def content(self, data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
         """Return a document's content as values that JSON can hold."""
         return await self.run(jobs.content, data, format, root)
+
+    async def make(self, edit: Edit, client_id: int) -> bytes:
+        """Make a document of content."""
+        return await self.run(jobs.make, edit, client_id)
 
     async def reset(
         self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None

@@ -97,6 +97,13 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def make(self, edit: Edit, client_id: int) -> bytes:
+        """Make a document of content: the v1 update of an edit of an empty one, by ``client_id``.
+
+        Raises what `content` raises; ContentError when the edit cannot be made.
+        """
+        ...
+
     async def stay(self, data: bytes, client_id: int) -> Stay:
         """Load a whole document, a v1 update, so that it stays; its edits will be of ``client_id``.
 

@@ -13,23 +13,27 @@ import binascii
 import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
+from random import Random
 from types import MappingProxyType
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from collab.auth.access import Grant
+from collab.content import edits
+from collab.content.edits import Batch, Format, Replace, RootType
 from collab.errors import DocumentBusy, DocumentTooLarge
 from collab.hub import idempotency
 from collab.hub.idempotency import Once
 from collab.hub.slices import in_slices
 from collab.hub.transfer import whole_update
 from collab.protocol.sync import EMPTY_UPDATE
+from collab.sandbox.port import Sandbox
 from collab.storage.metadata import MAX_BYTES, MAX_INTEGER, MAX_KEY, MAX_KEYS
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import MAX_BODY_BYTES
-from collab.transports.http.api.route import JSON
+from collab.transports.http.api.route import JSON, Model
 from collab.transports.problems import HEADERS, BadRequest
 
 KEY: Final = "Idempotency-Key"
@@ -46,6 +50,12 @@ CREATION_PROBLEMS: Final = ("document_exists", "invalid_name", "too_many_request
 
 MAX_UPDATE_BYTES: Final = 16 * 1024 * 1024
 """Bytes of an update in a JSON body, which is in memory four times. What is larger is imported."""
+
+MAX_PARTS: Final = 100
+"""Roots of a document that is made of content."""
+
+MAX_PARTS_BYTES: Final = 256 * 1024
+"""Bytes of a body with such content."""
 
 MAX_UNNAMED_BYTES: Final = 1024 * 1024
 """The same where the body is read before it is known whether its sender may write the document: the name is in it."""
@@ -98,18 +108,46 @@ Metadata = Annotated[
 ]
 
 
+class Part(Model):
+    """Content of one root of a new document."""
+
+    root: str = Field(max_length=edits.MAX_NAME, description="The name of the root.")
+    format: Literal["json", "text", "delta", "prosemirror", "html", "markdown", "excalidraw"] = Field(
+        description="What `value` is written in."
+    )
+    value: JsonValue = Field(description="A string for text, HTML and Markdown; JSON for the others.")
+    type: Literal["text", "map", "array", "xml"] | None = Field(
+        None, description="What the root is made as; without it the content decides."
+    )
+    shared: bool = Field(False, description="Make objects and lists of JSON shared types, which can be edited in part.")
+
+
+Content = Annotated[
+    list[Part],
+    Field(
+        max_length=MAX_PARTS,
+        description="The content by roots, instead of `update`. A body with it has at most 256 KiB; more is for "
+        "`PUT /content/{name}`.",
+    ),
+]
+
+
 class Creation:
     """Creates by calls that may be repeated.
 
     Args:
         guard: knows who asks, and how much each may have.
         once: keeps what was answered.
+        sandbox: makes documents of content.
         max_document_bytes: how large a document may be.
+        random: draws client IDs.
     """
 
-    def __init__(self, guard: Guard, once: Once, max_document_bytes: int) -> None:
+    def __init__(self, guard: Guard, once: Once, sandbox: Sandbox, max_document_bytes: int, random: Random) -> None:
         self._guard = guard
         self._once = once
+        self._sandbox = sandbox
+        self._random = random
         self._most = min(MAX_UPDATE_BYTES, max_document_bytes)
 
     def once(
@@ -152,14 +190,20 @@ class Creation:
                 raise BadRequest(error.public, "unavailable", retry_after=_MEMORY_SECONDS) from None
             raise BadRequest(error.public, "too_many_requests", retry_after=limits.creation_pause) from None
 
-    async def read_update(self, text: str | None) -> bytes | None:
-        """Read the content of a new document; None for an empty one.
+    async def read_content(self, text: str | None, content: list[Part] | None) -> bytes | None:
+        """Read the content of a new document, an update as base64 or by roots; None for an empty one.
 
         Raises:
-            BadRequest: it is not base64.
+            BadRequest: there is both, or the update is not base64.
+            ContentError: the content cannot be written as it is wanted.
+            SandboxError: the content could not be written now.
             UpdateError: it is no update, or builds on what is not in it.
             DocumentTooLarge: it is larger than a document may be.
         """
+        if content:
+            if text is not None:
+                raise BadRequest('"content" comes without an "update"')
+            return await self._write(content)
         if text is None:
             return None
         try:
@@ -170,6 +214,34 @@ class Creation:
             raise DocumentTooLarge(f"{len(data)} bytes of content for a new document")
         whole = await in_slices(whole_update(data))
         return None if whole == EMPTY_UPDATE else whole
+
+    async def _write(self, content: list[Part]) -> bytes | None:
+        roots = [part.root for part in content]
+        if len(set(roots)) < len(roots):
+            raise BadRequest('a root is named twice in "content"')
+        batch = Batch(
+            tuple(
+                Replace(
+                    part.root,
+                    Format(part.format),
+                    part.value,
+                    None if part.type is None else RootType(part.type),
+                    part.shared,
+                )
+                for part in content
+            )
+        )
+        # As yjs draws them; the document is new, so none can be in it.
+        made = await self._sandbox.make(batch, self._random.getrandbits(32) or 1)
+        if len(made) > self._most:
+            raise DocumentTooLarge(f"{len(made)} bytes of content for a new document")
+        return None if made == EMPTY_UPDATE else made
+
+
+def check_content(body: bytearray) -> None:
+    """Refuse a body with much content that is no update: it is parsed where everybody waits for it."""
+    if len(body) > MAX_PARTS_BYTES and b'"content"' in body:
+        raise BadRequest(f'a body with "content" has at most {MAX_PARTS_BYTES} bytes', "too_large")
 
 
 def answer_with(answer: idempotency.Answer) -> web.Response:

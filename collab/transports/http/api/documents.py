@@ -40,11 +40,13 @@ from collab.transports.http.api.creation import (
     KEY_HEADER,
     MOST,
     MOST_UNNAMED,
+    Content,
     Creation,
     Metadata,
     SmallUpdate,
     Update,
     answer_with,
+    check_content,
 )
 from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
 from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoBody, NoQuery, Query, Route, no_content
@@ -138,6 +140,7 @@ class NewDocument(Model):
     title: Title | None = None
     metadata: Metadata | None = None
     update: SmallUpdate | None = None
+    content: Content | None = None
 
 
 class WantedDocument(Model):
@@ -146,6 +149,7 @@ class WantedDocument(Model):
     title: Title | None = None
     metadata: Metadata | None = None
     update: Update | None = None
+    content: Content | None = None
 
 
 class Change(Model):
@@ -220,8 +224,9 @@ class DocumentRoutes:
                 [created],
                 body=NewDocument,
                 most=MOST_UNNAMED,
+                check=check_content,
                 access="write",
-                problems=(*CREATION_PROBLEMS, "document_deleted", "invalid_update"),
+                problems=(*CREATION_PROBLEMS, "document_deleted", "invalid_update", "not_possible"),
                 headers=KEY_HEADER,
                 description="Content, title and own keys are there at once, or none of them.",
             ),
@@ -235,8 +240,9 @@ class DocumentRoutes:
                 [Answer(200, "It was there, and is as it was.", Document), created],
                 body=WantedDocument,
                 most=MOST,
+                check=check_content,
                 access="write",
-                problems=("document_deleted", "invalid_update", "too_many_requests", "too_large"),
+                problems=("document_deleted", "invalid_update", "not_possible", "too_many_requests", "too_large"),
                 description="However many do this at the same time, the content is there once. So clients never seed. "
                 "A document that was deleted stays deleted: POST creates it anew.",
             ),
@@ -319,7 +325,7 @@ class DocumentRoutes:
         check_document_name(body.name)
         grant = await self._permission.require(call.request, body.name, Access.WRITE)
         title = None if body.title is None else read_title(body.title)
-        update = await self._creation.read_update(body.update)
+        update = await self._creation.read_content(body.update, body.content)
         async with self._creation.once(call.request, grant, "POST /documents", body) as once:
             if once.answer is None:
                 with self._creation.counted(call.request, grant, body.name):
@@ -337,7 +343,7 @@ class DocumentRoutes:
         self._creation.check_memory()
         body = await call.body(known=True)
         title = None if body.title is None else read_title(body.title)
-        update = await self._creation.read_update(body.update)
+        update = await self._creation.read_content(body.update, body.content)
         try:
             # One that is there is not counted, and needs no room.
             return await self._answer(await self._documents.describe(name), grant.access)

@@ -12,7 +12,7 @@ from pydantic import Field
 from collab.hub.resetting import Resetting
 from collab.protocol.session import Access
 from collab.transports.http.answers import Permission
-from collab.transports.http.api.creation import MOST, Creation, Update
+from collab.transports.http.api.creation import MOST, Content, Creation, Update, check_content
 from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoQuery, Route, json_response
 
 TAG = "Documents"
@@ -22,6 +22,7 @@ class NewContent(Model):
     """What a document is reset to."""
 
     update: Update | None = None
+    content: Content | None = None
     strict: bool = Field(
         False,
         description="Copies from before the reset bring nothing at all, not even edits that the server never saw.",
@@ -61,11 +62,18 @@ class ResetRoutes:
                 [Answer(200, "The document was reset, and this is stored.", Done)],
                 body=NewContent,
                 most=MOST,
+                check=check_content,
                 description="People who have it open go on: they see the new content, and all that they type is kept. "
                 "A tab, a client or a local copy that comes back later brings nothing that the server had before the "
                 "reset. What it had not sent yet is merged, unless `strict` is true.",
                 access="admin",
-                problems=("document_not_found", "document_deleted", "document_damaged", "invalid_update"),
+                problems=(
+                    "document_not_found",
+                    "document_deleted",
+                    "document_damaged",
+                    "invalid_update",
+                    "not_possible",
+                ),
             )
         ]
 
@@ -75,6 +83,6 @@ class ResetRoutes:
         grant = await self._permission.require(call.request, name, Access.ADMIN)
         self._creation.check_memory()
         body = await call.body(known=True)
-        content = await self._creation.read_update(body.update)
+        content = await self._creation.read_content(body.update, body.content)
         done = await self._resetting.reset(name, content=content, strict=body.strict, author=grant.user)
         return json_response(Done(reset=done.number))

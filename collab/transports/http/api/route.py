@@ -115,6 +115,8 @@ class Call(Generic[Q, B]):
         model = self._route.body
         assert model is not None
         data = await self._permission.read_body(self.request, (JSON,), most=self._route.most, known=known)
+        if self._route.check is not None:
+            self._route.check(data)
         try:
             return model.model_validate_json(bytes(data))
         except ValidationError as error:
@@ -138,6 +140,7 @@ class Route(Generic[Q, B]):
         body: the model of its JSON body; None where there is none, or it is ``raw``.
         raw: what else its body is, or may be beside that.
         most: bytes of its body.
+        check: looks at the bytes of a body before they are parsed; raises ``BadRequest``.
         answers: all answers that tell no error.
         problems: the codes of the errors that it has beyond those of every route.
         headers: request headers that it reads, each with what it says.
@@ -154,6 +157,7 @@ class Route(Generic[Q, B]):
     body: type[B] | None = None
     raw: Raw | None = None
     most: int = MAX_BODY_BYTES
+    check: Callable[[bytearray], None] | None = None
     description: str = ""
     access: str = ""
     problems: Sequence[str] = ()
