@@ -378,12 +378,12 @@ class UpdateIncomplete(DocumentError):
 
     Args:
         message: for the operator's log.
-        missing: the first client ID and clock that the document lacks.
+        missing: the first client ID and clock that the document lacks; None if that is not known.
     """
 
     public = "the update refers to what the document lacks: send all that its state vector lacks"
 
-    def __init__(self, message: str, *, missing: tuple[int, int]) -> None:
+    def __init__(self, message: str, *, missing: tuple[int, int] | None = None) -> None:
         super().__init__(message)
         self.missing = missing
 
