@@ -143,8 +143,8 @@ def written(process: subprocess.Popen[str]) -> list[list[object]]:
     return rows
 
 
-def serves(release: Path, url: str, cwd: Path) -> None:
-    """Start a server on the database, see that it is ready, and stop it."""
+def serves(release: Path, url: str, cwd: Path, documents: str = "/api/v1/documents") -> None:
+    """Start a server on the database, see that it is ready, and stop it; ``documents`` is where it lists them."""
     process = subprocess.Popen(
         [sys.executable, "-m", "collab", "serve", "--port", "0", "--database-url", url],
         cwd=cwd, env=environment(release), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -155,7 +155,7 @@ def serves(release: Path, url: str, cwd: Path) -> None:
         assert found is not None, process.communicate(timeout=30)[1]
         with urllib.request.urlopen(f"{found[0]}/readyz", timeout=30) as response:
             assert response.status == 200
-        with urllib.request.urlopen(f"{found[0]}/api/v1/documents", timeout=30) as response:
+        with urllib.request.urlopen(f"{found[0]}{documents}", timeout=30) as response:
             assert [each["name"] for each in json.load(response)["documents"]] == ["shared"]
     finally:
         process.send_signal(signal.SIGTERM)
@@ -183,7 +183,7 @@ def test_the_release_before_goes_on_beside_this_one(release_before: Path, url: s
     both = [writing(release, url, mark, 50, tmp_path) for release, mark in ((release_before, "a"), (ROOT, "b"))]
     for process in both:
         written(process)
-    serves(release_before, url, tmp_path)
+    serves(release_before, url, tmp_path, "/api/documents")
     serves(ROOT, url, tmp_path)
     read = [written(writing(release, url, "none", 0, tmp_path)) for release in (release_before, ROOT)]
     assert read[0] == read[1]

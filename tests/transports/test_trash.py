@@ -272,6 +272,39 @@ async def test_what_was_erased_is_nowhere(served: Served, api: Api) -> None:
     assert await shown(served, "d") == ""
 
 
+async def test_two_nodes_do_all_of_it_as_one(serve: Serve, session: aiohttp.ClientSession, postgres_url: str) -> None:
+    nodes = [await serve(database_url=postgres_url) for _ in range(2)]
+    one, two = apis = [Api(session, node.url) for node in nodes]
+    async with LiveClient(nodes[1].ws("d"), keep=True) as there:
+        await there.until_synced()
+        answers = await asyncio.gather(
+            *(apis[n % 2]("PUT", "/documents/d", {"update": content("seed", 10 + n)}) for n in range(10))
+        )
+        assert sorted(status for status, _ in answers) == [200] * 9 + [201]
+        await there.until(lambda: str(there.text()) == "seed", "who has it open on the other node sees it")
+        key = {"headers": {"Idempotency-Key": "k"}}
+        copies = await asyncio.gather(*(each("POST", "/copies/d", {"name": "copy"}, **key) for each in apis * 3))
+        assert copies == [copies[0]] * 6 and copies[0][0] == 201
+        assert (await one("DELETE", "/documents/d"))[0] == 204
+        assert await there.expect_close() == 4404
+    there.text().insert(4, " offline")
+    assert (await one("POST", "/trash/d", {"name": "e"}))[0] == 200
+    returning = LiveClient(nodes[1].ws("e"), keep=True)
+    returning.doc.apply_update(there.doc.get_update())
+    async with returning:
+        await returning.until_synced()
+        await returning.barrier()
+        async with LiveClient(nodes[0].ws("e")) as here:
+            await here.until(lambda: str(here.text()) == "seed offline", "the old copy has merged, for all nodes")
+        status, erased = await one("DELETE", "/documents/e?erase=true")
+        assert (status, erased["holding"]) == (200, [])
+        assert "e" not in nodes[1].app[HUB].rooms, "the other node has let go of it"
+        assert await returning.expect_close() == 4404
+    assert (await two("GET", "/documents/e"))[0] == 410
+    assert (await two("GET", "/trash"))[1]["documents"] == []
+    assert await shown(nodes[1], "copy") == "seed"
+
+
 # Who may
 
 
