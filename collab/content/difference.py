@@ -132,7 +132,7 @@ def _compare_texts(old: str, new: str, at: int, new_at: int, work: Work) -> list
     hunks = compare(old, new, work)
     kept = len(old) - sum(hunk.stop - hunk.start for hunk in hunks)
     # A few letters that two words happen to share are no common text: typing between them would come out torn.
-    if kept * 4 < min(len(old), len(new)):
+    if kept * 2 < min(len(old), len(new)):
         hunks = [Hunk(0, len(old), 0, len(new))]
     return [Hunk(at + a, at + b, new_at + c, new_at + d) for a, b, c, d in hunks]
 

@@ -430,8 +430,8 @@ class _InlineReader:
                 self.element(child, marks, depth + 1)
 
     def element(self, element: Any, marks: dict[str, Any], depth: int) -> None:
-        if depth > 10 * MAX_TREE_DEPTH:
-            raise InvalidEdit(f"the HTML nests more than {10 * MAX_TREE_DEPTH} deep")
+        if depth > 2 * MAX_TREE_DEPTH:
+            raise InvalidEdit(f"the HTML nests more than {2 * MAX_TREE_DEPTH} deep")
         name = element.name
         if name == "br":
             self._trim()

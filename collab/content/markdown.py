@@ -260,20 +260,29 @@ class _LineWriter:
         if any(name == "code" for name, _ in marks):
             self._runs.append((text, _code(text, self._cell), marks))
             return
-        emphasised = any(name in _DELIMITERS for name, _ in marks)
-        if emphasised:
-            # Spaces at the ends of a mark are put beside it: a delimiter does not stand beside a space.
-            body = text.strip(" \t\n\r\f\v\u00a0\u2003\u3000") if text.strip() else ""
-            outside = tuple((name, value) for name, value in marks if name not in _DELIMITERS)
-            if not body:
-                self._runs.append((text, _escape(text, self._cell), outside))
-                return
-            start = text.index(body)
-            for part, held in ((text[:start], outside), (body, marks), (text[start + len(body) :], outside)):
-                if part:
-                    self._runs.append((part, _escape(part, self._cell), held))
-            return
-        self._runs.append((text, _escape(text, self._cell), marks))
+        # Spaces at the ends are runs of their own: see `_settle`.
+        body = text.strip()
+        start = text.index(body) if body else len(text)
+        for part in (text[:start], body, text[start + len(body) :]):
+            if part:
+                self._runs.append((part, _escape(part, self._cell), marks))
+
+    def _settle(self) -> None:
+        """Take the signs of emphasis off spaces at which it begins or ends: a sign does not stand beside a space."""
+        runs = self._runs
+        before: list[frozenset[str]] = []
+        held: frozenset[str] = frozenset()
+        for shown, _, marks in runs:
+            before.append(held)
+            held = held if shown.isspace() else frozenset(name for name, _ in marks)
+        held = frozenset()
+        for at in range(len(runs) - 1, -1, -1):
+            shown, text, marks = runs[at]
+            if not shown.isspace() or any(name == "code" for name, _ in marks):
+                held = frozenset(name for name, _ in marks)
+                continue
+            both = before[at] & held
+            runs[at] = (shown, text, tuple(mark for mark in marks if mark[0] not in _DELIMITERS or mark[0] in both))
 
     def raw(self, text: str) -> None:
         if text:
@@ -292,21 +301,12 @@ class _LineWriter:
 
         The rules of emphasis look at the characters beside a mark; where they would not see it, it is written as HTML.
         """
-        text = self._at_line_starts(self._written(_DELIMITERS))
-        if self._is_risky() and not self._is_read(text):
-            text = self._at_line_starts(self._written({}))
+        self._settle()
+        line, is_risky = self._written(_DELIMITERS)
+        text = self._at_line_starts(line)
+        if is_risky and not self._is_read(text):
+            text = self._at_line_starts(self._written({})[0])
         return text
-
-    def _is_risky(self) -> bool:
-        """Tell whether a mark begins or ends within a word, or beside another mark."""
-        before = " "
-        held: frozenset[str] = frozenset()
-        for shown, _, marks in [*self._runs, (" ", "", ())]:
-            names = frozenset(name for name, _ in marks if name in _DELIMITERS)
-            if names != held and not (before.isspace() or shown[:1].isspace()):
-                return True
-            before, held = shown[-1], names
-        return False
 
     def _is_read(self, text: str) -> bool:
         """Tell whether a line is read as what it was written of."""
@@ -322,23 +322,32 @@ class _LineWriter:
                     found += [(character, names) for character in piece.content if not character.isspace()]
         return found == [(character, names) for character, names in wanted]
 
-    def _written(self, delimiters: Mapping[str, str]) -> str:
+    def _written(self, delimiters: Mapping[str, str]) -> tuple[str, bool]:
+        """Return the line, and whether a sign stands within a word, beside another sign or beside a space."""
         written: list[str] = []
         open_: list[tuple[str, Any]] = []
-        for _, text, marks in [*self._runs, ("", "", ())]:
+        is_risky = False
+        before = " "
+        runs = [*self._runs, (" ", "", ())]
+        for at, (shown, text, marks) in enumerate(runs):
             common = 0
-            while common < min(len(open_), len(marks)) and open_[common] == marks[common]:
+            while common < len(open_) and open_[common] in marks:
                 common += 1
             for name, value in reversed(open_[common:]):
+                is_risky = is_risky or (name in _DELIMITERS and (before.isspace() or not shown[0].isspace()))
                 written.append(_closing(name, value, delimiters))
             del open_[common:]
-            for name, value in marks[common:]:
+            # What lasts longer is begun before.
+            new = [mark for mark in marks if mark not in open_]
+            for name, value in sorted(new, key=lambda mark: -_lasting(mark, runs, at)):
+                is_risky = is_risky or (name in _DELIMITERS and (shown[0].isspace() or not before.isspace()))
                 if name == "link" and written and written[-1].endswith("!"):
                     written[-1] = written[-1][:-1] + "\\!"  # else it would be an image
                 written.append(_opening(name, delimiters))
                 open_.append((name, value))
             written.append(text)
-        return "".join(written)
+            before = shown[-1]
+        return "".join(written), is_risky
 
     def _at_line_starts(self, text: str) -> str:
         """Escape what would begin a block, and spaces that would be left out."""
@@ -356,6 +365,14 @@ class _LineWriter:
                 line = _NUMBERED.sub(r"\1\\\2", line, count=1) if _NUMBERED.match(line) else line
             lines[number] = line
         return "\n".join(lines)
+
+
+def _lasting(mark: tuple[str, Any], runs: Sequence[tuple[str, str, tuple[tuple[str, Any], ...]]], at: int) -> int:
+    """Return how many runs from one on have a mark."""
+    end = at
+    while end < len(runs) and mark in runs[end][2]:
+        end += 1
+    return end - at
 
 
 def _href(value: Any) -> str | None:

@@ -318,8 +318,8 @@ class _Fitter:
                 continue
             while run and isinstance(run[-1], Element) and run[-1].name == "hardBreak":
                 run.pop()
-            if run:
-                blocks.append(Element(node.name, node.attributes, _trimmed(run)))
+            if trimmed := _trimmed(run):
+                blocks.append(Element(node.name, node.attributes, trimmed))
             run = []
             if child is not None:
                 blocks.append(child)
@@ -344,7 +344,7 @@ def _trimmed(nodes: list[Node]) -> list[Node]:
     trimmed = list(nodes)
     for at, strip in ((0, str.lstrip), (-1, str.rstrip)):
         end = trimmed[at] if trimmed else None
-        if isinstance(end, TextNode):
+        if isinstance(end, TextNode) and end.pieces:
             pieces = list(end.pieces)
             pieces[at] = Piece(strip(pieces[at].content, " "), pieces[at].attributes)
             trimmed[at] = TextNode(joined(pieces))

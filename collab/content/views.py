@@ -34,7 +34,8 @@ class Roots:
 
     def __init__(self, document: pycrdt.Doc[Any], types: dict[str, RootType]) -> None:
         self._document = document
-        self.types = types
+        # What is made here is known here: an edit may go on with a root that it has made.
+        self.types = dict(types)
 
     def __call__(self, name: str, type_: RootType | None = None) -> Any:
         """Return a root; one that is empty is made as ``type_``. Raises NoSuchContent without that."""
@@ -42,7 +43,7 @@ class Roots:
         if known is RootType.EMPTY:
             if type_ is None or type_ is RootType.EMPTY:
                 raise NoSuchContent(f"there is no root {name[:100]!r}, or nothing in it tells its type")
-            known = type_
+            known = self.types[name] = type_
         return self._document.get(name, type=TYPES[known])
 
     def named(self) -> Iterable[str]:

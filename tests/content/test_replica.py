@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import pickle
+import resource
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pycrdt
 import pytest
 
+from collab.content import steps
 from collab.content.edits import (
     ArrayAppend,
     Batch,
@@ -25,8 +30,10 @@ from collab.content.replica import Replica
 from collab.errors import (
     ContentError,
     EditConflict,
+    EditNotShown,
     InvalidEdit,
     NoSuchContent,
+    SandboxCrashed,
     SandboxError,
     UpdateError,
     WrongContentType,
@@ -306,3 +313,115 @@ def test_many_values_are_one_update_and_take_little_time() -> None:
     update = made.edit(Replace("a", Format.JSON, values))
     assert seen(update, "a", pycrdt.Array) == values
     assert read_update(update).sections[0].end == 20_000
+
+
+class Tampering:
+    """Writes what the library gives in another way than it shows it, some times."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+        self.times = times
+        original = merge_updates
+
+        def merge(parts: Sequence[bytes]) -> bytes:
+            merged = original(parts)
+            if self.times and b"hello" in merged and len(parts) == 1 and parts[0] is not None:
+                self.times -= 1
+                return merged.replace(b"hello", b"hallo")
+            return merged
+
+        monkeypatch.setattr("collab.content.replica.merge_updates", merge)
+
+
+def test_what_others_would_not_see_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first document shows "hello", its update says "hallo": the difference follows in the same update."""
+    made = replica(t="", m={"n": 1})
+    tampering = Tampering(monkeypatch, 1)
+    before = made.encode()
+    update = made.edit(Batch((Replace("t", Format.TEXT, "oh hello"), Replace("m", Format.JSON, {"n": 2}))))
+    assert tampering.times == 0
+    assert b"hallo" in update
+    assert seen(merge_updates([before, update]), "t", pycrdt.Text) == "oh hello" == made.read(Format.TEXT, "t")
+    assert made.read(Format.JSON, "m") == {"n": 2}
+    assert seen(made.encode(), "t", pycrdt.Text) == "oh hello"
+
+
+def test_what_cannot_be_mended_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = replica(t="", m={"n": 1})
+    before = made.encode()
+    monkeypatch.setattr(steps.View, "is_shown", lambda self, roots: False)
+    Tampering(monkeypatch, 1)
+    with pytest.raises(EditNotShown, match="could not be mended"):
+        made.edit(Batch((Replace("t", Format.TEXT, "oh hello"), Replace("m", Format.JSON, {"n": 2}))))
+    assert made.encode() == before
+    assert made.read(Format.JSON) == {"t": "", "m": {"n": 1}} or made.read(Format.JSON) == {"m": {"n": 1}}
+    monkeypatch.undo()
+    assert seen(merge_updates([before, made.edit(Replace("t", Format.TEXT, "hello"))]), "t", pycrdt.Text) == "hello"
+
+
+def test_a_rich_text_is_mended_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Replica(EMPTY, CLIENT)
+    Tampering(monkeypatch, 1)
+    made.edit(Replace("x", Format.MARKDOWN, "# oh hello\n\n**b**\n"))
+    assert made.read(Format.MARKDOWN, "x") == "# oh hello\n\n**b**\n"
+
+
+def test_a_panic_of_the_library_costs_the_edit_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = replica(t="hello")
+    before = made.encode()
+
+    def panic(*_: Any) -> None:
+        made._main.get("t", type=pycrdt.Text).insert(0, "half of it")
+        made._main.get("m", type=pycrdt.Map)["k"] = 2**70
+
+    monkeypatch.setattr(steps, "write_text", panic)
+    with pytest.raises(SandboxCrashed, match="Panic"):
+        made.edit(Replace("t", Format.TEXT, "other"))
+    assert made.encode() == before and made.read(Format.TEXT, "t") == "hello"
+    monkeypatch.undo()
+    made.edit(Replace("t", Format.TEXT, "other"))
+    assert made.read(Format.TEXT, "t") == "other"
+
+
+def test_edits_and_errors_travel_between_processes() -> None:
+    edits = [Replace("t", Format.TEXT, "x"), Patch(({"op": "add"},)), Batch((TextInsert("t", 0, "x"),))]
+    assert pickle.loads(pickle.dumps(edits)) == edits
+    error = pickle.loads(pickle.dumps(EditConflict("why", edit=3)))
+    assert (str(error), error.edit, error.public) == ("why", 3, "why")
+
+
+def test_a_root_that_an_edit_makes_is_there_for_the_next_one() -> None:
+    made = Replica(EMPTY, CLIENT)
+    made.edit(
+        Batch(
+            (
+                Replace("t", Format.TEXT, "one"),
+                TextInsert("t", 3, " two"),
+                ArrayAppend("l", (1,)),
+                ArrayAppend("l", (2,)),
+            )
+        )
+    )
+    assert made.read(Format.JSON) == {"t": "one two", "l": [1, 2]}
+    with pytest.raises(NoSuchContent):
+        made.read(Format.JSON, "m")
+
+
+def test_a_replica_that_is_dropped_is_freed() -> None:
+    """A document of the library with a live observer would never be."""
+    data = replica(t="x" * 1_000_000).encode()
+
+    def memory() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    def work() -> None:
+        made = Replica(data, CLIENT + 1)
+        made.edit(TextInsert("t", 5, "y"))
+        made.read(Format.TEXT, "t")
+
+    work()
+    gc.collect()
+    before = memory()
+    for _ in range(30):
+        work()
+    gc.collect()
+    assert memory() - before < 30_000_000, "thirty of them would be more than 60 MB"
