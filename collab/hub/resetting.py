@@ -29,6 +29,7 @@ from collab.errors import (
 )
 from collab.hub.loading import check_rows, read_document
 from collab.hub.slices import in_slices
+from collab.protocol.sync import EMPTY_UPDATE
 from collab.storage.checksums import beside_the_loop, seal_row
 from collab.storage.records import LoadedDocument, LogRow, NewRow, StoredDocument
 from collab.storage.store import Store
@@ -289,29 +290,30 @@ class Resetting:
 
     async def _gone(self, name: str, kept: bytes | None) -> bytes | None:
         """Give what remains of all documents that had a name: its skeleton, and of those that are not in it yet."""
-        found = [] if kept is None else [kept]
-        ids: set[int] = set()
-        for each in await self._store.list_trash(name=name, limit=_LAST):
-            ids.add(each.document.id)
-            found += await self._read(name, each.document.id, each.document.head_seq)
+        remains, gone = kept, await self._store.list_trash(name=name, limit=_LAST)
+        last = [(each.document.id, each.document.head_seq) for each in gone]
         head = (await self._store.heads([name])).get(name)
-        if head is not None and head.deleted and head.renamed_to is None and head.document_id not in ids:
-            found += await self._read(name, head.document_id, head.seq)
-        return found[0] if len(found) == 1 and kept is not None else await self._strip(found) if found else None
+        if head is not None and head.deleted and head.renamed_to is None and (head.document_id, head.seq) not in last:
+            last.append((head.document_id, head.seq))
+        for document_id, seq in last:
+            content = await self._read(name, document_id, seq)
+            if content is not None:
+                remains = await self._strip([content] if remains is None else [remains, content])
+        return None if remains == EMPTY_UPDATE else remains
 
-    async def _read(self, name: str, document_id: int, seq: int) -> list[bytes]:
-        """Read the content of a document that has lost its name; nothing if it is pruned, or damaged."""
+    async def _read(self, name: str, document_id: int, seq: int) -> bytes | None:
+        """Read the content of a document that has lost its name; None if it is pruned, or damaged."""
         found = await self._store.load_at(document_id, seq)
         if found is None:
-            return []
+            return None
         snapshot, rows = found
         stored = StoredDocument(document_id, name, seq, True, 0.0, 0.0)
         try:
             document = await in_slices(read_document(name, LoadedDocument(stored, snapshot, rows)))
         except DamagedDocument as error:
             _log.warning("what was under the name %s before cannot be read: %s", shown_name(name), error)
-            return []
-        return [document.encode_state_as_update()]
+            return None
+        return document.encode_state_as_update()
 
     async def _strip(self, documents: Sequence[bytes]) -> bytes:
         """Take the content out of documents. It must never be impossible: then nothing could be erased."""

@@ -130,6 +130,16 @@ async def test_of_a_new_document_without_predecessor_the_bytes_are_kept(document
     assert [row.data for row in (await node.stored("d")).rows] == [update]
 
 
+async def test_a_document_in_which_nothing_ever_was_leaves_nothing(documents: Documents, node: Node) -> None:
+    update = Author(1).type("x")
+    for _ in range(2):
+        await documents.create("d")
+        await documents.delete("d")
+        await node.hub.trash.erase("d")
+    await documents.create("d", update=update)
+    assert [row.data for row in (await node.stored("d")).rows] == [update]
+
+
 async def test_a_part_of_a_document_is_no_content_in_the_place_of_another_one(documents: Documents, node: Node) -> None:
     author = Author(1)
     author.type("a")
