@@ -324,6 +324,10 @@ STORIES: dict[str, tuple[Sequence[Step], Decided]] = {
         [Shows("ann", ANN), Comes("again", "ann"), Shows("again", ANN), Types("again", typed(ANN, 0))],
         [(ANN, 0, "ann")],
     ),
+    "while the old socket has the id still": (
+        [Shows("ann", ANN), Comes("again", "ann"), Shows("again", ANN, clock=0), Types("again", typed(ANN, 0))],
+        [(ANN, 0, "ann")],
+    ),
     # Edits over HTTP.
     "the server's own id is nobody's": (
         [Served("ann", 9, typed(9, 0)), TurnEnds(), Served("bob", 9, typed(9, 1)), Types("eve", typed(9, 2))],
@@ -367,6 +371,8 @@ def test_a_session_whose_id_is_known_is_not_looked_at_again() -> None:
     story.tell([Types("ann", typed(ANN, 0))])
     assert not ann.introduces and ann.uses == ANN
     ann.identify("ann")  # with each token that it shows
+    assert not ann.introduces
+    ann.identify(None)
     assert not ann.introduces
     story.tell([Comes("x", None)])
     assert not story.sessions["x"].introduces
