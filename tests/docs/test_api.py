@@ -39,6 +39,55 @@ def test_documents_go_out_and_come_in(shell: Shell) -> None:
     assert done["existed"] == done["lines"] >= 1 and done["failed"] == 0
 
 
+def test_documents_are_seeded_copied_and_given_keys_of_their_own(shell: Shell) -> None:
+    seeded, again, copied, repeated = map(json.loads, shell.run(snippet("docs/api.md", "Creating documents", "sh", 2)))
+    assert seeded["title"] == again["title"] == "Seeded" and seeded["bytes"] > 0
+    assert copied == repeated and copied["name"] == "notes/copy"
+    changed, left = map(json.loads, shell.run(snippet("docs/api.md", "Own keys", "sh")))
+    assert changed["metadata"] == {"owner": "u-17", "stars": 3} and left["metadata"] == {"owner": "u-17"}
+    deleted, listed, restored, erased = shell.run(snippet("docs/api.md", "The trash", "sh"))
+    (document,) = [one for one in json.loads(listed)["documents"] if one["name"] == "notes/copy"]
+    assert deleted == "" and json.loads(restored)["name"] == "notes/copy"
+    assert json.loads(erased) == {"erased": [document["id"]], "holding": []}
+
+
+def test_a_document_begins_with_content(shell: Shell) -> None:
+    (made,) = shell.run(snippet("docs/api.md", "Creating documents", "sh"))
+    assert json.loads(made)["name"] == "notes/minutes"
+    (read,) = shell.run("curl -s 'http://localhost:1234/api/v1/content/notes/minutes?root=default&format=markdown'")
+    assert read == "# Minutes\n\n- first\n"
+
+
+def test_content_is_written_read_changed_and_reset(shell: Shell) -> None:
+    put, html, replaced, patched, markdown = shell.run(snippet("docs/api.md", "Content", "sh"))
+    assert [json.loads(said)["changed"] for said in (put, replaced, patched)] == [True, True, True]
+    assert html == "<h1>Draft</h1>" and markdown == "# Final draft\n"
+    _, applied = shell.run(snippet("docs/api.md", "Updates", "sh"))
+    assert json.loads(applied) == {"changed": False, "committed": True}
+    first, second = shell.run(snippet("docs/api.md", "Reset", "sh"))
+    assert [json.loads(first), json.loads(second)] == [{"reset": 1}, {"reset": 2}]
+    (empty,) = shell.run("curl -s http://localhost:1234/api/v1/content/notes/draft")
+    assert "start" not in empty
+
+
+def test_people_agents_messages_and_connections(shell: Shell) -> None:
+    shell.run(
+        "curl -s -X PUT http://localhost:1234/api/v1/documents/notes/plan -H 'Content-Type: application/json' -d '{}'"
+    )
+    show, end = snippet("docs/api.md", "Agents", "sh").splitlines()
+    shown = json.loads(shell.run(show)[0])
+    assert shown["state"]["user"]["name"] == "Writer" and shown["client"] >= 1 << 52
+    said, pages = map(json.loads, shell.run(snippet("docs/api.md", "Who is there", "sh")))
+    described = json.loads(snippet("docs/api.md", "Who is there", "json"))
+    assert said.keys() == described.keys() and [one["name"] for one in said["participants"]] == ["Writer"]
+    assert said["participants"][0].keys() == described["participants"][0].keys()
+    assert said["states"][0].keys() == described["states"][0].keys()
+    assert [one["name"] for one in pages["documents"]] == ["notes/plan"]
+    assert shell.run(snippet("docs/api.md", "Messages", "sh")) == [""] and shell.run(end) == [""]
+    everything, some, kicked = map(json.loads, shell.run(snippet("docs/api.md", "Connections", "sh")))
+    assert everything["connections"] == some["connections"] == [] and kicked["silent"] == []
+
+
 def test_an_error_looks_like_that(shell: Shell) -> None:
     (said,) = shell.run("curl -s http://localhost:1234/api/v1/documents/nothing")
     assert json.loads(said) == json.loads(snippet("docs/api.md", "Errors", "json"))

@@ -8,6 +8,7 @@ that it listens, and is then told to stop.
 from __future__ import annotations
 
 import json
+import json
 import os
 import re
 import shlex
@@ -250,3 +251,17 @@ def test_what_is_installed_is_what_is_imported() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     *_, wanted = shlex.split(snippet("docs/adapters.md", "Running the suite", "sh"))
     assert wanted == f"{project['name']}[testing]" and "testing" in project["optional-dependencies"]
+
+
+def test_deleted_documents_are_listed_restored_and_erased(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    for _ in range(2):  # two documents, one after the other, under one name
+        add_document(shell, "notes/plan")
+        shell.run("collab documents delete notes/plan --yes")
+    listed = json.loads(shell.command("collab documents trash --prefix notes/ --json"))
+    older = min(one["id"] for one in (listed["documents"] if isinstance(listed, dict) else listed))
+    shell.replaced["--id 17"] = f"--id {older}"
+    shown, _, _, _ = shell.run(snippet("docs/operations.md", "Deleted documents", "sh"))
+    assert shown.count("notes/plan") == 2
+    (left,) = shell.run("collab documents list")
+    assert "notes/old-plan" in left and "notes/plan" not in left
