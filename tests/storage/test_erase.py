@@ -13,8 +13,8 @@ from sqlalchemy import delete, func, select, update
 from collab.errors import DocumentNotFound, StoreUnavailable
 from collab.storage import sqlite
 from collab.storage.checksums import seal_row, seal_snapshot
-from collab.storage.records import Append, Appended, CallKey, PendingChange, PendingUpdate, Snapshot
-from collab.storage.schema import OF_DOCUMENT, calls, documents, log, metadata, snapshots, trash
+from collab.storage.records import Append, Appended, CallKey, NewOwner, PendingChange, PendingUpdate, Snapshot
+from collab.storage.schema import OF_DOCUMENT, calls, client_owners, documents, log, metadata, snapshots, trash
 from collab.storage.sql import SqlStore
 from collab.testing.storage import data_of, put, rows, written
 from tests.storage.conftest import OpenStore
@@ -170,6 +170,9 @@ async def test_erasing_waits_for_those_who_read_an_older_state(
 async def test_no_table_holds_what_was_erased(store: SqlStore) -> None:
     document_id = await written_down(store)
     await put(store, "other", b"1")
+    owner = NewOwner(7, NEEDLE.decode(), 1.0, 0)
+    await written(store, [Append("d", document_id, rows(b"by somebody"), owners=(owner,))])
+    assert len(await store.client_owners(document_id, 0, 9)) == 1
     await store.note_damage(document_id, rows=[1])
     await store.delete("d", 1.0)
     await store.erase(document_id)
@@ -184,7 +187,7 @@ async def test_no_table_holds_what_was_erased(store: SqlStore) -> None:
     assert NEEDLE.decode() not in repr(found)
     of_it = [
         (table.name, row)
-        for table in (log, snapshots, trash, *OF_DOCUMENT)
+        for table in (log, snapshots, client_owners, trash, *OF_DOCUMENT)
         for row in found[table.name]
         if row[list(table.c).index(table.c.document_id)] == document_id
     ]
@@ -193,7 +196,7 @@ async def test_no_table_holds_what_was_erased(store: SqlStore) -> None:
 
 def test_every_table_with_rows_of_a_document_is_known() -> None:
     """A new table must be said to go with the content, or be looked at here."""
-    known = {table.name for table in (log, snapshots, trash, calls, *OF_DOCUMENT)}
+    known = {table.name for table in (log, snapshots, client_owners, trash, calls, *OF_DOCUMENT)}
     assert {table.name for table in metadata.sorted_tables if "document_id" in table.c} == known
 
 
