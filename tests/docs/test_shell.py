@@ -8,7 +8,6 @@ that it listens, and is then told to stop.
 from __future__ import annotations
 
 import json
-import json
 import os
 import re
 import shlex
@@ -257,9 +256,9 @@ def test_deleted_documents_are_listed_restored_and_erased(tmp_path: Path) -> Non
     shell = Shell(tmp_path)
     for _ in range(2):  # two documents, one after the other, under one name
         add_document(shell, "notes/plan")
-        shell.run("collab documents delete notes/plan --yes")
-    listed = json.loads(shell.command("collab documents trash --prefix notes/ --json"))
-    older = min(one["id"] for one in (listed["documents"] if isinstance(listed, dict) else listed))
+        shell.run("collab documents delete notes/plan")
+    listed = shell.command("collab documents trash --prefix notes/ --json")
+    older = min(json.loads(line)["id"] for line in listed.splitlines())
     shell.replaced["--id 17"] = f"--id {older}"
     shown, _, _, _ = shell.run(snippet("docs/operations.md", "Deleted documents", "sh"))
     assert shown.count("notes/plan") == 2
