@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
+from collab.authorship import Note
 from collab.errors import StoreRefused, StoreUnavailable
 from collab.storage import journal as journals
 from collab.storage import postgresql
@@ -18,7 +19,7 @@ from collab.storage.connecting import secrets_of
 from collab.storage.journal import Journal
 from collab.storage.migrate import upgrade
 from collab.storage.postgresql import PostgresBackend
-from collab.storage.records import Append, Appended, AppendOutcome, NewRow
+from collab.storage.records import Append, Appended, AppendOutcome, NewOwner, NewRow
 from collab.storage.sql import SqlStore
 from collab.storage.urls import parse_database_url
 from tests.support.postgres import PostgresServer
@@ -245,7 +246,13 @@ async def test_append_of_known_documents_is_one_statement(store: SqlStore) -> No
 
     backend._raw = Watched(backend._raw)
     await store.append([Append("d", first.document_id, row(b"%d" % number)) for number in range(50)])
-    assert calls == [("fetchval", postgresql._APPEND)]
+    assert calls == [("fetchval", postgresql._APPEND[False])]
+    calls.clear()
+    owner, note = NewOwner(1, "ann", 1.0, 0), Note(None, "model")
+    more = [Append("d", first.document_id, row(b"x"), owners=(owner,)), Append("d", first.document_id, row(b"y"))]
+    await store.append(more)
+    await store.append([Append("d", first.document_id, (NewRow(b"z", 1.0, note=note),))])
+    assert calls == [("fetchval", postgresql._APPEND[True])] * 2, "and so are those with owners or notes"
 
 
 def test_only_errors_about_values_are_refusals() -> None:
