@@ -322,7 +322,7 @@ def _format_text(edit: TextFormat, attributes: dict[str, Any], roots: Roots, wri
     for piece in middle:
         merged = {name: value for name, value in {**piece.attributes, **attributes}.items() if value is not None}
         changed.append(Piece(piece.content, merged, piece.is_text))
-    write_text(text, [*before, *changed, *after], writer.work, [])
+    write_text(text, [*before, *changed, *after], writer.work, [], held)
 
 
 def _range(flat: Flat, at: int, length: int) -> tuple[int, int]:
@@ -383,7 +383,7 @@ def _splice(
 ) -> None:
     """Put pieces in the place of a range; offsets in code points, embeds being one."""
     before, _, after = _cut(held, hunk.start, hunk.stop)
-    write_text(text, [*before, *new, *after], writer.work, [hunk] if hunk.stop > hunk.start or new else [])
+    write_text(text, [*before, *new, *after], writer.work, [hunk] if hunk.stop > hunk.start or new else [], held)
 
 
 def _cut(held: list[Piece], start: int, stop: int) -> tuple[list[Piece], list[Piece], list[Piece]]:

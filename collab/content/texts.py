@@ -85,7 +85,13 @@ class Embeds:
         return sign
 
 
-def write_text(text: Shared, target: Sequence[Piece], work: Work, hunks: list[Hunk] | None = None) -> None:
+def write_text(
+    text: Shared,
+    target: Sequence[Piece],
+    work: Work,
+    hunks: list[Hunk] | None = None,
+    held: Sequence[Piece] | None = None,
+) -> None:
     """Make a text show pieces.
 
     Args:
@@ -93,9 +99,10 @@ def write_text(text: Shared, target: Sequence[Piece], work: Work, hunks: list[Hu
         target: what it shall show.
         work: may be spent on the difference.
         hunks: where it differs, in code points, when that is known. Without it the difference is looked for.
+        held: what it shows now, when that is known.
     """
     embeds = Embeds()
-    old, new = Flat(pieces(text), embeds), Flat(joined(target), embeds)
+    old, new = Flat(pieces(text) if held is None else held, embeds), Flat(joined(target), embeds)
     if hunks is None:
         hunks = compare_texts(old.text, new.text, work)
     plainly = old.is_plain and new.is_plain
