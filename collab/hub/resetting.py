@@ -23,6 +23,7 @@ from collab.engine.document import Document
 from collab.errors import (
     DamagedDocument,
     DocumentBusy,
+    DocumentDeleted,
     DocumentNotFound,
     SandboxError,
     UpdateError,
@@ -174,8 +175,7 @@ class Resetting:
             DocumentBusy, StoreUnavailable.
         """
         used = None
-        # As long as a name has had a document, it has one or a tombstone.
-        over = name in await self._store.heads([name])
+        over = await self._has_tombstone(name)
         if over:
             used = await self._store.skeleton(name)
             gone = await self._gone(name, used)
@@ -228,10 +228,8 @@ class Resetting:
 
         Raises: as ``reset``.
         """
-        if held_by is not None:
-            head = (await self._store.heads([name])).get(name)
-            if head is not None and not head.deleted:
-                return
+        if held_by is not None and not await self._has_tombstone(name):
+            return
         gone = await self._gone(name, await self._store.skeleton(name))
         if gone is not None:
             await self._write(held_by or name, None, False, None, gone)
@@ -288,13 +286,25 @@ class Resetting:
             seq = rows[-1].seq
         raise DocumentBusy(f"so much is written to {name!r} that a reset found no place between it")
 
+    async def _has_tombstone(self, name: str) -> bool:
+        """Tell whether a name has had a document, and has none now."""
+        try:
+            await self._store.describe(name)
+        except DocumentDeleted:
+            return True
+        except DocumentNotFound:
+            return False  # one that has ever had a document has a tombstone at least
+        return False
+
     async def _gone(self, name: str, kept: bytes | None) -> bytes | None:
         """Give what remains of all documents that had a name: its skeleton, and of those that are not in it yet."""
         remains, gone = kept, await self._store.list_trash(name=name, limit=_LAST)
         last = [(each.document.id, each.document.head_seq) for each in gone]
-        head = (await self._store.heads([name])).get(name)
-        if head is not None and head.deleted and head.renamed_to is None and (head.document_id, head.seq) not in last:
-            last.append((head.document_id, head.seq))
+        if not last:
+            # What an older release has deleted is in no trash.
+            head = (await self._store.heads([name])).get(name)
+            if head is not None and head.deleted and head.renamed_to is None:
+                last.append((head.document_id, head.seq))
         for document_id, seq in last:
             content = await self._read(name, document_id, seq)
             if content is not None:

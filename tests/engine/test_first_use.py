@@ -18,11 +18,12 @@ from collab.engine.room import Room
 from collab.protocol.awareness import AwarenessUpdate, Entry, encode_awareness
 from collab.protocol.session import Access, Event, Owner, Session
 from collab.protocol.sync import EMPTY_UPDATE, SyncStep2, SyncUpdate
+from collab.update.reset import RESERVED
 from tests.support.build import section, text, update
 from tests.support.sessions import admit
 
 ANN, BOB, EVE = 1, 2, 3  # client IDs
-FAR = 2**53 - 1
+FAR = RESERVED - 1
 
 
 def typed(client: int, clock: int, string: str = "a") -> bytes:
