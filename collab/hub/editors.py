@@ -348,7 +348,9 @@ class Editor:
             job.fail(outcome)
             return True
         if not outcome:
-            job.finish(self._taking.taken(live, new=False))
+            # Those before it may have changed what it asks for, to just what it is to give.
+            if self._may_go(live, job):
+                job.finish(self._taking.taken(live, new=False))
             return True
         if job.future.done():
             return False  # nobody waits for it, and those behind it follow on it
