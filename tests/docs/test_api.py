@@ -83,7 +83,10 @@ def test_people_agents_messages_and_connections(shell: Shell) -> None:
     assert said["participants"][0].keys() == described["participants"][0].keys()
     assert said["states"][0].keys() == described["states"][0].keys()
     assert [one["name"] for one in pages["documents"]] == ["notes/plan"]
-    assert shell.run(snippet("docs/api.md", "Messages", "sh")) == [""] and json.loads(shell.run(end)[0]) == {"ended": True, "silent": []}
+    assert shell.run(snippet("docs/api.md", "Messages", "sh")) == [""] and json.loads(shell.run(end)[0]) == {
+        "ended": True,
+        "silent": [],
+    }
     everything, some, kicked = map(json.loads, shell.run(snippet("docs/api.md", "Connections", "sh")))
     assert everything["connections"] == some["connections"] == [] and kicked["silent"] == []
 
