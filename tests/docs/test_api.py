@@ -71,9 +71,8 @@ def test_content_is_written_read_changed_and_reset(shell: Shell) -> None:
 
 
 def test_people_agents_messages_and_connections(shell: Shell) -> None:
-    shell.run(
-        "curl -s -X PUT http://localhost:1234/api/v1/documents/notes/plan -H 'Content-Type: application/json' -d '{}'"
-    )
+    address = "http://localhost:1234/api/v1/documents -H 'Content-Type: application/json'"
+    shell.run(f'curl -s -X POST {address} -d \'{{"name": "notes/plan"}}\'')
     show, end = snippet("docs/api.md", "Agents", "sh").splitlines()
     shown = json.loads(shell.run(show)[0])
     assert shown["state"]["user"]["name"] == "Writer" and shown["client"] >= 1 << 52
