@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,11 +107,25 @@ class Model:
 class Checked(Editing):
     """Notes what the text is in the step that takes an edit with a precondition."""
 
-    expected: str | None = None
+    before = expected = ""
     exact = 0
 
-    async def take(self, live: LiveRoom, update: bytes, sender: Sender, condition: Precondition, *rest: Any) -> Any:
-        taken = await super().take(live, update, sender, condition, *rest)
+    async def take(
+        self,
+        live: LiveRoom,
+        update: bytes,
+        sender: Sender,
+        condition: Precondition,
+        check: Callable[[], object] | None = None,
+        client: int | None = None,
+    ) -> Any:
+        def look() -> None:
+            if check is not None:
+                check()
+            if condition.exact:
+                assert content(live.room.document.encode_state_as_update()) == self.before
+
+        taken = await super().take(live, update, sender, condition, look, client)
         if condition.exact:
             assert content(live.room.document.encode_state_as_update()) == self.expected
             type(self).exact += 1
@@ -187,7 +202,7 @@ async def play(steps: list[Step]) -> None:
                 running.append(asyncio.ensure_future(put(before, value, ALWAYS)))
             else:
                 # One at a time, for the check has to know which it is.
-                edits.editing.expected = value
+                edits.editing.before, edits.editing.expected = before, value
                 work = asyncio.ensure_future(put(before, value, match(live.name_state())))
                 if number % 2 and person.unsent:
                     await asyncio.sleep(0)
