@@ -149,7 +149,10 @@ class Replica:
         """Take an update of others into the bytes, the shape and both documents."""
         self._parts.append(update)
         if len(self._parts) > _PARTS:
-            self._parts = [merge_updates(self._parts)]
+            # The first one is long, merging it costs as much as a hundred edits: it waits until the rest is as long.
+            first, *rest = self._parts
+            merged = merge_updates(rest)
+            self._parts = [first, merged] if len(merged) < len(first) else [merge_updates([first, merged])]
         if not self._noted(update):
             self._build()
             return
