@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ServerProcess]:
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
     options: dict[str, Any] = {}
     if request.param == "postgresql":
         options = {"database_url": request.getfixturevalue("postgres_url")}
@@ -49,13 +49,6 @@ class Clients:
 
     async def come(self, client: DocumentClient) -> None:
         await (client.connect() if isinstance(client, Client) else _socket(client).connect())
-
-    async def alone(self, key: str, word: str) -> bytes:
-        """Make content in a document that nobody else knows."""
-        if isinstance(self.agent, Agent):
-            maker: DocumentClient = await self.agent.open(key, content=[["tagged", {"word": word}]])
-            return base64.b64decode(await maker.encode())
-        raise AssertionError("only a y-websocket agent makes documents without a connection")
 
 
 def _socket(client: DocumentClient) -> Any:
