@@ -280,7 +280,7 @@ FOUND_BY: Final = {
     "catch up from now": 13,
     "relay to nobody": 1,
     "take any rows": 4,
-    "skip the gap repair": 169,
+    "skip the gap repair": 89,
     "never look": 1,
     "forget the presence of a node": 3,
     "forget who leaves a document": 57,
