@@ -31,6 +31,7 @@ from collab.errors import (
     AccessNotYet,
     AccessUnavailable,
     AddressError,
+    CollabError,
     DamagedDocument,
     DecodeError,
     DocumentBusy,
@@ -127,9 +128,15 @@ class BroadcastStateless(NamedTuple):
 ClientMessage = Message | Token | Close | BroadcastStateless
 
 
+# Whatever passes by waiting: a refusal would be final.
+_LATER = 1013
+
+
 def close_code(error: BaseException) -> CloseCode | None:
     """Return the close code for an error that ends the whole socket; None if it ends one session only."""
     code = next((CLOSE_CODES[kind] for kind in type(error).__mro__ if kind in CLOSE_CODES), None)
+    if code is None and isinstance(error, CollabError) and error.retryable:
+        code = _LATER
     return None if code is None else CloseCode(code, close_reason(error))
 
 

@@ -88,6 +88,7 @@ from pathlib import Path
 
 import pytest
 
+from collab import errors
 from collab.errors import (
     AccessExpired,
     AccessNotYet,
@@ -1547,6 +1548,11 @@ CLOSES: dict[type[CollabError], int] = {
     DocumentReloaded: 4502,
     AccessExpired: 4501,
     DocumentBusy: 1013,
+    # These meet calls over HTTP; a socket would be told to come later.
+    errors.OutcomeUnknown: 1013,
+    errors.EditOvertaken: 1013,
+    errors.KeyBusy: 1013,
+    errors.SandboxBusy: 1013,
 }
 
 

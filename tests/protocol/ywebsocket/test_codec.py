@@ -227,6 +227,22 @@ CODES: dict[type[BaseException], int] = {
     errors.SandboxError: 4500,
     errors.SandboxTimeout: 4500,
     errors.SandboxCrashed: 4500,
+    # These meet calls over HTTP alone.
+    errors.InvalidMetadata: 4500,
+    errors.UpdateIncomplete: 4500,
+    errors.PreconditionFailed: 4500,
+    errors.EditOvertaken: 4500,
+    errors.RepeatError: 4500,
+    errors.KeyReused: 4500,
+    errors.KeyBusy: 4500,
+    errors.OutcomeUnknown: 1013,
+    errors.ContentError: 4500,
+    errors.NoSuchContent: 4500,
+    errors.WrongContentType: 4500,
+    errors.InvalidEdit: 4500,
+    errors.EditConflict: 4500,
+    errors.EditNotShown: 4500,
+    errors.SandboxBusy: 4500,
 }
 
 
@@ -241,6 +257,8 @@ def test_an_error_has_one_code(kind: type[BaseException]) -> None:
     code = ywebsocket.close_code(kind("the operator's text"))
     assert code.code == CODES[kind]
     public = kind.public if issubclass(kind, CollabError) else "internal error, come back"
+    if issubclass(kind, (errors.ContentError, errors.InvalidMetadata)):
+        public = "the operator's text"  # which is for the one whose content it is
     assert code.reason == public, "the client is told the public text and nothing else"
 
 
