@@ -838,7 +838,7 @@ THE_LOOPS = ("uvloop", "asyncio", "_asyncio")
 # What a document holds, whose client IDs were there, and what the journal has written last, is no connection's.
 _OF_A_DOCUMENT = (
     *("collab.engine.document", "collab.engine.kept", "collab.engine.tail", "collab.engine.departed"),
-    "collab.storage",
+    *("collab.storage", "collab.authorship"),
 )
 
 
