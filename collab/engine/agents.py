@@ -67,11 +67,6 @@ def agent_id(document: str, author: str | None, ident: str) -> int:
     return FIRST_ID | int.from_bytes(digest.digest()) >> 12
 
 
-def is_agent_id(client: int) -> bool:
-    """Tell whether a client ID is one of those that only agents have."""
-    return client >= FIRST_ID
-
-
 def next_clock(known: int, at: float) -> int:
     """Give the clock of an agent's next state: ``known`` was the last one, ``at`` is the time in Unix seconds."""
     return max(known + 1, int((at - _EPOCH) * TICKS), 1)

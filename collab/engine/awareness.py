@@ -372,7 +372,7 @@ class AwarenessStates:
             return False
         if isinstance(owner, Session):
             self.comebacks.claim(entry.client, owner, entry.clock)
-        elif is_newer(known, True, entry):
+        else:
             waiting = self._waiting.get(entry.client)
             if waiting is None or waiting[0] is owner or waiting[1].clock < entry.clock:
                 self._waiting[entry.client] = (owner, entry)
