@@ -712,6 +712,18 @@ def test_a_state_that_waits_for_another_nodes_appears_when_that_one_goes() -> No
     assert new.awareness == {1: 7} and not room._waiting
 
 
+def test_of_several_nodes_that_wait_for_an_id_the_one_with_the_newest_state_has_it() -> None:
+    room, dead, second, third = states(), Owner(), Owner(), Owner()
+    room.apply(dead, update((1, 3, '"old"'), (2, 3, '"old"')))
+    room.flush()
+    room.apply(second, update((1, 5, '"second"'), (2, 4, '"second"')))
+    room.apply(third, update((1, 4, '"third"'), (2, 5, '"third"')))
+    room.apply(third, update((1, 5, '"third, at one clock"')))
+    room.leave(dead)
+    assert sorted(flushed(room)) == [Entry(1, 5, b'"second"'), Entry(2, 5, b'"third"')]
+    assert (second.awareness, third.awareness) == ({1: 8}, {2: 7})
+
+
 def test_what_waits_goes_with_its_own_node() -> None:
     room, dead, new = states(), Owner(), Owner()
     room.apply(dead, update((1, 3, '"old"'), (2, 3, '"old"')))
@@ -733,6 +745,18 @@ def test_a_client_that_hides_on_its_new_socket_claims_nothing_any_more() -> None
     room.apply(new, update((1, 5, "null")))
     assert room.comebacks.find_claim(1) is None
     assert room.leave(old) == [] and flushed(room) == [Entry(1, 3, b"null")]
+
+
+def test_what_one_shows_is_told_apart_from_what_others_show() -> None:
+    room, node, session = states(), Owner(), Session()
+    assert room.states_of(session) == room.states_of(node) == []
+    room.apply(session, update((3, 1, "{}"), (1, 1, '"x"')))
+    room.apply(node, update((2, 7, '"there"')))
+    room.apply(session, update((3, 2, '"newest"')))
+    assert sorted(room.states_of(session)) == [Entry(1, 1, b'"x"'), Entry(3, 2, b'"newest"')]
+    assert room.states_of(node) == [Entry(2, 7, b'"there"')]
+    room.apply(session, update((1, 2, "null"), (3, 3, "null")))
+    assert room.states_of(session) == []
 
 
 def test_own_states_are_those_of_this_nodes_sessions() -> None:

@@ -58,6 +58,21 @@ def test_it_is_the_state_vector_at_any_time(base: set[int], steps: list[tuple[st
     assert made.encode(clocks) == encode_state_vector(clocks)
 
 
+def test_one_that_is_overtaken_while_it_puts_clients_in_place_changes_nothing() -> None:
+    made, clocks = EncodedClocks(Region()), dict[int, int]()
+    move(made, clocks, range(1, MANY + 2))
+    first = made.settle(clocks)
+    next(first)
+    move(made, clocks, range(MANY, 2 * MANY))
+    second = made.settle(clocks)
+    next(second)
+    for running in (first, second):
+        at_once(running)
+        made.encoded = None
+        assert made.encode(clocks) == encode_state_vector(clocks)
+    assert made.settled
+
+
 def test_many_clients_are_put_in_place_in_slices() -> None:
     """Issue 11: a join of a document of 50,000 client IDs held the loop."""
     clients = range(100_000, 100_000 + size(8_000, small=4_000))

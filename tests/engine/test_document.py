@@ -793,6 +793,14 @@ def test_the_vector_of_the_last_flush_knows_nothing_of_the_turn_since() -> None:
     assert decode_state_vector(document.encode_state_vector()) == {1: 4, 2: 1, 3: 1}
 
 
+def test_the_clock_of_a_client_is_the_one_behind_its_last() -> None:
+    document = document_of(update(section(1, 0, text("ab")), section(2, 0, text("x"))))
+    put_snapshot_under(document)
+    assert (document.clock(1), document.clock(2), document.clock(3)) == (2, 1, 0)
+    document.apply_update(update(section(2, 1, text("y", origin=(2, 0))), section(3, 0, text("z"))))
+    assert (document.clock(1), document.clock(2), document.clock(3)) == (2, 2, 1)
+
+
 def crowd(clients: int, since: int) -> Document:
     """A document that so many clients have edited, some of them since its snapshot was made."""
     half = clients - since

@@ -1197,6 +1197,17 @@ def test_what_a_node_shows_is_claimed_there_and_nobody_is_probed() -> None:
     assert room.awareness.own() == awareness(8, 1, "{}").payload
 
 
+def test_only_the_id_of_its_own_client_is_claimed_on_another_node() -> None:
+    """What a session sends on of others is told to nobody: their sessions claim it themselves."""
+    room, node = make_room(), Owner()
+    session = joined(room)
+    room.receive(session, awareness(8, 1, "{}"))
+    room.receive_awareness_of(node, awareness(7, 1, "{}").payload)
+    room.end_turn()
+    assert room.receive(session, awareness(7, 2, '"mine"')) == []
+    assert not room.pending and session.awareness == {8: 2}
+
+
 def test_malformed_awareness_of_another_node_is_refused() -> None:
     room = make_room()
     with pytest.raises(DecodeError):
