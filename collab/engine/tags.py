@@ -1,8 +1,11 @@
 """What a document's state is named by: equal states have equal names, on every node.
 
 Strategy: two documents with one state vector and one delete set hold the same, for a clock of a client is given once.
-Both are kept in one canonical encoding (clients descending, ranges merged), whatever way the updates came and however
-often the document was compacted. So the name is a hash over these bytes, which are small beside the document.
+Both are kept in one canonical encoding (clients descending, ranges merged), whatever way the updates came. So the name
+is a hash over these bytes, which are small beside the document.
+
+One thing changes it although nobody has edited: of values of one key that were set at the same time, compaction takes
+away all but the last, which no delete set had named.
 """
 
 from __future__ import annotations

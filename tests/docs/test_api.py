@@ -59,7 +59,7 @@ def test_a_document_begins_with_content(shell: Shell) -> None:
 
 
 def test_content_is_written_read_changed_and_reset(shell: Shell) -> None:
-    put, html, replaced, patched, markdown = shell.run(snippet("docs/api.md", "Content", "sh"))
+    put, html, replaced, patched, markdown = shell.run(snippet("docs/api.md", "What `PUT` keeps", "sh"))
     assert [json.loads(said)["changed"] for said in (put, replaced, patched)] == [True, True, True]
     assert html == "<h1>Draft</h1>" and markdown == "# Final draft\n"
     _, applied = shell.run(snippet("docs/api.md", "Updates", "sh"))
@@ -68,6 +68,16 @@ def test_content_is_written_read_changed_and_reset(shell: Shell) -> None:
     assert [json.loads(first), json.loads(second)] == [{"reset": 1}, {"reset": 2}]
     (empty,) = shell.run("curl -s http://localhost:1234/api/v1/content/notes/draft")
     assert "start" not in empty
+
+
+def test_content_is_edited_and_read(shell: Shell) -> None:
+    said = shell.run(snippet("docs/api.md", "Content", "sh"))
+    assert [json.loads(one) for one in said[:-1] if "changed" in one] == [{"changed": True, "committed": True}] * 4
+    assert json.loads(said[1]) == {"text": "Hello, world"}
+    assert said[-1] == "Hello, everybody"
+    shown = json.loads(shell.run("curl -s http://localhost:1234/api/v1/content/notes/live")[0])
+    assert shown["meta"] == {"status": "done", "tags": ["a"]}
+    assert shell.run(snippet("docs/api.md", "States", "sh")) == ["412\n"]
 
 
 def test_people_agents_messages_and_connections(shell: Shell) -> None:
