@@ -15,7 +15,6 @@ from collab.update.reader import (
     ANY,
     BINARY,
     DELETED,
-    DOC,
     EMBED,
     FORMAT,
     GC,
@@ -116,7 +115,7 @@ def walk(data: bytes, start: int, stop: int, clock: int) -> Iterator[Struct]:
                 ref, pos = read_var_uint(data, pos)
                 if ref == 3 or ref == 5:
                     pos = _behind(data, pos)
-            elif kind == DOC:
+            else:  # a subdocument
                 pos = skip_any(data, _behind(data, pos), [1], _ALL)
         yield Struct(info, kind, clock, length, begin, references, parent, content, pos, origin, right)
         clock += length

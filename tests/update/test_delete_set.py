@@ -58,6 +58,8 @@ def stored(data: bytes) -> DeleteSet:
 def check(made: DeleteSet, model: Model, choose: random.Random) -> None:
     assert made.encode() == model.encode()
     assert made.encode() is made.encode()
+    about = len(made.encode()) - 1
+    assert abs(made.nbytes - about) <= 2 * len(model.clocks) and made.copy().nbytes == made.nbytes
     assert made.clients() == sorted(model.clocks, reverse=True)
     for client in (*CLIENTS, 7):
         assert (client in made) == (client in model.clocks)
@@ -185,6 +187,22 @@ def test_an_entry_that_does_not_fit_its_index_is_refused() -> None:
     damaged = DeleteSet(Region(data + b"\7", (5,), 1, (len(data),)), opened.delete_marks)
     with pytest.raises(DecodeError, match="does not fit"):
         damaged.ranges(5)
+
+
+def test_what_is_deleted_while_additions_are_made_ready_is_kept() -> None:
+    """Additions are copies of what there was: the set tells them of each new range, by whichever way it comes."""
+    for opened in (DeleteSet(), stored(deletes({5: [(0, 1)]}))):
+        before = opened.ranges(5)
+        added = opened.additions()
+        added.add(5, [(10, 11)])
+        for _ in added.prepare():
+            pass
+        assert opened.add_new(5, 20, 21)
+        assert not opened.add_new(5, 19, 22)
+        opened.add(5, 30, 31)
+        assert opened.ranges(5) == [*before, (20, 21), (30, 31)]
+        opened.commit(added)
+        assert opened.ranges(5) == [*before, (10, 11), (20, 21), (30, 31)]
 
 
 def test_encoding_is_canonical_and_golden() -> None:

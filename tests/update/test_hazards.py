@@ -41,6 +41,10 @@ def nested(depth: int) -> bytes:
             id="an origin in it",
         ),
         pytest.param(
+            update(section(5, 0, MAP, VALUE), section(4, 0, text("x", origin=(5, 1))), gone={5: [(1, 3)]}), None,
+            id="an origin in it, all of it is deleted",
+        ),
+        pytest.param(
             update(section(5, 0, MAP, VALUE), section(4, 0, text("x", right=(5, 3)))), "cut at clock 3",
             id="a right origin in it",
         ),
