@@ -121,12 +121,12 @@ def merge_read_updates(updates: Sequence[Update]) -> bytes:
     return encode_runs(runs, encode_delete_set({client: ranges for client, ranges in deletes.items() if ranges}))
 
 
-def diff_update(data: bytes, vector: Mapping[int, int]) -> bytes:
+def diff_update(data: bytes, vector: Mapping[int, int], *, stored: bool = False) -> bytes:
     """Return what ``data`` holds past the state vector, and its whole delete set (yjs ``diffUpdate``).
 
-    Raises UpdateError when ``data`` is malformed.
+    ``stored`` is what it is for `read_update`. Raises UpdateError when ``data`` is malformed.
     """
-    update = read_update(data)
+    update = read_update(data, stored=stored)
     runs: dict[int, list[Run]] = {}
     for section in update.sections:
         known = vector.get(section.client, 0)

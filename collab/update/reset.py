@@ -20,7 +20,7 @@ rising with each reset: of several values of a key that know nothing of each oth
 The numbers of the range are given in order: each client of the new content takes one, the marker has the last of them.
 An ID is ``RESERVED + 4 * number + kind``; kind 0 is content, 1 a marker, 3 a marker of a strict reset.
 
-docs/decisions/0024 says what happens to offline work, and what was tried. All of this is read from bytes: nothing is
+docs/decisions/0025 says what happens to offline work, and what was tried. All of this is read from bytes: nothing is
 integrated, in time that is linear in the structs.
 """
 
@@ -209,7 +209,7 @@ def forward(data: bytes, known: bytes) -> bytes:
 
     For a reset where the document is: its log has the structs already.
     """
-    return diff_update(data, decode_state_vector(known))
+    return diff_update(data, decode_state_vector(known), stored=True)
 
 
 def bury(data: bytes) -> bytes:
@@ -267,10 +267,13 @@ class _Plan:
                 elif struct.right is not None:
                     link[at] = struct.right
                 else:
-                    of[at] = self._group(_parent(data, struct))
+                    group = _parent(data, struct)
+                    if group.parent is not None:
+                        self._find(*group.parent)
+                    of[at] = self._group(group)
         for client, of in self._of.items():
-            for at, group in enumerate(of):
-                if group >= 0:
+            for at, number in enumerate(of):
+                if number >= 0:
                     continue
                 passed: list[tuple[list[int], int]] = []
                 there, behind, found = of, at, client
@@ -370,9 +373,12 @@ class _Plan:
                 elif struct.right is None or self._is_root(self._group_of(struct.right)):
                     line.add_deleted(struct)
                 else:
-                    # It says that it lies beside something below, which becomes GC, and would make it one.
+                    # It says that it lies beside something below, which becomes GC, and would make it one. It has an
+                    # origin too, for with a right origin alone it would lie below with that.
                     flags = struct.info & _FLAGS & ~_RIGHT
-                    line.add_deleted(struct._replace(info=flags, right=None, content=_behind_id(self._data, struct)))
+                    line.add_deleted(
+                        struct._replace(info=flags, right=None, content=_behind_origin(self._data, struct))
+                    )
             sections.append((client, *line.close()))
         return sections, {client: [(0, end)] for client, end in self._ends.items()}
 
@@ -412,7 +418,7 @@ class _Plan:
 
     def _is_deleted(self, deleted: Mapping[int, list[tuple[int, int]]], identity: _Id) -> bool:
         client, clock = identity
-        if self._structs[client][self._find(client, clock)].kind in (GC, DELETED):
+        if self._structs[client][self._find(client, clock)].kind == DELETED:
             return True
         ranges = deleted.get(client, [])
         at = bisect_right(ranges, (clock, _ALL)) - 1
@@ -484,12 +490,10 @@ def _by_client(section: tuple[int, int, list[bytes]]) -> int:
     return section[0]
 
 
-def _behind_id(data: bytes, struct: Struct) -> int:
-    """Return the position behind the origin of a struct."""
-    pos = struct.references
-    for _ in range(2 if struct.origin is not None else 0):
-        _, pos = read_var_uint(data, pos)
-    return pos
+def _behind_origin(data: bytes, struct: Struct) -> int:
+    """Return the position behind the origin of a struct that has one."""
+    _, pos = read_var_uint(data, struct.references)
+    return read_var_uint(data, pos)[1]
 
 
 def _behind(data: bytes, pos: int) -> int:
@@ -516,8 +520,6 @@ def _named(data: bytes, struct: Struct) -> tuple[bytes, bytes | None]:
 
 def _rename(data: bytes, struct: Struct, names: Mapping[int, int], ends: Mapping[int, int]) -> bytes:
     """Encode a struct with other client IDs; raise UpdateError when it refers to something that is not there."""
-    if struct.kind == GC:
-        return data[struct.start : struct.stop]
 
     def identity(client: int, clock: int) -> bytes:
         name = names.get(client, -1)
@@ -530,7 +532,7 @@ def _rename(data: bytes, struct: Struct, names: Mapping[int, int], ends: Mapping
         head += identity(*struct.origin)
     if struct.right is not None:
         head += identity(*struct.right)
-    pos = struct.parent
+    pos = struct.parent  # of a GC that of its length, which is not 0
     if not struct.info & 192 and data[pos] == 0:
         client, pos = read_var_uint(data, pos + 1)
         clock, pos = read_var_uint(data, pos)

@@ -19,6 +19,7 @@ from collab.update.reset import (
     MOST_RESETS,
     _Plan,
     bury,
+    forward,
     has_marker,
     is_marker,
     marker_id,
@@ -352,6 +353,20 @@ def test_a_reset_has_a_marker_and_closes_the_keys_of_roots() -> None:
     assert newest_marker(decode_state_vector(vector)) == marker_id(2, strict=True)
 
 
+def test_a_document_with_poison_from_of_old_can_be_reset_to_its_own_content() -> None:
+    """As one is that takes a name which others had."""
+    poison = struct(9, b"\1g\x76\1\4guid\x7e")
+    data = update((A, [poison]))
+    with pytest.raises(UpdateError):
+        read_update(data)
+    lacking = forward(reset_update(data, content=data), encode_state_vector({A: 1}))
+    assert lacking == update(
+        (marker_id(1) - 1, [poison]),
+        (marker_id(1), [b"\0\1"]),
+        deletes=encode_delete_set({A: [(0, 1)], marker_id(1): [(0, 1)]}),
+    )
+
+
 def test_clients_of_the_new_content_keep_their_order() -> None:
     content = update((A, [text("a"), text("b", origin=(B, 0))]), (B, [text("c", origin=(A, 0))]))
     made = read_update(reset_update(b"\0\0", content=content))
@@ -365,17 +380,20 @@ def test_clients_of_the_new_content_keep_their_order() -> None:
     "data",
     [
         update((A, [text("a", origin=(B, 0))])),
+        update((A, [text("a", parent=below(B, 0))])),
         update((A, [b"\x0a\2", text("a")])),
         b"\1\1" + encode_var_uint(A) + b"\2" + text("a") + b"\0",
         b"\1",
     ],
-    ids=["refers to what is not there", "a gap", "begins later", "no update"],
+    ids=["refers to what is not there", "no parent", "a gap", "begins later", "no update"],
 )
 def test_what_is_not_whole_is_refused(data: bytes) -> None:
     with pytest.raises(UpdateError):
         skeleton(data)
     with pytest.raises(UpdateError):
         reset_update(b"\0\0", content=data)
+    with pytest.raises(UpdateError):
+        bury(data)
 
 
 def test_numbers_rise_and_end() -> None:
