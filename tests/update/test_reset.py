@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from pycrdt import Doc, Map, Text
 
 from collab.engine.document import Document
 from collab.errors import LimitExceeded, UpdateError
-from collab.protocol.lib0 import encode_var_string, encode_var_uint
+from collab.protocol.lib0 import MAX_SAFE_INTEGER, encode_var_string, encode_var_uint
 from collab.update.compact import compact
 from collab.update.delete_set import encode_delete_set
 from collab.update.reader import read_update
@@ -281,10 +282,17 @@ A, B = 5, 7
 ROOT = b"\1\1t"
 
 
-def struct(kind: int, content: bytes, *, origin: tuple[int, int] | None = None, parent: bytes = ROOT) -> bytes:
-    if origin is None:
-        return bytes((kind,)) + parent + content
-    return bytes((kind | 128,)) + encode_var_uint(origin[0]) + encode_var_uint(origin[1]) + content
+def struct(
+    kind: int,
+    content: bytes,
+    *,
+    origin: tuple[int, int] | None = None,
+    right: tuple[int, int] | None = None,
+    parent: bytes = ROOT,
+) -> bytes:
+    flags = (0 if origin is None else 128) | (0 if right is None else 64)
+    references = b"".join(below(*one)[1:] for one in (origin, right) if one is not None)
+    return bytes((kind | flags,)) + (references or parent) + content
 
 
 def update(*sections: tuple[int, list[bytes]], deletes: bytes = b"\0") -> bytes:
@@ -306,6 +314,19 @@ def gone(length: int, **more: Any) -> bytes:
     return struct(1, encode_var_uint(length), **more)
 
 
+def form(name: str, value: str, **more: Any) -> bytes:
+    return struct(6, encode_var_string(name) + encode_var_string(value), **more)
+
+
+def parts(data: bytes) -> dict[int, bytes]:
+    """Give the structs of each client, as written."""
+    return {section.client: data[section.start : section.stop] for section in read_update(data).sections}
+
+
+def deleted(data: bytes) -> dict[int, list[int]]:
+    return {entry.client: entry.ranges for entry in read_update(data).deletes}
+
+
 def all_deleted(**clocks: int) -> bytes:
     ends = {{"a": A, "b": B}[name]: [(0, end)] for name, end in clocks.items()}
     return encode_delete_set(ends)
@@ -324,14 +345,50 @@ def all_deleted(**clocks: int) -> bytes:
         ([b"\0\3", text("d")], [b"\0\3", gone(1)]),
         ([b"\0\3", text("d", origin=(A, 2))], [b"\0\4"]),
         ([struct(8 | 32, b"\1\x7d\1", parent=ROOT + b"\1k")], [struct(1 | 32, b"\1", parent=ROOT + b"\1k")]),
+        ([text("a"), text("b", right=(A, 0))], [gone(1), gone(1, right=(A, 0))]),
+        ([struct(7, b"\2"), text("a", parent=below(A, 0)), text("b", right=(A, 1))], [gone(1), b"\0\2"]),
+        (
+            [text("ab"), text("c", origin=(A, 0), right=(A, 1)), text("d", origin=(A, 2), right=(A, 1))],
+            [gone(2), gone(2, origin=(A, 0), right=(A, 1))],
+        ),
+        (
+            # With the right origin it would be GC in a client that has no real item, and not in one that has it.
+            [struct(7, b"\2"), text("a", parent=below(A, 0)), text("b", origin=(A, 0), right=(A, 1))]
+            + [text("c", origin=(A, 2)), text("d")],
+            [gone(1), b"\0\1", gone(2, origin=(A, 0)), gone(1)],
+        ),
+        (
+            [
+                b"\0\1",
+                text("a"),
+                text("b", origin=(A, 1), right=(A, 0)),
+                text("c", origin=(A, 2)),
+                text("d", origin=(A, 1), right=(A, 3)),
+                text("e", right=(A, 4)),
+                text("f", origin=(A, 1)),
+            ],
+            [b"\0\1", gone(1), b"\0\4", gone(1, origin=(A, 1))],
+        ),
     ],
-    ids=["joined", "not neighbours", "below a type", "beside a type", "beside GC", "behind GC", "under a key"],
+    ids=[
+        "joined", "not neighbours", "below a type", "beside a type", "beside GC", "behind GC", "under a key",
+        "before another", "before one below a type", "between two", "left of one below a type", "left of GC",
+    ],
 )  # fmt: skip
 def test_what_remains_of_structs(structs: list[bytes], remains: list[bytes]) -> None:
     data = update((A, structs))
     end = read_update(data).sections[0].end
     assert skeleton(data) == update((A, remains), deletes=all_deleted(a=end))
     assert skeleton(skeleton(data)) == skeleton(data)
+
+
+def test_structs_left_of_gc_that_wait_for_each_other_are_gone() -> None:
+    """Each is found again by way of the other one; that ends."""
+    data = update(
+        (A, [b"\0\1", text("a"), text("b", origin=(A, 1), right=(A, 0)), text("c", origin=(A, 2), right=(B, 0))]),
+        (B, [text("d", origin=(A, 1), right=(A, 3))]),
+    )
+    assert skeleton(data) == update((A, [b"\0\1", gone(1), b"\0\2"]), (B, [b"\0\1"]), deletes=all_deleted(a=4, b=1))
 
 
 def test_a_reset_has_a_marker_and_closes_the_keys_of_roots() -> None:
@@ -353,6 +410,125 @@ def test_a_reset_has_a_marker_and_closes_the_keys_of_roots() -> None:
     assert newest_marker(decode_state_vector(vector)) == marker_id(2, strict=True)
 
 
+KEY = ROOT + b"\1k"
+VALUE = struct(8 | 32, b"\1\x7d\1", parent=KEY)
+CLOSED = struct(1 | 32, b"\1", parent=KEY)
+OWN = marker_id(1) - 1
+
+
+def test_a_key_that_was_set_after_a_reset_is_closed_by_the_next_one() -> None:
+    once = reset_update(update((A, [VALUE])))
+    assert parts(once)[OWN] == CLOSED
+    later = update((B, [struct(8 | 32, b"\1\x7d\2", origin=(OWN, 0))]))
+    twice = reset_update(once, later)
+    own = marker_id(2) - 1
+    assert parts(twice)[own] == CLOSED and deleted(twice)[own] == [0, 1]
+    # Only what refers to the key's own structs opens it: another root has been written to here.
+    other = update((B, [text("x", parent=b"\1\1u"), text("y", origin=(B, 0))]))
+    assert own not in parts(reset_update(once, other))
+    # Nor do values from before the reset.
+    twice_set = update((A, [VALUE]), (B, [struct(8 | 32, b"\1\x7d\2", origin=(A, 0))]))
+    assert own not in parts(reset_update(reset_update(twice_set)))
+
+
+def test_a_key_that_the_new_content_sets_is_not_closed() -> None:
+    """Else the key would stand deleted beside its value."""
+    data = update((A, [VALUE, struct(8 | 32, b"\1\x7d\2", parent=ROOT + b"\1l")]))
+    made = reset_update(data, content=update((B, [VALUE])))
+    assert parts(made)[OWN] == VALUE + struct(1 | 32, b"\1", parent=ROOT + b"\1l")
+    assert deleted(made)[OWN] == [1, 1]
+    # A key of the same name elsewhere is another one: of another root, or of a map. That is clock 116 of client 1,
+    # which is written like the name of the root.
+    of_root = update((1, [struct(8 | 32, b"\1\x7d\1", parent=b"\1\1u\1k")]))
+    inner = [text("x" * 116), struct(7, b"\1"), struct(8 | 32, b"\1\x7d\1", parent=below(1, 116) + b"\1k")]
+    for content in (of_root, update((1, inner))):
+        assert parts(reset_update(update((A, [VALUE])), content=content))[OWN].endswith(CLOSED)
+    # Nor does a GC name anything, whatever follows.
+    high = MAX_SAFE_INTEGER
+    made = reset_update(b"\0\0", content=update((high, [text("ab"), b"\0\1", text("c", origin=(high, 1))])))
+    assert parts(made)[OWN] == text("ab") + b"\0\1" + text("c", origin=(OWN, 1))
+
+
+def test_a_reset_ends_each_format_of_a_root() -> None:
+    structs = [
+        form("bold", "true"),
+        text("ab", origin=(A, 0)),
+        form("bold", "null", origin=(A, 2)),
+        form("link", '"x"', origin=(A, 3), right=(A, 2)),
+        struct(7, b"\2", parent=b"\1\1u"),
+        form("below", "true", parent=below(A, 5)),
+        form("bold", "true", parent=b"\1\1u"),
+        struct(6 | 32, b"\1x\4true", parent=KEY),
+    ]
+    made = reset_update(update((A, structs)), content=update((B, [text("new")])))
+    ends = [form("bold", "null"), form("link", "null"), form("bold", "null", parent=b"\1\1u")]
+    # Without an origin and behind the content by their clocks, so that they stand before it.
+    assert parts(made)[OWN] == text("new") + CLOSED + b"".join(ends)
+    assert deleted(made)[OWN] == [3, 1]
+    assert read_update(made).sections[-2].end == 7
+
+
+def test_new_content_keeps_its_shape_under_new_ids() -> None:
+    """Everything by which structs refer to each other is renamed: origins on both sides, and parents."""
+    content = update(
+        (A, [struct(7, b"\2"), text("a", parent=below(A, 0)), text("b", right=(A, 1)), b"\0\3"]),
+        (300, [text("c", origin=(A, 1), right=(A, 2)), text("d", parent=below(A, 0)), text("e", parent=below(300, 0))]),
+        deletes=encode_delete_set({A: [(1, 2), (3, 6)], 300: [(0, 1)]}),
+    )
+    first, second = OWN, OWN + 4
+    made = reset_update(b"\0\0", content=content)
+    assert made == update(
+        (first, [struct(7, b"\2"), text("a", parent=below(first, 0)), text("b", right=(first, 1)), b"\0\3"]),
+        (
+            second,
+            [
+                text("c", origin=(first, 1), right=(first, 2)),
+                text("d", parent=below(first, 0)),
+                text("e", parent=below(second, 0)),
+            ],
+        ),
+        (marker_id(2), [b"\0\1"]),
+        deletes=encode_delete_set({first: [(1, 2), (3, 6)], second: [(0, 1)], marker_id(2): [(0, 1)]}),
+    )
+
+
+def test_new_content_shows_what_it_showed() -> None:
+    """As a client of another kind reads it, with all that was deleted in it, and with maps below."""
+    source: Doc[Any] = Doc(client_id=A)
+    shown, items = source.get("t", type=Text), source.get("m", type=Map)
+    shown += "onetwo"
+    shown.insert(3, " and ")
+    del shown[0:1]
+    items["kept"] = Map({"in": Map({"it": 1.0})})
+    items["gone"] = Map({"in": 2.0})
+    del items["gone"]
+    made = reset_update(update((A, [text("old")])), content=source.get_update())
+    copy: Doc[Any] = Doc()
+    copy.apply_update(made)
+    assert str(copy.get("t", type=Text)) == "ne and two"
+    assert copy.get("m", type=Map).to_py() == {"kept": {"in": {"it": 1.0}}}
+
+
+@pytest.mark.parametrize("ranges", [{A: [(2, 4)]}, {B: [(0, 1)]}, {A: [(3, 4)], B: [(0, 1)]}])
+def test_new_content_that_deletes_what_it_lacks_is_refused(ranges: dict[int, list[tuple[int, int]]]) -> None:
+    with pytest.raises(UpdateError, match="not whole"):
+        reset_update(b"\0\0", content=update((A, [text("abc")]), deletes=encode_delete_set(ranges)))
+
+
+def test_forward_gives_what_a_document_lacks_of_its_reset() -> None:
+    author: Doc[Any] = Doc(client_id=A)
+    shown = author.get("t", type=Text)
+    shown += "old content"
+    data, known = author.get_update(), author.get_state()
+    made = reset_update(data, content=update((B, [text("new")])))
+    lacking = forward(made, known)
+    assert parts(lacking) == {OWN: text("new"), marker_id(1): b"\0\1"}
+    assert deleted(lacking) == deleted(made) == {A: [0, 11], marker_id(1): [0, 1]}
+    author.apply_update(lacking)
+    assert str(shown) == "new"
+    assert forward(made, author.get_state()) == b"\0" + made[read_update(made).deletes_start :]
+
+
 def test_a_document_with_poison_from_of_old_can_be_reset_to_its_own_content() -> None:
     """As one is that takes a name which others had."""
     poison = struct(9, b"\1g\x76\1\4guid\x7e")
@@ -361,9 +537,7 @@ def test_a_document_with_poison_from_of_old_can_be_reset_to_its_own_content() ->
         read_update(data)
     lacking = forward(reset_update(data, content=data), encode_state_vector({A: 1}))
     assert lacking == update(
-        (marker_id(1) - 1, [poison]),
-        (marker_id(1), [b"\0\1"]),
-        deletes=encode_delete_set({A: [(0, 1)], marker_id(1): [(0, 1)]}),
+        (OWN, [poison]), (marker_id(1), [b"\0\1"]), deletes=encode_delete_set({A: [(0, 1)], marker_id(1): [(0, 1)]})
     )
 
 
@@ -380,12 +554,13 @@ def test_clients_of_the_new_content_keep_their_order() -> None:
     "data",
     [
         update((A, [text("a", origin=(B, 0))])),
+        update((A, [text("a", right=(B, 0))])),
         update((A, [text("a", parent=below(B, 0))])),
         update((A, [b"\x0a\2", text("a")])),
         b"\1\1" + encode_var_uint(A) + b"\2" + text("a") + b"\0",
         b"\1",
     ],
-    ids=["refers to what is not there", "no parent", "a gap", "begins later", "no update"],
+    ids=["an origin that is not there", "no right origin", "no parent", "a gap", "begins later", "no update"],
 )
 def test_what_is_not_whole_is_refused(data: bytes) -> None:
     with pytest.raises(UpdateError):
@@ -425,6 +600,10 @@ def test_what_lies_in_deleted_types_becomes_gc() -> None:
     kept = [struct(7, b"\2"), b"\0\5"]
     assert bury(update((A, structs), deletes=deletes)) == update((A, kept), deletes=deletes)
     assert bury(update((A, structs))) == update((A, structs))
+    for parent in (gone(1), b"\0\1"):
+        # What is left of a type says so itself, also where the delete set does not.
+        written = [b"\0\6"] if parent == b"\0\1" else [parent, b"\0\5"]
+        assert bury(update((A, [parent, *structs[1:]]))) == update((A, written))
     inner = encode_delete_set({A: [(4, 5)]})
     assert bury(update((A, structs), deletes=inner)) == update((A, [*structs[:3], b"\0\1"]), deletes=inner)
 
