@@ -22,8 +22,8 @@ from playwright.async_api import BrowserContext, ConsoleMessage, Page, expect
 # Both cores may be busy with the other tests; a fact that does not come within this time does not come.
 PATIENCE = 30.0
 
-# Milliseconds of the processor that a key may take where a document is large. Measured, and the same with four
-# other programs on two cores: 30 on a board of 2,000 elements, 12 in a file of 5,000 lines, 15 with a preview of it.
+# Milliseconds of the processor that a key may take in a large file. Measured, and the same with four other programs on
+# two cores: 12 in a file of 5,000 lines, 15 with a preview of it.
 KEY = 50
 
 # Chromium itself logs these when a server goes away or refuses; no page can prevent it.

@@ -65,9 +65,24 @@ export async function makeGuestLink(name: string, access: 'read' | 'write', seco
   return (await request('POST', apiUrl('v1/shares'), { name, access, seconds })) as { token: string; expires: string }
 }
 
-/** Create an empty document, also in the place of a deleted one; one that is there already is an `ApiError` with 409. */
-export async function createDocument(name: string, title: string): Promise<void> {
-  await request('POST', apiUrl('v1/documents'), { name, title })
+/**
+ * Create a document, also in the place of a deleted one, with the content of `update`, a whole Yjs update (v1).
+ * One that is there already is an `ApiError` with 409.
+ */
+export async function createDocument(name: string, title: string, update: Uint8Array): Promise<void> {
+  await request('POST', apiUrl('v1/documents'), { name, title, update: base64(update) })
+}
+
+/** Make a deleted document live again, as it was; one that is not kept is an `ApiError` with 404, and it needs `admin`. */
+export async function restoreDocument(name: string): Promise<void> {
+  await request('POST', apiUrl(`v1/trash/${encodePath(name)}`), {})
+}
+
+function base64(bytes: Uint8Array): string {
+  let text = ''
+  // An argument for each byte: some ten thousand at once are too many for a call.
+  for (let at = 0; at < bytes.length; at += 4096) text += String.fromCharCode(...bytes.subarray(at, at + 4096))
+  return btoa(text)
 }
 
 export async function deleteDocument(name: string): Promise<void> {

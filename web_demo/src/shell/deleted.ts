@@ -1,23 +1,32 @@
 /**
- * What can be done about a document that was deleted: bring it back, or go on in a copy. Both come from what this page
- * holds; the server keeps no deleted document for anybody.
+ * What can be done about a document that was deleted: bring it back, or go on in a copy. The server keeps what was
+ * deleted for some time, for those who may restore it; else what this page holds becomes a new document.
  */
 import * as Y from 'yjs'
 import { inventName, kindOf, pageUrl } from '../lib/address'
-import { ApiError, createDocument } from '../lib/api'
+import { ApiError, createDocument, restoreDocument } from '../lib/api'
 import type { Connect } from '../lib/connection'
 import type { OpenDocument } from '../lib/document'
 import { visit } from '../lib/visit'
 import { h } from './dom'
 import { toast } from './toast'
 
-/** Create the document anew; the sync that follows brings what this page holds. */
-async function bringBack({ name, title, connection }: OpenDocument): Promise<void> {
+/**
+ * Restore the document: it is the same one, and the sync that follows merges what this page has. Where it is not kept,
+ * or this user may not, a new one is made of what this page holds. It has to be told as content: what an old copy
+ * brings to a new document of the name is what was deleted.
+ */
+async function bringBack({ name, doc, title, connection }: OpenDocument): Promise<void> {
   try {
-    await createDocument(name, title.value)
+    await restoreDocument(name)
   } catch (error) {
-    // Somebody else has brought it back.
-    if (!(error instanceof ApiError && error.status === 409)) throw error
+    if (!(error instanceof ApiError && [403, 404, 409].includes(error.status))) throw error
+    try {
+      await createDocument(name, title.value, Y.encodeStateAsUpdate(doc))
+    } catch (error) {
+      // Somebody else has brought it back.
+      if (!(error instanceof ApiError && error.status === 409)) throw error
+    }
   }
   connection.retry()
 }
