@@ -414,6 +414,8 @@ async def test_both_sides_offline_and_back(
         await ada.type(" end")
         await grace.go_to_end()
         await grace.page.keyboard.press("Home")
+        # The editor reads where the browser's caret is a moment later, and until then may put it back.
+        await grace.page.wait_for_function("document.querySelector('.tiptap').editor.state.selection.from === 1")
         await grace.type("start ")
         await cable.plug_in()
         for window in (ada, grace):
