@@ -17,7 +17,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from random import Random
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import web
 
@@ -62,7 +62,7 @@ from collab.transports.http.answers import Permission
 from collab.transports.http.api.content import ContentRoutes
 from collab.transports.http.api.control import ControlRoutes
 from collab.transports.http.api.creation import Creation
-from collab.transports.http.api.description import describe_api, serve_description
+from collab.transports.http.api.description import Description, serve_description
 from collab.transports.http.api.documents import DocumentRoutes
 from collab.transports.http.api.page import serve_page
 from collab.transports.http.api.people import PeopleRoutes
@@ -91,7 +91,7 @@ HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
 GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
 UNSAVED: web.AppKey[list[str]] = web.AppKey("unsaved", list)
 METRICS: web.AppKey[Exporter] = web.AppKey("metrics", Exporter)
-DESCRIPTION: web.AppKey[dict[str, Any]] = web.AppKey("description", dict)
+DESCRIPTION: web.AppKey[Description] = web.AppKey("description", Description)
 
 # Shares of the time for stopping. The delay has half of it at most; of what is left then, the closing of the sockets
 # has a quarter, and the last of them an eighth to answer. The journal has the rest, but for what ends behind it (HTTP
@@ -328,7 +328,7 @@ def create_app(
         *UpdateRoutes(editing, permission, guard, bodies).routes(),
         *PeopleRoutes(hub, permission, guard, context.options.hocuspocus, context.options.stateless_rate).routes(),
     ]
-    app[DESCRIPTION] = description = describe_api(routes)
+    app[DESCRIPTION] = description = Description(routes)
     serve_description(app, description)
     serve_page(app, description)
     add_routes(app, routes, permission)

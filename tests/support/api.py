@@ -22,8 +22,7 @@ _BASE = "urn:description"
 @cache
 def description() -> dict[str, Any]:
     """Return the description of the API as a server with the default settings gives it."""
-    described: dict[str, Any] = create_app(Settings(data_dir=Path("nowhere")))[DESCRIPTION]
-    return described
+    return create_app(Settings(data_dir=Path("nowhere")))[DESCRIPTION].document
 
 
 async def told(response: aiohttp.ClientResponse) -> Any:

@@ -1,11 +1,12 @@
 """``/api/docs``: the description of the HTTP API as one page, for people.
 
-Strategy: the page is made of the description when the server starts; it has no script and loads nothing, from here or
+Strategy: the page is made of the description when it is asked for; it has no script and loads nothing, from here or
 elsewhere, so it can be read wherever the server can be reached, and under a policy that allows nothing but its styles.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from aiohttp import hdrs, web
 
+from collab.transports.http.api.description import Description
 from collab.transports.problems import KINDS
 
 PATH: Final = "/api/docs"
@@ -64,19 +66,19 @@ _POLICY: Final = "; ".join(
 )
 
 
-def serve_page(app: web.Application, description: Mapping[str, Any]) -> None:
+def serve_page(app: web.Application, description: Description) -> None:
     """Serve the page."""
-    text = render(description)
     headers = {hdrs.CACHE_CONTROL: "no-cache", "Content-Security-Policy": _POLICY}
 
     async def show(request: web.Request) -> web.Response:
+        text = await asyncio.to_thread(lambda: render(description.document))
         return web.Response(text=text, content_type="text/html", headers=headers)
 
     app.router.add_get(PATH, show)
 
 
 def render(description: Mapping[str, Any]) -> str:
-    """Make the page of a description that ``description.describe_api`` gives."""
+    """Make the page of a description that ``Description.document`` gives."""
     info = description["info"]
     schemas = description["components"]["schemas"]
     return "".join(
