@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from collab.content.edits import Edit, Format
+from collab.protocol.sync import EMPTY_UPDATE
 from collab.update import compact as compacting
 from collab.update import reset as resetting
 from collab.update.state_vector import decode_state_vector
@@ -96,7 +97,7 @@ def make(edit: Edit, client_id: int) -> bytes:
     """
     from collab.content.replica import Replica
 
-    return Replica(b"\0\0", client_id).edit(edit) or b"\0\0"
+    return Replica(EMPTY_UPDATE, client_id).edit(edit) or EMPTY_UPDATE
 
 
 def content(data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 
@@ -21,7 +21,8 @@ from collab.hub.agents import Caller
 from collab.protocol.session import Access
 from collab.telemetry import get_logger, shown_name
 from collab.transports.guard.guard import Guard
-from collab.transports.problems import HEADERS, KINDS, BadRequest, code_of, problem
+from collab.transports.http.bodies import coming, too_large
+from collab.transports.problems import KINDS, BadRequest, code_of, problem
 from collab.transports.requests import bearer_token
 
 _log = get_logger("http")
@@ -70,29 +71,15 @@ def answering(handler: Handler) -> Handler:
     return answer
 
 
-def json_answer(body: dict[str, Any], status: int = 200) -> web.Response:
-    """Make an answer that nobody keeps."""
-    return web.json_response(body, status=status, headers=HEADERS)
-
-
 async def _read(request: web.Request, most: int) -> bytearray:
     data = bytearray()
     until = asyncio.get_running_loop().time() + BODY_SECONDS
-    try:
-        async with asyncio.timeout_at(until) as deadline:
-            async for chunk in request.content.iter_any():
-                data += chunk
-                if len(data) > most:
-                    raise BadRequest(f"a body has at most {most} bytes here", "too_large")
-                deadline.reschedule(until + len(data) / 1024)
-    except TimeoutError:
-        # The rest is not waited for: with more requests behind it, it would be read as one of them.
-        raise BadRequest("the body comes too slowly", "slow_body", headers={"Connection": "close"}) from None
-    except ConnectionError as error:
-        # Nobody reads the answer. But aiohttp keeps an error that goes further in a cycle with the request, and the
-        # request's stream keeps this one.
-        error.__traceback__ = None
-        raise BadRequest("the connection was lost", headers={"Connection": "close"}) from None
+    async with coming(until) as deadline:
+        async for chunk in request.content.iter_any():
+            data += chunk
+            if len(data) > most:
+                raise too_large(most)
+            deadline.reschedule(until + len(data) / 1024)
     return data
 
 

@@ -22,6 +22,26 @@ from collab.transports.problems import BadRequest
 _GRACE = 15.0
 
 
+@contextlib.asynccontextmanager
+async def coming(until: float) -> AsyncIterator[asyncio.Timeout]:
+    """Wait for more of a body within this context; its deadline, in the loop's seconds, can be put off.
+
+    Raises:
+        BadRequest: it has not come by then, or its connection was lost.
+    """
+    try:
+        async with asyncio.timeout_at(until) as deadline:
+            yield deadline
+    except TimeoutError:
+        # The rest is not waited for: with more requests behind it, it would be read as one of them.
+        raise BadRequest("the body comes too slowly", "slow_body", headers={hdrs.CONNECTION: "close"}) from None
+    except ConnectionError as error:
+        # Nobody reads the answer. But aiohttp keeps an error that goes further in a cycle with the request, and the
+        # request's stream keeps this one.
+        error.__traceback__ = None
+        raise BadRequest("the connection was lost", headers={hdrs.CONNECTION: "close"}) from None
+
+
 class _Body:
     """A body that is on its way, for the account."""
 
@@ -60,7 +80,7 @@ class LongBodies:
             raise BadRequest(f"the content type is {' or '.join(media)}", "unsupported_media_type")
         most = self.largest if most is None else min(most, self.largest)
         if request.content_length is not None and request.content_length > most:
-            raise _too_large(most)
+            raise too_large(most)
         body = _Body()
         try:
             with self._guard.long_body(request) as may_come:
@@ -76,22 +96,14 @@ class LongBodies:
         loop = asyncio.get_running_loop()
         data = bytearray()
         began = loop.time() + _GRACE
-        try:
-            async with asyncio.timeout_at(began) as deadline:
-                async for chunk in request.content.iter_any():
-                    if len(data) + len(chunk) > most:
-                        raise _too_large(most)
-                    if not self._arrivals.add(body, len(chunk)):
-                        began += await self._until_room(body, len(chunk), deadline)
-                    data += chunk
-                    deadline.reschedule(began + len(data) / self._min_rate)
-        except TimeoutError:
-            # The rest is not waited for: with more requests behind it, it would be read as one of them.
-            raise BadRequest("the body comes too slowly", "slow_body", headers={hdrs.CONNECTION: "close"}) from None
-        except ConnectionError as error:
-            # Nobody reads the answer, and the request's stream would keep the frames.
-            error.__traceback__ = None
-            raise BadRequest("the connection was lost", headers={hdrs.CONNECTION: "close"}) from None
+        async with coming(began) as deadline:
+            async for chunk in request.content.iter_any():
+                if len(data) + len(chunk) > most:
+                    raise too_large(most)
+                if not self._arrivals.add(body, len(chunk)):
+                    began += await self._until_room(body, len(chunk), deadline)
+                data += chunk
+                deadline.reschedule(began + len(data) / self._min_rate)
         return bytes(data)
 
     async def _until_room(self, body: _Body, count: int, deadline: asyncio.Timeout) -> float:
@@ -106,5 +118,6 @@ class LongBodies:
                 return loop.time() - since
 
 
-def _too_large(most: int) -> BadRequest:
+def too_large(most: int) -> BadRequest:
+    """Make the error for a body of more than ``most`` bytes."""
     return BadRequest(f"a body has at most {most} bytes here", "too_large")

@@ -132,6 +132,25 @@ Content = Annotated[
 ]
 
 
+def check_memory(guard: Guard) -> None:
+    """Refuse a large body while the server is short of memory; raises ``BadRequest``."""
+    if guard.limits.memory.past_mark:
+        raise BadRequest(
+            "the server is short of memory",
+            "unavailable",
+            retry_after=_MEMORY_SECONDS,
+            headers={"Connection": "close"},
+        )
+
+
+def decode_update(text: str) -> bytes:
+    """Decode an update in base64; raises ``BadRequest``."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest('"update" is base64') from None
+
+
 class Creation:
     """Creates by calls that may be repeated.
 
@@ -164,13 +183,7 @@ class Creation:
 
     def check_memory(self) -> None:
         """Refuse a large body while the server is short of memory; raises ``BadRequest``."""
-        if self._guard.limits.memory.past_mark:
-            raise BadRequest(
-                "the server is short of memory",
-                "unavailable",
-                retry_after=_MEMORY_SECONDS,
-                headers={"Connection": "close"},
-            )
+        check_memory(self._guard)
 
     @contextlib.contextmanager
     def counted(self, request: web.Request, grant: Grant, name: str) -> Iterator[None]:
@@ -206,10 +219,7 @@ class Creation:
             return await self._write(content)
         if text is None:
             return None
-        try:
-            data = base64.b64decode(text, validate=True)
-        except (binascii.Error, ValueError):
-            raise BadRequest('"update" is base64') from None
+        data = decode_update(text)
         if len(data) > self._most:
             raise DocumentTooLarge(f"{len(data)} bytes of content for a new document")
         whole = await in_slices(whole_update(data))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -30,10 +29,11 @@ from collab.errors import (
 )
 from collab.hub.transfer import Exported, Transfer
 from collab.protocol.session import Access
+from collab.protocol.sync import EMPTY_UPDATE
 from collab.telemetry import get_logger, shown_name
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import ALL_DOCUMENTS, BODY_SECONDS, Permission
-from collab.transports.http.api.creation import Metadata
+from collab.transports.http.api.creation import Metadata, check_memory, decode_update
 from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
 from collab.transports.http.api.documents import Name, Title, read_title, show_time
 from collab.transports.http.api.route import (
@@ -49,6 +49,7 @@ from collab.transports.http.api.route import (
     invalid,
     json_response,
 )
+from collab.transports.http.bodies import coming
 from collab.transports.problems import HEADERS, BadRequest, code_of
 
 _log = get_logger("http")
@@ -69,9 +70,6 @@ _LAST = b'{"end":'
 
 # Bytes of a line beside the document in it.
 _LINE_BYTES = 16 * 1024
-
-# What Retry-After says while the server is short of memory.
-_MEMORY_SECONDS = 60
 
 
 class ExportQuery(Query):
@@ -214,17 +212,14 @@ class TransferRoutes:
                 number += 1
                 name: str | None = None
                 try:
-                    if self._guard.limits.memory.past_mark:
-                        raise BadRequest(
-                            "the server is short of memory", "unavailable", retry_after=_MEMORY_SECONDS,
-                            headers={"Connection": "close"},
-                        )  # fmt: skip
+                    check_memory(self._guard)
                     line = _read_line(text)
                     name = line.name
                     if line.code is not None:
                         raise BadRequest(f"it could not be exported: {line.code}", "not_possible")
                     title = None if line.title is None else read_title(line.title)
-                    if await self._transfer.write(name, _update(line), title=title, metadata=line.metadata, gc=line.gc):
+                    update = EMPTY_UPDATE if line.update is None else decode_update(line.update)
+                    if await self._transfer.write(name, update, title=title, metadata=line.metadata, gc=line.gc):
                         created += 1
                     else:
                         existed += 1
@@ -248,11 +243,14 @@ class TransferRoutes:
         until = loop.time() + BODY_SECONDS
         while chunk := await _read_until(request, until):
             began = loop.time()
-            *lines, last = (rest + chunk).split(b"\n") if b"\n" in chunk else (rest + chunk,)
-            for line in lines:
-                if line.strip():
-                    yield bytes(line)
-            rest = last
+            # Only what has come is looked through and copied: a line may be as long as a document.
+            *ends, last = chunk.split(b"\n")
+            for end in ends:
+                rest += end
+                if rest.strip():
+                    yield bytes(rest)
+                rest = bytearray()
+            rest += last
             if len(rest) > self._max_line:
                 reason = f"a line has at most {self._max_line} bytes"
                 raise BadRequest(reason, "too_large", headers={"Connection": "close"})
@@ -264,14 +262,8 @@ class TransferRoutes:
 
 async def _read_until(request: web.Request, until: float) -> bytes:
     """Read more of a body, nothing at its end; raises ``BadRequest`` when it has not come by then."""
-    try:
-        async with asyncio.timeout_at(until):
-            return await request.content.readany()
-    except TimeoutError:
-        raise BadRequest("the body comes too slowly", "slow_body", headers={"Connection": "close"}) from None
-    except ConnectionError as error:
-        error.__traceback__ = None  # as in ``answers``
-        raise BadRequest("the connection was lost", headers={"Connection": "close"}) from None
+    async with coming(until):
+        return await request.content.readany()
 
 
 def _exported(exported: Exported) -> dict[str, Any]:
@@ -296,12 +288,3 @@ def _read_line(text: bytes) -> Line:
         return Line.model_validate_json(text)
     except ValidationError as error:
         raise invalid(error, "the line") from None
-
-
-def _update(line: Line) -> bytes:
-    if line.update is None:
-        return b"\0\0"
-    try:
-        return base64.b64decode(line.update, validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRequest('"update" is base64') from None
