@@ -36,8 +36,7 @@ from collab.storage.records import LoadedDocument, LogRow, NewRow, StoredDocumen
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
 from collab.update.reader import UpdateReader
-from collab.update.reset import RESERVED, forward, reset_update, skeleton, without_known
-from collab.update.state_vector import decode_state_vector
+from collab.update.reset import RESERVED, make_reset, make_skeleton
 
 _log = get_logger("documents")
 
@@ -73,21 +72,11 @@ class InThread:
         self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None
     ) -> bytes:
         """See ``Sandbox.reset``."""
-
-        def work() -> bytes:
-            made = reset_update(*documents, content=content, strict=strict)
-            return made if known is None else forward(made, known)
-
-        return await asyncio.to_thread(work)
+        return await asyncio.to_thread(make_reset, documents, content, strict, known)
 
     async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
         """See ``Sandbox.skeleton``."""
-
-        def work() -> bytes:
-            made = skeleton(*documents)
-            return made if known is None else without_known(made, decode_state_vector(known))
-
-        return await asyncio.to_thread(work)
+        return await asyncio.to_thread(make_skeleton, documents, known)
 
 
 class Written(Protocol):

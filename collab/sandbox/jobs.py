@@ -17,7 +17,6 @@ from collab.content.edits import Edit, Format
 from collab.protocol.sync import EMPTY_UPDATE
 from collab.update import compact as compacting
 from collab.update import reset as resetting
-from collab.update.state_vector import decode_state_vector
 
 # A chain of 33,000 nested types overflows 8 MB when the library frees it (C1 in docs/decisions/0002).
 STACK_BYTES = 512 << 20
@@ -80,14 +79,12 @@ def compact(data: bytes, gc: bool) -> compacting.Compacted:
 
 def reset(documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None) -> bytes:
     """Return the update that resets documents; with ``known``, a state vector, only what that lacks."""
-    made = resetting.reset_update(*documents, content=content, strict=strict)
-    return made if known is None else resetting.forward(made, known)
+    return resetting.make_reset(documents, content, strict, known)
 
 
 def skeleton(documents: Sequence[bytes], known: bytes | None) -> bytes:
     """Return what remains of documents without content; with ``known``, a state vector, only what that lacks."""
-    made = resetting.skeleton(*documents)
-    return made if known is None else resetting.without_known(made, decode_state_vector(known))
+    return resetting.make_skeleton(documents, known)
 
 
 def make(edit: Edit, client_id: int) -> bytes:

@@ -81,11 +81,6 @@ def is_marker(client: int, *, strict: bool = False) -> bool:
     return client >= RESERVED and (client & 3) in ((_STRICT,) if strict else (_MARKER, _STRICT))
 
 
-def newest_marker(clients: Iterable[int], *, strict: bool = False) -> int | None:
-    """Return the highest client ID that is a marker, or a ``strict`` one; None if there is none."""
-    return max((client for client in clients if is_marker(client, strict=strict)), default=None)
-
-
 def has_marker(state_vector: bytes, marker: int) -> bool:
     """Tell whether an encoded state vector knows a marker.
 
@@ -202,6 +197,18 @@ def reset_update(
     made = _encode(sections, ranges)
     read_update(made, stored=True)  # what clients would refuse raises here, such as content that names itself
     return made
+
+
+def make_reset(documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None) -> bytes:
+    """Return `reset_update` of documents; with ``known``, an encoded state vector, only what is `forward` of that."""
+    made = reset_update(*documents, content=content, strict=strict)
+    return made if known is None else forward(made, known)
+
+
+def make_skeleton(documents: Sequence[bytes], known: bytes | None) -> bytes:
+    """Return the `skeleton` of documents; with ``known``, an encoded state vector, only what that lacks."""
+    made = skeleton(*documents)
+    return made if known is None else without_known(made, decode_state_vector(known))
 
 
 def forward(data: bytes, known: bytes) -> bytes:
