@@ -316,8 +316,8 @@ def create_app(
     gate = context.gate
     bodies = LongBodies(guard, gate.arrivals, gate.largest, settings.min_bytes_per_second)
     routes = [
-        *DocumentRoutes(documents, hub, permission, guard, creation).routes(),
-        *TrashRoutes(documents, hub, permission, guard, creation).routes(),
+        *DocumentRoutes(documents, hub, permission, creation).routes(),
+        *TrashRoutes(documents, hub, permission, creation).routes(),
         *ResetRoutes(hub.resetting, permission, creation).routes(),
         *ControlRoutes(hub.control, permission, guard).routes(),
         *ShareRoutes(permission, guard, guests).routes(),

@@ -26,7 +26,7 @@ from collab.telemetry import RateLimited, get_logger
 from collab.transports.guard.audit import LIMIT, PERMISSION, Audit
 from collab.transports.guard.origins import Origins
 from collab.transports.guard.peers import Peers
-from collab.transports.problems import problem
+from collab.transports.problems import BadRequest, problem
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -166,39 +166,42 @@ class Guard:
             on_wait(handler, False)
 
     @contextmanager
-    def body(self, request: web.Request) -> Iterator[bool]:
-        """Count a request while it waits for its body; gives False if its address has too many of them."""
-        peer, loop_time = self.peer(request), asyncio.get_running_loop().time
-        if not self.limits.add_body(peer, loop_time()):
-            self.audit.write(LIMIT, "bodies", f"too many requests without a body from {peer.key}", peer.address)
-            yield False
-            return
-        try:
-            with self.waiting(request):
-                yield True
-        finally:
-            self.limits.remove_body(peer, loop_time())
+    def body(self, request: web.Request) -> Iterator[None]:
+        """Count a request while it waits for its body.
+
+        Raises:
+            BadRequest: its address has too many of them.
+        """
+        with self._counted_body(request), self.waiting(request):
+            yield
 
     @contextmanager
-    def long_body(self, request: web.Request) -> Iterator[bool]:
+    def long_body(self, request: web.Request) -> Iterator[None]:
         """Count a request while its body comes, which its sender was found to be allowed to send.
 
-        It is read as fast as a socket, and does not go for others. Gives False if its address has too many of them.
+        It is read as fast as a socket, and does not go for others. Raises: as ``body``.
         """
+        with self._counted_body(request):
+            handler, on_body = request.protocol, self.on_body
+            if on_body is None:
+                yield
+                return
+            on_body(handler, True)
+            try:
+                yield
+            finally:
+                on_body(handler, False)
+
+    @contextmanager
+    def _counted_body(self, request: web.Request) -> Iterator[None]:
         peer, loop_time = self.peer(request), asyncio.get_running_loop().time
         if not self.limits.add_body(peer, loop_time()):
             self.audit.write(LIMIT, "bodies", f"too many requests without a body from {peer.key}", peer.address)
-            yield False
-            return
-        handler, on_body = request.protocol, self.on_body
+            raise BadRequest("too many requests from your address at a time", "too_many_requests")
         try:
-            if on_body is not None:
-                on_body(handler, True)
-            yield True
+            yield
         finally:
             self.limits.remove_body(peer, loop_time())
-            if on_body is not None:
-                on_body(handler, False)
 
     # As aiohttp marks a middleware of the kind that it has had since version 3.
     middleware.__middleware_version__ = 1  # type: ignore[attr-defined]

@@ -169,9 +169,7 @@ class Permission:
         if not known:
             with self.noting(request), self._guard.waiting(request):
                 await self._admission.check_token(self._guard.peer(request), bearer_token(request))
-        with self._guard.body(request) as may_wait:
-            if not may_wait:
-                raise BadRequest("too many requests from your address at a time", "too_many_requests")
+        with self._guard.body(request):
             return await _read(request, most)
 
     @contextlib.contextmanager

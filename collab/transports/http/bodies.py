@@ -83,9 +83,7 @@ class LongBodies:
             raise too_large(most)
         body = _Body()
         try:
-            with self._guard.long_body(request) as may_come:
-                if not may_come:
-                    raise BadRequest("too many requests from your address at a time", "too_many_requests")
+            with self._guard.long_body(request):
                 data = await self._read(request, body, most)
             self._arrivals.whole(body)
             yield data

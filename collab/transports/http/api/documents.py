@@ -33,7 +33,6 @@ from collab.protocol.awareness import decode_awareness
 from collab.protocol.names import check_document_name
 from collab.protocol.session import Access
 from collab.storage.records import KEEP, DocumentSummary, Keep, StoredDocument
-from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
 from collab.transports.http.api.creation import (
     CREATION_PROBLEMS,
@@ -184,17 +183,14 @@ class DocumentRoutes:
     Args:
         documents: does what is asked.
         hub: knows who is where.
-        permission, guard: know who asks.
+        permission: knows who asks.
         creation: counts new documents, and does repeated calls once.
     """
 
-    def __init__(
-        self, documents: Documents, hub: Hub, permission: Permission, guard: Guard, creation: Creation
-    ) -> None:
+    def __init__(self, documents: Documents, hub: Hub, permission: Permission, creation: Creation) -> None:
         self._documents = documents
         self._hub = hub
         self._permission = permission
-        self._guard = guard
         self._creation = creation
 
     def routes(self) -> list[AnyRoute]:

@@ -203,9 +203,7 @@ class TransferRoutes:
         await self._permission.require(request, ALL_DOCUMENTS, Access.ADMIN)
         number = created = existed = failed = 0
         failures: list[Failure] = []
-        with self._guard.body(request) as may_wait:
-            if not may_wait:
-                raise BadRequest("too many requests from your address at a time", "too_many_requests")
+        with self._guard.long_body(request):
             async for text in self._lines(request):
                 if text.startswith(_LAST):
                     continue

@@ -14,7 +14,6 @@ from collab.hub.hub import Hub
 from collab.protocol.names import check_document_name
 from collab.protocol.session import Access
 from collab.storage.records import DocumentSummary, StoredDocument
-from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
 from collab.transports.http.api.creation import CREATION_PROBLEMS, KEY_HEADER, Creation, Metadata, answer_with
 from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
@@ -94,17 +93,14 @@ class TrashRoutes:
     Args:
         documents: makes copies.
         hub: keeps the trash, and knows who is where.
-        permission, guard: know who asks.
+        permission: knows who asks.
         creation: counts new documents, and does repeated calls once.
     """
 
-    def __init__(
-        self, documents: Documents, hub: Hub, permission: Permission, guard: Guard, creation: Creation
-    ) -> None:
+    def __init__(self, documents: Documents, hub: Hub, permission: Permission, creation: Creation) -> None:
         self._documents = documents
         self._hub = hub
         self._permission = permission
-        self._guard = guard
         self._creation = creation
 
     def routes(self) -> list[AnyRoute]:
