@@ -39,6 +39,7 @@ from collab.protocol.session import Access
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.update import decode_state_vector, encode_state_vector, read_update
 from tests.support import hocuspocus as builder
+from tests.support.errors import every_error
 from tests.support.node import find_node, installed_packages
 from tests.support.wsclient import varbytes, varuint
 
@@ -609,11 +610,7 @@ def test_the_keepalive_is_the_empty_awareness_update_that_every_provider_accepts
 # Close codes
 
 
-def every_error(kind: type[CollabError]) -> list[type[CollabError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in every_error(child))]
-
-
-@pytest.mark.parametrize("kind", every_error(CollabError))
+@pytest.mark.parametrize("kind", every_error())
 def test_an_error_ends_the_socket_only_where_coming_back_is_of_use(kind: type[CollabError]) -> None:
     code = hocuspocus.close_code(kind("the operator's text"))
     if kind is AddressError:
@@ -626,7 +623,7 @@ def test_an_error_ends_the_socket_only_where_coming_back_is_of_use(kind: type[Co
         assert code.code not in (1009, 4401, 4403)
 
 
-@pytest.mark.parametrize("kind", [*every_error(CollabError), RuntimeError])
+@pytest.mark.parametrize("kind", [*every_error(), RuntimeError])
 def test_every_error_that_is_about_no_one_session_closes_the_socket(kind: type[Exception]) -> None:
     error = kind("the operator's text")
     expected = 4205 if isinstance(error, LimitExceeded) else 4500

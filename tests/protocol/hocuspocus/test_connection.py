@@ -123,6 +123,7 @@ from collab.protocol.hocuspocus import codec
 from collab.protocol.session import Access, State
 from collab.protocol.session import Event as Step
 from tests.protocol.hocuspocus.wire import LIMITS, MIB, PING, PONG, Wire, read, snapshot
+from tests.support.errors import every_error
 from tests.support.hocuspocus import (
     AWARENESS,
     CLOSE,
@@ -150,10 +151,6 @@ PAGE = ROOT / "docs" / "protocol.md"
 @pytest.fixture
 def wire() -> Wire:
     return Wire()
-
-
-def every_error(kind: type[CollabError] = CollabError) -> list[type[CollabError]]:
-    return [kind, *(below for child in kind.__subclasses__() for below in every_error(child))]
 
 
 DENIED = "send d denied: {}"

@@ -16,6 +16,7 @@ from collab.protocol.hocuspocus import codec as hocuspocus
 from collab.protocol.messages import CloseCode, LocalVersion, Message, PermissionDenied, Stateless, SyncStatus
 from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
 from collab.protocol.ywebsocket import codec as ywebsocket
+from tests.support.errors import every_error
 from tests.support.wsclient import varbytes, varuint
 
 Decode = Callable[[bytes], Message | None]
@@ -246,12 +247,6 @@ CODES: dict[type[BaseException], int] = {
 }
 
 
-def every_error(kind: type[CollabError]) -> list[type[CollabError]]:
-    """The classes of ``collab.errors`` that are an error of this kind."""
-    below = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
-    return [kind, *(one for child in below for one in every_error(child))]
-
-
 @pytest.mark.parametrize("kind", CODES)
 def test_an_error_has_one_code(kind: type[BaseException]) -> None:
     code = ywebsocket.close_code(kind("the operator's text"))
@@ -263,10 +258,10 @@ def test_an_error_has_one_code(kind: type[BaseException]) -> None:
 
 
 def test_every_error_is_in_the_table_above() -> None:
-    assert set(CODES) >= set(every_error(CollabError))
+    assert set(CODES) >= set(every_error())
 
 
-@pytest.mark.parametrize("kind", every_error(CollabError))
+@pytest.mark.parametrize("kind", every_error())
 def test_retryable_errors_never_stop_a_client_for_good(kind: type[CollabError]) -> None:
     code = ywebsocket.close_code(kind("the operator's text"))
     assert len(code.reason.encode()) <= 123
