@@ -415,7 +415,12 @@ async def test_both_sides_offline_and_back(
         await grace.go_to_end()
         await grace.page.keyboard.press("Home")
         # The editor reads where the browser's caret is a moment later, and until then may put it back.
-        await grace.page.wait_for_function("document.querySelector('.tiptap').editor.state.selection.from === 1")
+        caret = "document.querySelector('.tiptap').editor.state.selection.from"
+
+        async def at_the_start() -> bool:
+            return await grace.page.evaluate(caret) == 1
+
+        await until(at_the_start, "the editor's caret at the start")
         await grace.type("start ")
         await cable.plug_in()
         for window in (ada, grace):
