@@ -206,7 +206,8 @@ def _line(nodes: Sequence[Node], single: bool = False, cell: bool = False) -> st
                 writer.piece(piece)
         elif node.name == "image":
             writer.raw(_image(node, cell))
-        elif any(isinstance(rest, TextNode) or rest.name != "hardBreak" for rest in nodes[number + 1 :]):
+        # At the end of a block a break says nothing; a cell has a sign for it, which is read as one everywhere.
+        elif cell or any(isinstance(rest, TextNode) or rest.name != "hardBreak" for rest in nodes[number + 1 :]):
             writer.line_break()
     return writer.done()
 

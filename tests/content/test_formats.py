@@ -36,6 +36,7 @@ MARKDOWN = [
     "```js\nlet a = `1`\n\n\tb\n```\n",
     "````\n```\n````\n",
     "| a | b |\n| --- | --- |\n| 1 | **2** |\n|  | x \\| y<br>z |\n",
+    "| a |\n| --- |\n| **x**<br> |\n",
     "a\\\nb\n",
     "---\n",
     "![alt](https://x/y.png)\n\n![](a.png \"t\")\n",
@@ -63,7 +64,7 @@ def test_markdown_comes_back_as_it_was(text: str) -> None:
     assert replica.edit(Replace("x", Format.MARKDOWN, shown)) == b""
     for format in (Format.HTML, Format.TEXT, Format.PROSEMIRROR):
         assert replica.edit(Replace("x", format, replica.read(format, "x"))) == b"", format
-    if "&#32;" not in text:  # HTML has no such spaces
+    if "&#32;" not in text and "<br> |" not in text:  # HTML shows neither such spaces nor a break at the end
         assert to_markdown(from_html(to_html(from_markdown(text)))) == text
 
 
