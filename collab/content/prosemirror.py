@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from collab.content.schema import mark_name
-from collab.content.tree import Element, Node, Piece, TextNode, check, joined
+from collab.content.tree import Element, Node, Piece, TextNode, check, joined, walk
 from collab.content.values import check_name, clean, same
 from collab.errors import InvalidEdit
 from collab.protocol.lib0 import encode_var_uint
@@ -133,18 +133,9 @@ def _attributes(given: Any) -> dict[str, Any]:
 
 def _hashed(nodes: Iterable[Node]) -> frozenset[str]:
     """Return the names of marks that a tree stores with a hash."""
-    found: set[str] = set()
-    level = list(nodes)
-    while level:
-        below: list[Node] = []
-        for node in level:
-            if isinstance(node, TextNode):
-                for piece in node.pieces:
-                    found.update(name for key in piece.attributes if (name := mark_name(key)) != key)
-            else:
-                below += node.children
-        level = below
-    return frozenset(found)
+    pieces = (piece for node in walk(nodes) if isinstance(node, TextNode) for piece in node.pieces)
+    keys = (key for piece in pieces for key in piece.attributes)
+    return frozenset(name for key in keys if (name := mark_name(key)) != key)
 
 
 def _doubled(value: Any) -> frozenset[str]:

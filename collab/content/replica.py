@@ -30,6 +30,7 @@ from collab.errors import (
     UpdateError,
     WrongContentType,
 )
+from collab.protocol.sync import EMPTY_UPDATE
 from collab.update.merge import merge_updates
 from collab.update.reader import read_update
 
@@ -39,7 +40,6 @@ _Result = TypeVar("_Result")
 _MENDED: Final = 2
 # Updates that are kept one by one before they are merged.
 _PARTS: Final = 500
-_EMPTY: Final = b"\0\0"
 
 
 class Replica:
@@ -213,7 +213,7 @@ class Replica:
 
     def _given(self, updates: Sequence[bytes]) -> list[bytes]:
         """Take what the first document wrote into the bytes and the second; return it as one update, or none."""
-        made = [update for update in updates if update != _EMPTY]
+        made = [update for update in updates if update != EMPTY_UPDATE]
         if not made:
             return []
         try:

@@ -13,7 +13,7 @@ from enum import Enum
 from typing import Any, Final
 
 from collab.content.edits import Dialect
-from collab.content.tree import Element, Node, Piece, TextNode, joined
+from collab.content.tree import Element, Node, Piece, TextNode, joined, walk
 
 BLOCKS: Final = frozenset(
     (
@@ -229,24 +229,18 @@ def spoken(nodes: Iterable[Node], dialect: Dialect) -> list[Node]:
 
 def dialect_of(nodes: Iterable[Node]) -> Dialect | None:
     """Return the dialect that a tree speaks; None if nothing in it tells."""
-    level = list(nodes)
-    while level:
-        below: list[Node] = []
-        for node in level:
-            if isinstance(node, TextNode):
-                for piece in node.pieces:
-                    names = {mark_name(key) for key in piece.attributes}
-                    if names & set(_CAMEL_MARKS):
-                        return Dialect.PROSEMIRROR
-                    if names & set(_SNAKE_MARKS):
-                        return Dialect.TIPTAP
-            else:
-                if "_" in node.name and node.name in _CAMEL:
+    for node in walk(nodes):
+        if isinstance(node, TextNode):
+            for piece in node.pieces:
+                names = {mark_name(key) for key in piece.attributes}
+                if names & set(_CAMEL_MARKS):
                     return Dialect.PROSEMIRROR
-                if node.name in _SNAKE and _SNAKE[node.name] != node.name:
+                if names & set(_SNAKE_MARKS):
                     return Dialect.TIPTAP
-                below += node.children
-        level = below
+        elif "_" in node.name and node.name in _CAMEL:
+            return Dialect.PROSEMIRROR
+        elif node.name in _SNAKE and _SNAKE[node.name] != node.name:
+            return Dialect.TIPTAP
     return None
 
 
@@ -372,16 +366,11 @@ def _with_box(paragraph: Node, checked: bool) -> Node:
 def used_names(nodes: Iterable[Node]) -> frozenset[str]:
     """Return the elements and marks that a tree uses, in Tiptap's names."""
     found: set[str] = set()
-    level = list(nodes)
-    while level:
-        below: list[Node] = []
-        for node in level:
-            if isinstance(node, TextNode):
-                found.update(camel_mark(key) for piece in node.pieces for key in piece.attributes)
-            else:
-                found.add(camel_name(node.name))
-                below += node.children
-        level = below
+    for node in walk(nodes):
+        if isinstance(node, TextNode):
+            found.update(camel_mark(key) for piece in node.pieces for key in piece.attributes)
+        else:
+            found.add(camel_name(node.name))
     return frozenset(found)
 
 

@@ -7,7 +7,7 @@ the marks of ProseMirror.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +89,14 @@ class Keys:
                 shape = (node.name, key_of(node.attributes), tuple(map(self.of, node.children)))
             known = self._known[id(node)] = self._numbers.setdefault(shape, len(self._numbers))
         return known
+
+
+def walk(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Yield all nodes of a tree, each level before the one below; however deep it is."""
+    level = list(nodes)
+    while level:
+        yield from level
+        level = [child for node in level if isinstance(node, Element) for child in node.children]
 
 
 def check(nodes: list[Node], what: str) -> list[Node]:

@@ -243,7 +243,7 @@ class Persistence:
             self._lost = True  # its client was not told that it is saved, and sends it again
             return
         at = self._clock()
-        rows = tuple([NewRow(row[0], at, row[1], row_checksum(row[0], row[1]), row[2]) for row in end.rows])
+        rows = tuple([NewRow(data, at, author, row_checksum(data, author), note) for data, author, note, _ in end.rows])
         pending = None if end.kept is None else make_change(end.kept, at)
         owners: tuple[NewOwner, ...] = ()
         for place, row in enumerate(end.rows):

@@ -62,7 +62,7 @@ from collab.protocol import messages
 from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.messages import Message
 from collab.protocol.session import Access, Copy, Event, Owner, Session, State
-from collab.protocol.sync import SyncStep1, SyncStep2, SyncUpdate
+from collab.protocol.sync import EMPTY_UPDATE, SyncStep1, SyncStep2, SyncUpdate
 from collab.storage.journal import Journal
 from collab.storage.records import Appended, LoadedDocument, LogRow, NewRow, PendingUpdate, Snapshot
 from collab.storage.store import Store
@@ -414,8 +414,15 @@ class LiveRoom:
             if member.copy is not Copy.CURRENT:
                 message = await self._reduce(member, message, usage)
             work = self.room.receive_in_slices(member, message, backlog_full=self._hub.journal.full, size=size)
-        try:
+        with self._taking():
             self.perform(await in_slices(work, usage))
+        await self.settle()
+
+    @contextlib.contextmanager
+    def _taking(self) -> Iterator[None]:
+        """Take something that may be long within this context."""
+        try:
+            yield
         except BaseException as error:
             # A task that is cancelled between two slices leaves nothing behind: what is taken joins at the end.
             if not isinstance(error, asyncio.CancelledError):
@@ -423,7 +430,6 @@ class LiveRoom:
             raise
         finally:
             self._touch_if_pending()
-        await self.settle()
 
     async def _reduce(
         self, member: Member, message: SyncUpdate | SyncStep2, usage: Usage | None
@@ -445,7 +451,7 @@ class LiveRoom:
         except UpdateError:
             return message  # it is refused when it is taken
         if tried.flush() is None:
-            return type(message)(b"\0\0")
+            return type(message)(EMPTY_UPDATE)
         return type(message)(await self._hub.reduce(self, tried, known))
 
     # Edits that no session has sent
@@ -469,18 +475,12 @@ class LiveRoom:
         work = self.room.receive_edit_in_slices(
             update, author, admit, note=note, server_client=server_client, size=size
         )
-        try:
+        with self._taking():
             if len(update) > SLICED:
                 return await in_slices(work, usage)
             if usage is not None and usage.heavy:
                 await own_turn(usage)
             return at_once(work)
-        except BaseException as error:
-            if not isinstance(error, asyncio.CancelledError):
-                self._recover(error)
-            raise
-        finally:
-            self._touch_if_pending()
 
     def when_stored(self) -> Stored:
         """Return a future that is done when everything that was taken until now is in the log.
