@@ -22,11 +22,32 @@ from tests.support.server import ServerProcess
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 INSTALL_CHROMIUM = "apt-get update && apt-get install -y --no-install-recommends chromium"
 
+# What Playwright switches off, and that this option would switch on again: browsers take the last such option alone.
+FEATURES_OFF = (
+    "AimEnabled",
+    "AvoidCorsURLLoaderRestartOnRedirect",
+    "AvoidUnnecessaryBeforeUnloadCheckSync",
+    "DestroyProfileOnBrowserClose",
+    "HttpsFirstBalancedModeAutoEnable",
+    "HttpsUpgrades",
+    "LensOverlay",
+    "MediaRouter",
+    "NetworkTimeServiceQuerying",
+    "OptimizationHints",
+    "PaintHolding",
+    "PreconnectToSearch",
+    "ThirdPartyStoragePartitioning",
+    # Two pages of the address bar, which nobody sees here, for each window: 0.8 s of the processor.
+    "WebUIOmniboxAimPopup",
+    "WebUIOmniboxPopup",
+)
+
 # The browser's own calls home would count as requests to another origin, and /dev/shm is small in containers.
 ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-dev-shm-usage",
+    f"--disable-features={','.join(FEATURES_OFF)}",
     "--disable-gpu",
     "--disable-quic",
     "--disable-sync",
