@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -32,6 +31,7 @@ from collab.errors import AccessError, AccessUnavailable, ConfigurationError
 from collab.net import key_of_text
 from collab.protocol.session import Access
 from collab.telemetry import RateLimited, get_logger
+from collab.telemetry.foreign import kind_of, places_of
 
 Hook = Callable[[AccessRequest], Awaitable[Grant]]
 """An async function of the shape of ``Authenticator.authenticate``."""
@@ -40,8 +40,6 @@ Answer = TypeVar("Answer")
 
 MAX_QUESTIONS = 100
 """Questions that are with a hook at a time: more than a pool of database connections has. One address gets half."""
-
-_MAX_FRAMES = 5
 
 
 class HookAuthenticator:
@@ -132,9 +130,9 @@ class HookAuthenticator:
                 "no grant",
                 "access not decided for %s: the authenticator gave %s, not a Grant",
                 request,
-                _kind_of(grant),
+                kind_of(grant),
             )
-            raise AccessUnavailable(f"the authenticator gave {_kind_of(grant)}")
+            raise AccessUnavailable(f"the authenticator gave {kind_of(grant)}")
         return grant
 
     async def _answer(self, asked: Awaitable[Answer], about: object) -> Answer:
@@ -153,23 +151,12 @@ class HookAuthenticator:
                 "hook",
                 "access not decided for %s: the authenticator raised %s at %s",
                 about,
-                _kind_of(error),
-                _places_of(error),
+                kind_of(error),
+                places_of(error),
             )
-            raise AccessUnavailable(f"the authenticator raised {_kind_of(error)}") from None
+            raise AccessUnavailable(f"the authenticator raised {kind_of(error)}") from None
 
     async def _call(self, name: str) -> None:
         method = getattr(self._owner, name, None)
         if inspect.iscoroutinefunction(method):
             await method()
-
-
-def _kind_of(value: object) -> str:
-    """Name the type of a value of somebody else's, and nothing of the value."""
-    return type(value).__qualname__
-
-
-def _places_of(error: BaseException) -> str:
-    """Name file, line and function of the last frames, which are code and never data."""
-    frames = traceback.extract_tb(error.__traceback__)[-_MAX_FRAMES:]
-    return " < ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in reversed(frames))
