@@ -30,10 +30,13 @@ from collab.auth.remote import RemoteAuthenticator
 from collab.auth.tokens import TokenAuthenticator
 from collab.cluster.bus import Bus
 from collab.errors import ConfigurationError
+from collab.hooks import Hooks, check_hooks, load_hooks
 from collab.hub.admission import Admission
 from collab.hub.compaction import CompactionPolicy
 from collab.hub.documents import Documents
 from collab.hub.editing import Editing
+from collab.hub.hook_server import HookServer
+from collab.hub.hooks import HookCalls, HookOptions
 from collab.hub.hub import DAY, Hub, HubOptions
 from collab.hub.idempotency import Once
 from collab.hub.transfer import Transfer
@@ -161,6 +164,7 @@ def create_app(
     settings: Settings,
     authenticator: Authenticator | Hook | None = None,
     *,
+    hooks: Sequence[Hooks] = (),
     store: Store | None = None,
     bus: Bus | None = None,
     sandbox: Sandbox | None = None,
@@ -180,6 +184,8 @@ def create_app(
         authenticator: decides who may do what, instead of what the settings say of it: an async function, or
             an object. If that has async ``start`` and ``close``, they are awaited when the application starts
             and has ended.
+        hooks: code of the caller's that is told of documents and may decide on a few things (docs/hooks.md); called
+            behind those that the settings name.
         store: where documents are kept, instead of the database of the settings (docs/adapters.md). It is opened and
             closed with the application.
         bus: how this node talks with others; without one it stays alone.
@@ -198,6 +204,7 @@ def create_app(
     """
     if authenticator is None:
         authenticator = make_authenticator(auth_options(settings))
+    found = check_hooks([*load_hooks(settings.hooks), *hooks])
     given, random = random, Random() if random is None else random
     url = None
     if store is None:
@@ -242,6 +249,9 @@ def create_app(
         monotonic=monotonic,
         worked=worked,
     )
+    if found:
+        options = HookOptions(settings.hook_seconds, settings.hook_interval_seconds, settings.max_stateless_bytes)
+        hub.hooks = HookCalls(found, options, hub)
     guard = make_guard(settings, authenticated=authenticator is not None)
     asked = None
     if authenticator is not None:
@@ -279,6 +289,9 @@ def create_app(
             if asked is not None:
                 stack.push_async_callback(asked.close)
                 await asked.start()
+            if hub.hooks is not None:
+                await hub.hooks.start()
+                stack.push_async_callback(hub.hooks.close)
             await hub.start()
             sockets.start()
             context.tasks.supervise(guard.watch, "watch of the guard")
@@ -313,6 +326,8 @@ def create_app(
     documents = Documents(store, hub, clock, settings.keep_deleted, hub.resetting)
     creation = Creation(guard, Once(store), jobs, settings.max_document_bytes, random)
     editing = Editing(hub, admission, jobs, given)
+    if hub.hooks is not None:
+        hub.hooks.server = HookServer(hub, editing, settings.max_stateless_bytes)
     gate = context.gate
     bodies = LongBodies(guard, gate.arrivals, gate.largest, settings.min_bytes_per_second)
     routes = [

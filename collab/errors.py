@@ -20,10 +20,12 @@
     │   ├── AccessDenied
     │   │   ├── Unauthenticated     no token, or one that is not valid
     │   │   └── Forbidden           a valid token that does not allow this
+    │   │       └── Refused         a hook of the application does not allow this
     │   ├── AccessExpired           retryable: what was granted has run out, now or a moment ago
     │   ├── AccessNotYet            retryable: a token whose time has not come
     │   │   └── KeptOut             retryable: an operator keeps this user out for a while
     │   ├── AccessUnavailable       retryable: whoever decides does not answer
+    │   │   └── HookUnavailable     retryable: a hook that decides has failed, or does not answer
     │   └── Kicked                  retryable: an operator has ended the session
     ├── ServerStopping              retryable: this node is going down, another will come
     ├── DocumentError
@@ -67,7 +69,10 @@ exactly than its class. ``str(error)`` is for the operator's log.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, TypeGuard
+from typing import ClassVar, Final, TypeGuard
+
+MAX_REFUSAL: Final = 500
+"""Characters of a reason that the application's code gives for a refusal."""
 
 
 class CollabError(Exception):
@@ -256,6 +261,20 @@ class Forbidden(AccessDenied):
     public = "the token does not allow this"
 
 
+class Refused(Forbidden):
+    """A hook of the application does not allow this (``collab.hooks``).
+
+    Args:
+        reason: what the client is told, in at most ``MAX_REFUSAL`` characters; what is longer is cut.
+    """
+
+    public = "the application does not allow this"
+
+    def __init__(self, reason: str = public) -> None:
+        said = str(reason)[:MAX_REFUSAL].encode(errors="replace").decode() or type(self).public
+        super().__init__(f"a hook refuses it: {said}", public=said)
+
+
 class AccessExpired(AccessError):
     """What the client was granted has run out; with a new token it may come back."""
 
@@ -288,6 +307,12 @@ class AccessUnavailable(AccessError):
 
     retryable = True
     public = "access cannot be checked now, try again later"
+
+
+class HookUnavailable(AccessUnavailable):
+    """A hook of the application that decides on this has failed, or does not answer; ask again later."""
+
+    public = "the application does not answer now, try again later"
 
 
 class ServerStopping(CollabError):

@@ -439,6 +439,22 @@ class Settings(BaseModel):
             "--flood-seconds says."
         ),
     )
+    hooks: tuple[str, ...] = Field(
+        (),
+        description=(
+            "Python hooks (docs/hooks.md): MODULE:NAME each, of an instance or a class of hooks, separated by commas. "
+            "Modules are looked for in the working directory too."
+        ),
+    )
+    hook_seconds: float = Field(
+        10.0, gt=0, le=600, description="Seconds for one call of a hook; then it is cancelled and given up."
+    )
+    hook_interval_seconds: float = Field(
+        2.0,
+        ge=0,
+        le=3_600,
+        description="Seconds in which hooks are told at most once that a document has changed.",
+    )
     stamp_users: bool = Field(
         True,
         description=(
@@ -615,7 +631,7 @@ class Settings(BaseModel):
     def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(map(cls._without_brackets, hosts)))
 
-    @field_validator("trusted_proxies", "allowed_origins", "jwt_keys", "keep_deleted", mode="before")
+    @field_validator("trusted_proxies", "allowed_origins", "jwt_keys", "keep_deleted", "hooks", mode="before")
     @classmethod
     def _by_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -636,6 +652,15 @@ class Settings(BaseModel):
             if not pattern or "*" in pattern[:-1]:
                 raise ValueError(f"{pattern!r} is no name, nor the beginning of names with a * behind")
         return patterns
+
+    @field_validator("hooks")
+    @classmethod
+    def _places_of_hooks(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        for place in places:
+            module, colon, name = place.partition(":")
+            if not colon or not all(part.isidentifier() for text in (module, name) for part in text.split(".")):
+                raise ValueError(f"{place!r} is no MODULE:NAME")
+        return places
 
     @field_validator("allowed_origins")
     @classmethod

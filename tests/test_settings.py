@@ -58,6 +58,7 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         "auth_url": "https://app.example/access",
         "auth_allow_http": True,
         "keep_deleted": "notes/*,plan",
+        "hooks": "shop.collab:Index,other:hooks",
         "listen_url": "postgresql://collab@direct/collab",
         "redis_url": "rediss://cache:6379",
         "memory_mark_bytes": 1,

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Hashable
 
 from collab.auth.access import LATELY, AccessRequest, Authenticator, Forgetful, Grant, OpenAccess, TokenChecker
+from collab.auth.places import Places
 from collab.errors import AccessDenied, AccessExpired, Forbidden, Unauthenticated
 from collab.hub.agents import Caller
 from collab.hub.hub import Hub
@@ -24,6 +25,9 @@ from collab.protocol.session import Access
 
 # Grants of which it is known when they end; past it the oldest is forgotten, and its token is refused a little sooner.
 _REMEMBERED = 10_000
+
+# Questions to hooks at a time whether a document may be created. One address gets half of what is free.
+MAX_CREATIONS = 100
 
 
 class Admission:
@@ -47,6 +51,7 @@ class Admission:
         self._stamp_users = stamp_users
         self._ends: dict[int, float] = {}  # when what was granted ends, by the hash of what was shown for it
         self._late = 0  # refusals that wait to be said
+        self._creations = Places(MAX_CREATIONS)
         self.checks = 0
         hub.control.on_check = self._forget
 
@@ -184,6 +189,37 @@ class Admission:
             # A room that nobody is in may have left memory meanwhile: who joined it would be alone there.
             if self._hub.rooms.get(name) is live or live.ended is not None:
                 return live
+
+    async def open_for(self, name: str, grant: Grant, peer: Peer, connection: Hashable = None) -> LiveRoom:
+        """Return the live room of a document as ``open`` does, for a client that may have to be asked about first.
+
+        Hooks decide whether a client that may write may create a document that is not there. ``connection`` stands for
+        its socket: senders are asked about in turns (``auth.places``).
+
+        Raises:
+            Refused, HookUnavailable: a hook does not allow it, or none can say.
+        """
+        live = await self.open(name)
+        if await self.ask_to_create(live, grant, peer, connection):
+            return await self.open(name)
+        return live
+
+    async def ask_to_create(self, live: LiveRoom, grant: Grant, peer: Peer, connection: Hashable = None) -> bool:
+        """Ask the hooks whether a client may create a document, if it is not there; tell whether that was asked.
+
+        Raises:
+            Refused, HookUnavailable.
+        """
+        hooks = self._hub.hooks
+        if hooks is None or not hooks.decides_on_creation or grant.access is Access.READ or live.exists:
+            return False
+        place = await self._creations.take(peer.key, connection)
+        try:
+            with live.visited():  # else it may be read again for each answer
+                await hooks.may_create(live.name, grant.user)
+        finally:
+            place.release()
+        return True
 
     def check(self, live: LiveRoom, grant: Grant, ticket: Ticket, turn: Turn | None = None) -> None:
         """Check that a room can be joined with what was granted; ``join`` it at once.

@@ -12,6 +12,29 @@ from collections import Counter
 from collab.telemetry.counters import Histogram
 
 
+class HookCounts:
+    """What Python hooks were asked and told, by the names of their methods.
+
+    Attributes:
+        calls: calls that have ended in time, whatever came of them.
+        failures: calls that have raised what they may not, or given what is no answer.
+        timeouts: calls that were given up.
+        dropped: events and messages that no hook was told, because too much waited or a hook has failed.
+        waiting: events, messages and questions that wait, or are under way.
+        seconds: how long the calls took.
+    """
+
+    __slots__ = ("calls", "dropped", "failures", "seconds", "timeouts", "waiting")
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self.timeouts: Counter[str] = Counter()
+        self.dropped: Counter[str] = Counter()
+        self.waiting = 0
+        self.seconds = Histogram()
+
+
 class HubCounts:
     """The counts of one hub, each added to where it happens.
 
@@ -29,6 +52,7 @@ class HubCounts:
         failed_compactions: snapshots that could not be made.
         snapshots_of_others: snapshots that other nodes have made and rooms here have taken.
         rows_of_others: rows of the log that other nodes have written and rooms here have taken.
+        hooks: see ``HookCounts``.
     """
 
     __slots__ = (
@@ -38,6 +62,7 @@ class HubCounts:
         "evictions",
         "failed_compactions",
         "held_back",
+        "hooks",
         "loads",
         "refused_updates",
         "rows_of_others",
@@ -55,6 +80,7 @@ class HubCounts:
         self.evictions: Counter[str] = Counter()
         self.loads = Histogram()
         self.compactions = Histogram()
+        self.hooks = HookCounts()
 
     def add_room(self, updates: int, turns: int) -> None:
         """Count what a room has brought that is over."""

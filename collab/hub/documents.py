@@ -18,7 +18,7 @@ from collab.hub.resetting import InThread, Resetting
 from collab.protocol.names import check_document_name, covers
 from collab.protocol.sync import EMPTY_UPDATE
 from collab.storage.checksums import beside_the_loop
-from collab.storage.records import KEEP, DocumentSummary, Keep, Scalar
+from collab.storage.records import KEEP, DocumentSummary, Keep, NewRow, Scalar
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
 
@@ -32,8 +32,19 @@ class Rooms(Protocol):
         """Return when everything that was taken of a document is in the store; at once if it is not live."""
         ...
 
-    def created(self, name: str) -> None:
-        """Let those who have opened a document that was not there see that it is; here and on other nodes."""
+    async def may_create(self, name: str, user: str | None) -> None:
+        """Ask the hooks whether a user may create a document; raises ``Refused`` and ``HookUnavailable``."""
+        ...
+
+    async def before_delete(self, name: str, user: str | None, *, erase: bool) -> None:
+        """Ask the hooks whether a user may delete a document that is there; raises as ``may_create``."""
+        ...
+
+    def created(self, name: str, document_id: int, rows: Sequence[NewRow] = ()) -> None:
+        """Let those who have opened a document that was not there see that it is; here and on other nodes.
+
+        ``rows`` are those that it has begun with.
+        """
         ...
 
     def deleted(self, name: str, document_id: int) -> None:
@@ -44,8 +55,8 @@ class Rooms(Protocol):
         """Send everybody away from the old name of a document, here and on other nodes."""
         ...
 
-    async def written(self, name: str, document_id: int, seq: int) -> None:
-        """Read what was written of a document up to a row, if it is live here; others are told to."""
+    async def written(self, name: str, document_id: int, seq: int, author: str | None = None) -> None:
+        """Read what was written of a document by a row, if it is live here; others are told to."""
         ...
 
 
@@ -120,6 +131,7 @@ class Documents:
             DocumentExists: there is one.
             StoreRefused: the content is more than the store takes.
             KeyBusy: another attempt at the call is at it.
+            Refused, HookUnavailable: a hook does not allow it, or none can say.
         """
         if call is not None and call.created is not None:
             return await self._store.describe_id(call.created)
@@ -142,7 +154,7 @@ class Documents:
 
         Raises:
             DocumentDeleted: it was deleted, and is created anew only on purpose, by ``create``.
-            InvalidDocumentName, InvalidMetadata, StoreRefused: as ``create``.
+            InvalidDocumentName, InvalidMetadata, StoreRefused, Refused, HookUnavailable: as ``create``.
         """
         try:
             await self._create(name, title, metadata, gc, update, author, None, over_tombstone=False)
@@ -161,7 +173,7 @@ class Documents:
         Raises:
             DocumentNotFound, DocumentDeleted: there is no such document.
             DamagedDocument: it cannot be read, or lacks a part of its log.
-            InvalidDocumentName, DocumentExists, StoreRefused, KeyBusy: as ``create``.
+            InvalidDocumentName, DocumentExists, StoreRefused, KeyBusy, Refused, HookUnavailable: as ``create``.
         """
         if call is not None and call.created is not None:
             return await self._store.describe_id(call.created)
@@ -198,11 +210,13 @@ class Documents:
         over_tombstone: bool,
     ) -> None:
         check_document_name(name)
+        if self._rooms is not None:
+            await self._rooms.may_create(name, author)
         keeps = any(covers(pattern, name) for pattern in self._keep_deleted)
         while True:
             beginning = await self.resetting.begin(name, update, author, self._clock())
             try:
-                await self._store.create(
+                created = await self._store.create(
                     name,
                     gc=gc and not keeps,
                     rows=beginning.rows,
@@ -218,7 +232,7 @@ class Documents:
             break
         await self.resetting.finish(name, beginning)
         if self._rooms is not None:
-            self._rooms.created(name)
+            self._rooms.created(name, created.id, beginning.rows)
         _log.info("created %s", shown_name(name))
 
     async def change(
@@ -261,15 +275,17 @@ class Documents:
             self._rooms.renamed(name, document_id, new_name)
         return await self._store.describe(new_name)
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, user: str | None = None) -> None:
         """Delete a document: who is in it is told, and nobody brings it back by coming with an old copy.
 
-        It is in the trash then (``hub.trash``).
+        It is in the trash then (``hub.trash``). ``user`` is who deletes it.
 
         Raises:
             DocumentNotFound: there is none.
+            Refused, HookUnavailable: a hook does not allow it, or none can say.
         """
         if self._rooms is not None:
+            await self._rooms.before_delete(name, user, erase=False)
             # What its clients were sent is in the store then, and remembered as gone.
             await self._rooms.until_stored(name)
         document_id = await self._store.delete(name, self._clock())

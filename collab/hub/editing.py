@@ -127,7 +127,7 @@ class Editing:
             OutcomeUnknown: it was taken, and nobody knows whether it is or will be stored; it may be sent again.
             DocumentDeleted, StoreRefused: it will never be stored.
         """
-        async with self._visit(name) as live:
+        async with self._visit(name, sender) as live:
             taken = await self.take(live, update, sender, condition)
             return await self._until_stored(name, taken, commit=commit)
 
@@ -142,7 +142,7 @@ class Editing:
             EditOvertaken: others were quicker, again and again.
             SandboxError: it could not be computed; nothing was taken.
         """
-        async with self._visit(name) as live:
+        async with self._visit(name, sender) as live:
             # Before anything is computed; each is asked once more when the edit is taken.
             self.admit(live, sender, condition)
             taken = await self._editor(name).edit(live, edit, sender, condition)
@@ -189,9 +189,12 @@ class Editing:
     # How it is done
 
     @contextlib.asynccontextmanager
-    async def _visit(self, name: str) -> AsyncIterator[LiveRoom]:
-        """Open a document, and keep its room in memory meanwhile."""
-        live = await self._admission.open(name)
+    async def _visit(self, name: str, sender: Sender | None = None) -> AsyncIterator[LiveRoom]:
+        """Open a document, and keep its room in memory meanwhile; ``sender`` wants to edit it."""
+        if sender is None or not sender.asks:
+            live = await self._admission.open(name)
+        else:
+            live = await self._admission.open_for(name, sender.grant, sender.peer)
         if live.ended is not None:
             raise _ended(live)
         with live.visited():

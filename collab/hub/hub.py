@@ -27,6 +27,7 @@ from collab.errors import (
     DamagedDocument,
     DocumentBusy,
     DocumentDeleted,
+    DocumentNotFound,
     DocumentReloaded,
     DocumentRenamed,
     InternalError,
@@ -45,6 +46,7 @@ from collab.hub.compaction import CompactionPolicy, Compactor
 from collab.hub.control import Control
 from collab.hub.counts import HubCounts
 from collab.hub.healing import Healing
+from collab.hub.hooks import HookCalls
 from collab.hub.loading import damaged, read_document
 from collab.hub.member import Member
 from collab.hub.membership import Membership, NodeFacts
@@ -100,6 +102,10 @@ _LONGEST_COMPACTION_PAUSE = 3_600.0
 
 # Seconds before a snapshot is tried again of which another node is making one, or that it has overtaken.
 _COMPACTION_LOOK = 2.0
+
+# Seconds in which hooks are still told what waits at the end of a drain, and the part of what is left that this may be.
+_HOOKS = 2.0
+_HOOKS_SHARE = 1 / 4
 
 # Seconds that snapshots may take at the end of a drain; everything is durable by then.
 _SHORTEN = 5.0
@@ -173,6 +179,7 @@ class Hub:
         draining: the node is about to stop, and new clients belong elsewhere; everything is served as ever.
         stopping: nothing more is taken.
         trash: what becomes of deleted documents.
+        hooks: Python code that is told of documents; None without any. Set it before ``start``.
         troubled: names of documents that cannot be served for a reason of their own; at most ``MAX_TROUBLED``.
     """
 
@@ -195,6 +202,7 @@ class Hub:
         self.tasks = Tasks()
         self.draining = False
         self.stopping = False
+        self.hooks: HookCalls | None = None
         self.troubled: set[str] = set()
         self.rooms: dict[str, LiveRoom] = {}
         # Documents that could not be read when somebody asked last, and until when nobody looks again.
@@ -364,6 +372,8 @@ class Hub:
         self._idle[live] = None
         self._replication.opened(live)
         self.counts.loads.observe(self.now() - started)
+        if self.hooks is not None:
+            self.hooks.loaded(live, self.now() - started)
         if loaded is not None:
             live.load_kept(loaded.pending)
         _log.debug(
@@ -535,6 +545,8 @@ class Hub:
         """Tell other nodes of rows that were committed, and make a snapshot if it is time for one."""
         if self.bus.others:
             self._replication.committed(live, outcome, rows)
+        if self.hooks is not None:
+            self.hooks.committed(live.name, outcome, [row.author for row in rows])
         self.consider_compaction(live)
 
     def overtaken(self, live: LiveRoom) -> None:
@@ -573,11 +585,28 @@ class Hub:
         said = self.agents.answer(asked)
         return await self.people.answer(asked) if said is None else said
 
-    def created(self, name: str) -> None:
+    async def may_create(self, name: str, user: str | None) -> None:
+        """Ask the hooks whether a user may create a document; raises ``Refused`` and ``HookUnavailable``."""
+        if self.hooks is not None:
+            await self.hooks.may_create(name, user)
+
+    async def before_delete(self, name: str, user: str | None, *, erase: bool) -> None:
+        """Ask the hooks whether a user may delete a document that is there; raises as ``may_create``."""
+        if self.hooks is None or not self.hooks.decides_on_deletion:
+            return
+        try:
+            await self.store.describe(name)
+        except (DocumentNotFound, DocumentDeleted):
+            return  # the store says so to the one who deletes
+        await self.hooks.before_delete(name, user, erase=erase)
+
+    def created(self, name: str, document_id: int, rows: Sequence[NewRow] = ()) -> None:
         """Let those who have opened a document that was not there see that it is, and what it holds.
 
         On other nodes too, which else would see it when they look.
         """
+        if self.hooks is not None and rows:
+            self.hooks.committed(name, Appended(document_id, 1, len(rows)), [row.author for row in rows])
         self.damaged.pop(name, None)
         live = self.rooms.get(name)
         if live is not None and live.persistence.document_id is None:
@@ -592,8 +621,10 @@ class Hub:
             live.refused(DocumentDeleted(f"document {name!r} is deleted"))
         self._replication.deleted(name, document_id)
 
-    async def written(self, name: str, document_id: int, seq: int) -> None:
-        """Read what was written of a document up to a row, if it is live here; others are told to."""
+    async def written(self, name: str, document_id: int, seq: int, author: str | None = None) -> None:
+        """Read what was written of a document by a row, if it is live here; others are told to."""
+        if self.hooks is not None:
+            self.hooks.committed(name, Appended(document_id, seq, seq), [author])
         self._replication.written(name, document_id, seq)
         live = self.rooms.get(name)
         if live is not None and live.persistence.document_id in (None, document_id):
@@ -607,7 +638,7 @@ class Hub:
         if live is not None and live.persistence.document_id in (None, document_id):
             live.refused(renamed(name, new_name))
         self._replication.renamed(name, document_id, new_name)
-        self.created(new_name)
+        self.created(new_name, document_id)
 
     async def _follow_renamed(self, name: str, new_name: str | None) -> None:
         """Let those who have opened the new name already see what was on its way into the log under the old one."""
@@ -885,6 +916,8 @@ class Hub:
         self._turns.close()
         if self._lag_timer is not None:
             self._lag_timer.cancel()
+        if self.hooks is not None:
+            await self.hooks.drain(min(_HOOKS, (deadline - self.now()) * _HOOKS_SHARE))
         await self.tasks.close()
         await self._replication.close()
         await self.membership.leave()

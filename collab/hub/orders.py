@@ -23,11 +23,13 @@ class Sender:
         peer: the other end of its connection.
         grant: what it was granted for the document.
         note: what its edit says of itself beside its author.
+        asks: hooks are asked whether it may create a document. Those of a hook itself are not.
     """
 
     peer: Peer
     grant: Grant
     note: Note | None = None
+    asks: bool = True
 
     @property
     def author(self) -> str | None:

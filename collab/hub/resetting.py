@@ -86,8 +86,8 @@ class Written(Protocol):
         """Return when everything that was taken of a document is in the store; at once if it is not live."""
         ...
 
-    async def written(self, name: str, document_id: int, seq: int) -> None:
-        """Read what was written of a document up to a row, if it is live here; others are told to."""
+    async def written(self, name: str, document_id: int, seq: int, author: str | None = None) -> None:
+        """Read what was written of a document by a row, if it is live here; others are told to."""
         ...
 
 
@@ -264,7 +264,7 @@ class Resetting:
         for _ in range(_TRIES):
             if await self._store.append_next(document.id, seq, row):
                 if self._rooms is not None:
-                    await self._rooms.written(name, document.id, seq + 1)
+                    await self._rooms.written(name, document.id, seq + 1, row.author)
                 return seq + 1
             rows = await self._store.rows_after(document.id, seq, _ROWS)
             if not rows or rows[0].seq != seq + 1:

@@ -97,6 +97,27 @@ class Follower(Protocol):
         ...
 
 
+class Observer(Protocol):
+    """Those who are told of members (``hub.hooks``); it raises nothing and never waits."""
+
+    @property
+    def decides_on_messages(self) -> bool:
+        """Whether stateless messages are to be given to ``relay``."""
+        ...
+
+    def joined(self, live: LiveRoom, member: Member) -> None:
+        """Hear that a member has joined."""
+        ...
+
+    def left(self, live: LiveRoom, member: Member) -> None:
+        """Hear that a member has left."""
+        ...
+
+    def relay(self, live: LiveRoom, member: Member, message: messages.Stateless) -> None:
+        """Take a stateless message of a member; relay it here and to other nodes later, or not."""
+        ...
+
+
 LongMessage = SyncUpdate | SyncStep2 | AwarenessUpdate | SyncStep1
 """A message that may be so large that it is taken in slices."""
 
@@ -114,6 +135,11 @@ class Keeper(Protocol):
     min_rate: float
     store: Store
     tasks: Tasks
+
+    @property
+    def hooks(self) -> Observer | None:
+        """Those who are told of members; None if there is nobody."""
+        ...
 
     def now(self) -> float:
         """Return the loop's time in seconds."""
@@ -322,6 +348,8 @@ class LiveRoom:
         except BaseException:
             self.leave(member)
             raise
+        if (hooks := self._hub.hooks) is not None:
+            hooks.joined(self, member)
 
     def leave(self, member: Member) -> None:
         """Remove a member whose connection has ended; a second call does nothing."""
@@ -335,6 +363,8 @@ class LiveRoom:
                 self.perform(effects)
         except Exception as error:
             self.failed(error)  # the others would see its awareness states for ever
+        if (hooks := self._hub.hooks) is not None:
+            hooks.left(self, member)
         self._touch_if_pending()
         self._note_idle()
 
@@ -573,8 +603,11 @@ class LiveRoom:
                 case Answer(_, state_vector, question):
                     self._answer(member, state_vector, question)
                 case Relay(_, message):
-                    self.members.relay(message, member)
-                    self._hub.publish_stateless(self, message)
+                    if (hooks := self._hub.hooks) is not None and hooks.decides_on_messages:
+                        hooks.relay(self, member, message)
+                    else:
+                        self.members.relay(message, member)
+                        self._hub.publish_stateless(self, message)
                 case Probe():
                     member.client.probe()
                 case Claim(_, client, clock, first):

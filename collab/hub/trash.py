@@ -108,23 +108,27 @@ class Trash:
         await self._resetting.take_over(restored.name)
         _log.info("restored %s as %s", shown_name(name), shown_name(restored.name))
         if self._rooms is not None:
-            self._rooms.created(restored.name)
+            self._rooms.created(restored.name, restored.id)
         return await self._store.describe(restored.name)
 
-    async def erase(self, name: str, document_id: int | None = None, *, living: bool = True) -> Erased:
+    async def erase(
+        self, name: str, document_id: int | None = None, *, living: bool = True, user: str | None = None
+    ) -> Erased:
         """Erase for good what is kept under a name: the document that lives, if ``living``, and those in the trash.
 
         With an id only the document with that id, which had this name and was deleted. When this returns nothing that
         the storage or a node answers has any of it; the tombstone stays. ``Erased.holding`` has the nodes that may show
         it still: they find the tombstone when they look, within some seconds, or when they reach the storage again.
+        ``user`` is who erases it.
 
         Raises:
+            Refused, HookUnavailable: a hook does not allow that the document is deleted that lives, or none can say.
             DocumentNotFound: there is nothing of that name, or it is erased already.
             DocumentRenamed: the document has another name now.
             StoreUnavailable: some of it may be left: repeat it.
         """
         if living and document_id is None:
-            await self._delete(name)
+            await self._delete(name, user)
         chosen = [each for each in await self._deleted(name) if document_id in (None, each.id)]
         if not chosen:
             raise DocumentNotFound(f"no deleted document {name!r} is kept")
@@ -144,8 +148,9 @@ class Trash:
         _log.info("erased %s for good (%d documents)", shown_name(name), len(ids))
         return Erased(ids, holding)
 
-    async def _delete(self, name: str) -> None:
+    async def _delete(self, name: str, user: str | None) -> None:
         if self._rooms is not None:
+            await self._rooms.before_delete(name, user, erase=True)
             await self._rooms.until_stored(name)
         try:
             document_id = await self._store.delete(name, self._clock())

@@ -22,6 +22,7 @@ the command line alone, and ``JsonFormatter`` is there for both. Three rules hol
 ``collab.journal``       group commit, retries, rows that the store refuses
 ``collab.store``         schema, snapshots, pruning
 ``collab.compaction``    snapshots made of tails
+``collab.hooks``         Python hooks that have failed or taken too long, and what was dropped
 ``collab.sandbox``       worker processes: started, timed out, crashed
 =======================  ==============================================================
 """

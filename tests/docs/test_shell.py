@@ -150,6 +150,13 @@ def test_it_serves_behind_a_proxy(tmp_path: Path) -> None:
     assert "ERROR" not in log
 
 
+def test_hooks_are_loaded(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    (tmp_path / "search.py").write_text(snippet("docs/hooks.md", "A first hook", "python"))
+    (log,) = shell.run(snippet("docs/hooks.md", "A first hook", "sh"))
+    assert "hooks: Index" in log and "ERROR" not in log
+
+
 def test_documents_are_listed_shown_taken_out_and_put_back(tmp_path: Path) -> None:
     shell = Shell(tmp_path)
     add_document(shell, "notes/plan")

@@ -322,9 +322,9 @@ async def test_new_documents_that_may_wait_get_their_turns_in_order(node: Node) 
             way.admission.check(live, grant, ticket, turn)
     assert [turn.at for turn in turns[60:]] == [pytest.approx(began + seconds, abs=0.5) for seconds in (1, 2, 3)]
     # One that is there by now needs its turn no more, and one that goes gives it back.
-    await node.store.create("61")
+    stored = await node.store.create("61")
     live = rooms[61]
-    node.hub.created("61")
+    node.hub.created("61", stored.id)
     await eventually(lambda: _yes(live.exists), "that it is known")
     way.admission.check(live, grant, ticket, turns[61])
     turns[62].give_back()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from collab.app import create_app
 from collab.auth.access import Authenticator
+from collab.hooks import Hooks
 from collab.settings import Settings
 from collab.storage.store import Store
 from tests.support.hocuspocus import RawHocuspocus
@@ -42,13 +43,17 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     servers: list[TestServer] = []
 
     async def start(
-        prefix: str = "", authenticator: Authenticator | None = None, store: Store | None = None, **options: Any
+        prefix: str = "",
+        authenticator: Authenticator | None = None,
+        store: Store | None = None,
+        hooks: Sequence[Hooks] = (),
+        **options: Any,
     ) -> Served:
         # One server a SQLite file.
         data = tmp_path / f"server {len(servers)}" if servers else tmp_path
         if store is None and "database_url" not in options:
             migrated(data)
-        app = create_app(Settings(**{"data_dir": data, **options}), authenticator, store=store)
+        app = create_app(Settings(**{"data_dir": data, **options}), authenticator, store=store, hooks=hooks)
         root = app
         if prefix:
             root = web.Application()

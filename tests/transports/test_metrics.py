@@ -25,6 +25,8 @@ from collab.auth.access import AccessRequest, Grant
 from collab.cluster import peers
 from collab.cluster.postgresql import PostgresBus
 from collab.errors import Forbidden, Overloaded, SandboxCrashed, StoreUnavailable, Unauthenticated, UpdateError
+from collab.hooks import Hooks, Rows, Server, Visit
+from collab.hub import hooks as hooks_module
 from collab.hub import hub as hub_module
 from collab.limits.memory import Memory
 from collab.protocol.session import Access
@@ -692,6 +694,47 @@ async def test_a_bus_that_is_down(serve: Serve, postgres_url: str) -> None:
     answer = json.loads(text)
     assert answer["ready"] and answer["degraded"]
     assert answer["checks"]["bus"] == "the bus on Redis is down: edits of other nodes arrive about a second late"
+
+
+HOOKS = shows(
+    'collab_hook_calls_total{hook="joined"}',
+    'collab_hook_failures_total{hook="left"}',
+    'collab_hook_timeouts_total{hook="joined"}',
+    'collab_hook_dropped_total{hook="stored"}',
+    "collab_hook_waiting",
+    "collab_hook_seconds",
+)
+
+
+class Troubled(Hooks):
+    """Raises, hangs and is called, each in a method of its own."""
+
+    async def joined(self, event: Visit, server: Server) -> None:
+        if event.session > 1:
+            await asyncio.Event().wait()
+
+    async def left(self, event: Visit, server: Server) -> None:
+        raise ValueError
+
+    async def stored(self, event: Rows, server: Server) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_python_hooks(serve: Serve, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks_module, "MAX_WAITING", 2)
+    served = await serve(hooks=[Troubled()], hook_seconds=1.0)
+    before = await scrape(served)
+    client = await connect(served.ws("first"))
+    await client.barrier()
+    await client.close()
+    client = await connect(served.ws("d0"))
+    await client.barrier()
+    await moved(served, before, ["collab_hook_waiting"])
+    for number in range(1, 4):
+        client = await connect(served.ws(f"d{number}"))
+        await client.barrier()
+        await client.send(update(Author(number + 1).type("x")))
+    await moved(served, {**before, "collab_hook_waiting": -1.0}, HOOKS)
 
 
 PROCESS = shows("collab_memory_past_mark", "collab_tasks_failing", "collab_memory_used_bytes")

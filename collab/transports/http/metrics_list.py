@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 from collab import errors
+from collab.hooks import METHODS
 from collab.hub.hub import Hub
 from collab.hub.tasks import Tasks
 from collab.sandbox.counted import OUTCOMES, CountedSandbox
@@ -150,6 +151,10 @@ def _words(counted: Counter[str], known: Mapping[str, int]) -> dict[str, float]:
     for name, count in counted.items():
         found[word(name)] = found.get(word(name), 0) + count
     return found
+
+
+def _by_method(counted: Counter[str]) -> dict[str, float]:
+    return {name: counted[name] for name in METHODS}
 
 
 _STARTED: Final = time.time()
@@ -377,6 +382,42 @@ METRICS: Final[tuple[Exported, ...]] = (
         "Documents that could not be opened, or had to be closed, for a reason of their own",
         lambda at: len(at.hub.troubled),
     ),
+    # Python hooks
+    Exported(
+        "collab_hook_calls",
+        COUNTER,
+        "Calls of Python hooks that have ended in time, whatever came of them",
+        lambda at: _by_method(at.counts.hooks.calls),
+        "hook",
+    ),
+    Exported(
+        "collab_hook_failures",
+        COUNTER,
+        "Of these, those that raised what they may not, or gave what is no answer",
+        lambda at: _by_method(at.counts.hooks.failures),
+        "hook",
+    ),
+    Exported(
+        "collab_hook_timeouts",
+        COUNTER,
+        "Calls of Python hooks that took longer than hook_seconds and were given up",
+        lambda at: _by_method(at.counts.hooks.timeouts),
+        "hook",
+    ),
+    Exported(
+        "collab_hook_dropped",
+        COUNTER,
+        "Events that no hook was told because too much waited, and stateless messages on which none could decide",
+        lambda at: _by_method(at.counts.hooks.dropped),
+        "hook",
+    ),
+    Exported(
+        "collab_hook_waiting",
+        GAUGE,
+        "Events, messages and questions that wait for hooks, or with which hooks are busy",
+        lambda at: at.counts.hooks.waiting,
+    ),
+    Exported("collab_hook_seconds", HISTOGRAM, "Seconds of calls of Python hooks", lambda at: at.counts.hooks.seconds),
     # Other nodes
     Exported(
         "collab_bus_up",

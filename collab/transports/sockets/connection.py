@@ -568,6 +568,11 @@ class Connection(Generic[AnyChannel]):
                 return
             if type(message) is Stateless:
                 await self._pace_stateless()
+                hooks = self.context.hub.hooks
+                if hooks is not None and hooks.decides_on_messages:
+                    await hooks.until_room(live.name)
+                    if channel.live is not live or channel.session is not session or self.outbox.closing:
+                        return  # the session has ended meanwhile
             if self.usage.heavy:
                 await own_turn(self.usage)
                 if channel.live is not live or channel.session is not session or self.outbox.closing:
@@ -709,7 +714,7 @@ class Connection(Generic[AnyChannel]):
         """Open a document that may be joined at once."""
         admission = self.context.admission
         assert self.ticket is not None
-        live = await admission.open(name)
+        live = await admission.open_for(name, grant, self.peer, self)
         admission.check(live, grant, self.ticket, turn if self.waits else None)
         return live
 
@@ -752,12 +757,18 @@ class Connection(Generic[AnyChannel]):
     async def _look_at(self, channel: AnyChannel, session: Session, token: str) -> None:
         try:
             grant = await self._ask(token, channel.name)
+            await self._ask_to_create(channel, session, grant)
         except InternalError:
             raise
         except CollabError as error:
             await self.run(self.protocol.renewal_denied(channel, session, error))
             return
         await self._regrant(channel, session, token, grant)
+
+    async def _ask_to_create(self, channel: AnyChannel, session: Session, grant: Grant) -> None:
+        """Ask whether a client may create the document that it could only read until now, if it is not there."""
+        if channel.live is not None and session.access is Access.READ:
+            await self.context.admission.ask_to_create(channel.live, grant, self.peer, self)
 
     async def _regrant(self, channel: AnyChannel, session: Session, token: str, grant: Grant) -> bool:
         """Let a live session do what was granted now; return whether that is something else than before."""
@@ -794,6 +805,7 @@ class Connection(Generic[AnyChannel]):
             return Checked.ENDED
         try:
             grant = await admission.ask_again(self.peer, token, channel.name, self.ticket)
+            await self._ask_to_create(channel, member, grant)
         except InternalError:
             raise
         except CollabError as error:

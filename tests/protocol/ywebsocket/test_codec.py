@@ -205,11 +205,13 @@ CODES: dict[type[BaseException], int] = {
     errors.AccessDenied: 4403,
     errors.Unauthenticated: 4401,
     errors.Forbidden: 4403,
+    errors.Refused: 4403,
     errors.AccessExpired: 4501,
     errors.AccessNotYet: 1013,
     errors.KeptOut: 1013,
     errors.Kicked: 4503,
     errors.AccessUnavailable: 1013,
+    errors.HookUnavailable: 1013,
     errors.ServerStopping: 1012,
     errors.DocumentError: 4500,
     errors.InvalidDocumentName: 4400,
@@ -252,8 +254,8 @@ def test_an_error_has_one_code(kind: type[BaseException]) -> None:
     code = ywebsocket.close_code(kind("the operator's text"))
     assert code.code == CODES[kind]
     public = kind.public if issubclass(kind, CollabError) else "internal error, come back"
-    if issubclass(kind, (errors.ContentError, errors.InvalidMetadata)):
-        public = "the operator's text"  # which is for the one whose content it is
+    if issubclass(kind, (errors.ContentError, errors.InvalidMetadata, errors.Refused)):
+        public = "the operator's text"  # which is for the one whose content it is, or who is refused
     assert code.reason == public, "the client is told the public text and nothing else"
 
 

@@ -46,7 +46,14 @@ KEY_HEADER: Final = MappingProxyType(
 )
 """What a route says of the header that it reads."""
 
-CREATION_PROBLEMS: Final = ("document_exists", "invalid_name", "too_many_requests", "too_large", "key_reused")
+CREATION_PROBLEMS: Final = (
+    "document_exists",
+    "invalid_name",
+    "too_many_requests",
+    "too_large",
+    "key_reused",
+    "refused",
+)
 
 MAX_UPDATE_BYTES: Final = 16 * 1024 * 1024
 """Bytes of an update in a JSON body, which is in memory four times. What is larger is imported."""

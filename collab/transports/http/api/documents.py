@@ -238,7 +238,14 @@ class DocumentRoutes:
                 most=MOST,
                 check=check_content,
                 access="write",
-                problems=("document_deleted", "invalid_update", "not_possible", "too_many_requests", "too_large"),
+                problems=(
+                    "document_deleted",
+                    "invalid_update",
+                    "not_possible",
+                    "refused",
+                    "too_many_requests",
+                    "too_large",
+                ),
                 description="However many do this at the same time, the content is there once. So clients never seed. "
                 "A document that was deleted stays deleted: POST creates it anew.",
             ),
@@ -280,7 +287,7 @@ class DocumentRoutes:
                 ],
                 query=DeleteQuery,
                 access="admin",
-                problems=("document_not_found", "document_deleted"),
+                problems=("document_not_found", "document_deleted", "refused"),
                 description="Who is in it is told to go, and nobody brings it back by coming with an old copy.",
             ),
         ]
@@ -374,10 +381,10 @@ class DocumentRoutes:
     async def delete(self, call: Call[DeleteQuery, NoBody]) -> web.Response:
         """Delete the document: who is in it is told, and nobody brings it back by coming with an old copy."""
         name = call.name
-        await self._permission.require(call.request, name, Access.ADMIN)
+        user = (await self._permission.require(call.request, name, Access.ADMIN)).user
         if call.query.erase:
-            return answer_erased(await self._hub.trash.erase(name))
-        await self._documents.delete(name)
+            return answer_erased(await self._hub.trash.erase(name, user=user))
+        await self._documents.delete(name, user=user)
         return no_content()
 
     async def _answer(self, summary: DocumentSummary, access: Access, status: int = 200) -> web.Response:
