@@ -65,6 +65,12 @@ MAX_STUCK: Final = 1_000
 GRACE: Final = 1.0
 """Seconds in which a call that is cancelled has to end."""
 
+CLOSE_SECONDS: Final = 2.0
+"""Seconds at most for ``close`` of each hook: the server has to stop in time."""
+
+# Seconds at the end for calls that are cancelled, however little time is left: those that mean well need no more.
+_LEAST_END = 0.1
+
 Answer = TypeVar("Answer")
 
 
@@ -200,7 +206,7 @@ class HookCalls:
         self._sessions: dict[Member, int] = {}
         self._numbered = 0
         self._tasks = Tasks()
-        self._closing = False
+        self._closing = self._closed = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -232,8 +238,9 @@ class HookCalls:
         for ready in self._ready.values():
             ready.clear()
         self._wake()
+        self._closed = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(2 * GRACE):
+            async with asyncio.timeout(max(_LEAST_END, min(2 * GRACE, seconds))):
                 await self._tasks.close()
         if self.stuck:
             _log.error("%d calls of hooks did not end when they were cancelled", len(self.stuck))
@@ -244,11 +251,12 @@ class HookCalls:
         await self._close_hooks(self._hooks)
 
     async def _close_hooks(self, hooks: Sequence[Hooks]) -> None:
+        seconds = min(self._options.seconds, CLOSE_SECONDS)
         for each in reversed(hooks):
             try:
-                await self._bounded(each.close)
+                await self._bounded(each.close, seconds)
             except _Late:
-                _log.error("%s.close takes more than %g s and was given up", kind_of(each), self._options.seconds)
+                _log.error("%s.close takes more than %g s and was given up", kind_of(each), seconds)
             except Exception as error:
                 _log.error("%s.close raised %s at %s", kind_of(each), kind_of(error), places_of(error))
 
@@ -510,7 +518,7 @@ class HookCalls:
                 return  # the next one is not called beside it
 
     def _add_news(self, name: str, entry: _Entry) -> None:
-        if self._waiting >= MAX_WAITING:
+        if self._closed or self._waiting >= MAX_WAITING:
             entry.drop()
             return
         line = self._line(name)
@@ -618,7 +626,7 @@ class HookCalls:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            given = await self._bounded(call)
+            given = await self._bounded(call, self._options.seconds)
         except _Late as late:
             self._line(name).hanging = late.hanging
             self._counts.timeouts[method] += 1
@@ -647,7 +655,7 @@ class HookCalls:
         self._counts.calls[method] += 1
         return given
 
-    async def _bounded(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _bounded(self, call: Callable[[], Awaitable[Answer]], seconds: float) -> Answer:
         """Await code of somebody else's in a task of its own: it may swallow that it is cancelled.
 
         Raises:
@@ -655,7 +663,7 @@ class HookCalls:
         """
         task = asyncio.get_running_loop().create_task(_contained(call), name="a hook")
         try:
-            done, _ = await asyncio.wait((task,), timeout=self._options.seconds)
+            done, _ = await asyncio.wait((task,), timeout=seconds)
             if done:
                 return _result_of(task)
         finally:

@@ -780,6 +780,7 @@ async def test_what_waits_is_told_at_the_end_also_changes(node: Node, start_call
     rows(calls, "late", 1, 1)
     with pytest.raises(ServerStopping):
         await calls.may_create("d", None)
+    assert not hook.methods("late") and node.hub.counts.hooks.dropped == {"stored": 1, "changed": 1}
 
 
 async def test_what_hangs_at_the_end_is_cancelled(node: Node, start_calls: StartCalls) -> None:
@@ -799,6 +800,61 @@ async def test_what_hangs_at_the_end_is_cancelled(node: Node, start_calls: Start
         await question
     assert node.hub.counts.hooks.waiting == 0 and not calls.stuck and len(hook.ended) == 2
     live.receive(ada, Stateless(b"late"))
+
+
+async def test_what_does_not_even_end_then_is_left_behind(
+    node: Node, start_calls: StartCalls, caplog: pytest.LogCaptureFixture
+) -> None:
+    free = asyncio.Event()
+
+    async def hold() -> None:
+        while not free.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await free.wait()
+
+    calls = await start_calls(Failing(hold))
+    live, ada, box = await node.join("d", kind=Acknowledged)
+    live.receive(ada, Stateless(b"first"))
+    live.receive(ada, Stateless(b"second"))
+    await happens(lambda: node.hub.counts.hooks.waiting == 2, "one is asked about, one waits")
+    full = asyncio.create_task(calls.until_room("d"))
+    await calls.drain(0.0)
+    await full
+    assert "1 calls of hooks did not end" in caplog.text
+    assert node.hub.counts.hooks.dropped == {"stateless": 1} and not box.stateless()
+    free.set()
+
+
+async def test_of_what_no_hook_wants_nothing_is_made(node: Node, start_calls: StartCalls) -> None:
+    class Left(Recorder):
+        loaded, joined, stored = Hooks.loaded, Hooks.joined, Hooks.stored
+
+    class Joined(Recorder):
+        loaded, left, changed = Hooks.loaded, Hooks.left, Hooks.changed
+
+    first, second = Left(), Joined()
+    await start_calls(first, second)
+    live, member, _ = await node.join("d")
+    live.receive(member, SyncUpdate(Author(1).type("x")))
+    await node.write(live)
+    await happens(lambda: first.told, "the change")
+    live.leave(member)
+    await idle(node)
+    assert first.methods() == ["changed", "left"] and second.methods() == ["joined", "stored"]
+
+
+@pytest.mark.parametrize("kept", ["changed", "left", "joined"])
+async def test_one_method_alone_is_enough(node: Node, start_calls: StartCalls, kept: str) -> None:
+    other = {name: getattr(Hooks, name) for name in METHODS if name != kept}
+    hook = type("Alone", (Recorder,), other)()
+    await start_calls(hook)
+    live, member, _ = await node.join("d")
+    live.receive(member, SyncUpdate(Author(1).type("x")))
+    await node.write(live)
+    live.leave(member)
+    await happens(lambda: hook.told, "it is told")
+    await idle(node)
+    assert hook.methods() == [kept]
 
 
 async def test_a_close_that_hangs_or_raises_is_given_up(

@@ -37,7 +37,7 @@ ETAG: Final[Mapping[str, str]] = {
 
 PROBLEMS: Final = (
     "document_deleted", "precondition_failed", "invalid_update", "conflict", "update_incomplete", "content_not_found",
-    "not_possible", "document_damaged", "outcome_unknown",
+    "not_possible", "document_damaged", "outcome_unknown", "refused",
 )  # fmt: skip
 """The problem codes of what edits a document."""
 
