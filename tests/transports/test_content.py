@@ -73,12 +73,6 @@ class Api:
 
 
 @pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
-@pytest.fixture
 async def served(serve: Serve) -> Served:
     return await serve()
 

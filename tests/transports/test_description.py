@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -161,9 +160,3 @@ async def test_whatever_is_asked_is_answered_as_described(
     output = (await run.communicate())[0].decode()
     assert run.returncode == 0, output[-8_000:]
     assert re.search(r"([1-9]\d+) generated, \1 passed", output), output[-2_000:]
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session

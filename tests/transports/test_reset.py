@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
-import pytest
 
 from collab.auth.access import AccessRequest, Grant
 from collab.protocol.session import Access as AccessKind
@@ -15,12 +13,6 @@ from tests.support.api import told
 from tests.support.wsclient import LiveClient, text_update
 from tests.transports.conftest import Serve, Served
 from tests.transports.test_description import Anybody
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 async def reset(session: aiohttp.ClientSession, served: Served, name: str, **body: Any) -> tuple[int, Any]:

@@ -24,12 +24,6 @@ from tests.transports.test_description import Anybody
 NDJSON = "application/x-ndjson"
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
-
-
 class Api:
     def __init__(self, session: aiohttp.ClientSession, served: Served) -> None:
         self._session, self.url = session, f"{served.url}/api/v1"

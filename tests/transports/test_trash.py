@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
@@ -37,12 +36,6 @@ class Api:
         async with self._session.request(method, f"{self.url}/api/v1{path}", **options) as response:
             assert response.headers["Cache-Control"] == "no-store"
             return response.status, await told(response)
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession() as session:
-        yield session
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
