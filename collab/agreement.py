@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from collab.hooks import Hooks
 from collab.hub.membership import AUTHENTICATION, HISTORY, NOBODY, TRASH_DAYS, NodeFacts
 from collab.settings import Settings
 from collab.telemetry.release import release
@@ -32,12 +34,13 @@ _PLAIN: Final = (
 _KEY: Final = b"collab nodes"
 
 
-def node_facts(settings: Settings, *, authenticated: bool, shared: bool) -> NodeFacts:
+def node_facts(settings: Settings, *, authenticated: bool, shared: bool, hooks: Sequence[Hooks] = ()) -> NodeFacts:
     """Say what a node with these settings is; ``shared``: on a PostgreSQL of theirs, which other nodes may use too."""
     values = {name: str(getattr(settings, name)) for name in _PLAIN}
     values[HISTORY] = f"{settings.history_days:g}"
     values[TRASH_DAYS] = f"{settings.trash_days:g}"
     values["keep_deleted"] = ",".join(sorted(settings.keep_deleted)) or "nothing"
+    values["hooks"] = ",".join(f"{type(each).__module__}:{type(each).__qualname__}" for each in hooks) or "none"
     values[AUTHENTICATION] = way = _authentication(settings) if authenticated else NOBODY
     if way != NOBODY:
         values["tokens"] = _fingerprint(settings)

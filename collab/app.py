@@ -242,6 +242,7 @@ def create_app(
                 settings,
                 authenticated=authenticator is not None,
                 shared=url is not None and url.backend == "postgresql",
+                hooks=found,
             ),
         ),
         make_bus(url, settings.listen_url, settings.redis_url) if bus is None else bus,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collab.agreement import node_facts
+from collab.hooks import Hooks
 from collab.hub.membership import WHY
 from collab.settings import Settings
 
 SECRET = "a secret of thirty-two characters"
 
 
-def said(*, authenticated: bool = True, shared: bool = True, **settings: Any) -> dict[str, str]:
-    return dict(node_facts(Settings(**settings), authenticated=authenticated, shared=shared).settings)
+def said(
+    *, authenticated: bool = True, shared: bool = True, hooks: Sequence[Hooks] = (), **settings: Any
+) -> dict[str, str]:
+    return dict(node_facts(Settings(**settings), authenticated=authenticated, shared=shared, hooks=hooks).settings)
 
 
 def test_everything_that_is_said_has_a_reason() -> None:
@@ -43,6 +47,11 @@ def test_everything_that_is_said_has_a_reason() -> None:
 def test_a_setting_is_said(settings: dict[str, Any], name: str, value: str) -> None:
     assert said(**settings)[name] == value
     assert "geheim" not in str(said(**settings))
+
+
+def test_hooks_are_said_by_their_classes() -> None:
+    assert said()["hooks"] == "none"
+    assert said(hooks=[Hooks(), Hooks()])["hooks"] == "collab.hooks:Hooks,collab.hooks:Hooks"
 
 
 def test_who_is_alone_has_no_bus() -> None:

@@ -47,6 +47,7 @@ WHY: Final[Mapping[str, str]] = {
     "stamp_users": "on one of them clients may show themselves under any name",
     "stateless": "stateless messages pass on one of them only",
     "max_stateless_bytes": "stateless messages pass on one that the other leaves out",
+    "hooks": "what happens is told on one of them, and asked about, and on the other it is not",
 }
 """What should be alike on all nodes, and what comes of it where it is not."""
 
