@@ -3,25 +3,13 @@
 // Standard input carries one JSON array of commands a line, standard output one array of their results. A session is
 // made from its seed alone. Each edit writes words with the tag that the test gives, so it can ask later what returned.
 import { createInterface } from 'node:readline'
+import { Random, spread } from './lib/random.mjs'
 
 const Y = await import(process.argv[2] ?? 'yjs')
 console.warn = console.error = console.log = () => {}
 
 const hex = bytes => Buffer.from(bytes).toString('hex')
 const bytes = text => new Uint8Array(Buffer.from(text, 'hex'))
-
-class Random {
-  constructor (seed) { this.state = (seed * 2654435761 + 12345) >>> 0 }
-  next () { // mulberry32
-    this.state = (this.state + 0x6D2B79F5) >>> 0
-    let t = this.state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-  int (n) { return Math.floor(this.next() * n) }
-  pick (list) { return list[this.int(list.length)] }
-}
 
 const FORMATS = ['bold', 'italic', 'link']
 const KEYS = ['k1', 'k2', 'k3', 'k4']
@@ -107,7 +95,7 @@ const withUpdates = (it, work) => {
 const commands = {
   // Clients draw IDs as yjs does, or above 2^32 as yrs does.
   open (key, seed, count, wide) {
-    const random = new Random(seed)
+    const random = new Random(spread(seed))
     const session = { random, clients: [], words: 0 }
     sessions.set(key, session)
     for (let n = 0; n < count; n++) commands.client(key, wide)
@@ -161,7 +149,7 @@ const commands = {
   },
   // A document that was never edited here: what a reset is given as its new content.
   content (seed, count, tag, clients = 1) {
-    const random = new Random(seed)
+    const random = new Random(spread(seed))
     const docs = Array.from({ length: clients }, () => { const doc = new Y.Doc(); doc.clientID = Math.floor(random.next() * 2 ** 32); roots(doc); return doc })
     for (let n = 0; n < count; n++) {
       const doc = random.pick(docs)

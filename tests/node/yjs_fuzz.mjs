@@ -7,26 +7,13 @@
 import { createHash } from 'node:crypto'
 import { createInterface } from 'node:readline'
 import * as Y from 'yjs'
+import { Random, spread } from './lib/random.mjs'
 import { types } from './lib/types.mjs'
 
 const hex = bytes => Buffer.from(bytes).toString('hex')
 const bytes = text => new Uint8Array(Buffer.from(text, 'hex'))
 
-// ---- random -----------------------------------------------------------------------------------
-
-class Random {
-  constructor (seed) { this.state = (seed * 2654435761 + 12345) >>> 0 }
-  next () { // mulberry32
-    this.state = (this.state + 0x6D2B79F5) >>> 0
-    let t = this.state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-  }
-  int (n) { return Math.floor(this.next() * n) }
-  chance (p) { return this.next() < p }
-  pick (list) { return list[this.int(list.length)] }
-}
+// ---- values -----------------------------------------------------------------------------------
 
 const WORDS = ['a', 'b', 'xyz', ' ', 'hello ', '\n', 'ß', 'é', '日本', '😀', '👨‍👩‍👧', 'z😀', '😀y', '\u0000', '"\\', 'p'.repeat(70), '𝒳𝒴']
 const FORMATS = [{ b: true }, { b: null }, { i: true }, { i: null }, { c: '#f00' }, { c: 'ü😀' }, { l: { href: 'x', n: [1, null] } }]
@@ -290,7 +277,7 @@ const sessions = new Map()
 
 const commands = {
   open (id, seed, split) {
-    sessions.set(id, { random: new Random(seed), ids: new Set(), guids: 0, split, clients: [], truth: [] })
+    sessions.set(id, { random: new Random(spread(seed)), ids: new Set(), guids: 0, split, clients: [], truth: [] })
     return null
   },
   // A new client: empty, or with the state that another had when `copy` was called.
@@ -347,7 +334,7 @@ const commands = {
   close: id => { sessions.delete(id); return null },
   // What one client makes of `characters` random single-character edits, for figures and limits.
   typing (seed, characters, keep) {
-    const random = new Random(seed)
+    const random = new Random(spread(seed))
     const doc = declare(new Y.Doc())
     doc.clientID = 1 + random.int(2 ** 32 - 1)
     const text = doc.getText('text')

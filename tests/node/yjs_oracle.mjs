@@ -8,6 +8,7 @@
 // Both yjs 13 and @y/y 14 run in this process.
 import { webcrypto } from 'node:crypto'
 import { createInterface } from 'node:readline'
+import { Random } from './lib/random.mjs'
 import { types } from './lib/types.mjs'
 
 // Subdocuments that were integrated before, client ids in use, two libraries in one process: yjs says so on the console.
@@ -26,17 +27,6 @@ const LIBRARIES = [['yjs 13', await import('yjs')], ['@y/y 14', await import('@y
 
 const hex = bytes => Buffer.from(bytes).toString('hex')
 const bytes = text => new Uint8Array(Buffer.from(text, 'hex'))
-
-class Random {
-  constructor (seed) { this.state = seed >>> 0 }
-  int (n) { // mulberry32
-    this.state = (this.state + 0x6D2B79F5) >>> 0
-    let t = this.state
-    t = Math.imul(t ^ (t >>> 15), t | 1)
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61)
-    return Math.floor(((t ^ (t >>> 14)) >>> 0) / 4294967296 * n)
-  }
-}
 
 // No random guid is asked for, that is slow.
 const newDoc = (Y, gc = true) => new Y.Doc({ gc, guid: 'oracle' })

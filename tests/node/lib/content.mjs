@@ -1,4 +1,5 @@
 // What the clients do to a document and how they show it. Roots: text, map, array, xml.
+import { mulberry32 } from './random.mjs'
 
 export const plain = (value) => {
   if (value instanceof Uint8Array) return { bytes: Buffer.from(value).toString('hex') }
@@ -41,13 +42,6 @@ export const show = (Y, doc) => ({
   xml: xml(Y, doc.getXmlFragment('xml')),
   snapshot: Buffer.from(Y.encodeSnapshot(Y.snapshot(doc))).toString('base64')
 })
-
-const mulberry32 = (seed) => () => {
-  seed = (seed + 0x6d2b79f5) | 0
-  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
-}
 
 const words = ['sync', 'ü', '日本', '😀', '👩‍👩‍👧', 'e\u0301', 'tab\t', '"quoted"', 'العربية', '🇩🇪']
 
