@@ -20,6 +20,7 @@ from tests.support.postgres import (  # noqa: F401
     postgres_url,
     private_postgres,
 )
+from tests.support.stores import backend, database, open_another, store  # noqa: F401
 from tests.support.valkey import valkey, valkey_cluster, valkey_sentinel  # noqa: F401
 
 _TESTS = Path(__file__).parent

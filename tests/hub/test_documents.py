@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -23,10 +22,9 @@ from collab.protocol.session import State
 from collab.protocol.sync import SyncStep1, SyncUpdate
 from collab.storage.checksums import seal_row
 from collab.storage.records import Append, PendingChange, PendingUpdate
-from collab.storage.urls import DatabaseUrl, parse_database_url
+from collab.storage.urls import DatabaseUrl
 from tests.hub.conftest import Node, StartNode
 from tests.support.author import Author, content
-from tests.support.sqlite import migrated
 
 
 @pytest.fixture
@@ -268,13 +266,6 @@ async def test_a_document_that_is_there_is_left_as_it_is(documents: Documents, n
         await documents.ensure("d", Author(1).type("seed"))
     await documents.create("d")
     assert not (await documents.ensure("d", Author(1).type("seed"))).created
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> DatabaseUrl:
-    if request.param == "sqlite":
-        return migrated(tmp_path)
-    return parse_database_url(request.getfixturevalue("postgres_url"))
 
 
 async def test_ten_who_seed_at_once_give_the_content_once(database: DatabaseUrl) -> None:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 
 import pytest
 
-from collab.adapters import make_store
 from collab.errors import DocumentDeleted, DocumentExists, KeyBusy, KeyReused, StoreUnavailable
 from collab.hub import idempotency
 from collab.hub.documents import Documents
@@ -17,35 +13,8 @@ from collab.hub.idempotency import Answer, Call, Once
 from collab.hub.trash import Trash
 from collab.storage import sql_calls
 from collab.storage.store import Store
-from collab.storage.urls import parse_database_url
 from tests.support.author import Author
-from tests.support.sqlite import migrated
-
-OpenStore = Callable[[], AbstractAsyncContextManager[Store]]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    url = (
-        migrated(tmp_path) if request.param == "sqlite" else parse_database_url(request.getfixturevalue("postgres_url"))
-    )
-
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Store]:
-        store = make_store(url)
-        await store.open()
-        try:
-            yield store
-        finally:
-            await store.close()
-
-    return opened
-
-
-@pytest.fixture
-async def store(open_store: OpenStore) -> AsyncIterator[Store]:
-    async with open_store() as store:
-        yield store
+from tests.support.stores import OpenStore
 
 
 async def create(store: Store, name: str, key: str | None, request: bytes = b"request") -> Answer:
@@ -58,8 +27,8 @@ async def create(store: Store, name: str, key: str | None, request: bytes = b"re
         return call.answer
 
 
-async def test_calls_with_one_key_create_once_on_two_nodes(store: Store, open_store: OpenStore) -> None:
-    async with open_store() as other:
+async def test_calls_with_one_key_create_once_on_two_nodes(store: Store, open_another: OpenStore) -> None:
+    async with open_another() as other:
         answers = await asyncio.gather(*(create(each, "d", "key") for each in (store, other) for _ in range(5)))
     assert len(set(answers)) == 1 and answers[0].status == 201
     assert (await store.describe("d")).document.head_seq == 1

@@ -17,7 +17,7 @@ from collab.storage.records import Append, Appended, CallKey, NewOwner, PendingC
 from collab.storage.schema import OF_DOCUMENT, calls, client_owners, documents, log, metadata, snapshots, trash
 from collab.storage.sql import SqlStore
 from collab.testing.storage import data_of, put, rows, written
-from tests.storage.conftest import OpenStore
+from tests.support.stores import OpenStore
 
 NEEDLE = b"needle in a haystack"
 

@@ -16,7 +16,7 @@ from collab.storage.records import Append, Appended, Head, NewOwner, Snapshot
 from collab.storage.sql import SqlStore
 from collab.testing.membership import ONE as NODE
 from collab.testing.storage import put, rows, snapshot
-from tests.storage.conftest import OpenStore
+from tests.support.stores import OpenStore
 
 
 async def run(store: SqlStore, statement: str) -> Any:

@@ -15,7 +15,7 @@ from collab.storage.control import KEPT_SECONDS, PAGE
 from collab.storage.membership import Node
 from collab.storage.records import Append, Instruction, Kind, NewRow, NodeReport
 from collab.storage.sql import SqlStore
-from tests.storage.conftest import OpenStore
+from tests.support.stores import OpenStore
 
 
 async def run(store: SqlStore, statement: str) -> None:

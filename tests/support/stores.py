@@ -1,4 +1,4 @@
-"""Databases for the tests of the storage package: each test runs on SQLite and on a real PostgreSQL."""
+"""Databases and stores for tests: each test that asks for one runs on SQLite and on a real PostgreSQL."""
 
 from __future__ import annotations
 
