@@ -96,6 +96,9 @@ class Catalogue(Protocol):
         ``after`` is the last name of the page before.
         """
 
+    async def count_documents(self, *, after: str | None = None, prefix: str = "") -> int:
+        """Count what :meth:`list_documents` lists on all pages behind ``after``, as they stand now."""
+
     async def describe(self, name: str) -> DocumentSummary:
         """Give one document's sizes and dates; ``DocumentNotFound``, or ``DocumentDeleted`` on a tombstone."""
 

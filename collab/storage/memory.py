@@ -12,9 +12,10 @@ import asyncio
 import math
 import time
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeVar
 
 from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound, DocumentRenamed, StoreRefused
@@ -274,6 +275,10 @@ class MemoryStore:
     ) -> list[DocumentSummary]:
         """List living documents by the bytes of their names."""
         return await self._call(lambda: self.storage.list_documents(after, prefix, limit))
+
+    async def count_documents(self, *, after: str | None = None, prefix: str = "") -> int:
+        """Count living documents."""
+        return await self._call(lambda: self.storage.count_documents(after, prefix))
 
     async def list_recent(
         self, *, after: tuple[float, str] | None = None, prefix: str = "", limit: int = 100
@@ -743,19 +748,24 @@ class MemoryStorage:
 
     def list_documents(self, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
         """List living documents in the order of their names."""
+        return [kept.summary() for kept in islice(self._behind(after, prefix), limit)]
+
+    def count_documents(self, after: str | None, prefix: str) -> int:
+        """Count them."""
+        return sum(1 for _ in self._behind(after, prefix))
+
+    def _behind(self, after: str | None, prefix: str) -> Iterator[_Kept]:
         encoded = encode_name(prefix)
         begin = bisect_left(self._sorted, encoded)
         if after is not None:
             begin = max(begin, bisect_right(self._sorted, encode_name(after)))
-        found: list[DocumentSummary] = []
         for position in range(begin, len(self._sorted)):
             name = self._sorted[position]
-            if len(found) >= limit or not name.startswith(encoded):
+            if not name.startswith(encoded):
                 break
             kept = self._names[name]
             if not kept.deleted:
-                found.append(kept.summary())
-        return found
+                yield kept
 
     def list_recent(self, after: tuple[float, str] | None, prefix: str, limit: int) -> list[DocumentSummary]:
         """List living documents, those that were edited last first."""

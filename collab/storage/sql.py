@@ -46,6 +46,7 @@ from collab.storage.backend import WENT_BACK, Backend, Mode, Writer
 from collab.storage.batch import decode_author, decode_note, encode_author, encode_name, encode_note
 from collab.storage.calls import check_answer
 from collab.storage.checksums import beside_the_loop, is_damaged_snapshot
+from collab.storage.creations import Creations
 from collab.storage.membership import Heartbeat, Node
 from collab.storage.metadata import merge_metadata
 from collab.storage.migrate import check_schema, missing_schema
@@ -119,6 +120,7 @@ class SqlStore:
         self._pruned_to = self._owners_seen = 0
         self._compared: dict[int, int] = {}  # documents with the snapshot at which pruning has found two whole ones
         self._seen: dict[str, float] = {}  # when other writers have last shown that they live
+        self._creations = Creations(lambda write: self._run(write, "write"))
 
     async def open(self) -> None:
         """Check the schema."""
@@ -129,6 +131,7 @@ class SqlStore:
 
     async def close(self) -> None:
         """Release all connections."""
+        await self._creations.close()
         await self._backend.close()
 
     async def ping(self) -> None:
@@ -442,7 +445,7 @@ class SqlStore:
     ) -> StoredDocument:
         """Insert a document, moving a tombstone out of its name."""
         sql_catalogue.check_size(rows)
-        encode_name(name)
+        encoded = encode_name(name)
         merged = merge_metadata({}, metadata or {})
 
         def write(connection: Connection) -> StoredDocument:
@@ -458,7 +461,10 @@ class SqlStore:
                 now=time.time(),
             )
 
-        return await self._run(write, "write")
+        if over_tombstone or call is not None:
+            # It may lock rows of others: not in one transaction with further ones, which an append could wait for.
+            return await self._run(write, "write")
+        return await self._creations.create(encoded, sum(len(row.data) for row in rows), write)
 
     async def delete(self, name: str, at: float) -> int:
         """Set the tombstone."""
@@ -501,6 +507,10 @@ class SqlStore:
     ) -> list[DocumentSummary]:
         """List living documents by the time of their last edit."""
         return await self._run(lambda connection: sql_catalogue.list_by_time(connection, after, prefix, limit), "read")
+
+    async def count_documents(self, *, after: str | None = None, prefix: str = "") -> int:
+        """Count living documents."""
+        return await self._run(lambda connection: sql_catalogue.count(connection, after, prefix), "read")
 
     async def describe(self, name: str) -> DocumentSummary:
         """Summarise one document."""

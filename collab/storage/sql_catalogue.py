@@ -193,10 +193,20 @@ _LIVING = (documents.c.name.is_not(None), documents.c.deleted_at.is_(None))
 
 def list_by_name(connection: Connection, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
     """List living documents by the bytes of their names."""
+    chosen = select(documents).where(*_behind(after, prefix))
+    return summaries(connection, chosen, limit, (documents.c.name, False))
+
+
+def count(connection: Connection, after: str | None, prefix: str) -> int:
+    """Count those that ``list_by_name`` lists."""
+    query = select(func.count()).select_from(documents).where(*_behind(after, prefix))
+    return connection.execute(query).scalar_one()
+
+
+def _behind(after: str | None, prefix: str) -> list[ColumnElement[bool]]:
+    """Give the conditions for living documents under a prefix, behind a name."""
     conditions = [*_LIVING, *under(documents.c.name, prefix)]
-    if after is not None:
-        conditions.append(documents.c.name > encode_name(after))
-    return summaries(connection, select(documents).where(*conditions), limit, (documents.c.name, False))
+    return conditions if after is None else [*conditions, documents.c.name > encode_name(after)]
 
 
 def list_by_time(

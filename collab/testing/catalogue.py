@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from collab.errors import (
+    CollabError,
     DocumentDeleted,
     DocumentExists,
     DocumentNotFound,
@@ -17,7 +18,16 @@ from collab.errors import (
     InvalidMetadata,
     StoreRefused,
 )
-from collab.storage.records import MAX_ROW_BYTES, Append, Appended, PendingChange, PendingUpdate, Scalar
+from collab.storage.records import (
+    MAX_ROW_BYTES,
+    Append,
+    Appended,
+    NewRow,
+    PendingChange,
+    PendingUpdate,
+    Scalar,
+    StoredDocument,
+)
 from collab.storage.store import Store
 from collab.testing.storage import AT, OnStorage, OpenStore, data_of, pruned, put, rows, snapshot, written
 
@@ -345,6 +355,37 @@ class CatalogueConformance(OnStorage):
         await store.delete("b/2", 10.0)
         found = await store.list_documents(after="b/2", limit=2)
         assert [summary.document.name for summary in found] == ["b/\U0001f98a", "b0"]
+
+    async def test_counting_counts_what_is_listed(self, store: Store) -> None:
+        for name in ("a", "b/1", "b/2", "b/3", "b0", "b/gone"):
+            await put(store, name, b"1")
+        await store.delete("b/gone", 10.0)
+        assert await store.count_documents() == 5
+        assert await store.count_documents(prefix="b/") == 3
+        assert await store.count_documents(prefix="b/", after="b/1") == 2
+        assert await store.count_documents(after="b/gone") == 1
+        assert await store.count_documents(prefix="none/") == 0
+
+    async def test_many_that_are_created_at_once_are_created_each_for_itself(self, store: Store) -> None:
+        await put(store, "there", b"kept")
+        await put(store, "gone", b"1")
+        await store.delete("gone", 2.0)
+
+        async def create(name: str) -> StoredDocument | CollabError:
+            try:
+                return await store.create(name, rows=[NewRow(name.encode(), 1.0, None)], over_tombstone=False)
+            except CollabError as error:
+                return error
+
+        names = [f"d/{number:03}" for number in range(100)]
+        there, gone, *created = await asyncio.gather(*map(create, ("there", "gone", *names, "d/000")))
+        assert isinstance(there, DocumentExists) and isinstance(gone, DocumentDeleted)
+        assert sum(isinstance(each, DocumentExists) for each in created) == 1, "of two with one name"
+        made = [each for each in created if isinstance(each, StoredDocument)]
+        assert sorted(each.name for each in made) == names and len({each.id for each in made}) == 100
+        for name, data in (("d/000", b"d/000"), ("d/099", b"d/099"), ("there", b"kept")):
+            loaded = await store.load(name)
+            assert loaded is not None and [row.data for row in loaded.rows] == [data]
 
     async def test_a_prefix_is_no_pattern(self, store: Store) -> None:
         for name in ("100%", "100x", "a_b", "axb", "s*", "sx", "[q]", "q", "c\\", "c/", "Case", "case", "ä", "a\u0308"):

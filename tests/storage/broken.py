@@ -848,6 +848,23 @@ class CountsTheWholeLogAsTheTail(MemoryStorage):
         return [replace(each, tail_rows=each.log_rows) for each in found]
 
 
+@found_by("test_counting_counts_what_is_listed")
+class CountsTombstones(MemoryStorage):
+    def count_documents(self, after: str | None, prefix: str) -> int:
+        names = [name.decode() for name in self._names if name.decode().startswith(prefix)]
+        return sum(after is None or name > after for name in names)
+
+
+@found_by("test_many_that_are_created_at_once_are_created_each_for_itself")
+class CreatesOneAtATimeAndLosesTheOthers(MemoryStore):
+    async def create(self, name: str, **given: Any) -> StoredDocument:
+        self.last = name
+        await asyncio.sleep(0)
+        if self.last != name:
+            return StoredDocument(0, name, 1, True, 1.0, 1.0)
+        return await super().create(name, **given)
+
+
 @found_by("test_a_prefix_is_no_pattern")
 class TakesAPrefixForAPattern(MemoryStorage):
     def list_documents(self, after: str | None, prefix: str, limit: int) -> list[DocumentSummary]:
