@@ -7,17 +7,21 @@ second (``hub.replication``). What becomes of a deleted document is in ``hub.tra
 
 from __future__ import annotations
 
+import asyncio
+import builtins
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
-from collab.errors import DocumentDeleted, DocumentExists
+from collab.errors import CollabError, DocumentDeleted, DocumentExists
 from collab.hub.idempotency import Call
 from collab.hub.loading import damaged, load_document
 from collab.hub.resetting import InThread, Resetting
 from collab.protocol.names import check_document_name, covers
 from collab.protocol.sync import EMPTY_UPDATE
-from collab.storage.checksums import beside_the_loop
+from collab.storage.checksums import beside_the_loop, seal_row
 from collab.storage.records import KEEP, DocumentSummary, Keep, NewRow, Scalar
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
@@ -65,6 +69,16 @@ class Ensured(NamedTuple):
 
     summary: DocumentSummary
     created: bool
+
+
+class NewDocument(NamedTuple):
+    """A document that is to be created; ``update`` (v1) is all of its content, None for an empty one."""
+
+    name: str
+    update: bytes | None = None
+    title: str | None = None
+    metadata: Mapping[str, Scalar] | None = None
+    gc: bool = True
 
 
 class Documents:
@@ -161,6 +175,65 @@ class Documents:
         except DocumentExists:
             return Ensured(await self._store.describe(name), created=False)
         return Ensured(await self._store.describe(name), created=True)
+
+    async def create_many(self, wanted: Sequence[NewDocument]) -> Sequence[bool | CollabError]:
+        """Create documents, also in the place of deleted ones; tell of each whether it was created.
+
+        One that is there is left as it is. Those whose names nobody has had are created together, as far as the store
+        does that. What hinders one is given in its place, as ``create`` raises it.
+
+        Raises:
+            InvalidDocumentName: a name is none.
+            StoreUnavailable: nothing was created.
+        """
+        for each in wanted:
+            check_document_name(each.name)
+        heads = await self._store.heads([each.name for each in wanted])
+
+        async def create(each: NewDocument) -> bool:
+            head = heads.get(each.name)
+            if head is not None and not head.deleted:
+                return False
+            if head is None:
+                with contextlib.suppress(DocumentDeleted):  # a moment ago
+                    return await self._insert(each)
+            try:
+                await self._create(
+                    each.name, each.title, each.metadata, each.gc, each.update, None, None, over_tombstone=True
+                )
+            except DocumentExists:
+                return False
+            return True
+
+        # None is left to run when another one fails.
+        outcomes: builtins.list[bool | CollabError] = []
+        for outcome in await asyncio.gather(*map(create, wanted), return_exceptions=True):
+            if not isinstance(outcome, CollabError | bool):
+                raise outcome
+            outcomes.append(outcome)
+        return outcomes
+
+    async def _insert(self, new: NewDocument) -> bool:
+        """Create a document under a name that nobody has had; False if somebody has been faster."""
+        rows: list[NewRow] = []
+        if new.update is not None:
+            rows.append(await beside_the_loop(len(new.update), partial(seal_row, new.update, self._clock(), None)))
+        keeps = any(covers(pattern, new.name) for pattern in self._keep_deleted)
+        try:
+            await self._store.create(
+                new.name,
+                gc=new.gc and not keeps,
+                rows=rows,
+                title=new.title,
+                metadata=new.metadata,
+                over_tombstone=False,
+            )
+        except DocumentExists:
+            return False
+        if self._rooms is not None:
+            self._rooms.created(new.name)
+        _log.debug("created %s", shown_name(new.name))
+        return True
 
     async def copy(
         self, name: str, new_name: str, *, author: str | None = None, call: Call | None = None

@@ -33,10 +33,12 @@ def test_the_first_calls(shell: Shell) -> None:
 
 def test_documents_go_out_and_come_in(shell: Shell) -> None:
     address = "http://localhost:1234/api/v1/documents -H 'Content-Type: application/json'"
-    shell.run(f'curl -s -X POST {address} -d \'{{"name": "a"}}\'')
-    _, imported = shell.run(snippet("docs/api.md", "Many documents", "sh"))
-    done = json.loads(imported)
-    assert done["existed"] == done["lines"] >= 1 and done["failed"] == 0
+    shell.run(f'curl -s -X POST {address} -d \'{{"name": "notes/a"}}\'')
+    _, imported, _, told = shell.run(snippet("docs/api.md", "Many documents", "sh"))
+    begun, *_, ended = map(json.loads, told.splitlines())
+    assert (begun["lines"], begun["end"], ended["end"]) == (0, False, True)
+    for done in (json.loads(imported), ended):
+        assert done["existed"] == done["lines"] >= 1 and done["failed"] == 0
 
 
 def test_documents_are_seeded_copied_and_given_keys_of_their_own(shell: Shell) -> None:

@@ -34,7 +34,7 @@ async def told(response: aiohttp.ClientResponse) -> Any:
     check(response.method, response.url.path, response.status, response.headers.get("Content-Type", ""), body)
     if not body:
         return None
-    if "json" not in response.content_type:
+    if "json" not in response.content_type or response.content_type == "application/x-ndjson":
         return body
     said = json.loads(body)
     return said["detail"] if response.content_type == "application/problem+json" else said

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -69,6 +69,35 @@ def answering(handler: Handler) -> Handler:
             return problem("internal", InternalError.public)
 
     return answer
+
+
+def choose_media(accepts: Iterable[str], offered: Iterable[str]) -> str | None:
+    """Choose the media type that a client likes best, by RFC 9110, 12.5.1; None if it likes none of them.
+
+    Of those that it likes equally the first one that is ``offered`` is taken, and that one where it says nothing.
+    """
+    ranges: dict[str, float] = {}
+    for part in ",".join(accepts).split(","):
+        media, *parameters = part.strip().lower().split(";")
+        if not media.strip():
+            continue
+        quality = 1.0
+        for parameter in parameters:
+            key, _, value = parameter.strip().partition("=")
+            if key.strip() == "q":
+                try:
+                    quality = float(value)
+                except ValueError:
+                    quality = 0.0
+        ranges[media.strip()] = quality if 0.0 <= quality <= 1.0 else 0.0
+    if not ranges:
+        ranges["*/*"] = 1.0
+    best, found = 0.0, None
+    for media in offered:
+        quality = ranges.get(media, ranges.get(media.partition("/")[0] + "/*", ranges.get("*/*", 0.0)))
+        if quality > best:
+            best, found = quality, media
+    return found
 
 
 async def _read(request: web.Request, most: int) -> bytearray:

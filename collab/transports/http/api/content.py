@@ -18,7 +18,7 @@ from collab.hub.editing import Editing
 from collab.protocol.session import Access
 from collab.sandbox.port import Written
 from collab.transports.guard.guard import Guard
-from collab.transports.http.answers import Permission
+from collab.transports.http.answers import Permission, choose_media
 from collab.transports.http.api import conditions
 from collab.transports.http.api.conditions import EditQuery
 from collab.transports.http.api.route import (
@@ -338,27 +338,7 @@ def choose_format(accepts: Iterable[str]) -> Format:
     Raises:
         BadRequest: none of them.
     """
-    ranges: dict[str, float] = {}
-    for part in ",".join(accepts).split(","):
-        media, *parameters = part.strip().lower().split(";")
-        if not media.strip():
-            continue
-        quality = 1.0
-        for parameter in parameters:
-            key, _, value = parameter.strip().partition("=")
-            if key.strip() == "q":
-                try:
-                    quality = float(value)
-                except ValueError:
-                    quality = 0.0
-        ranges[media.strip()] = quality if 0.0 <= quality <= 1.0 else 0.0
-    if not ranges:
-        return Format.JSON
-    best, found = 0.0, None
-    for media, format in _FORMATS.items():
-        quality = ranges.get(media, ranges.get(media.partition("/")[0] + "/*", ranges.get("*/*", 0.0)))
-        if quality > best:
-            best, found = quality, format
+    found = choose_media(accepts, _FORMATS)
     if found is None:
         raise BadRequest(f"there are {', '.join(_FORMATS)}", "not_acceptable")
-    return found
+    return _FORMATS[found]

@@ -179,6 +179,8 @@ def _response(answer: Answer, references: Any) -> dict[str, Any]:
         response["content"] = _raw_content(answer.model)
     elif answer.model is not None:
         response["content"] = {JSON: {"schema": references[answer.model, "serialization"]}}
+    if answer.raw is not None:
+        response["content"].update(_raw_content(answer.raw))
     if answer.headers:
         response["headers"] = {
             name: {"description": meaning, "schema": {"type": "string"}} for name, meaning in answer.headers.items()

@@ -77,12 +77,14 @@ class Answer:
         description: when it is given, as a sentence.
         model: the model of its JSON, what else it is, or None for an answer without a body.
         headers: its headers beyond what all answers have, each with what it says.
+        raw: what else it may be, beside the model.
     """
 
     status: int
     description: str
     model: type[BaseModel] | Raw | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    raw: Raw | None = None
 
 
 Q = TypeVar("Q", bound=Query)
