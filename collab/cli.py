@@ -10,13 +10,11 @@ Exit codes: 0 done, 1 it failed, 2 it was asked for in a wrong way, 130 interrup
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -24,12 +22,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
-from collab import cli_auth, cli_control, cli_nodes, cli_trash
+from collab import cli_auth, cli_control, cli_nodes, cli_transfer, cli_trash
 from collab.cli_common import (
     BUS,
     DATABASE,
     Name,
     database_of,
+    output_file,
+    progress,
+    shown_file,
     telling_nodes,
     with_database,
     with_settings,
@@ -65,6 +66,7 @@ documents = typer.Typer(
 app.add_typer(documents, name="documents")
 cli_auth.register(app)
 cli_control.register(app, documents)
+cli_transfer.register(documents)
 cli_trash.register(documents)
 
 
@@ -242,7 +244,9 @@ def export(
     """Write a document as one Yjs v1 update. Y.applyUpdate reads it."""
 
     async def work(store: Store) -> None:
-        _write_file(file, await _read(store, name))
+        data = await _read(store, name)
+        with output_file(file) as write:
+            write(data)
 
     with_store(settings, work)
 
@@ -263,7 +267,7 @@ def import_document(
     data = _whole_update(_read_file(file), file)
     if len(data) > settings.max_document_bytes:
         raise LimitExceeded(
-            f"{_shown_file(file)} has {len(data)} bytes; --max-document-bytes allows {settings.max_document_bytes}"
+            f"{shown_file(file)} has {len(data)} bytes; --max-document-bytes allows {settings.max_document_bytes}"
         )
 
     async def work(store: Store) -> None:
@@ -333,7 +337,7 @@ def verify(
         begin = await store.filled_to() if fill and whole_store else 0
         if begin:
             print(f"going on behind document number {begin}, where filling was interrupted", file=sys.stderr)
-        with _progress(len(names or ()) or await store.count(), hidden=as_json) as step:
+        with progress(len(names or ()) or await store.count(), hidden=as_json) as step:
             async for document in _chosen(store, names, begin):
                 report = await look_at(store, document, fill=fill, note=whole_store)
                 bad += not report.whole or bool(report.poison)
@@ -413,34 +417,6 @@ async def _chosen(store: Maintenance, names: list[str] | None, begin: int) -> As
         begin = page[-1].id
 
 
-@contextlib.contextmanager
-def _progress(total: int, *, hidden: bool) -> Iterator[Callable[[str], None]]:
-    """Show a bar on a terminal's standard error; give the function that moves it on."""
-    if hidden or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    done = 0
-
-    def step(name: str) -> None:
-        nonlocal done
-        done += 1
-        filled = _BAR * done // max(total, done)
-        bar = "#" * filled + "-" * (_BAR - filled)
-        print(
-            f"\r[{bar}] {done} of {max(total, done)}  {escape_controls(name)[:30]:30}",
-            end="",
-            file=sys.stderr,
-            flush=True,
-        )
-
-    yield step
-    print(file=sys.stderr)
-
-
-_BAR = 30
-"""Characters of a progress bar."""
-
-
 def _with_maintenance(settings: Settings, work: Callable[[Maintenance], Awaitable[None]]) -> None:
     """Run ``work`` on the open database."""
     from collab.adapters import make_maintenance
@@ -480,11 +456,7 @@ def _whole_update(data: bytes, file: str) -> bytes:
     try:
         return at_once(whole_update(data))
     except UpdateError as error:
-        raise UpdateError(f"{_shown_file(file)}: {error}") from None
-
-
-def _shown_file(file: str) -> str:
-    return "standard input" if file == "-" else file
+        raise UpdateError(f"{shown_file(file)}: {error}") from None
 
 
 def _read_file(file: str) -> bytes:
@@ -494,32 +466,6 @@ def _read_file(file: str) -> bytes:
         return Path(file).read_bytes()
     except OSError as error:
         raise CollabError(f"cannot read {file}: {error.strerror or error}") from None
-
-
-def _write_file(file: str, data: bytes) -> None:
-    """Write ``data``; a regular file appears under its name only when it is whole."""
-    if file == "-":
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return
-    path = Path(os.path.realpath(file))  # a link stays, what it points to is replaced
-    try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(data)  # a device or a pipe
-            return
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:100]}.", delete=False) as part:
-            try:
-                part.write(data)
-                part.close()
-                # The temporary file is private; the export gets the rights that any new file would have.
-                os.umask(mask := os.umask(0o077))
-                os.chmod(part.name, 0o666 & ~mask)
-                os.replace(part.name, path)
-            except BaseException:
-                os.unlink(part.name)
-                raise
-    except OSError as error:
-        raise CollabError(f"cannot write {file}: {error.strerror or error}") from None
 
 
 def _date(at: float) -> str:

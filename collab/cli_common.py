@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
-from collab.errors import ConfigurationError
+from collab.errors import CollabError, ConfigurationError
 from collab.loop import run_loop
 from collab.settings import Option, Settings, load_settings, options
-from collab.telemetry import configure, get_logger
+from collab.telemetry import configure, escape_controls, get_logger
 
 if TYPE_CHECKING:
     from collab.storage.store import Store
@@ -139,6 +143,75 @@ def with_database(
             await store.close()
 
     run_loop(inside())
+
+
+class Step(Protocol):
+    """Moves a bar on."""
+
+    def __call__(self, text: str, *, to: int | None = None) -> None:
+        """Move it on by one, or to where it stands then, and show a text beside it."""
+        ...
+
+
+@contextlib.contextmanager
+def progress(total: int, *, hidden: bool) -> Iterator[Step]:
+    """Show a bar on a terminal's standard error; give the function that moves it on."""
+    if hidden or not sys.stderr.isatty():
+        yield lambda text, *, to=None: None
+        return
+    done = 0
+
+    def step(text: str, *, to: int | None = None) -> None:
+        nonlocal done
+        done = done + 1 if to is None else to
+        filled = _BAR * done // max(total, done, 1)
+        bar = "#" * filled + "-" * (_BAR - filled)
+        print(
+            f"\r[{bar}] {done} of {max(total, done)}  {escape_controls(text)[:30]:30}",
+            end="",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    yield step
+    print(file=sys.stderr)
+
+
+_BAR = 30
+"""Characters of a progress bar."""
+
+
+def shown_file(file: str, *, out: bool = False) -> str:
+    """Name a file to people."""
+    return file if file != "-" else "standard output" if out else "standard input"
+
+
+@contextlib.contextmanager
+def output_file(file: str) -> Iterator[Callable[[bytes], object]]:
+    """Give the function that writes to a file; a regular file appears under its name only when it is whole."""
+    if file == "-":
+        yield sys.stdout.buffer.write
+        sys.stdout.buffer.flush()
+        return
+    path = Path(os.path.realpath(file))  # a link stays, what it points to is replaced
+    try:
+        if path.exists() and not path.is_file():
+            with path.open("wb") as device:  # or a pipe
+                yield device.write
+            return
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name[:100]}.", delete=False) as part:
+            try:
+                yield part.write
+                part.close()
+                # The temporary file is private; the export gets the rights that any new file would have.
+                os.umask(mask := os.umask(0o077))
+                os.chmod(part.name, 0o666 & ~mask)
+                os.replace(part.name, path)
+            except BaseException:
+                os.unlink(part.name)
+                raise
+    except OSError as error:
+        raise CollabError(f"cannot write {file}: {error.strerror or error}") from None
 
 
 @contextlib.asynccontextmanager

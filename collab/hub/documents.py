@@ -215,12 +215,14 @@ class Documents:
 
     async def _insert(self, new: NewDocument) -> bool:
         """Create a document under a name that nobody has had; False if somebody has been faster."""
+        if self._rooms is not None:
+            await self._rooms.may_create(new.name, None)
         rows: list[NewRow] = []
         if new.update is not None:
             rows.append(await beside_the_loop(len(new.update), partial(seal_row, new.update, self._clock(), None)))
         keeps = any(covers(pattern, new.name) for pattern in self._keep_deleted)
         try:
-            await self._store.create(
+            created = await self._store.create(
                 new.name,
                 gc=new.gc and not keeps,
                 rows=rows,
@@ -231,7 +233,7 @@ class Documents:
         except DocumentExists:
             return False
         if self._rooms is not None:
-            self._rooms.created(new.name)
+            self._rooms.created(new.name, created.id, rows)
         _log.debug("created %s", shown_name(new.name))
         return True
 

@@ -1,0 +1,168 @@
+"""The commands for many documents at once: export-many, import-many.
+
+Strategy: the same streams as ``/export`` and ``/import`` of the HTTP API give and take (``collab.hub.archives``), on
+the database. A server may be running: what is exported is what is committed, and what is imported is found by servers
+when they look, within about a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from collab.cli_common import DATABASE, output_file, progress, shown_file, with_settings, with_store
+from collab.errors import CollabError, ConfigurationError
+from collab.settings import Settings
+from collab.telemetry import complain
+
+if TYPE_CHECKING:
+    from collab.storage.store import Store
+    from collab.transports.http.api.importing import Import
+
+# Bytes that are read of a file at a time.
+_CHUNK = 256 * 1024
+
+_FORMATS = ("ndjson", "tar")
+
+
+def register(documents: typer.Typer) -> None:
+    """Add the commands."""
+    documents.command("export-many")(export_many)
+    documents.command("import-many")(import_many)
+
+
+@with_settings(*DATABASE, "max_document_bytes")
+def export_many(
+    settings: Settings,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to; - is standard output.", show_default=False)],
+    prefix: Annotated[str, typer.Option(help="Only names that begin with this.", show_default=False)] = "",
+    after: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only names behind this one.", show_default=False)
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT", help="ndjson or tar [tar for a FILE that ends in .tar, else ndjson].", show_default=False
+        ),
+    ] = None,
+) -> int:
+    """Write many documents as lines of JSON or as a tar archive. Exit code 1 if one of them could not be read.
+
+    import-many and the HTTP API (POST /api/v1/import) read both.
+    """
+    from collab.hub.archives import LineWriter, TarWriter, Writer
+    from collab.hub.documents import Documents
+    from collab.hub.transfer import Export, Transfer
+    from collab.transports.http.api.transfer import export_pieces
+
+    if format is None:
+        format = "tar" if file.endswith(".tar") else "ndjson"
+    if format not in _FORMATS:
+        raise ConfigurationError(f"--format is {' or '.join(_FORMATS)}")
+    writer: Writer = TarWriter() if format == "tar" else LineWriter()
+    failed = 0
+
+    async def work(store: Store) -> None:
+        nonlocal failed
+        transfer = Transfer(store, Documents(store), settings.max_document_bytes)
+        export = Export(transfer, prefix=prefix, after=after)
+        with output_file(file) as write, progress(await export.count(), hidden=False) as step:
+            async for piece in export_pieces(export, writer, step):
+                write(piece)
+        failed = export.failed
+        print(f"exported {export.done} documents to {shown_file(file, out=True)}", file=sys.stderr)
+
+    with_store(settings, work)
+    return 1 if failed else 0
+
+
+@with_settings(*DATABASE, "max_document_bytes", "keep_deleted")
+def import_many(
+    settings: Settings,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where from; - is standard input.", show_default=False)],
+) -> int:
+    """Create the documents of an export: lines of JSON, or a tar archive. Exit code 1 if one of them failed.
+
+    A document that is there already is left as it is, so what broke off is done again from its beginning.
+    """
+    from collab.hub.archives import LineReader, Reader, TarReader
+    from collab.hub.documents import Documents
+    from collab.hub.transfer import Transfer
+    from collab.transports.http.api.importing import Import
+    from collab.transports.problems import BadRequest
+
+    failed = 0
+
+    async def work(store: Store) -> None:
+        nonlocal failed
+        transfer = Transfer(store, Documents(store, keep_deleted=settings.keep_deleted), settings.max_document_bytes)
+        with _bytes_read(total) as step:
+            chunk = source.read(_CHUNK)
+            # A line of JSON begins with a brace; no name of a member does.
+            lines = chunk.lstrip()[:1] in (b"{", b"")
+            most = settings.max_document_bytes
+            reader: Reader = LineReader(most) if lines else TarReader(most)
+            done = Import(transfer, reader)
+            try:
+                while chunk:
+                    await done.feed(chunk)
+                    step(len(chunk), done.lines)
+                    _complain(done)
+                    chunk = source.read(_CHUNK)
+                await done.end()
+            except BadRequest as error:
+                raise CollabError(f"{shown_file(file)}: {error}; {_result(done)} before") from None
+            finally:
+                _complain(done)
+        failed = done.failed
+        print(_result(done), file=sys.stderr)
+
+    with _input_file(file) as (source, total):
+        with_store(settings, work, create=True)
+    return 1 if failed else 0
+
+
+def _result(done: Import) -> str:
+    return f"{done.created} documents created, {done.existed} were there already, {done.failed} failed"
+
+
+def _complain(done: Import) -> None:
+    """Tell what has failed since the last time."""
+    for failure in done.failures:
+        name = "" if failure.name is None else f" ({failure.name})"
+        complain(f"document {failure.line}{name}: {failure.code}: {failure.detail}")
+    done.failures.clear()
+
+
+@contextlib.contextmanager
+def _input_file(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    """Open a file, and tell its size if it has one."""
+    if file == "-":
+        yield sys.stdin.buffer, None
+        return
+    try:
+        with Path(file).open("rb") as source:
+            status = os.fstat(source.fileno())
+            yield source, status.st_size if Path(file).is_file() else None
+    except OSError as error:
+        raise CollabError(f"cannot read {file}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _bytes_read(total: int | None) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how much of a file was read, and how many documents; of a pipe the documents alone."""
+    read = 0
+    with progress(total or 0, hidden=False) as show:
+
+        def step(nbytes: int, documents: int) -> None:
+            nonlocal read
+            read += nbytes
+            show(f"{documents} documents", to=read if total else None)
+
+        yield step
