@@ -7,6 +7,7 @@ endless loop, a stack overflow) ends this process and costs this job; see ``pool
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -24,13 +25,15 @@ STACK_BYTES = 512 << 20
 _Result = TypeVar("_Result")
 
 
-def prepare_process(memory_bytes: int, niceness: int) -> None:
-    """Set this process's limits; called in each new one before its first job."""
+def prepare_process(memory_bytes: int, stays: bool) -> None:
+    """Set this process's limits; called in each new one before its first job, or before the first document stays."""
     # A job that holds the interpreter lock never runs a Python signal handler: let the system end it.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A panic prints one line, not tens.
     os.environ["RUST_BACKTRACE"] = "0"
-    os.nice(niceness)
+    os.nice(NICENESS_OF_STAYS if stays else NICENESS)
+    if stays:
+        _keep_memory()
     _limit(resource.RLIMIT_STACK, STACK_BYTES)
     _limit(resource.RLIMIT_AS, memory_bytes)
     # A crash that tests and operators expect leaves no core file of the memory's size.
@@ -40,6 +43,30 @@ def prepare_process(memory_bytes: int, niceness: int) -> None:
 # Compaction can wait; edits on the same core cannot. Somebody waits for an edit of a document that stays.
 NICENESS = 10
 NICENESS_OF_STAYS = 2
+
+
+# Bytes that are free before some are given back to the system, and of one block that is the system's own: what the
+# texts of a document have that is no longer than some millions of characters.
+FREE_BYTES = 32 << 20
+BLOCK_BYTES = 8 << 20
+
+# Of <malloc.h> of glibc.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+
+
+def _keep_memory() -> None:
+    """Let memory that was freed stay with this process, where the C library can do that (glibc).
+
+    An edit reads the whole text three times. By default each of these strings is new memory of the system, which has to
+    clear and to map its pages, if it has more than 128 KiB: that is half of the time of an edit.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, TypeError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, BLOCK_BYTES)
+    mallopt(_M_TRIM_THRESHOLD, FREE_BYTES)
 
 
 def _limit(which: int, wanted: int) -> None:

@@ -129,9 +129,7 @@ class ProcessSandbox:
         self, slot: _Slot, seconds: float, job: Callable[..., _Result], arguments: tuple[Any, ...]
     ) -> _Result:
         """Run a job on a slot's pool, made if there is none; take the pool away unless it ended as jobs should."""
-        pool = slot.pool = slot.pool or self._new_pool(
-            jobs.NICENESS_OF_STAYS if slot is self._stay_slot else jobs.NICENESS
-        )
+        pool = slot.pool = slot.pool or self._new_pool(stays=slot is self._stay_slot)
         self._running[pool] = None
         keep = False
         try:
@@ -268,11 +266,11 @@ class ProcessSandbox:
             self._discard(pool)
         self._stays_ended.clear()
 
-    def _new_pool(self, niceness: int) -> ProcessPool:
+    def _new_pool(self, *, stays: bool) -> ProcessPool:
         """Make a pool of one process, which starts with its first job."""
         context = multiprocessing.get_context("spawn")
         return ProcessPool(
-            max_workers=1, context=context, initializer=jobs.prepare_process, initargs=(self._memory_bytes, niceness)
+            max_workers=1, context=context, initializer=jobs.prepare_process, initargs=(self._memory_bytes, stays)
         )
 
     async def close(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -39,6 +41,28 @@ async def test_stays_share_one_process_and_jobs_have_others() -> None:
         process = process_of(box)
         assert await box.run(jobs.ready) != process
         assert (await read(first), await read(second), process_of(box)) == (b"a", b"b", process)
+
+
+def pages_taken(process: int) -> int:
+    """Give how many pages of memory a process has been given by the system so far."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[7])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep memory in their own way")
+async def test_an_edit_of_a_long_text_takes_no_new_memory_from_the_system() -> None:
+    async with sandbox() as box:
+        stay = await box.stay(Author(1).type("x" * 1_000_000), 2)
+        process = process_of(box)
+
+        async def edit(times: int) -> None:
+            for number in range(times):
+                assert (await stay.run([], [TextInsert("t", 1_000 * number, "y")]))[0]
+
+        await edit(10)
+        before = pages_taken(process)
+        await edit(20)
+        # The text alone has 244 pages, and each edit reads it three times.
+        assert pages_taken(process) - before < 20 * 50
 
 
 async def test_a_process_that_is_killed_in_the_middle_ends_all_stays_and_the_next_ones_are_served() -> None:
