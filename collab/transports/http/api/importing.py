@@ -7,7 +7,9 @@ beginning. What fails is told by name and hinders no other; what would meet ever
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from time import perf_counter
 from typing import Final
 
 from pydantic import Field, ValidationError
@@ -28,6 +30,9 @@ MAX_FAILURES: Final = 1_000
 # Documents that are written together, and bytes of them.
 _MOST: Final = 64
 _MOST_BYTES: Final = 4 * 1024 * 1024
+
+# Seconds of reading after which the loop goes on: a piece of a stream may hold a hundred small documents.
+_SLICE_SECONDS: Final = 0.001
 
 # Documents of one import that are remembered, to tell one that comes twice from one that was there.
 _REMEMBERED: Final = 100_000
@@ -97,8 +102,12 @@ class Import:
         ready: list[tuple[int, NewDocument]] = []
         failures: list[Failure] = []
         nbytes = 0
+        began = perf_counter()
         try:
             for item in items:
+                if perf_counter() - began > _SLICE_SECONDS:
+                    await asyncio.sleep(0)
+                    began = perf_counter()
                 self._check()
                 self.lines += 1
                 new = await self._read(item, failures)
