@@ -11,9 +11,9 @@ import schemathesis
 _MAX_ADDRESS = 6_000
 
 
-@schemathesis.serializer("application/x-ndjson")
-def lines(context: Any, value: Any) -> bytes:
-    """Send whatever was thought of as lines."""
+@schemathesis.serializer("application/x-ndjson", "application/x-tar")
+def stream(context: Any, value: Any) -> bytes:
+    """Send whatever was thought of as a stream of documents."""
     return value.encode() if isinstance(value, str) else json.dumps(value).encode()
 
 
