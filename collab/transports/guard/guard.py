@@ -55,7 +55,7 @@ _CORS_PREFLIGHT = MappingProxyType(
         "Access-Control-Max-Age": "7200",  # what Chromium keeps at most
     }
 )
-_CORS_EXPOSED = "ETag, Location, Retry-After"
+_CORS_EXPOSED = "ETag, Location, Retry-After, X-Total-Count"
 
 _NO_STORE = "no-store"
 
