@@ -94,6 +94,10 @@ class DocumentClient:
         """Apply an update that has come by another way than the provider, as from another tab."""
         await self.agent.ask("apply", key=self.key, update=base64.b64encode(update).decode())
 
+    async def keep_on(self, disk: str) -> None:
+        """Read the copy that a disk has, as y-indexeddb does, and keep the document there from now on."""
+        await self.agent.ask("keepOn", key=self.key, disk=disk)
+
     async def state(self) -> dict[str, Any]:
         state: dict[str, Any] = await self.agent.ask("state", key=self.key)
         return state

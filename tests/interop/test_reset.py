@@ -1,11 +1,13 @@
-"""Old copies of published clients that come back to a document that was reset, or deleted and created again."""
+"""Old copies of published clients that come back to a document that was reset, or deleted and created again.
+
+On two nodes and PostgreSQL: test_reset_nodes.
+"""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -26,15 +28,6 @@ VISIBLE = ("text", "map", "array", "xml")
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as session:
         yield session
-
-
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
-def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerProcess]:
-    options: dict[str, Any] = {}
-    if request.param == "postgresql":
-        options = {"database_url": request.getfixturevalue("postgres_url")}
-    with ServerProcess(tmp_path, "--migrate", **options) as started:
-        yield started
 
 
 @dataclass
@@ -58,19 +51,23 @@ def _socket(client: DocumentClient) -> Any:
 
 @pytest.fixture(params=[*(f"y-websocket {v}" for v in VERSIONS), *(f"hocuspocus {v}" for v in PROVIDERS)])
 async def clients(
-    request: pytest.FixtureRequest, server: ServerProcess, agent_of: AgentOf, hocuspocus: HocuspocusAgent, name: str
+    request: pytest.FixtureRequest,
+    shared_server: ServerProcess,
+    agent_of: AgentOf,
+    hocuspocus: HocuspocusAgent,
+    name: str,
 ) -> Clients:
     protocol, version = request.param.split()
     if protocol == "y-websocket":
         agent = await agent_of(version)
 
         async def open_client(key: str, **more: Any) -> DocumentClient:
-            return await agent.open(key, version, server.ws_url, name, **more)
+            return await agent.open(key, version, shared_server.ws_url, name, **more)
 
         return Clients(agent, open_client)
 
     async def open_provider(key: str, **more: Any) -> DocumentClient:
-        return await hocuspocus.open(key, version, server.hocuspocus_url, name, **more)
+        return await hocuspocus.open(key, version, shared_server.hocuspocus_url, name, **more)
 
     return Clients(hocuspocus, open_provider)
 
@@ -135,7 +132,12 @@ async def until_quiet(clients: Clients, one: DocumentClient, everybody: list[Doc
 
 @pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
 async def test_old_copies_that_come_back_after_a_reset(
-    server: ServerProcess, clients: Clients, session: aiohttp.ClientSession, name: str, agent_of: AgentOf, strict: bool
+    shared_server: ServerProcess,
+    clients: Clients,
+    session: aiohttp.ClientSession,
+    name: str,
+    agent_of: AgentOf,
+    strict: bool,
 ) -> None:
     online = [await clients.connect(f"online {number}") for number in range(2)]
     for client in online:
@@ -145,7 +147,7 @@ async def test_old_copies_that_come_back_after_a_reset(
     await converge(online)
     maker = await (await agent_of("3.1")).open("maker", content=[["tagged", {"word": "fresh"}]])
     content = await maker.encode()
-    await call(session, "POST", f"{server.url}/api/v1/reset/{name}", update=content, strict=strict)
+    await call(session, "POST", f"{shared_server.url}/api/v1/reset/{name}", update=content, strict=strict)
 
     async def is_fresh() -> bool:
         states = [await client.state() for client in online]
@@ -162,14 +164,14 @@ async def test_old_copies_that_come_back_after_a_reset(
 
 
 async def test_old_copies_that_come_back_after_a_new_creation(
-    server: ServerProcess, clients: Clients, session: aiohttp.ClientSession, name: str, agent_of: AgentOf
+    shared_server: ServerProcess, clients: Clients, session: aiohttp.ClientSession, name: str, agent_of: AgentOf
 ) -> None:
     old = await five_go_offline(clients)
     maker = await (await agent_of("3.1")).open("maker", content=[["tagged", {"word": "fresh"}]])
     for _ in range(2):
-        await call(session, "DELETE", f"{server.url}/api/v1/documents/{name}")
-        await call(session, "POST", f"{server.url}/api/v1/documents", name=name)
-        await call(session, "POST", f"{server.url}/api/v1/reset/{name}", update=await maker.encode())
+        await call(session, "DELETE", f"{shared_server.url}/api/v1/documents/{name}")
+        await call(session, "POST", f"{shared_server.url}/api/v1/documents", name=name)
+        await call(session, "POST", f"{shared_server.url}/api/v1/reset/{name}", update=await maker.encode())
     back = await come_back(clients, old)
     newcomer = await clients.connect("newcomer")
     await newcomer.until(synced=True)

@@ -5,7 +5,7 @@
 //   {"id": 2, "op": "open", "key": "a", "socket": "s", "name": "notes/a", "token": {"value": "t", "slow": 100}}
 
 import * as Y from 'yjs'
-import { Clients, base64, bytes, commonOps, keep, newDocument, run, statesOf } from './lib/agent.mjs'
+import { Clients, base64, bytes, commonOps, keep, keepOn, newDocument, run, statesOf } from './lib/agent.mjs'
 import { show } from './lib/content.mjs'
 import { loadProviders } from './lib/providers.mjs'
 import { WebSocket } from './lib/stacks.mjs'
@@ -99,9 +99,11 @@ await run({
   },
 
   // awareness: "own" (the provider's default), "null" (the option null: none at all).
-  open ({ key, socket, name, token = null, awareness = 'own', clientID = null, content = [], copy = null, options = {} }) {
+  // disk: the one that has its local copy, which is read before it connects; only with Yjs 13.
+  async open ({ key, socket, name, token = null, awareness = 'own', clientID = null, content = [], copy = null, disk = null, options = {} }) {
     const over = sockets.get(socket)
     const doc = newDocument(Y, { clientID, content, copy })
+    if (disk !== null) await keepOn(doc, disk)
     const it = {
       doc, over, token, awareness: null, provider: null, events: {}, failures: [], stateless: [], asked: 0
     }

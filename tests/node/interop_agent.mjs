@@ -3,7 +3,7 @@
 //
 //   {"id": 1, "op": "open", "key": "a", "version": "3.1", "url": "ws://...", "name": "notes/a"}
 
-import { Clients, commonOps, keep, newDocument, run, statesOf } from './lib/agent.mjs'
+import { Clients, commonOps, keep, keepOn, newDocument, run, statesOf } from './lib/agent.mjs'
 import { show } from './lib/content.mjs'
 import { loadStack, WebSocket } from './lib/stacks.mjs'
 
@@ -31,8 +31,10 @@ await run({
 
   // awareness: "own" (the provider's default) or "null": a client that shows nothing of itself.
   // headers: of the handshake, as a proxy adds them.
-  open ({ key, version, url, name, awareness = 'own', clientID = null, content = [], copy = null, params = {}, headers = {} }) {
+  // disk: the one that has its local copy, which is read before it connects; only with Yjs 13.
+  async open ({ key, version, url, name, awareness = 'own', clientID = null, content = [], copy = null, disk = null, params = {}, headers = {} }) {
     const doc = newDocument(Y, { clientID, content, copy })
+    if (disk !== null) await keepOn(doc, disk)
     const it = { doc, awareness: null, provider: null, opens: 0, closes: [], closed: null, received: [], frames: 0 }
     if (version !== undefined) {
       it.awareness = new awarenessProtocol.Awareness(doc)

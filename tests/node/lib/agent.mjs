@@ -50,6 +50,13 @@ export const newDocument = (Y, { clientID = null, content = [], copy = null }) =
   return doc
 }
 
+/** Keep a document on a disk of this process, by the name of the disk, as y-indexeddb does in a browser. */
+export const keepOn = async (doc, disk) => {
+  await import('fake-indexeddb/auto')
+  const { IndexeddbPersistence } = await import('y-indexeddb')
+  await new IndexeddbPersistence(disk, doc).whenSynced
+}
+
 export const statesOf = (awareness) => awareness === null
   ? {}
   : Object.fromEntries([...awareness.getStates()].sort(([a], [b]) => a - b).map(([id, value]) => [id, plain(value)]))
@@ -76,6 +83,11 @@ export const commonOps = (Y, clients, state) => ({
   apply ({ key, update }) {
     const { doc } = clients.get(key)
     return updatesOf(doc, () => Y.applyUpdate(doc, bytes(update), 'provider'))
+  },
+
+  // Reads the copy that a disk has, and keeps the document there from now on.
+  async keepOn ({ key, disk }) {
+    await keepOn(clients.get(key).doc, disk)
   },
 
   // One large value, for which `state` would be too slow: what is shown of it is its digest.
