@@ -34,7 +34,7 @@ function precompress(): Plugin {
   }
 }
 
-const SHARED = /src\/(lib\/(?!hocuspocus|ywebsocket|visit)|shell\/(?!guests|deleted|caret-names)).*\.ts$|node_modules\/(yjs|lib0|y-protocols|y-indexeddb)\//
+const SHARED = /src\/(lib\/(?!hocuspocus|ywebsocket|visit)|shell\/(?!guests|deleted|caret-names|old-copy-notice)).*\.ts$|node_modules\/(yjs|lib0|y-protocols|y-indexeddb)\//
 
 const server = process.env['COLLAB_URL'] ?? 'http://127.0.0.1:1234'
 

@@ -1,4 +1,5 @@
 /** The whiteboard: Excalidraw on the Yjs document, with everybody's pointers. */
+import { MIME_TYPES, serializeAsJSON } from '@excalidraw/excalidraw'
 import type { ExcalidrawImperativeAPI } from '@excalidraw/excalidraw/types'
 import { createElement } from 'react'
 import { createRoot } from 'react-dom/client'
@@ -25,6 +26,14 @@ if (import.meta.env.DEV) Object.assign(window, { EXCALIDRAW_ASSET_PATH: '/node_m
 export async function openBoard(name: string): Promise<void> {
   const page = await openPage(name, connectHocuspocus, {
     // What Excalidraw, here or elsewhere, takes from the clipboard.
+    saving: {
+      shows: (doc) => JSON.stringify(readElements(doc.getArray('elements')).map(({ id, version, versionNonce }) => [id, version, versionNonce])).replace(/^\[\]$/, ''),
+      file: (doc) => ({
+        ending: 'excalidraw',
+        type: MIME_TYPES.excalidraw,
+        text: serializeAsJSON(readElements(doc.getArray('elements')), {}, readImages(doc.getMap('images')), 'local'),
+      }),
+    },
     content: () => JSON.stringify({ type: 'excalidraw/clipboard', elements: readElements(elements), files: readImages(images) }),
   })
   const { doc, connection, presence, title } = page
@@ -63,6 +72,7 @@ export async function openBoard(name: string): Promise<void> {
     },
     onPointerUpdate: ({ pointer, button }) => pointers?.pointed(pointer, button),
   }
+  page.onReset(() => api?.history.clear())
   nameThings()
   const root = createRoot(canvas)
   const render = (): void => root.render(createElement(Board, { ...stable, theme: theme.value, name: title.value, viewModeEnabled: readOnly }))

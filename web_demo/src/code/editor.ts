@@ -13,7 +13,7 @@ import { type Command, dropCursor, EditorView, highlightActiveLine, highlightSpe
 import { tagHighlighter, tags } from '@lezer/highlight'
 import { yCollab, yUndoManagerKeymap } from 'y-codemirror.next'
 import type { Awareness } from 'y-protocols/awareness'
-import type * as Y from 'yjs'
+import * as Y from 'yjs'
 import { remoteCursors } from './cursors'
 
 const classes = tagHighlighter([
@@ -40,6 +40,8 @@ export interface CodeEditor {
   readonly view: EditorView
   setReadOnly(readOnly: boolean): void
   setLanguage(language: Extension): void
+  /** Forget all that undo could bring back. */
+  forgetUndo(): void
 }
 
 /**
@@ -70,12 +72,13 @@ export function createEditor(parent: HTMLElement, text: Y.Text, awareness: Aware
   const access = new Compartment()
   const language = new Compartment()
   const tab = tabIndents()
+  const undoManager = new Y.UndoManager(text)
   const view = new EditorView({
     parent,
     state: EditorState.create({
       doc: text.toString(),
       extensions: [
-        yCollab(text, null),
+        yCollab(text, null, { undoManager }),
         remoteCursors(text, awareness),
         language.of([]),
         access.of([]),
@@ -103,6 +106,7 @@ export function createEditor(parent: HTMLElement, text: Y.Text, awareness: Aware
     setReadOnly(readOnly) {
       view.dispatch({ effects: access.reconfigure(readOnly ? [EditorState.readOnly.of(true), EditorView.editable.of(false)] : []) })
     },
+    forgetUndo: () => undoManager.clear(),
     setLanguage(extension) {
       view.dispatch({ effects: language.reconfigure(extension) })
     },

@@ -13,13 +13,23 @@ import { type Preview, preview } from './preview'
 const ROOT = 'codemirror'
 
 export async function openCode(name: string): Promise<void> {
-  const page = await openPage(name, connectYWebsocket, { content: ({ doc }) => doc.getText(ROOT).toString() })
+  const page = await openPage(name, connectYWebsocket, {
+    content: ({ doc }) => doc.getText(ROOT).toString(),
+    saving: {
+      shows: (doc) => doc.getText(ROOT).toString(),
+      file: (doc) => {
+        const markdown = languageName(doc.getMap('meta').get('language')) === 'markdown'
+        return { ending: markdown ? 'md' : 'txt', type: markdown ? 'text/markdown' : 'text/plain', text: doc.getText(ROOT).toString() }
+      },
+    },
+  })
   const { doc, meta, connection, presence } = page
   const text = doc.getText(ROOT)
 
   const desk = h('div', { class: 'desk' })
   page.main.append(desk)
   const editor = createEditor(desk, text, connection.awareness, 'Code')
+  page.onReset(() => editor.forgetUndo())
   if (page.isNew) editor.view.focus()
   presence.onFollowed((state) => followCursor(editor.view, text, state))
 

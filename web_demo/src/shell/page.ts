@@ -10,6 +10,7 @@ import { pageUrl, takeNewMark } from '../lib/address'
 import type { Connect, Status } from '../lib/connection'
 import { openDocument, type OpenDocument } from '../lib/document'
 import { h, icon } from './dom'
+import { oldCopies, type Saving } from './old-copies'
 import { followBanner, peopleMenu } from './people'
 import { shareMenu } from './share'
 import { refusal, statusLine } from './status'
@@ -26,6 +27,8 @@ export interface Page extends OpenDocument {
   readonly tools: HTMLElement
   /** Call `listener` now and whenever editing is allowed or forbidden. */
   onReadOnly(listener: (readOnly: boolean) => void): void
+  /** Call `listener` whenever the document was reset: what the editor could undo must not come back. */
+  onReset(listener: () => void): void
 }
 
 /** Side by side in `/split`: the frame is the other page's business, and so is the plug. */
@@ -34,13 +37,16 @@ const embedded = parent !== window
 export interface PageOptions {
   /** The content as text, for who wants to keep it after a refusal. */
   content?: (document: OpenDocument) => string
+  /** How a copy from before a reset is saved. */
+  saving: Saving
 }
 
 /** Open the document `name` and build the page around it. */
-export async function openPage(name: string, connect: Connect, options: PageOptions = {}): Promise<Page> {
+export async function openPage(name: string, connect: Connect, options: PageOptions): Promise<Page> {
   const as = new URL(location.href).searchParams.get('as') ?? undefined
   const opened = await openDocument(name, connect, as)
 
+  const resets = new Set<() => void>()
   const spoken = h('p', { class: 'spoken', role: 'log', 'aria-live': 'polite', id: 'spoken' })
   const main = h('main', { id: 'main', class: 'main' })
   const tools = h('div', { class: 'tools' })
@@ -62,6 +68,7 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
       h('div', { class: 'actions' }, ...peopleMenu(opened, spoken), ...(embedded ? [] : [split, themeButton(), ...shareMenu(opened)])),
     ),
     refusal(opened, connect, () => options.content?.(opened) ?? ''),
+    oldCopies(opened, options.saving, () => resets.forEach((listener) => listener())),
     tools,
     main,
     followBanner(opened, main),
@@ -90,6 +97,7 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
     isNew: takeNewMark(),
     main,
     tools,
+    onReset: (listener) => void resets.add(listener),
     onReadOnly(listener) {
       let last: boolean | undefined
       opened.connection.status.subscribe((status) => {

@@ -9,7 +9,10 @@ import type * as Y from 'yjs'
 import { TextDirections } from './direction'
 import { BoundedImage } from './image'
 
-/** The extensions for a text that lives in `doc`, in Tiptap's usual root type `default`. */
+/** The root type, Tiptap's usual one. */
+export const ROOT = 'default'
+
+/** The extensions for a text that lives in `doc`, in `ROOT`. */
 export function richText(doc: Y.Doc): Extensions {
   return [
     StarterKit.configure({
@@ -27,6 +30,6 @@ export function richText(doc: Y.Doc): Extensions {
     BoundedImage,
     TextDirections,
     Placeholder.configure({ placeholder: 'Write something. Everybody with the link sees it as you type.' }),
-    Collaboration.configure({ document: doc }),
+    Collaboration.configure({ document: doc, field: ROOT }),
   ]
 }

@@ -1,14 +1,23 @@
 /** Rich text: Tiptap on the Yjs document, with everybody's carets. */
 import { Editor } from '@tiptap/core'
+import { yUndoPluginKey } from '@tiptap/y-tiptap'
 import { connectHocuspocus } from '../lib/hocuspocus'
 import { openPage } from '../shell/page'
 import { carets, showFollowed } from './carets'
-import { richText } from './extensions'
+import { richText, ROOT } from './extensions'
+import { htmlFile } from './file'
 import './text.css'
 import { toolbar } from './toolbar'
 
 export async function openText(name: string): Promise<void> {
-  const page = await openPage(name, connectHocuspocus, { content: () => editor.getText() })
+  const page = await openPage(name, connectHocuspocus, {
+    content: () => editor.getText(),
+    saving: {
+      // Empty paragraphs are nothing to see.
+      shows: (doc) => doc.getXmlFragment(ROOT).toString().replaceAll(/<paragraph[^>]*><\/paragraph>/g, ''),
+      file: (doc, title) => htmlFile(doc, title, editor.schema),
+    },
+  })
   const { doc, connection, presence } = page
 
   const editor = new Editor({
@@ -23,6 +32,7 @@ export async function openText(name: string): Promise<void> {
     // A row of buttons that do nothing is in the way.
     page.tools.hidden = readOnly
   })
+  page.onReset(() => yUndoPluginKey.getState(editor.state)?.undoManager.clear())
   if (page.isNew) editor.view.focus()
   presence.onFollowed((state) => showFollowed(editor, state))
 }
