@@ -55,7 +55,8 @@
     │   ├── WrongContentType        the root is of a type that this format or edit is not for
     │   ├── InvalidEdit             what an edit brings is malformed or too large
     │   ├── EditConflict            what an edit expects is not there: a test, a passage
-    │   └── EditNotShown            what an edit gives is not what others would see of it
+    │   ├── EditNotShown            what an edit gives is not what others would see of it
+    │   └── UnreadableContent       the document holds what the server's CRDT library cannot read
     └── SandboxError
         ├── SandboxBusy             retryable: too much waits, or the process with the document has gone
         ├── SandboxTimeout
@@ -558,6 +559,19 @@ class EditConflict(ContentError):
 
 class EditNotShown(ContentError):
     """What an edit gives is not what others would see of it, and it could not be mended."""
+
+
+class UnreadableContent(ContentError):
+    """The document holds what the server's CRDT library cannot read; clients can, and it is exchanged as updates.
+
+    Args:
+        message: says what that is, for the log. What a caller is told is always the same.
+        edit: as of every ContentError.
+    """
+
+    def __init__(self, message: str, *, edit: int | None = None) -> None:
+        super().__init__(message, edit=edit)
+        self.public = "the document holds something that is read and changed as Yjs updates only"
 
 
 class SandboxError(CollabError):

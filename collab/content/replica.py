@@ -26,7 +26,7 @@ from collab.errors import (
     EditNotShown,
     InvalidEdit,
     SandboxCrashed,
-    SandboxError,
+    UnreadableContent,
     UpdateError,
     WrongContentType,
 )
@@ -52,8 +52,8 @@ class Replica:
         data: a v1 update that holds the whole document; ``b"\\0\\0"`` for an empty one.
         client_id: whose edits its own are, below 2^53. Nobody else may write with it meanwhile.
 
-    Raises UpdateError when ``data`` is no update, SandboxError for what the library cannot read (an XmlHook, text in a
-    type that is no text).
+    Raises UpdateError when ``data`` is no update, UnreadableContent for what the library cannot read (an XmlHook,
+    text in a type that is no text).
     """
 
     def __init__(self, data: bytes, client_id: int) -> None:
@@ -79,8 +79,8 @@ class Replica:
     def apply(self, update: bytes) -> None:
         """Take in an update of others, or one of its own again.
 
-        Raises UpdateError when it is no update, or needs what was not applied before, and SandboxError for what the
-        library cannot read. The replica is as it was after the former; after the latter it is of no use.
+        Raises UpdateError when it is no update, or needs what was not applied before, and UnreadableContent for
+        what the library cannot read. The replica is as it was after the former; after the latter it is of no use.
         """
         read = read_update(update, stored=True)
         if self._shape.needs(read):
@@ -138,7 +138,7 @@ class Replica:
         try:
             return work()
         except RecursionError:
-            raise SandboxError("the document nests too deeply to be shown") from None
+            raise UnreadableContent("the document nests too deeply to be shown") from None
         except (Exception, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
@@ -161,7 +161,7 @@ class Replica:
             self._main.apply_update(update)
         except (ValueError, RuntimeError) as error:
             self._build()
-            raise SandboxError(f"pycrdt cannot read an update: {error}") from None
+            raise UnreadableContent(f"pycrdt cannot read an update: {error}") from None
 
     def _noted(self, update: bytes) -> bool:
         """Take an update into the shape; return False when the documents must not be given it as it is."""
@@ -246,7 +246,7 @@ def read(data: bytes, format: Format = Format.JSON, root: str | None = None) -> 
     try:
         return read_content(Roots(load(data, types, None), types), format, root)
     except RecursionError:
-        raise SandboxError("the document nests too deeply to be shown") from None
+        raise UnreadableContent("the document nests too deeply to be shown") from None
 
 
 def load(data: bytes, types: dict[str, RootType], client_id: int | None) -> pycrdt.Doc[Any]:
@@ -256,7 +256,7 @@ def load(data: bytes, types: dict[str, RootType], client_id: int | None) -> pycr
     try:
         document.apply_update(data)
     except (ValueError, RuntimeError) as error:
-        raise SandboxError(f"pycrdt cannot read the document: {error}") from None
+        raise UnreadableContent(f"pycrdt cannot read the document: {error}") from None
     return document
 
 

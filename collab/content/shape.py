@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from collab.content.edits import RootType
-from collab.errors import SandboxError, UpdateError
+from collab.errors import UnreadableContent, UpdateError
 from collab.protocol.lib0 import encode_var_uint, read_var_string, read_var_uint
 from collab.update.merge import Run, encode_runs
 from collab.update.reader import DELETED, EMBED, FORMAT, GC, SKIP, STRING, TYPE, Update, read_update
@@ -66,7 +66,7 @@ class Shape:
     def add(self, update: Update) -> None:
         """Take in an update that was read.
 
-        Raises SandboxError when the library must not read it: text in a type that is no text (C7), an XmlHook (yrs
+        Raises UnreadableContent when the library must not read it: text in a type that is no text (C7), an XmlHook (yrs
         takes its name for something else). The shape is of no use after that.
         """
         data = update.data
@@ -99,7 +99,7 @@ class Shape:
                 if struct.kind == TYPE:
                     reference = read_var_uint(data, struct.content)[0]
                     if reference == _HOOK:
-                        raise SandboxError("the document holds an XmlHook, which pycrdt cannot read")
+                        raise UnreadableContent("the document holds an XmlHook, which pycrdt cannot read")
                     self._types[client, struct.clock] = reference
                 elif struct.kind == STRING and look_for_pairs:
                     for clock in _halves(data, struct):
@@ -150,7 +150,7 @@ class Shape:
             elif parent is not None and struct.kind == STRING:
                 holder = self._types.get(parent)
                 if holder is not None and holder not in _TEXTS:
-                    raise SandboxError("a nested type that is no text holds text")
+                    raise UnreadableContent("a nested type that is no text holds text")
         for client, clock, _, _ in fresh:
             starts = self._starts.setdefault(client, [])
             parents = self._parents.setdefault(client, [])

@@ -127,8 +127,8 @@ def make(edit: Edit, client_id: int) -> bytes:
 def content(data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
     """Return what a document shows in a format, as values that JSON can hold (`collab.content.replica.Replica.read`).
 
-    Raises UpdateError when ``data`` is no update, SandboxError when the library cannot read it (an XmlHook, say),
-    ContentError when there is no such root or it is none for the format.
+    Raises UpdateError when ``data`` is no update, UnreadableContent when the library cannot read it (an XmlHook,
+    say), ContentError when there is no such root or it is none for the format.
     """
     from collab.content.replica import read
 

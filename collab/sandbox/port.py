@@ -92,8 +92,8 @@ class Sandbox(Protocol):
     async def content(self, data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
         """Return what a document shows in a format, as values that JSON can hold (`collab.sandbox.jobs.content`).
 
-        Raises what `compact` raises, SandboxError for a document that the library cannot read, and ContentError when
-        there is no such root, or it is none for the format.
+        Raises what `compact` raises, UnreadableContent for a document that the library cannot read, and ContentError
+        when there is no such root, or it is none for the format.
         """
         ...
 

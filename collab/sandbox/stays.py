@@ -17,7 +17,7 @@ from collab.errors import (
     InvalidEdit,
     SandboxBusy,
     SandboxCrashed,
-    SandboxError,
+    UnreadableContent,
     UpdateError,
     forget_frames,
 )
@@ -68,7 +68,7 @@ def do_tasks(replica: Any, updates: Sequence[bytes], tasks: Sequence[Task]) -> l
     try:
         if updates:
             replica.apply(merge_updates(updates))  # each costs as much as all of them
-    except (UpdateError, SandboxError) as error:
+    except (UpdateError, UnreadableContent) as error:
         # Loaded as a whole it may be read all the same; else that says why not.
         raise SandboxBusy(f"the document has to be loaded again: {error}") from None
     outcomes: list[Outcome] = []

@@ -34,7 +34,7 @@ from collab.errors import (
     InvalidEdit,
     NoSuchContent,
     SandboxCrashed,
-    SandboxError,
+    UnreadableContent,
     UpdateError,
     WrongContentType,
 )
@@ -287,7 +287,7 @@ def test_a_document_with_gaps_is_read_and_not_edited() -> None:
 
 
 def test_what_the_library_cannot_read_is_refused() -> None:
-    with pytest.raises(SandboxError, match="XmlHook"):
+    with pytest.raises(UnreadableContent, match="XmlHook"):
         Replica(bytes.fromhex("010105000701017805016800"), CLIENT)
 
 

@@ -11,7 +11,7 @@ import pycrdt
 import pytest
 
 from collab.content.edits import Format, Patch, Replace, TextInsert, TextReplace
-from collab.errors import CollabError, ContentError, SandboxBusy, SandboxError, UpdateError
+from collab.errors import CollabError, ContentError, SandboxBusy, SandboxError, UnreadableContent, UpdateError
 from collab.sandbox import jobs
 from collab.sandbox.counted import CountedSandbox
 from collab.sandbox.inline import InlineSandbox
@@ -86,7 +86,7 @@ class SandboxConformance:
         assert await sandbox.content(DOCUMENTS["empty"]) == {}
 
     async def test_what_the_library_cannot_read_is_an_error_of_the_document(self, sandbox: Sandbox) -> None:
-        with pytest.raises(SandboxError, match="XmlHook"):
+        with pytest.raises(UnreadableContent, match="XmlHook"):
             await sandbox.content(HOOK)
         assert (await sandbox.compact(HOOK, True)).data == HOOK
 
@@ -204,7 +204,7 @@ class SandboxConformance:
     async def test_what_cannot_be_loaded_does_not_stay(self, sandbox: Sandbox) -> None:
         with pytest.raises(UpdateError):
             await sandbox.stay(b"\1", 77)
-        with pytest.raises(SandboxError):
+        with pytest.raises(UnreadableContent):
             await sandbox.stay(HOOK, 77)
 
     async def test_updates_that_do_not_fit_end_the_stay_and_nothing_is_done(self, sandbox: Sandbox) -> None:

@@ -8,7 +8,7 @@ import pycrdt
 import pytest
 
 from collab.content.shape import RootType, find_roots
-from collab.errors import SandboxError, UpdateError
+from collab.errors import UnreadableContent, UpdateError
 from collab.sandbox import jobs
 
 
@@ -83,7 +83,7 @@ def test_text_with_an_emoji_is_never_read_as_an_array() -> None:
 def test_text_below_a_nested_array_is_refused() -> None:
     """C7 one level down: an Array in a map's key, and a string with an emoji in it."""
     nested = bytes.fromhex("0102050027010174016b000400050004f09f988000")
-    with pytest.raises(SandboxError, match="no text holds text"):
+    with pytest.raises(UnreadableContent, match="no text holds text"):
         find_roots(nested)
 
 
@@ -93,7 +93,7 @@ def test_two_that_wait_for_each_other_are_walked_once() -> None:
 
 def test_an_xml_hook_is_an_error_of_the_document() -> None:
     """Here yrs takes the hook's name for the delete set, and says nothing."""
-    with pytest.raises(SandboxError, match="XmlHook"):
+    with pytest.raises(UnreadableContent, match="XmlHook"):
         jobs.content(bytes.fromhex("010105000701017805016800"))
 
 

@@ -15,8 +15,9 @@ from pycrdt import Map
 
 from collab.app import HUB
 from collab.auth.access import AccessRequest, Grant
-from collab.errors import Unauthenticated
+from collab.errors import Unauthenticated, UnreadableContent
 from collab.protocol.session import Access
+from tests.sandbox.test_conformance import HOOK
 from tests.support.api import check
 from tests.support.author import Author, content
 from tests.support.wsclient import LiveClient
@@ -337,3 +338,19 @@ async def test_a_document_keeps_its_identity_for_those_who_type(served: Served, 
     finally:
         for client in clients:
             await client.close()
+
+
+async def test_a_document_that_the_library_cannot_read_is_refused_for_good(api: Api) -> None:
+    """Clients can read it, and its updates pass; nothing of it gets better by waiting."""
+    assert (await api.apply("hook", HOOK)).status == 200
+    refused = [
+        await api("GET", "content/hook"),
+        await api("PUT", "content/hook?root=t", "text", Content_Type="text/plain"),
+        await api.edit("hook", insert(0, "text")),
+        await api("PATCH", "content/hook", '[{"op": "add", "path": "/m/k", "value": 1}]', **PATCH),
+    ]
+    assert [(said.status, said.code) for said in refused] == [(422, "not_possible")] * 4
+    assert {said.body["detail"] for said in refused} == {UnreadableContent("").public}
+    assert (await api("GET", "updates/hook")).body == HOOK
+    author = Author(7)
+    assert (await api.apply("hook", author.type("more"))).status == 200

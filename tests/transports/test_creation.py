@@ -73,6 +73,22 @@ async def test_ten_that_seed_at_once_give_the_content_once(serve: Serve) -> None
         assert await api.read("seeded", "application/json") == {"content": "once"}
 
 
+async def test_no_content_is_made_for_a_document_that_is_there(api: Api) -> None:
+    """It could not be made, so a call that tries to would be refused for that."""
+    assert (await api("PUT", "/documents/there", {}))[0] == 201
+    body = {"content": [{"root": "x", "format": "prosemirror", "value": {"type": "doc", "content": "none"}}]}
+    assert (await api("PUT", "/documents/new", body))[0] == 422
+    assert (await api("POST", "/documents", {"name": "new", **body}))[0] == 422
+    assert (await api("PUT", "/documents/there", body))[0] == 200
+    assert (await api("POST", "/documents", {"name": "there", **body}))[0] == 409
+    assert (await api("DELETE", "/documents/there"))[0] == 204
+    assert (await api("PUT", "/documents/there", body))[0] == 410
+    assert (await api("POST", "/documents", {"name": "there", **body}))[0] == 422
+    # A body that is not as described is refused all the same.
+    assert (await api("POST", "/documents", {"name": "there"}))[0] == 201
+    assert (await api("PUT", "/documents/there", {**body, "update": "AAA="}))[0] == 400
+
+
 async def test_a_reset_puts_content_in_the_place_of_the_old(api: Api) -> None:
     old = {"root": "content", "format": "text", "value": "old"}
     await api(

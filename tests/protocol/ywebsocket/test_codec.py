@@ -245,6 +245,7 @@ CODES: dict[type[BaseException], int] = {
     errors.InvalidEdit: 4500,
     errors.EditConflict: 4500,
     errors.EditNotShown: 4500,
+    errors.UnreadableContent: 4500,
     errors.SandboxBusy: 4500,
 }
 
@@ -254,7 +255,9 @@ def test_an_error_has_one_code(kind: type[BaseException]) -> None:
     code = ywebsocket.close_code(kind("the operator's text"))
     assert code.code == CODES[kind]
     public = kind.public if issubclass(kind, CollabError) else "internal error, come back"
-    if issubclass(kind, (errors.ContentError, errors.InvalidMetadata, errors.Refused)):
+    if kind is errors.UnreadableContent:
+        public = "the document holds something that is read and changed as Yjs updates only"
+    elif issubclass(kind, (errors.ContentError, errors.InvalidMetadata, errors.Refused)):
         public = "the operator's text"  # which is for the one whose content it is, or who is refused
     assert code.reason == public, "the client is told the public text and nothing else"
 

@@ -210,49 +210,62 @@ class Creation:
                 raise BadRequest(error.public, "unavailable", retry_after=_MEMORY_SECONDS) from None
             raise BadRequest(error.public, "too_many_requests", retry_after=limits.creation_pause) from None
 
-    async def read_content(self, text: str | None, content: list[Part] | None) -> bytes | None:
-        """Read the content of a new document, an update as base64 or by roots; None for an empty one.
+    def read_content(self, text: str | None, content: list[Part] | None) -> Batch | bytes | None:
+        """Read what a body says of the content of a document, an update as base64 or by roots; nothing is computed.
 
         Raises:
-            BadRequest: there is both, or the update is not base64.
-            ContentError: the content cannot be written as it is wanted.
-            SandboxError: the content could not be written now.
-            UpdateError: it is no update, or builds on what is not in it.
-            DocumentTooLarge: it is larger than a document may be.
+            BadRequest: there is both, the update is not base64, or a root is named twice.
+            DocumentTooLarge: the update is larger than a document may be.
         """
         if content:
             if text is not None:
                 raise BadRequest('"content" comes without an "update"')
-            return await self._write(content)
+            return _batch(content)
         if text is None:
             return None
         data = decode_update(text)
         if len(data) > self._most:
             raise DocumentTooLarge(f"{len(data)} bytes of content for a new document")
-        whole = await in_slices(whole_update(data))
-        return None if whole == EMPTY_UPDATE else whole
+        return data
 
-    async def _write(self, content: list[Part]) -> bytes | None:
-        roots = [part.root for part in content]
-        if len(set(roots)) < len(roots):
-            raise BadRequest('a root is named twice in "content"')
-        batch = Batch(
-            tuple(
-                Replace(
-                    part.root,
-                    Format(part.format),
-                    part.value,
-                    None if part.type is None else RootType(part.type),
-                    part.shared,
-                )
-                for part in content
-            )
-        )
-        # As yjs draws them; the document is new, so none can be in it.
-        made = await self._sandbox.make(batch, self._random.getrandbits(32) or 1)
-        if len(made) > self._most:
-            raise DocumentTooLarge(f"{len(made)} bytes of content for a new document")
+    async def make(self, content: Batch | bytes | None) -> bytes | None:
+        """Make the update that a document begins with, of what ``read_content`` gives; None for an empty one.
+
+        Raises:
+            ContentError: the content cannot be written as it is wanted.
+            SandboxError: the content could not be written now.
+            UpdateError: it is no update, or builds on what is not in it.
+            DocumentTooLarge: it is larger than a document may be.
+        """
+        if content is None:
+            return None
+        if isinstance(content, bytes):
+            made = await in_slices(whole_update(content))
+        else:
+            # As yjs draws them; the document is new, so none can be in it.
+            made = await self._sandbox.make(content, self._random.getrandbits(32) or 1)
+            if len(made) > self._most:
+                raise DocumentTooLarge(f"{len(made)} bytes of content for a new document")
         return None if made == EMPTY_UPDATE else made
+
+
+def _batch(content: list[Part]) -> Batch:
+    """Write the parts of a body as one edit; raises ``BadRequest``."""
+    roots = [part.root for part in content]
+    if len(set(roots)) < len(roots):
+        raise BadRequest('a root is named twice in "content"')
+    return Batch(
+        tuple(
+            Replace(
+                part.root,
+                Format(part.format),
+                part.value,
+                None if part.type is None else RootType(part.type),
+                part.shared,
+            )
+            for part in content
+        )
+    )
 
 
 def check_content(body: bytearray) -> None:

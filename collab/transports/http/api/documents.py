@@ -25,7 +25,7 @@ from typing import Annotated, Literal
 from aiohttp import web
 from pydantic import Field
 
-from collab.errors import DocumentNotFound
+from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound
 from collab.hub import trash
 from collab.hub.documents import Documents
 from collab.hub.hub import Hub, Presence
@@ -328,10 +328,14 @@ class DocumentRoutes:
         check_document_name(body.name)
         grant = await self._permission.require(call.request, body.name, Access.WRITE)
         title = None if body.title is None else read_title(body.title)
-        update = await self._creation.read_content(body.update, body.content)
+        content = self._creation.read_content(body.update, body.content)
         async with self._creation.once(call.request, grant, "POST /documents", body) as once:
             if once.answer is None:
                 with self._creation.counted(call.request, grant, body.name):
+                    # Nothing is computed for what would be refused; that is decided when it is created.
+                    if content is not None:
+                        await self._must_be_free(body.name)
+                    update = await self._creation.make(content)
                     summary = await self._documents.create(
                         body.name, title=title, metadata=body.metadata, update=update, author=grant.user, call=once
                     )
@@ -346,15 +350,24 @@ class DocumentRoutes:
         self._creation.check_memory()
         body = await call.body(known=True)
         title = None if body.title is None else read_title(body.title)
-        update = await self._creation.read_content(body.update, body.content)
+        content = self._creation.read_content(body.update, body.content)
         try:
-            # One that is there is not counted, and needs no room.
+            # One that is there is not counted, and needs neither room nor content.
             return await self._answer(await self._documents.describe(name), grant.access)
         except DocumentNotFound:
             pass
         with self._creation.counted(call.request, grant, name):
+            update = await self._creation.make(content)
             ensured = await self._documents.ensure(name, update, title=title, metadata=body.metadata, author=grant.user)
         return await self._answer(ensured.summary, grant.access, 201 if ensured.created else 200)
+
+    async def _must_be_free(self, name: str) -> None:
+        """Raise DocumentExists if there is a document of this name; another one may come at any time."""
+        try:
+            await self._documents.describe(name)
+        except (DocumentNotFound, DocumentDeleted):
+            return
+        raise DocumentExists(f"there is a document {name!r}")
 
     async def change(self, call: Call[NoQuery, Change]) -> web.Response:
         """Set title and own keys, null takes them away; or give the document another name."""

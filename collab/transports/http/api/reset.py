@@ -83,6 +83,6 @@ class ResetRoutes:
         grant = await self._permission.require(call.request, name, Access.ADMIN)
         self._creation.check_memory()
         body = await call.body(known=True)
-        content = await self._creation.read_content(body.update, body.content)
+        content = await self._creation.make(self._creation.read_content(body.update, body.content))
         done = await self._resetting.reset(name, content=content, strict=body.strict, author=grant.user)
         return json_response(Done(reset=done.number))
