@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from collab.content.edits import Edit, Format
 from collab.errors import SandboxCrashed, SandboxTimeout
-from collab.sandbox.port import Outcome, Sandbox, Stay, Task
+from collab.sandbox.port import Ending, Outcome, Sandbox, Stay, Task
 from collab.update.compact import Compacted
 
 _Result = TypeVar("_Result")
@@ -27,14 +27,16 @@ class CountedSandbox:
     Attributes:
         jobs: how many have ended, by outcome.
         under_way: how many wait or run now.
-        stays: how many documents were loaded so that they stay.
+        loaded: how many documents were loaded so that they stay.
         tasks: how many edits and readings such documents were given; a job may have many.
     """
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self.jobs: Counter[str] = Counter()
-        self.under_way = self.stays = self.tasks = 0
+        self.under_way = self.loaded = self.tasks = 0
+        self._stays: set[CountedStay] = set()
+        self._ended: Counter[Ending] = Counter()
 
     async def compact(self, data: bytes, gc: bool) -> Compacted:
         """See ``Sandbox.compact``."""
@@ -50,8 +52,35 @@ class CountedSandbox:
 
     async def stay(self, data: bytes, client_id: int) -> CountedStay:
         """See ``Sandbox.stay``."""
-        self.stays += 1
-        return CountedStay(self, await self.count(self._sandbox.stay(data, client_id)))
+        stay = CountedStay(self, await self.count(self._sandbox.stay(data, client_id)), len(data))
+        self.loaded += 1
+        self._look()
+        self._stays.add(stay)
+        return stay
+
+    @property
+    def staying(self) -> int:
+        """How many documents stay now."""
+        self._look()
+        return len(self._stays)
+
+    @property
+    def staying_bytes(self) -> int:
+        """How many bytes they have, encoded; at most, for what updates replace is counted too."""
+        self._look()
+        return sum(stay.nbytes for stay in self._stays)
+
+    @property
+    def ended(self) -> Counter[Ending]:
+        """How many stays have ended, by why."""
+        self._look()
+        return self._ended
+
+    def _look(self) -> None:
+        """Find the stays that have ended; they do so by themselves, and tell nobody."""
+        for stay in [stay for stay in self._stays if stay.over]:
+            self._stays.discard(stay)
+            self._ended[stay.ending or Ending.RELEASED] += 1
 
     async def reset(
         self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None
@@ -87,12 +116,21 @@ class CountedSandbox:
 
 
 class CountedStay:
-    """A document that stays, whose jobs are counted (``collab.sandbox.port.Stay``)."""
+    """A document that stays, whose jobs are counted (``collab.sandbox.port.Stay``).
 
-    def __init__(self, sandbox: CountedSandbox, stay: Stay) -> None:
+    ``nbytes`` is how many bytes it was given, encoded.
+    """
+
+    def __init__(self, sandbox: CountedSandbox, stay: Stay, nbytes: int) -> None:
         self._sandbox = sandbox
         self._stay = stay
         self.client_id = stay.client_id
+        self.nbytes = nbytes
+
+    @property
+    def ending(self) -> Ending | None:
+        """See ``Stay.ending``."""
+        return self._stay.ending
 
     @property
     def over(self) -> bool:
@@ -102,6 +140,7 @@ class CountedStay:
     async def run(self, updates: Sequence[bytes], tasks: Sequence[Task]) -> list[Outcome]:
         """See ``Stay.run``."""
         self._sandbox.tasks += len(tasks)
+        self.nbytes += sum(map(len, updates))
         return await self._sandbox.count(self._stay.run(updates, tasks))
 
     def end(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from collab.content.edits import Edit, Format
 from collab.errors import SandboxBusy, SandboxError
 from collab.sandbox import jobs, stays
-from collab.sandbox.port import Outcome, Task
+from collab.sandbox.port import Ending, Outcome, Task
 from collab.update.compact import Compacted
 
 
@@ -72,25 +72,31 @@ class InlineStay:
 
     def __init__(self, sandbox: InlineSandbox, replica: Any, client_id: int) -> None:
         self.client_id = client_id
-        self.over = False
+        self.ending: Ending | None = None
         self._sandbox = sandbox
         self._replica = replica
+
+    @property
+    def over(self) -> bool:
+        """Whether the stay has ended."""
+        return self.ending is not None
 
     async def run(self, updates: Sequence[bytes], tasks: Sequence[Task]) -> list[Outcome]:
         """Bring the document up to date and do tasks."""
         try:
             await self._sandbox.turn()
         except BaseException:
-            self.end()
+            self.end(Ending.FAILED)
             raise
         if self.over:
             raise SandboxBusy("the stay is over")
         try:
             return stays.do_tasks(self._replica, updates, tasks)
         except BaseException:
-            self.end()
+            self.end(Ending.FAILED)
             raise
 
-    def end(self) -> None:
+    def end(self, ending: Ending = Ending.RELEASED) -> None:
         """End the stay."""
-        self.over, self._replica = True, None
+        if self.ending is None:
+            self.ending, self._replica = ending, None

@@ -25,7 +25,7 @@ from pebble import ProcessExpired, ProcessPool
 from collab.content.edits import Edit, Format
 from collab.errors import CollabError, DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxError, SandboxTimeout
 from collab.sandbox import jobs, stays
-from collab.sandbox.port import Outcome, Task
+from collab.sandbox.port import Ending, Outcome, Task
 from collab.update.compact import Compacted
 
 _Result = TypeVar("_Result")
@@ -215,11 +215,11 @@ class ProcessSandbox:
             try:
                 return await self._work(self._stay_slot, seconds, job, (stay.number, *arguments, ended))
             except BaseException:
-                stay.end()  # what the job has done is not known
+                stay.end(Ending.FAILED)  # what the job has done is not known
                 raise
             finally:
                 if self._stay_slot.pool is None:
-                    self._end_stays()
+                    self._end_stays(Ending.PROCESS)
         finally:
             self._stay_turn.release()
 
@@ -235,7 +235,7 @@ class ProcessSandbox:
             if len(self._stays) <= MAX_STAYS and total <= self._memory_bytes // STAY_SHARE:
                 break
             total -= each.nbytes
-            each.end()
+            each.end(Ending.ROOM)
         if self._stay_timer is None:
             self._stay_timer = loop.call_later(STAY_IDLE_SECONDS, self._end_idle_stays)
 
@@ -244,9 +244,9 @@ class ProcessSandbox:
         if self._stays.pop(stay.number, None) is not None:
             self._stays_ended.append(stay.number)
 
-    def _end_stays(self) -> None:
+    def _end_stays(self, ending: Ending) -> None:
         for stay in list(self._stays.values()):
-            stay.end()
+            stay.end(ending)
         self._stays_ended.clear()
 
     def _end_idle_stays(self) -> None:
@@ -260,7 +260,7 @@ class ProcessSandbox:
                     max(stay.used_at + STAY_IDLE_SECONDS, loop.time() + 1.0), self._end_idle_stays
                 )
                 return
-            stay.end()
+            stay.end(Ending.IDLE)
         pool, self._stay_slot.pool = self._stay_slot.pool, None
         if pool is not None:
             self._discard(pool)
@@ -284,7 +284,7 @@ class ProcessSandbox:
         if self._stay_timer is not None:
             self._stay_timer.cancel()
             self._stay_timer = None
-        self._end_stays()
+        self._end_stays(Ending.CLOSED)
         # A stopped pool does not always tell those who wait for its job.
         for result in self._running.values():
             if result is not None:
@@ -311,24 +311,29 @@ class ProcessStay:
         used_at: when it was used last, in the loop's seconds.
     """
 
-    __slots__ = ("_sandbox", "client_id", "nbytes", "number", "over", "used_at")
+    __slots__ = ("_sandbox", "client_id", "ending", "nbytes", "number", "used_at")
 
     def __init__(self, sandbox: ProcessSandbox, number: int, client_id: int) -> None:
         self._sandbox = sandbox
         self.number = number
         self.client_id = client_id
-        self.over = False
+        self.ending: Ending | None = None
         self.nbytes = 0
         self.used_at = 0.0
+
+    @property
+    def over(self) -> bool:
+        """Whether the stay has ended."""
+        return self.ending is not None
 
     async def run(self, updates: Sequence[bytes], tasks: Sequence[Task]) -> list[Outcome]:
         """Bring the document up to date and do tasks."""
         return await self._sandbox.run_stay(self, updates, tasks)
 
-    def end(self) -> None:
+    def end(self, ending: Ending = Ending.RELEASED) -> None:
         """End the stay."""
-        if not self.over:
-            self.over = True
+        if self.ending is None:
+            self.ending = ending
             self._sandbox.ended(self)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from collab.content.edits import Edit, Format, Patch, Replace
@@ -39,6 +40,23 @@ Of an edit it is its v1 update, empty if it changes nothing. Of a reading it is 
 """
 
 
+class Ending(StrEnum):
+    """Why a document does not stay loaded any longer."""
+
+    RELEASED = "released"
+    """Who used it has ended it: the document is another one now, or an edit of it was not taken."""
+    IDLE = "idle"
+    """Nobody has used it for long."""
+    ROOM = "room"
+    """It has made room for others."""
+    FAILED = "failed"
+    """A job on it has failed, and may have left anything behind."""
+    PROCESS = "process"
+    """The process in which it was has gone, because of a job on another document."""
+    CLOSED = "closed"
+    """The sandbox is closed."""
+
+
 class Stay(Protocol):
     """One document that stays loaded in a process, so that a task costs what it changes and not the whole document.
 
@@ -49,10 +67,16 @@ class Stay(Protocol):
 
     Attributes:
         client_id: of whom the edits are.
+        ending: why the stay has ended; None while it goes on.
         over: whether the stay has ended.
     """
 
     client_id: int
+
+    @property
+    def ending(self) -> Ending | None:
+        """See above."""
+        ...
 
     @property
     def over(self) -> bool:

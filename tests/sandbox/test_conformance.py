@@ -16,7 +16,7 @@ from collab.sandbox import jobs
 from collab.sandbox.counted import CountedSandbox
 from collab.sandbox.inline import InlineSandbox
 from collab.sandbox.pool import ProcessSandbox
-from collab.sandbox.port import Reading, Sandbox, Written
+from collab.sandbox.port import Ending, Reading, Sandbox, Written
 from collab.update.compact import compact
 from collab.update.merge import merge_updates
 from collab.update.reader import read_update
@@ -197,6 +197,7 @@ class SandboxConformance:
         for _ in range(2):
             stay.end()
         assert stay.over and not other.over
+        assert (stay.ending, other.ending) == (Ending.RELEASED, None)
         with pytest.raises(SandboxBusy):
             await stay.run([], [Reading(Format.TEXT, "t")])
         assert await other.run([], [Reading(Format.TEXT, "t")]) == [b"other"]
@@ -213,7 +214,7 @@ class SandboxConformance:
         author.type("b")
         with pytest.raises(SandboxBusy):
             await stay.run([author.type("c")], [TextInsert("t", 0, "x")])
-        assert stay.over, "it has to be loaded again"
+        assert stay.over and stay.ending is Ending.FAILED, "it has to be loaded again"
 
     async def test_closing_ends_the_stays(self, make_sandbox: MakeSandbox) -> None:
         sandbox = make_sandbox()

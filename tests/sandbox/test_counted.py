@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from collab.content.edits import Format
-from collab.errors import SandboxCrashed, SandboxError, SandboxTimeout, UpdateError
+from collab.errors import SandboxBusy, SandboxCrashed, SandboxError, SandboxTimeout, UpdateError
 from collab.sandbox.counted import CRASHED, DONE, FAILED, TIMED_OUT, CountedSandbox
+from collab.sandbox.inline import InlineSandbox
+from collab.sandbox.port import Ending, Reading
 from collab.update.compact import Compacted
+from tests.support.author import Author
 
 
 class Scripted:
@@ -80,3 +83,24 @@ async def test_a_job_is_under_way_until_it_has_ended() -> None:
     inner.go.set()
     await asyncio.gather(*jobs, return_exceptions=True)
     assert (sandbox.under_way, dict(sandbox.jobs)) == (0, {FAILED: 1, DONE: 1})
+
+
+async def test_documents_that_stay_are_counted_until_they_end_by_themselves() -> None:
+    sandbox = CountedSandbox(InlineSandbox())
+    first, second = Author(1), Author(2)
+    data = [first.type("a"), second.type("b")]
+    stays = [await sandbox.stay(each, number) for number, each in enumerate(data, 7)]
+    assert (sandbox.loaded, sandbox.staying, sandbox.staying_bytes) == (2, 2, sum(map(len, data)))
+    more = first.type("more")
+    assert await stays[0].run([more], [Reading(Format.TEXT, "t")] * 2) == [b"amore"] * 2
+    assert (sandbox.tasks, sandbox.staying_bytes) == (2, sum(map(len, [*data, more])))
+    assert sandbox.ended.total() == 0
+    stays[0].end()
+    second.type("lost")
+    with pytest.raises(SandboxBusy):
+        await stays[1].run([second.type("c")], [])
+    assert dict(sandbox.ended) == {Ending.RELEASED: 1, Ending.FAILED: 1}
+    assert (sandbox.loaded, sandbox.staying, sandbox.staying_bytes) == (2, 0, 0)
+    with pytest.raises(UpdateError):
+        await sandbox.stay(b"", 9)
+    assert sandbox.loaded == 2, "it was not loaded"

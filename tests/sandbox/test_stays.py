@@ -14,7 +14,7 @@ from collab.content.edits import Format, TextInsert
 from collab.errors import DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxError, SandboxTimeout
 from collab.sandbox import jobs, pool
 from collab.sandbox.pool import ProcessSandbox
-from collab.sandbox.port import Reading, Stay
+from collab.sandbox.port import Ending, Reading, Stay
 from tests.sandbox.test_pool import gone, sandbox
 from tests.support.author import Author
 from tests.support.waiting import happens
@@ -75,7 +75,7 @@ async def test_a_process_that_is_killed_in_the_middle_ends_all_stays_and_the_nex
         os.kill(process, signal.SIGKILL)
         with pytest.raises(SandboxCrashed):
             await running
-        assert one.over and other.over
+        assert (one.ending, other.ending) == (Ending.FAILED, Ending.PROCESS)
         with pytest.raises(SandboxBusy):
             await other.run([], [TEXT])
         assert await read(await box.stay(Author(1).type("again"), 3)) == b"again"
@@ -113,7 +113,7 @@ async def test_the_stay_that_was_used_longest_ago_makes_room(monkeypatch: pytest
         stays = [await box.stay(Author(1).type(f"{n}"), n + 1) for n in range(3)]
         assert await read(stays[0]) == b"0"
         stays.append(await box.stay(Author(1).type("3"), 4))
-        assert [stay.over for stay in stays] == [False, True, False, False]
+        assert [stay.ending for stay in stays] == [None, Ending.ROOM, None, None]
         with pytest.raises(SandboxBusy):
             await stays[1].run([], [TEXT])
         assert [await read(stay) for stay in (stays[0], stays[2], stays[3])] == [b"0", b"2", b"3"]
@@ -141,7 +141,7 @@ async def test_a_stay_that_nobody_uses_ends_and_with_the_last_one_the_process(mo
     async with sandbox() as box:
         stays = [await box.stay(Author(1).type(f"{n}"), n + 1) for n in range(2)]
         process = process_of(box)
-        await happens(lambda: all(stay.over for stay in stays), "they have ended")
+        await happens(lambda: all(stay.ending is Ending.IDLE for stay in stays), "they have ended")
         await gone(process)
         assert await read(await box.stay(Author(1).type("again"), 9)) == b"again"
 
@@ -187,6 +187,6 @@ async def test_closing_stops_the_process() -> None:
     process = process_of(box)
     await box.close()
     await gone(process)
-    assert stay.over
+    assert stay.ending is Ending.CLOSED
     with pytest.raises(SandboxError):
         await stay.run([], [TEXT])

@@ -30,7 +30,7 @@ from collab.hub import hooks as hooks_module
 from collab.hub import hub as hub_module
 from collab.limits.memory import Memory
 from collab.protocol.session import Access
-from collab.sandbox import jobs
+from collab.sandbox import jobs, stays
 from collab.sandbox.inline import InlineSandbox
 from collab.storage import journal as journal_module
 from collab.storage.memory import MemoryStorage, MemoryStore
@@ -526,6 +526,37 @@ async def test_the_jobs_of_the_real_sandbox(serve: Serve, connect: Any) -> None:
     client: RawClient = await connect(served.ws("d"))
     await client.send(update(Author(1).type("x")))
     await moved(served, before, COMPACTED[:2])
+
+
+STAYS = shows(
+    "collab_sandbox_stays",
+    "collab_sandbox_stay_bytes",
+    "collab_sandbox_stays_loaded_total",
+    "collab_sandbox_tasks_total",
+)
+STAYS_ENDED = shows('collab_sandbox_stays_ended_total{reason="failed"}')
+
+
+async def test_documents_that_stay_in_the_sandbox(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "make_sandbox", lambda *limits: InlineSandbox())
+    served = await serve()
+    before = await scrape(served)
+    edits = {"edits": [{"op": "insert", "root": "t", "at": 0, "text": "word"}]}
+    async with aiohttp.ClientSession() as session:
+        for _ in range(2):
+            async with session.patch(f"{served.url}/api/v1/content/d", json=edits) as response:
+                assert response.status == 200
+        during = await moved(served, before, STAYS)
+        assert (during["collab_sandbox_stays"], during["collab_sandbox_tasks_total"]) == (1, 2)
+
+        def fail(*of: object) -> None:
+            raise RuntimeError("the library is broken")
+
+        monkeypatch.setattr(stays, "do_tasks", fail)
+        async with session.patch(f"{served.url}/api/v1/content/d", json=edits) as response:
+            assert response.status >= 500
+    after = await moved(served, before, STAYS_ENDED)
+    assert after["collab_sandbox_stays"] == after["collab_sandbox_stay_bytes"] == 0
 
 
 UNLOADED = shows("collab_unloads_total")

@@ -21,6 +21,7 @@ from collab.hooks import METHODS
 from collab.hub.hub import Hub
 from collab.hub.tasks import Tasks
 from collab.sandbox.counted import OUTCOMES, CountedSandbox
+from collab.sandbox.port import Ending
 from collab.telemetry.counters import Histogram
 from collab.telemetry.loop_lag import LoopLag
 from collab.telemetry.release import release
@@ -344,6 +345,32 @@ METRICS: Final[tuple[Exported, ...]] = (
     ),
     Exported(
         "collab_sandbox_jobs_under_way", GAUGE, "Jobs of the sandbox that wait or run", lambda at: at.sandbox.under_way
+    ),
+    Exported(
+        "collab_sandbox_stays",
+        GAUGE,
+        "Documents that stay loaded in the sandbox, because they are edited or read over HTTP",
+        lambda at: at.sandbox.staying,
+    ),
+    Exported(
+        "collab_sandbox_stay_bytes", GAUGE, "Bytes of them, encoded, at most", lambda at: at.sandbox.staying_bytes
+    ),
+    Exported(
+        "collab_sandbox_stays_loaded", COUNTER, "Documents that were loaded to stay", lambda at: at.sandbox.loaded
+    ),
+    Exported(
+        "collab_sandbox_stays_ended",
+        COUNTER,
+        "Documents that do not stay any longer, by reason: released by who used them, idle, to make room for others, a "
+        "job on them has failed, their process has gone, or the sandbox is closed",
+        lambda at: {ending.value: at.sandbox.ended[ending] for ending in Ending},
+        "reason",
+    ),
+    Exported(
+        "collab_sandbox_tasks",
+        COUNTER,
+        "Edits and readings that were given to documents that stay; one job has many",
+        lambda at: at.sandbox.tasks,
     ),
     Exported(
         "collab_rows_of_others",
