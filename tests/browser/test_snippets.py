@@ -8,14 +8,15 @@ developer's do.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from aiohttp import web
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, Page, expect
 
@@ -45,6 +46,11 @@ DOC = "import * as Y from 'yjs'\nconst doc = window.doc = new Y.Doc()\n"
 
 PARTS = {
     "saved": YDOC + snippet("docs/migrating.md", '"Saved" in your application', "js"),
+    # The page of Tiptap as it is, on a document of the test's own.
+    "resets": EDITORS["tiptap"][0]
+    .replace("'text/notes'", "new URLSearchParams(location.search).get('name')")
+    .replace("new Editor(", "const editor = new Editor(")
+    + "Object.assign(window, { doc, provider, editor })\n",
     "offline": DOC + snippet("docs/frontends.md", "What every front end wants", "js") + "window.read = true\n",
 }
 
@@ -184,3 +190,115 @@ async def test_the_copy_in_the_browser_is_read_first(browser: Browser, site: str
     await until(kept, "the text after a reload")
     assert ada.errors == []
     await ada.page.context.close()
+
+
+# -- a stock editor whose document is reset ---------------------------------------------------------------------
+
+
+async def reset(server: ServerProcess, name: str, *, strict: bool = False) -> None:
+    """Reset a document to other content."""
+    content = [{"root": "default", "format": "markdown", "value": "Fresh content"}]
+    url = f"{server.url}/api/v1/reset/{name}"
+    async with ClientSession() as session, session.post(url, json={"content": content, "strict": strict}) as response:
+        assert response.status == 200, await response.text()
+
+
+async def until_written(visitors: Sequence[Visitor], accept: Callable[[str], object], what: str) -> str:
+    """Wait until the server has all, and all show the same, that ``accept`` takes; return the HTML."""
+    seen: list[list[str]] = []
+    show = """() => {
+        const {editor, doc, provider} = window
+        const sent = provider.isSynced && !provider.hasUnsyncedChanges
+        return [editor.getHTML(), doc.getXmlFragment('default').toString(), sent ? 'sent' : Math.random().toString()]
+    }"""
+
+    async def fact() -> bool:
+        seen[:] = [await visitor.page.evaluate(show) for visitor in visitors]
+        return all(each == seen[0] for each in seen) and bool(accept(seen[0][0]))
+
+    try:
+        await until(fact, what)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; the pages show: {seen}") from None
+    return seen[0][0]
+
+
+async def write(visitor: Visitor, at: int, text: str, *keys: str) -> None:
+    """Set the caret, by ProseMirror's count, type there, then press keys."""
+    # Tiptap's own command would focus with the next frame, and a key before it is lost.
+    await visitor.page.evaluate("at => (window.editor.view.focus(), window.editor.commands.setTextSelection(at))", at)
+    await visitor.page.keyboard.type(text)
+    for key in keys:
+        await visitor.page.keyboard.press(key)
+
+
+_numbers = itertools.count(1)
+
+SOCKET = "window.provider.configuration.websocketProvider"
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["", "strict"])
+async def test_enter_and_headings_of_people_who_were_offline_at_a_reset(
+    browser: Browser, server: ServerProcess, site: str, strict: bool
+) -> None:
+    name = f"offline-{next(_numbers)}"
+    address = f"{site}/resets.html?name={name}"
+    ada, grace = people = [await visit(browser, address) for _ in range(2)]
+    await until_written(people, lambda html: html == "<p></p>", "an empty text")
+    await write(ada, 1, "One two", "Enter")
+    await ada.page.keyboard.type("Three four")
+    await until_written(people, lambda html: html == "<p>One two</p><p>Three four</p>", "the paragraphs")
+    for visitor in people:
+        await visitor.page.evaluate(f"{SOCKET}.disconnect()")
+    await write(ada, 5, "", "Enter")
+    await write(grace, 12, "", "Control+Alt+1")
+    changed = [await visitor.page.evaluate("window.editor.getHTML()") for visitor in people]
+    assert changed == ["<p>One </p><p>two</p><p>Three four</p>", "<p>One two</p><h1>Three four</h1>"]
+    await reset(server, name, strict=strict)
+    for visitor in people:
+        await visitor.page.evaluate(f"{SOCKET}.connect()")
+    everybody = [*people, await visit(browser, address)]
+    found = await until_written(everybody, lambda html: "Fresh content" in html, "the new content")
+    # What these editors write anew is new to the server: docs/api.md. All else that it had is gone.
+    again = () if strict else ("<p>two</p>", "<h1>Three four</h1>")
+    assert all(each in found for each in again)
+    for each in again:
+        found = found.replace(each, "")
+    assert found == "<p>Fresh content</p>"
+    for number, visitor in enumerate(everybody):
+        await write(visitor, 2, f"{number}")
+        await until_written(everybody, lambda html, word=f"{number}": word in html, "what one of them types")
+    for visitor in everybody:
+        assert visitor.errors == []
+        await visitor.page.context.close()
+
+
+async def test_undo_after_a_reset_harms_nobody(browser: Browser, server: ServerProcess, site: str) -> None:
+    name = f"undo-{next(_numbers)}"
+    address = f"{site}/resets.html?name={name}"
+    ada, grace = people = [await visit(browser, address) for _ in range(2)]
+    await until_written(people, lambda html: html == "<p></p>", "an empty text")
+    await write(grace, 1, "Hers ")
+    await until_written(people, lambda html: "Hers" in html, "what Grace types")
+    await write(ada, 6, "mine", "Enter")
+    await ada.page.keyboard.type("below")
+    await until_written(people, lambda html: html == "<p>Hers mine</p><p>below</p>", "what Ada types")
+    # Undo groups what comes within half a second.
+    await ada.page.evaluate("new Promise((done) => setTimeout(done, 600))")
+    for _ in "below\nmine":
+        await ada.page.keyboard.press("Backspace")
+    await until_written(people, lambda html: html == "<p>Hers </p>", "what Ada deletes")
+    await reset(server, name)
+    await until_written(people, lambda html: html == "<p>Fresh content</p>", "the new content")
+    for visitor in people:
+        for key in ("Control+z", "Control+z", "Control+z", "Control+y", "Control+z"):
+            await write(visitor, 1, "", key)
+        found = await until_written(people, lambda html: "Fresh content" in html, "what undo has left")
+        assert "Hers" not in found
+    everybody = [*people, await visit(browser, address)]
+    for number, visitor in enumerate(everybody):
+        await write(visitor, 2, f"{number}")
+        await until_written(everybody, lambda html, word=f"{number}": word in html, "what one of them types")
+    for visitor in everybody:
+        assert visitor.errors == []
+        await visitor.page.context.close()
