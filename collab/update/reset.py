@@ -336,19 +336,26 @@ class _Plan:
     def list_keys(self) -> list[tuple[bytes, bytes]]:
         """List names of roots with keys of theirs, as written; without those that are closed.
 
-        A reset has closed them, and nothing was set there since: whoever sets a key refers to the value before.
+        Of the structs of a key that have no origin the one of the highest client stands last. If that is a reset's and
+        is a ContentDeleted to which nothing refers, the key has no value, and nobody has set it since: whoever sets a
+        key refers to the value before.
         """
-        closed: set[int] = set()
-        opened: set[int] = set()
+        last: dict[int, tuple[int, int, Struct]] = {}
         for client, structs in self._structs.items():
-            of = self._of[client]
-            for at, struct in enumerate(structs):
-                if struct.origin is None:
-                    if client >= RESERVED and struct.kind == DELETED:
-                        closed.add(of[at])
-                elif struct.origin[0] >= RESERVED:
-                    opened.add(of[at])
-        closed -= opened
+            if client < RESERVED:
+                continue
+            for number, struct in zip(self._of[client], structs, strict=True):
+                # Those of one client stand in the opposite order of their clocks.
+                if struct.origin is None and (number not in last or (client, -struct.clock) > last[number][:2]):
+                    last[number] = (client, -struct.clock, struct)
+        closed = {number: found for number, found in last.items() if found[2].kind == DELETED}
+        for client, structs in self._structs.items():
+            for number, struct in zip(self._of[client], structs, strict=True):
+                found = closed.get(number)
+                if found is not None and struct.origin is not None and struct.origin[0] == found[0]:
+                    clock = struct.origin[1] - found[2].clock
+                    if 0 <= clock < found[2].length:
+                        del closed[number]
         return [
             (group.root, group.key)
             for at, group in enumerate(self._list)

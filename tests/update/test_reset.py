@@ -430,6 +430,60 @@ def test_a_key_that_was_set_after_a_reset_is_closed_by_the_next_one() -> None:
     assert own not in parts(reset_update(reset_update(twice_set)))
 
 
+def test_a_key_is_closed_again_only_if_it_was_set_since() -> None:
+    later = update((B, [struct(8 | 32, b"\1\x7d\2", origin=(OWN, 0))]))
+    twice = reset_update(reset_update(update((A, [VALUE]))), later)
+    assert parts(twice)[marker_id(2) - 1] == CLOSED
+    # What was set between the first two resets is gone with the second one.
+    thrice = reset_update(twice)
+    assert marker_id(3) - 1 not in parts(thrice)
+    # Content of a reset that sets a key opens it, without an origin.
+    again = reset_update(thrice, content=update((B, [VALUE])))
+    assert parts(reset_update(again))[marker_id(5) - 1] == CLOSED
+    # As does what is set behind it, also when that is joined with it.
+    behind = update((B, [VALUE, struct(8 | 32, b"\1\x7d\2", origin=(B, 0))]))
+    joined = reset_update(reset_update(thrice, content=behind))
+    assert marker_id(6) - 1 not in parts(reset_update(joined))
+    since = update((A + 1, [struct(8 | 32, b"\1\x7d\3", origin=(marker_id(5) - 1, 0))]))
+    assert parts(reset_update(joined, since))[marker_id(6) - 1] == CLOSED
+
+
+@pytest.mark.node
+@pytest.mark.parametrize("content", [False, True])
+def test_what_is_set_offline_under_a_key_without_a_value_survives_the_next_reset(content: bool) -> None:
+    """However often the key had a value before."""
+    with NodeScript("reset.mjs") as script:
+        for seed in range(1, 1 + size(20, small=6)):
+            session = Session(script, seed, 2, wide=seed % 2 > 0)
+            for _ in range(2):
+                session.run(0, "doc.getMap('map').set('k', 'seen')")
+                session.reset()
+            session.leave(1)
+            session.run(1, "doc.getMap('map').set('k', 'offline')")
+            session.reset(make(script, "doc.getText('text').insert(0, 'new')") if content else None)
+            assert json.loads(session.agree())[1][1] == [["k", "offline"]]
+            # It is a value now, and the next reset takes it away: what was set offline since then loses.
+            session.leave(1)
+            session.run(1, "doc.getMap('map').set('k', 'lost')")
+            session.reset()
+            assert json.loads(session.agree())[1][1] == []
+            session.close()
+
+
+@pytest.mark.node
+def test_what_is_set_offline_over_the_content_of_a_reset_loses_against_the_next_one() -> None:
+    with NodeScript("reset.mjs") as script:
+        session = Session(script, 1, 2)
+        session.run(0, "doc.getMap('map').set('k', 'seen')")
+        session.reset()
+        session.reset(make(script, "doc.getMap('map').set('k', 'new')"))
+        session.leave(1)
+        session.run(1, "doc.getMap('map').set('k', 'lost')")
+        session.reset()
+        assert json.loads(session.agree())[1][1] == []
+        session.close()
+
+
 def test_a_key_that_the_new_content_sets_is_not_closed() -> None:
     """Else the key would stand deleted beside its value."""
     data = update((A, [VALUE, struct(8 | 32, b"\1\x7d\2", parent=ROOT + b"\1l")]))
