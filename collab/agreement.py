@@ -44,6 +44,7 @@ def node_facts(settings: Settings, *, authenticated: bool, shared: bool, hooks: 
     values[AUTHENTICATION] = way = _authentication(settings) if authenticated else NOBODY
     if way != NOBODY:
         values["tokens"] = _fingerprint(settings)
+        values["cursor_secret"] = "none" if settings.cursor_secret is None else _short(settings.cursor_secret)
     bus = "process" if not shared else "postgresql" if settings.redis_url is None else "redis"
     values["bus"] = bus if settings.redis_url is None else f"{bus} {_place(settings.redis_url)}"
     return NodeFacts(release(), bus, values)
@@ -65,6 +66,11 @@ def _fingerprint(settings: Settings) -> str:
     for part in [*map(_read, files), *given]:
         hashed.update(b"-" if part is None else hashlib.sha256(part).digest())
     return hashed.hexdigest()
+
+
+def _short(secret: str) -> str:
+    hashed = hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
+    return hashlib.blake2b(hashed, key=_KEY, digest_size=4).hexdigest()
 
 
 def _read(path: Path | None) -> bytes | None:

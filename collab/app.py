@@ -65,6 +65,7 @@ from collab.transports.http.answers import Permission
 from collab.transports.http.api.content import ContentRoutes
 from collab.transports.http.api.control import ControlRoutes
 from collab.transports.http.api.creation import Creation
+from collab.transports.http.api.cursors import Cursors, make_cursors
 from collab.transports.http.api.description import Description, serve_description
 from collab.transports.http.api.documents import DocumentRoutes
 from collab.transports.http.api.page import serve_page
@@ -331,9 +332,13 @@ def create_app(
         hub.hooks.server = HookServer(hub, editing, settings.max_stateless_bytes)
     gate = context.gate
     bodies = LongBodies(guard, gate.arrivals, gate.largest, settings.min_bytes_per_second)
+    # Where everybody may read everything there is nothing to hide.
+    hidden = not admission.open_to_all
+    secret = settings.cursor_secret or settings.jwt_secret
+    cursors = make_cursors(secret, random if own_store else None) if hidden else Cursors(None)
     routes = [
-        *DocumentRoutes(documents, hub, permission, creation).routes(),
-        *TrashRoutes(documents, hub, permission, creation).routes(),
+        *DocumentRoutes(documents, hub, permission, creation, cursors).routes(),
+        *TrashRoutes(documents, hub, permission, creation, cursors).routes(),
         *ResetRoutes(hub.resetting, permission, creation).routes(),
         *ControlRoutes(hub.control, permission, guard).routes(),
         *ShareRoutes(permission, guard, guests).routes(),
@@ -342,7 +347,9 @@ def create_app(
         ).routes(),
         *ContentRoutes(editing, permission, guard, bodies).routes(),
         *UpdateRoutes(editing, permission, guard, bodies).routes(),
-        *PeopleRoutes(hub, permission, guard, context.options.hocuspocus, context.options.stateless_rate).routes(),
+        *PeopleRoutes(
+            hub, permission, guard, context.options.hocuspocus, context.options.stateless_rate, cursors
+        ).routes(),
     ]
     app[DESCRIPTION] = description = Description(routes)
     serve_description(app, description)

@@ -43,10 +43,10 @@ MAX_WORKERS = 256
 SET_AUTHENTICATION = "set --jwt-secret (as COLLAB_JWT_SECRET), --jwt-keys, --jwks-file, --jwks-url or --auth-url"
 """What to do where there is no authentication; docs/security.md says more."""
 
-_SECRET = frozenset({"database_url", "listen_url", "redis_url", "jwt_secret", "jwks_url", "auth_url"})
+_SECRET = frozenset({"database_url", "listen_url", "redis_url", "jwt_secret", "cursor_secret", "jwks_url", "auth_url"})
 """Options that may hold a secret: never in repr() or str() of the settings, nor in an error of ours."""
 
-_NEVER_EMPTY = frozenset({"jwt_secret", "jwt_keys", "jwks_file", "jwks_url", "auth_url"})
+_NEVER_EMPTY = frozenset({"jwt_secret", "cursor_secret", "jwt_keys", "jwks_file", "jwks_url", "auth_url"})
 """Variables whose being empty means that something went missing in a deployment, and not that nothing is wanted."""
 
 _URLS = frozenset({"database_url", "listen_url", "redis_url", "jwks_url", "auth_url"})
@@ -145,6 +145,16 @@ class Settings(BaseModel):
         description=(
             "Shared secret of HS256 tokens, at least 32 bytes. Better as a variable: flags show in the list of "
             "processes."
+        ),
+    )
+    cursor_secret: str | None = Field(
+        None,
+        min_length=32,
+        repr=False,
+        description=(
+            "Secret of at least 32 characters, the same on all nodes, by which the cursors of lists are sealed: they "
+            "show nothing of documents that their reader may not read. Without it the JWT secret is taken for this. "
+            "Needed on PostgreSQL where tokens are checked in another way."
         ),
     )
     jwt_keys: tuple[Path, ...] = Field(

@@ -24,7 +24,7 @@ def said(
 
 def test_everything_that_is_said_has_a_reason() -> None:
     assert said(jwt_secret=SECRET).keys() == WHY.keys()
-    assert said(authenticated=False).keys() == WHY.keys() - {"tokens"}
+    assert said(authenticated=False).keys() == WHY.keys() - {"tokens", "cursor_secret"}
     facts = node_facts(Settings(), authenticated=False, shared=True)
     assert facts.version and facts.bus == "postgresql" and facts.address == ""
 
@@ -39,6 +39,7 @@ def test_everything_that_is_said_has_a_reason() -> None:
         ({"jwt_secret": SECRET}, "authentication", "tokens"),
         ({"jwks_url": "https://issuer/keys"}, "authentication", "tokens"),
         ({"auth_url": "https://app/ask"}, "authentication", "endpoint"),
+        ({"jwt_secret": SECRET}, "cursor_secret", "none"),
         ({}, "authentication", "function"),
         ({"redis_url": "redis://user:geheim@cache:6379/0"}, "bus", "redis cache:6379/0"),
         ({"redis_url": "redis+sentinel://:geheim@a,b/main"}, "bus", "redis a,b/main"),
@@ -57,6 +58,11 @@ def test_hooks_are_said_by_their_classes() -> None:
 def test_who_is_alone_has_no_bus() -> None:
     assert said(shared=False)["bus"] == "process"
     assert said(authenticated=False)["authentication"] == "none"
+
+
+def test_of_the_secret_of_cursors_a_hash_is_said() -> None:
+    one, other = (said(cursor_secret=f"geheim {number} " + "x" * 32)["cursor_secret"] for number in range(2))
+    assert one != other and len(one) == len(other) == 8
 
 
 def test_of_secrets_a_hash_is_said_that_changes_with_each_of_them(tmp_path: Path) -> None:

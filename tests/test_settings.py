@@ -50,6 +50,7 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         "proxy_headers": "forwarded",
         "allowed_origins": "https://a.example,*",
         "jwt_secret": "a secret",
+        "cursor_secret": "a secret of at least 32 characters",
         "jwt_keys": "one.pem,two.pem",
         "jwks_file": "jwks.json",
         "jwks_url": "https://issuer.example/jwks.json",

@@ -35,6 +35,7 @@ TRASH_DAYS: Final = "trash_days"
 WHY: Final[Mapping[str, str]] = {
     AUTHENTICATION: "who is let in depends on the node",
     "tokens": "tokens that are good on one are refused by the other",
+    "cursor_secret": "lists do not go on where the page before came from the other",
     "bus": "they may not hear each other: edits then arrive about a second late, and presence not at all",
     HISTORY: "what is older goes only when it is old enough for both",
     TRASH_DAYS: "what was deleted goes only when that is long enough ago for both",

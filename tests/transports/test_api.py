@@ -13,6 +13,8 @@ from collab.app import HUB
 from collab.auth.access import AccessRequest, Grant
 from collab.errors import Forbidden, Unauthenticated
 from collab.protocol.session import Access
+from collab.transports.http.api.cursors import decode_cursor
+from collab.transports.problems import BadRequest
 from tests.support.api import told
 from tests.support.wsclient import LiveClient, RawClient, awareness, step2, text_update
 from tests.transports.conftest import Serve, Served
@@ -243,6 +245,13 @@ async def test_each_token_sees_and_does_what_it_may(serve: Serve, session: aioht
     assert {one["access"] for one in (await api("GET", **writer))[1]["documents"]} == {"write"}
     page = (await api("GET", "?limit=2", **bearer("read:b/")))[1]
     assert page["documents"] == [], "both are left out, and there is more"
+    with pytest.raises(BadRequest):
+        decode_cursor("n", page["next"])  # it shows nothing of them
+    recent = (await api("GET", "?limit=1&order=updated", **bearer("read:a/")))[1]
+    assert recent["documents"] == []
+    with pytest.raises(BadRequest):
+        decode_cursor("u", recent["next"])
+    assert await api.names(f"?order=updated&cursor={recent['next']}", **bearer("read:a/")) == ["a/2", "a/1"]
     assert await api.names(f"?limit=2&cursor={page['next']}", **bearer("read:b/")) == ["b/1"]
     assert await api("GET") == (401, "a token is needed")
     assert await api("GET", **bearer("nonsense")) == unknown

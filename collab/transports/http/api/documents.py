@@ -47,7 +47,7 @@ from collab.transports.http.api.creation import (
     answer_with,
     check_content,
 )
-from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
+from collab.transports.http.api.cursors import MAX_CURSOR, Cursors
 from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoBody, NoQuery, Query, Route, no_content
 from collab.transports.http.api.route import json_response as answer
 from collab.transports.problems import BadRequest
@@ -185,13 +185,17 @@ class DocumentRoutes:
         hub: knows who is where.
         permission: knows who asks.
         creation: counts new documents, and does repeated calls once.
+        cursors: says where a list goes on, and shows nothing of documents that its reader may not see.
     """
 
-    def __init__(self, documents: Documents, hub: Hub, permission: Permission, creation: Creation) -> None:
+    def __init__(
+        self, documents: Documents, hub: Hub, permission: Permission, creation: Creation, cursors: Cursors
+    ) -> None:
         self._documents = documents
         self._hub = hub
         self._permission = permission
         self._creation = creation
+        self._cursors = cursors
 
     def routes(self) -> list[AnyRoute]:
         """Give the routes."""
@@ -296,10 +300,10 @@ class DocumentRoutes:
         """Answer with a page of documents."""
         query = call.query
         if query.order == "name":
-            name = None if query.cursor is None else decode_cursor("n", query.cursor)
+            name = None if query.cursor is None else self._cursors.decode("n", query.cursor)
             found = await self._documents.list(after=name, prefix=query.prefix, limit=query.limit + 1)
         else:
-            place = None if query.cursor is None else _time_place(query.cursor)
+            place = None if query.cursor is None else self._time_place(query.cursor)
             found = await self._documents.recent(after=place, prefix=query.prefix, limit=query.limit + 1)
         page = found[: query.limit]
         names = [summary.document.name for summary in page]
@@ -312,7 +316,7 @@ class DocumentRoutes:
                     for summary in page
                     if summary.document.name in access
                 ],
-                next=_cursor(query.order, page[-1].document) if len(found) > query.limit else None,
+                next=self._cursor(query.order, page[-1].document) if len(found) > query.limit else None,
             )
         )
 
@@ -403,6 +407,15 @@ class DocumentRoutes:
     async def _answer(self, summary: DocumentSummary, access: Access, status: int = 200) -> web.Response:
         return answer(await described(self._hub, summary, access), status)
 
+    def _cursor(self, order: str, last: StoredDocument) -> str:
+        if order == "name":
+            return self._cursors.encode("n", last.name)
+        return self._cursors.encode("u", f"{last.updated_at!r} {last.name}")
+
+    def _time_place(self, cursor: str) -> tuple[float, str]:
+        at, space, name = self._cursors.decode("u", cursor).partition(" ")
+        return read_time(at if space else ""), name
+
     async def _body(self, summary: DocumentSummary, access: Access) -> bytes:
         return (await described(self._hub, summary, access)).model_dump_json().encode()
 
@@ -416,17 +429,6 @@ async def described(hub: Hub, summary: DocumentSummary, access: Access) -> Docum
 def answer_erased(erased: trash.Erased) -> web.Response:
     """Tell what was erased; 202 where a node has not said that it has let go of it."""
     return answer(Erased(erased=erased.ids, holding=list(erased.holding)), 202 if erased.holding else 200)
-
-
-def _cursor(order: str, last: StoredDocument) -> str:
-    if order == "name":
-        return encode_cursor("n", last.name)
-    return encode_cursor("u", f"{last.updated_at!r} {last.name}")
-
-
-def _time_place(cursor: str) -> tuple[float, str]:
-    at, space, name = decode_cursor("u", cursor).partition(" ")
-    return read_time(at if space else ""), name
 
 
 def describe(summary: DocumentSummary, access: Access, presence: Presence) -> Document:

@@ -21,14 +21,14 @@ from pydantic import Field, JsonValue
 from collab.errors import LimitExceeded
 from collab.hub.agents import MAX_IDENT_BYTES, MAX_SECONDS, Agents, TooManyAgents, TooOften
 from collab.hub.hub import Hub
-from collab.hub.people import MAX_LIMIT, MAX_STATE, Page, People, Present, Seen
+from collab.hub.people import MAX_LIMIT, MAX_STATE, People, Present, Seen
 from collab.hub.people import Person as Somebody
 from collab.protocol.hocuspocus.connection import Limits as StatelessLimits
 from collab.protocol.messages import Stateless
 from collab.protocol.session import Access
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import ALL_DOCUMENTS, Permission
-from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
+from collab.transports.http.api.cursors import MAX_CURSOR, Cursors, decode_cursor, encode_cursor
 from collab.transports.http.api.documents import show_time
 from collab.transports.http.api.route import (
     Answer,
@@ -212,9 +212,18 @@ class PeopleRoutes:
         permission, guard: know who asks.
         stateless: whether there are stateless messages, and how large they may be.
         rate: how many of them one user may send in a second.
+        cursors: as for ``DocumentRoutes``.
     """
 
-    def __init__(self, hub: Hub, permission: Permission, guard: Guard, stateless: StatelessLimits, rate: float) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        permission: Permission,
+        guard: Guard,
+        stateless: StatelessLimits,
+        rate: float,
+        cursors: Cursors,
+    ) -> None:
         self._hub = hub
         self._people: People = hub.people
         self._agents: Agents = hub.agents
@@ -222,6 +231,7 @@ class PeopleRoutes:
         self._guard = guard
         self._stateless = stateless
         self._rate = rate
+        self._cursors = cursors
 
     def routes(self) -> list[AnyRoute]:
         """Give the routes."""
@@ -307,13 +317,14 @@ class PeopleRoutes:
     async def list(self, call: Call[PresenceQuery, NoBody]) -> web.Response:
         """Answer with a page of documents in which anybody is."""
         query = call.query
-        after = None if query.cursor is None else decode_cursor("p", query.cursor)
+        after = None if query.cursor is None else self._cursors.decode("p", query.cursor)
         await self._permission.check_token(call.request)  # before other nodes are asked
         with self._guard.waiting(call.request):
             page = await self._people.list_present(query.prefix, after, query.limit)
         access = await self._permission.readable(call.request, [present.name for present in page.items])
         documents = [_describe(present, access[present.name]) for present in page.items if present.name in access]
-        return json_response(PresencePage(documents=documents, next=_next("p", page), silent=[*page.silent]))
+        following = None if page.following is None else self._cursors.encode("p", page.following)
+        return json_response(PresencePage(documents=documents, next=following, silent=[*page.silent]))
 
     async def show(self, call: Call[NoQuery, NoBody]) -> web.Response:
         """Answer with who is in a document."""
@@ -383,7 +394,8 @@ class PeopleRoutes:
         except ValueError:
             raise BadRequest('"cursor" is the "next" of the page before') from None
         connections = [_describe_connection(seen, addresses=query.document is None) for seen in page.items]
-        return json_response(ConnectionPage(connections=connections, next=_next("c", page), silent=[*page.silent]))
+        following = None if page.following is None else encode_cursor("c", page.following)
+        return json_response(ConnectionPage(connections=connections, next=following, silent=[*page.silent]))
 
 
 def _ident(query: AgentQuery) -> str:
@@ -391,10 +403,6 @@ def _ident(query: AgentQuery) -> str:
     if len(ident.encode()) > MAX_IDENT_BYTES or not ident.isprintable():
         raise BadRequest(f'"agent" has at most {MAX_IDENT_BYTES} bytes of UTF-8, and no control characters')
     return ident
-
-
-def _next(kind: str, page: Page) -> str | None:
-    return None if page.following is None else encode_cursor(kind, page.following)
 
 
 def _describe(present: Present, access: Access) -> DocumentPresence:

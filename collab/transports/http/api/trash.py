@@ -16,7 +16,7 @@ from collab.protocol.session import Access
 from collab.storage.records import DocumentSummary, StoredDocument
 from collab.transports.http.answers import Permission
 from collab.transports.http.api.creation import CREATION_PROBLEMS, KEY_HEADER, Creation, Metadata, answer_with
-from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
+from collab.transports.http.api.cursors import MAX_CURSOR, Cursors
 from collab.transports.http.api.documents import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -95,13 +95,17 @@ class TrashRoutes:
         hub: keeps the trash, and knows who is where.
         permission: knows who asks.
         creation: counts new documents, and does repeated calls once.
+        cursors: says where a list goes on, and shows nothing of documents that its reader may not see.
     """
 
-    def __init__(self, documents: Documents, hub: Hub, permission: Permission, creation: Creation) -> None:
+    def __init__(
+        self, documents: Documents, hub: Hub, permission: Permission, creation: Creation, cursors: Cursors
+    ) -> None:
         self._documents = documents
         self._hub = hub
         self._permission = permission
         self._creation = creation
+        self._cursors = cursors
 
     def routes(self) -> list[AnyRoute]:
         """Give the routes."""
@@ -167,7 +171,7 @@ class TrashRoutes:
     async def list(self, call: Call[TrashQuery, NoBody]) -> web.Response:
         """Answer with a page of what can be restored."""
         query = call.query
-        after = None if query.cursor is None else _place(query.cursor)
+        after = None if query.cursor is None else _place(self._cursors.decode("t", query.cursor))
         found = await self._hub.trash.list(name=query.name, prefix=query.prefix, after=after, limit=query.limit + 1)
         page = found[: query.limit]
         names = list(dict.fromkeys(summary.document.name for summary in page))
@@ -175,7 +179,7 @@ class TrashRoutes:
         return answer(
             DeletedPage(
                 documents=[_describe(summary) for summary in page if access.get(summary.document.name) is Access.ADMIN],
-                next=_cursor(page[-1].document) if len(found) > query.limit else None,
+                next=self._cursors.encode("t", _place_of(page[-1].document)) if len(found) > query.limit else None,
             )
         )
 
@@ -228,12 +232,12 @@ def _describe(summary: DocumentSummary) -> DeletedDocument:
     )
 
 
-def _cursor(last: StoredDocument) -> str:
-    return encode_cursor("t", f"{last.deleted_at!r} {last.id}")
+def _place_of(last: StoredDocument) -> str:
+    return f"{last.deleted_at!r} {last.id}"
 
 
-def _place(cursor: str) -> tuple[float, int]:
-    at, _, number = decode_cursor("t", cursor).partition(" ")
+def _place(text: str) -> tuple[float, int]:
+    at, _, number = text.partition(" ")
     if not (number.isascii() and number.isdecimal() and len(number) < 19):
         raise BadRequest('"cursor" is the "next" of the page before')
     return read_time(at), int(number)
