@@ -239,7 +239,7 @@ class Admission:
             raise AccessExpired("the access ran out while its client waited")
         self._hub.control.check(grant.user, live.name)
         new = self._creates(live, grant)
-        members, now = len(live.room.sessions), asyncio.get_running_loop().time()
+        members, now = len(live.room.sessions) + len(live.readers), asyncio.get_running_loop().time()
         self._limits.check_join(ticket, grant.user, members, new, now, turn)
 
     def check_edit(self, live: LiveRoom, grant: Grant) -> None:

@@ -10,7 +10,7 @@ what cannot be said by a message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ from collab.errors import CollabError
 from collab.hub.line import Line
 from collab.hub.long_frames import LongFrame
 from collab.protocol.messages import Message
-from collab.protocol.session import Session, State
+from collab.protocol.session import Access, Session, State
 from collab.protocol.sync import SyncStep2, SyncUpdate
 
 
@@ -78,6 +78,25 @@ class Checked(Enum):
     UNDECIDED = "undecided"  # nobody has answered; it goes on as before
 
 
+class Visitor(Protocol):
+    """What operators may know of somebody on a document."""
+
+    @property
+    def author(self) -> str | None:
+        """Whose token it has shown; None where nobody has said."""
+        ...
+
+    @property
+    def access(self) -> Access:
+        """What it may do."""
+        ...
+
+    @property
+    def state(self) -> State:
+        """Where it stands."""
+        ...
+
+
 class ConnectionFacts(NamedTuple):
     """What operators may know of a connection.
 
@@ -87,7 +106,7 @@ class ConnectionFacts(NamedTuple):
         address: of its client.
         opened_at: when its handshake ended, in the loop's seconds.
         waiting: bytes that wait for it in this process.
-        members: its sessions that have joined, with the names of their documents.
+        members: its sessions that have joined, or what it reads, with the names of their documents.
     """
 
     number: int
@@ -95,7 +114,7 @@ class ConnectionFacts(NamedTuple):
     address: str
     opened_at: float
     waiting: int
-    members: list[tuple[str, Member]]
+    members: Sequence[tuple[str, Visitor]]
 
 
 class Client(Protocol):

@@ -55,6 +55,7 @@ from collab.hub.long_frames import LONG, Frame, LongFrame
 from collab.hub.member import Encoder, Member
 from collab.hub.members import Members
 from collab.hub.persistence import Persistence, Stored, settle
+from collab.hub.readers import Reader
 from collab.hub.rounds import Rounds
 from collab.hub.slices import Usage, in_slices, own_turn
 from collab.hub.tasks import Tasks
@@ -225,6 +226,7 @@ class LiveRoom:
         room: the document, the awareness states and the sessions.
         members: the sessions with the ways to their clients.
         agents: the agents of this node; one that another node has taken over is here for a moment.
+        readers: those that read it as a stream; they are no sessions.
         persistence: what of it is durable.
         catch_up: the members that lag.
         dirty: its turn is about to end.
@@ -267,6 +269,7 @@ class LiveRoom:
         "name",
         "persistence",
         "pieces_budget",
+        "readers",
         "room",
         "shared",
         "taking_kept",
@@ -284,6 +287,7 @@ class LiveRoom:
             room, self.members, self.persistence, hub.now, hub.slow_seconds, hub.min_rate, partial(_deliver, ref(self))
         )
         self.agents: dict[Agent, AgentFacts] = {}
+        self.readers: dict[Reader, None] = {}
         self.ended: CollabError | None = None
         self.flushed_at = 0.0
         self.dirty = False
@@ -328,6 +332,16 @@ class LiveRoom:
         finally:
             self._visits -= 1
             self._note_idle()
+
+    @contextlib.contextmanager
+    def read_by(self, reader: Reader) -> Iterator[None]:
+        """Have a reader for as long as the block lasts; it is ended with the room."""
+        self.readers[reader] = None
+        try:
+            with self.visited():
+                yield
+        finally:
+            del self.readers[reader]
 
     def _note_idle(self) -> None:
         if not self.occupied and self.ended is None:
@@ -1091,6 +1105,8 @@ class LiveRoom:
                 self.end(member, error)
             except Exception as defect:
                 _limited.error("end", "a session of %s did not end well", shown_name(self.name), exc_info=defect)
+        for reader in list(self.readers):
+            reader.end(error)
         try:
             for agent in self.agents:
                 self.room.leave_awareness(agent)

@@ -216,8 +216,8 @@ class Limits:
 
     # Connections
 
-    def add_connection(self, peer: Peer, now: float) -> Ticket:
-        """Count a socket and give it its place.
+    def add_connection(self, peer: Peer, now: float, *, arrives: bool = True) -> Ticket:
+        """Count a socket and give it its place; ``arrives`` False if it was counted among the requests already.
 
         Raises:
             Overloaded: there is none.
@@ -234,7 +234,7 @@ class Limits:
         account = None
         if peer.counted:
             account = self._account(self._addresses, peer.key, now)
-            if bounds.new_connections:
+            if bounds.new_connections and arrives:
                 if account.arrivals is None:
                     account.arrivals = _bucket(bounds.new_connections, now)
                 if not account.arrivals.try_consume(now):

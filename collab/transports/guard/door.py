@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -95,12 +96,15 @@ class Door:
         self._options = options
         self._unread: dict[_Handler, float] = {}  # no whole request so far, and since when; oldest first
         self._answering: dict[_Handler, tuple[int, float]] = {}  # bytes last seen to wait, and since when
+        self._streaming: dict[_Handler, tuple[int, float]] = {}  # as above, of answers that have places of their own
+        self._lost: dict[_Handler, Callable[[], None]] = {}  # what hears of the end of those
         self._open: dict[_Handler, str] = {}  # with what is counted as its address
         self._by_address: dict[str, int] = {}
         self._log = HttpLog()
         guard.on_request = self.asked
         guard.on_wait = self.waits
         guard.on_body = self.reads_body
+        guard.on_stream = self.streams
 
     async def watch(self) -> None:
         """Look after the connections; run it supervised, for the bounds must go on to hold."""
@@ -117,15 +121,16 @@ class Door:
                 break
             self._guard.audit.write(LIMIT, "no request", f"no request within {options.head:g} s", handler.address)
             handler.cut()
-        for handler, (waited, since) in list(self._answering.items()):
-            waiting = handler.waiting()
-            if waiting != waited or not waiting:
-                self._answering[handler] = (waiting, now)
-            elif now - since >= options.slow:
-                self._guard.audit.write(
-                    LIMIT, "slow reader", f"nothing of an answer taken for {options.slow:g} s", handler.address
-                )
-                handler.cut()
+        for answers in (self._answering, self._streaming):
+            for handler, (waited, since) in list(answers.items()):
+                waiting = handler.waiting()
+                if waiting != waited or not waiting:
+                    answers[handler] = (waiting, now)
+                elif now - since >= options.slow:
+                    self._guard.audit.write(
+                        LIMIT, "slow reader", f"nothing of an answer taken for {options.slow:g} s", handler.address
+                    )
+                    handler.cut()
 
     # What its connections say
 
@@ -143,8 +148,7 @@ class Door:
                 )
                 handler.cut()
                 return
-            self._open[handler] = key
-            self._by_address[key] = self._by_address.get(key, 0) + 1
+            self._count_address(handler, key)
         self._unread[handler] = now
         if self._spared(address):
             return
@@ -185,6 +189,25 @@ class Door:
         if isinstance(handler, _Handler):
             handler.hurry(self._guard.limits.bounds.bytes if begins else None)
 
+    def streams(self, handler: web.RequestHandler, lost: Callable[[], None] | None) -> None:
+        """Note that an answer goes on for as long as its client reads, and call ``lost`` if that goes; None: it ends.
+
+        It has a place of its own in the limits, as a socket has, and is none of the requests of its address.
+        """
+        if not isinstance(handler, _Handler) or handler.transport is None:
+            return
+        if lost is not None:
+            self._answering.pop(handler, None)
+            self._forget_address(handler)
+            self._streaming[handler] = (0, 0.0)
+            self._lost[handler] = lost
+        elif self._streaming.pop(handler, None) is not None:
+            del self._lost[handler]
+            self._answering[handler] = (0, 0.0)
+            address = parse_address(handler.address)
+            if address is not None and not address.is_loopback and not self._guard.is_proxy(address):
+                self._count_address(handler, key_of(address))
+
     def spares(self, handler: _Handler) -> bool:
         """Tell whether a connection is read as fast as it sends."""
         return self._spared(parse_address(handler.address))
@@ -206,6 +229,14 @@ class Door:
         self._unread.pop(handler, None)
         self._answering.pop(handler, None)
         self._forget_address(handler)
+        self._streaming.pop(handler, None)
+        lost = self._lost.pop(handler, None)
+        if lost is not None:
+            lost()
+
+    def _count_address(self, handler: _Handler, key: str) -> None:
+        self._open[handler] = key
+        self._by_address[key] = self._by_address.get(key, 0) + 1
 
     def _forget_address(self, handler: _Handler) -> None:
         key = self._open.pop(handler, None)

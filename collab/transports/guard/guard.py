@@ -78,6 +78,8 @@ class Guard:
         on_request: told of each whole request, by its connection and whether it is for a WebSocket.
         on_wait: told of a request that waits for its body or for a decision on access, and when that is over.
         on_body: told of a request with a body that its sender may send, and when that is there: it may be long.
+        on_stream: told of an answer that goes on for as long as its client reads, with what is to be called if that
+            has gone; and, with None, when it ends.
     """
 
     def __init__(self, peers: Peers, origins: Origins, limits: Limits, *, own_machine_only: bool) -> None:
@@ -90,6 +92,7 @@ class Guard:
         self.on_request: Callable[[web.RequestHandler, bool], None] | None = None
         self.on_wait: Callable[[web.RequestHandler, bool], None] | None = None
         self.on_body: Callable[[web.RequestHandler, bool], None] | None = None
+        self.on_stream: Callable[[web.RequestHandler, Callable[[], None] | None], None] | None = None
         self._sockets: set[Handler] = set()
 
     # Requests
@@ -191,6 +194,22 @@ class Guard:
                 yield
             finally:
                 on_body(handler, False)
+
+    @contextmanager
+    def streaming(self, request: web.Request, lost: Callable[[], None]) -> Iterator[None]:
+        """Meanwhile an answer goes on for as long as its client reads, with a place of its own as a socket has.
+
+        ``lost`` is called when the client has gone, where that can be told.
+        """
+        handler, on_stream = request.protocol, self.on_stream
+        if on_stream is None:
+            yield
+            return
+        on_stream(handler, lost)
+        try:
+            yield
+        finally:
+            on_stream(handler, None)
 
     @contextmanager
     def _counted_body(self, request: web.Request) -> Iterator[None]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -53,6 +55,7 @@ class Context:
         limited: the log at a bounded rate.
         counts: what the sockets have brought that have ended, and what those that are open have accounted for; by the
             name of their protocol.
+        numbers: names each connection of this node, whatever it speaks.
     """
 
     hub: Hub
@@ -67,6 +70,7 @@ class Context:
     refusals: Refusals = field(default_factory=Refusals)
     limited: RateLimited = field(default_factory=lambda: RateLimited(_log))
     counts: defaultdict[str, SocketCounts] = field(default_factory=lambda: defaultdict(SocketCounts))
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def stopping(self) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import math
 import zlib
 from collections.abc import Awaitable, Callable
@@ -60,7 +59,6 @@ class WebSockets:
         self._connections: dict[Connection[Any], None] = {}
         self._empty = asyncio.Event()
         self._empty.set()
-        self._numbers = itertools.count(1)
         self._closing = False
 
     def start(self) -> None:
@@ -140,7 +138,7 @@ class WebSockets:
             ws.release()
             return ws
         ws.headers.clear()  # they have been sent; half a KiB that every idle socket would keep
-        connection = kind(self._context, Accepted(transport, ws.intake, next(self._numbers), request))
+        connection = kind(self._context, Accepted(transport, ws.intake, next(self._context.numbers), request))
         if ws.deflates:
             connection.outbox.deflater = deflater
         self._connections[connection] = None

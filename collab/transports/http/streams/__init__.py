@@ -1,0 +1,1 @@
+"""The Durable Streams Yjs protocol over aiohttp: documents and presence for clients that have no WebSocket."""
