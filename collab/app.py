@@ -16,6 +16,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from random import Random
 from typing import Protocol
 
@@ -39,6 +40,7 @@ from collab.hub.hook_server import HookServer
 from collab.hub.hooks import HookCalls, HookOptions
 from collab.hub.hub import DAY, Hub, HubOptions
 from collab.hub.idempotency import Once
+from collab.hub.streaming import Streaming
 from collab.hub.transfer import Transfer
 from collab.limits.arrivals import Arrivals
 from collab.limits.limits import Bounds, Limits
@@ -81,6 +83,8 @@ from collab.transports.http.health import Readiness, healthz
 from collab.transports.http.metrics import PATH, Exporter, MetricsPort
 from collab.transports.http.metrics_list import Sources
 from collab.transports.http.static import add_static_routes, find_web_root
+from collab.transports.http.streams.live import LiveReaders
+from collab.transports.http.streams.routes import StreamRoutes
 from collab.transports.sockets.context import Context, WebSocketOptions
 from collab.transports.sockets.deflate import Deflater
 from collab.transports.sockets.hocuspocus import HocuspocusConnection
@@ -266,8 +270,13 @@ def create_app(
     deflater = Deflater() if settings.compression == "large" else None
     context = Context(hub, admission, guard, socket_options(settings), Pacer(), make_gate(settings), random, deflater)
     sockets = WebSockets(context)
-    hub.people.sockets = sockets.describe
-    hub.membership.facts.connections = lambda: sum([counts.open for counts in sockets.counted().values()])
+    readers = LiveReaders(admission, guard, context.numbers, settings.outbox_bytes, random)
+    hub.people.sockets = lambda: [
+        facts for _, facts in sorted([*sockets.describe(), *readers.describe()], key=itemgetter(0))
+    ]
+    hub.membership.facts.connections = lambda: (
+        len(readers) + sum([counts.open for counts in sockets.counted().values()])
+    )
     app = web.Application(middlewares=[guard.middleware])
     app.on_startup.append(_without_wrappers)
     app.on_response_prepare.append(guard.on_prepare)
@@ -307,6 +316,7 @@ def create_app(
         if not stop.asked.is_set():  # mounted elsewhere, where the time begins now
             stop.ask()
         # Sockets before the journal: what they bring until they are closed is stored too.
+        await readers.close(stop.left * _SOCKETS_SHARE, stop.hurried)
         await sockets.close(stop.left * _SOCKETS_SHARE, stop.left * _ANSWERS_SHARE, stop.hurried)
         app[UNSAVED].extend(await hub.drain(max(0.0, stop.left - _time_for_the_end(settings))))
 
@@ -355,6 +365,9 @@ def create_app(
     serve_description(app, description)
     serve_page(app, description)
     add_routes(app, routes, permission)
+    StreamRoutes(Streaming(hub, admission, editing), documents, creation, permission, guard, bodies, readers).add_to(
+        app
+    )
     add_static_routes(app, find_web_root())
     return app
 

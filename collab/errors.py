@@ -37,6 +37,7 @@
     │   ├── DocumentReloaded        retryable: an operator has it read again from the store
     │   ├── EditOvertaken           retryable: others have changed the document again and again meanwhile
     │   ├── PreconditionFailed      the document is not in the state that an edit was made for
+    │   ├── OffsetExpired           a stream cannot be read on from a position: its rows are gone, or were others
     │   ├── UpdateIncomplete        an update that refers to what the document lacks, where its sender can send that too
     │   └── DocumentDeleted         a tombstone stands in the document's place
     │       └── DocumentRenamed     the document has another name now
@@ -397,6 +398,12 @@ class DocumentReloaded(DocumentError):
 
     retryable = True
     public = "the document is read again, come back"
+
+
+class OffsetExpired(DocumentError):
+    """A stream cannot be read on from where its reader stands: to go on behind what is gone would leave a gap."""
+
+    public = "the stream cannot be read on from this offset: begin again with offset=snapshot"
 
 
 class UpdateIncomplete(DocumentError):

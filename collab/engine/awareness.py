@@ -357,6 +357,14 @@ class AwarenessStates:
             return left is not None and left.user is not None and left.user != session.author
         return owner is not session and not (isinstance(owner, Session) and owner.author == session.author)
 
+    def is_of_another_user(self, client: int, user: str) -> bool:
+        """Tell whether somebody shows a client ID, or has shown it until lately, who is not known to be ``user``."""
+        owner = self._owners.get(client)
+        if owner is None:
+            left = self.departed.get(client)
+            return left is not None and left.user is not None and left.user != user
+        return getattr(owner, "author", None) != user
+
     def _may_return(self, owner: Owner, left: Left) -> bool:
         return may_follow(owner, left.user, sure=left.sure)
 

@@ -411,12 +411,13 @@ class Document:
         *,
         stored: bool = False,
         admit: Callable[[], object] | None = None,
+        partly: bool = False,
     ) -> Generator[None, None, Applied]:
         """Apply a large update as `apply_update` does, in a generator that yields about every millisecond.
 
-        ``stored`` is what it is for `read_update`. With ``admit`` the update is taken as a whole or not at all, and
-        ``admit`` is called when everything is ready and something of it is new: nothing happens between that call and
-        the change, and nothing has changed if it raises.
+        ``stored`` is what it is for `read_update`. With ``admit`` the update is taken as a whole or not at all, unless
+        ``partly``. It is called when everything is ready and something of the update is new, or is left out: nothing
+        happens between that call and the change, and nothing has changed if it raises.
 
         Other updates may be applied, and the turn flushed, between the slices; the large one joins
         document and turn at once, at the end. Raises UpdateError, and UpdateIncomplete with ``admit``.
@@ -424,7 +425,7 @@ class Document:
         reader = UpdateReader(data, stored=stored)
         while not reader.step():
             yield
-        return (yield from self._apply(reader.result, author, note, stored, admit))
+        return (yield from self._apply(reader.result, author, note, stored, admit, partly))
 
     def _apply(
         self,
@@ -433,6 +434,7 @@ class Document:
         note: Note | None,
         stored: bool,
         admit: Callable[[], object] | None = None,
+        partly: bool = False,
     ) -> Generator[None, None, Applied]:
         """Apply an update of any kind: find what is whole and stage what is new, in slices, then commit at once."""
         clocks = self._clocks
@@ -517,9 +519,10 @@ class Document:
         if resets and not stored:
             self._check_resets(resets)
         if admit is not None:
-            if missing is not None:
+            if missing is not None and not partly:
                 raise UpdateIncomplete(f"clock {missing[1]} of client {missing[0]} is missing", missing=missing)
-            if fresh.runs or deletes or any(end > clocks.get(section.client, 0) for section, end in plan):
+            new = fresh.runs or deletes or any(end > clocks.get(section.client, 0) for section, end in plan)
+            if new or missing is not None:
                 admit()
 
         # Commit, without a yield. What others have sent meanwhile can only have raised the clocks.

@@ -41,7 +41,15 @@ from collab.engine.comebacks import DistantClaim
 from collab.engine.departed import Departed
 from collab.engine.document import NEW, Applied, Document, Row, at_once
 from collab.engine.kept import NODE_BYTES, KeptChange, KeptUpdate, KeptUpdates, covers
-from collab.errors import CollabError, DecodeError, DocumentTooLarge, LimitExceeded, StoreUnavailable, UpdateError
+from collab.errors import (
+    CollabError,
+    DecodeError,
+    DocumentTooLarge,
+    LimitExceeded,
+    StoreUnavailable,
+    UpdateError,
+    UpdateIncomplete,
+)
 from collab.protocol.awareness import AwarenessUpdate, Entry, QueryAwareness, encode_awareness
 from collab.protocol.messages import LocalVersion, Message, PermissionDenied, Stateless, SyncStatus, notice
 from collab.protocol.session import Access, Copy, Event, Owner, Session, State
@@ -487,6 +495,66 @@ class Room:
             self.pending = True
             self._author = _SEVERAL
         return taken.new
+
+    def receive_posted_in_slices(
+        self,
+        update: bytes,
+        author: str | None,
+        admit: Callable[[], object],
+        *,
+        own: int | None = None,
+        size: int | None = None,
+    ) -> Generator[None, None, bool]:
+        """Take an update of a client that posts each once and hears of nothing that the document lacks.
+
+        As ``receive_edit_in_slices``, but what refers to what the document lacks is kept beside it, as on a socket: the
+        client may have lost an earlier update, and sends those that follow all the same. Whether anything of it was
+        new, or is kept from now on, is returned.
+
+        Args:
+            update, author, admit, size: as for ``receive_edit_in_slices``.
+            own: the client ID of the one who posts, where that is known.
+
+        Raises:
+            UpdateIncomplete: the whole part was taken, and there is no room to keep the rest.
+            UpdateError, DocumentTooLarge, and what ``admit`` raises; nothing was taken then.
+        """
+        document = self.document
+
+        def check() -> None:
+            if size is None and self.is_full(update):
+                held = document.size - document.garbage
+                raise DocumentTooLarge(f"document of {held} bytes, update of {len(update)} bytes")
+            admit()
+
+        taken = yield from document.apply_update_in_slices(update, author, admit=check, partly=True)
+        if taken.new:
+            if size is not None:
+                document.garbage = max(0, document.size - size)
+            self.pending = True
+            self._author = _SEVERAL
+            # As in ``_taken``: of an update that is not whole others may have gone before in the turn.
+            if taken is NEW and own is not None and author is not None:
+                self._note_own_use(own, author)
+        if taken.rest is None:
+            return taken.new
+        kept = self._open_kept()
+        saved = kept.add(taken.rest, author)
+        kept.note_clocks(taken.rest.missing, document.lacks)
+        self.pending = self.pending or kept.changed
+        if not saved:
+            raise UpdateIncomplete("there is no room to keep the rest of an update", missing=taken.missing)
+        return taken.new or kept.changed
+
+    def _note_own_use(self, client: int, author: str) -> None:
+        """Note that a client ID is a user's, if the update that was just taken is the first to use it."""
+        clock = self.document.find_used(client)
+        if (
+            clock is not None
+            and client not in self._first_uses
+            and not self.awareness.is_of_another_user(client, author)
+        ):
+            self._decide(FirstUse(client, clock, author))
 
     def is_full(self, update: bytes) -> bool:
         """Tell whether the document may become too large by an update; see ``Document.garbage`` for what counts."""

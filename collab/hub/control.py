@@ -11,7 +11,8 @@ Sessions are worked on in slices of time: there may be thousands of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from collab.errors import KeptOut, Kicked, StoreUnavailable, is_refusal
@@ -19,6 +20,7 @@ from collab.hub.agents import Agents
 from collab.hub.member import Checked, Member
 from collab.hub.membership import Membership
 from collab.hub.people import People
+from collab.hub.readers import Reader
 from collab.hub.room import LiveRoom
 from collab.hub.tasks import Tasks
 from collab.protocol.names import check_document_name
@@ -240,7 +242,9 @@ class Control:
         try:
             if instruction.kind is Kind.CHECK:
                 self.on_check()
-                chosen = list(self._members(instruction))
+                chosen: list[Callable[[], Awaitable[Checked]]] = []
+                chosen += [partial(member.client.check_access, member) for _, member in self._members(instruction)]
+                chosen += [reader.check_access for reader in self._readers(instruction)]
                 agents = self._hub.agents.of(instruction.document, instruction.user)
                 if instruction.connection is not None:
                     agents = []
@@ -275,6 +279,18 @@ class Control:
         except StoreUnavailable as error:
             _limited.warning("report", "an instruction was followed, and that cannot be reported: %s", error)
 
+    def _readers(self, instruction: Instruction) -> Iterator[Reader]:
+        """Give the readers of streams that an instruction is about."""
+        rooms, document = self._hub.rooms, instruction.document
+        chosen = list(rooms.values()) if document is None else [rooms[document]] if document in rooms else []
+        node = self._hub.membership.name
+        for live in chosen:
+            for reader in list(live.readers):
+                if instruction.user is not None and reader.author != instruction.user:
+                    continue
+                if instruction.connection is None or instruction.connection == f"{node}-{reader.number}":
+                    yield reader
+
     def _members(self, instruction: Instruction) -> Iterator[tuple[LiveRoom, Member]]:
         """Give the sessions that an instruction is about."""
         rooms, document = self._hub.rooms, instruction.document
@@ -307,6 +323,10 @@ class Control:
             if self._hub.now() - began > _SLICE:
                 await asyncio.sleep(0)
                 began = self._hub.now()
+        for reader in self._readers(instruction):
+            if reader.state is not State.CLOSED:
+                reader.end(Kicked("ended by an operator"))
+                ended += 1
         return NodeReport(self._hub.membership.name, ended)
 
     async def _reload(self, instruction: Instruction) -> NodeReport:
@@ -328,15 +348,17 @@ class Control:
         except StoreUnavailable as error:
             _limited.warning("report", "what was asked of all nodes cannot be answered: %s", error)
 
-    async def _check(self, stored: StoredInstruction, chosen: list[tuple[LiveRoom, Member]], agents: list[int]) -> None:
-        """Ask again what each of these sessions, and of these agents by their client IDs, may do, some at a time."""
+    async def _check(
+        self, stored: StoredInstruction, chosen: list[Callable[[], Awaitable[Checked]]], agents: list[int]
+    ) -> None:
+        """Ask again what each of those chosen, and of these agents by their client IDs, may do, some at a time."""
         counts = dict.fromkeys(Checked, 0)
         left = iter(chosen)
 
         async def work() -> None:
-            for _, member in left:
+            for check in left:
                 try:
-                    counts[await member.client.check_access(member)] += 1
+                    counts[await check()] += 1
                 except Exception as error:
                     counts[Checked.UNDECIDED] += 1
                     if not is_refusal(error):

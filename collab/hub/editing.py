@@ -236,6 +236,28 @@ class Editing:
         # Still in the step that has taken it.
         return self.taken(live, new=new)
 
+    async def take_posted(self, live: LiveRoom, update: bytes, sender: Sender, own: int | None) -> None:
+        """Apply an update to a live document as ``take`` does, but keep what of it is not whole beside the document.
+
+        ``own`` is the client ID of its sender, where that is known. Ask ``LiveRoom.when_stored`` for its commit.
+
+        Raises:
+            UpdateIncomplete: the whole part was taken, and there is no room to keep the rest.
+            CollabError: nothing was taken.
+        """
+
+        def admit() -> None:
+            self.admit(live, sender, ALWAYS)
+
+        receive = partial(live.receive_posted, update, sender.author, admit, self._usage(sender), own=own)
+        try:
+            await receive()
+        except DocumentTooLarge:
+            size = await live.size_with(update)
+            if size is None:
+                raise
+            await receive(size=size)
+
     def taken(self, live: LiveRoom, *, new: bool) -> Taken:
         """Say what is known of an edit in the step in which it was taken, or found to change nothing."""
         tag = live.name_state() if live.room.document.naming_bytes <= _NAMED_AT_ONCE else None

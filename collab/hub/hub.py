@@ -630,6 +630,10 @@ class Hub:
         if live is not None and live.persistence.document_id in (None, document_id):
             await self._replication.until_read(live, seq)
 
+    async def until_read(self, live: LiveRoom, seq: int) -> None:
+        """Let a room read what the log holds up to a row; return without it if the store cannot be read now."""
+        await self._replication.until_read(live, seq)
+
     def renamed(self, name: str, document_id: int, new_name: str) -> None:
         """Send everybody away from the old name of a document, here and on other nodes."""
         for each in (name, new_name):

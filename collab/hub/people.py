@@ -348,6 +348,7 @@ class People:
             return list(self.sockets())
         live = self._hub.rooms.get(document)
         clients = {} if live is None else {member.client.number: member.client.facts for member in live.members}
+        clients |= {} if live is None else {reader.number: reader.facts for reader in live.readers}
         return [clients[number] for number in sorted(clients)]
 
     def _describe_connection(self, told: ConnectionFacts, document: Any, user: Any, now: float) -> Facts | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple, Protocol, TypeGuard, assert_never
 from weakref import ref
@@ -58,6 +58,7 @@ from collab.hub.persistence import Persistence, Stored, settle
 from collab.hub.readers import Reader
 from collab.hub.rounds import Rounds
 from collab.hub.slices import Usage, in_slices, own_turn
+from collab.hub.tail import Tail
 from collab.hub.tasks import Tasks
 from collab.protocol import messages
 from collab.protocol.awareness import AwarenessUpdate
@@ -227,6 +228,7 @@ class LiveRoom:
         members: the sessions with the ways to their clients.
         agents: the agents of this node; one that another node has taken over is here for a moment.
         readers: those that read it as a stream; they are no sessions.
+        tail: the end of its log, for those; None while there were none.
         persistence: what of it is durable.
         catch_up: the members that lag.
         dirty: its turn is about to end.
@@ -272,6 +274,7 @@ class LiveRoom:
         "readers",
         "room",
         "shared",
+        "tail",
         "taking_kept",
     )
 
@@ -288,6 +291,7 @@ class LiveRoom:
         )
         self.agents: dict[Agent, AgentFacts] = {}
         self.readers: dict[Reader, None] = {}
+        self.tail: Tail | None = None
         self.ended: CollabError | None = None
         self.flushed_at = 0.0
         self.dirty = False
@@ -342,6 +346,12 @@ class LiveRoom:
                 yield
         finally:
             del self.readers[reader]
+
+    def open_tail(self) -> Tail | None:
+        """Give the end of the log, and follow it from now on; None if nothing of the document is stored."""
+        if self.tail is None and self.persistence.document_id is not None:
+            self.tail = Tail(self.persistence.document_id, self.persistence.seq)
+        return self.tail
 
     def _note_idle(self) -> None:
         if not self.occupied and self.ended is None:
@@ -519,6 +529,26 @@ class LiveRoom:
         work = self.room.receive_edit_in_slices(
             update, author, admit, note=note, server_client=server_client, size=size
         )
+        return await self._receive_unsent(update, work, usage)
+
+    async def receive_posted(
+        self,
+        update: bytes,
+        author: str | None,
+        admit: Callable[[], object],
+        usage: Usage | None = None,
+        *,
+        own: int | None = None,
+        size: int | None = None,
+    ) -> bool:
+        """Take an update that no session has sent, and keep what of it is not whole; as ``receive_edit`` otherwise.
+
+        See ``Room.receive_posted_in_slices`` for the arguments and what it raises.
+        """
+        work = self.room.receive_posted_in_slices(update, author, admit, own=own, size=size)
+        return await self._receive_unsent(update, work, usage)
+
+    async def _receive_unsent(self, update: bytes, work: Generator[None, None, bool], usage: Usage | None) -> bool:
         with self._taking():
             if len(update) > SLICED:
                 return await in_slices(work, usage)
@@ -900,7 +930,9 @@ class LiveRoom:
     # What the journal says (``persistence.Listener``)
 
     def committed(self, outcome: Appended, rows: tuple[NewRow, ...]) -> None:
-        """Tell the hub that rows are durable."""
+        """Tell the hub, and readers, that rows are durable."""
+        if self.tail is not None and outcome.last_seq == self.persistence.seq:  # else the log is read, up to there too
+            self.tail.add(outcome.first_seq, rows, keep=bool(self.readers))
         self._hub.committed(self, outcome, rows)
 
     def overtaken(self) -> None:
@@ -936,6 +968,10 @@ class LiveRoom:
                     self._hub.counts.rows_of_others += 1
                     persistence.note_stored(row.seq, len(row.data) if new else 0)
             self._relay_stored(seq)
+            if self.tail is not None and rows:
+                known = rows[: max(0, persistence.seq + 1 - rows[0].seq)]
+                self.tail.add(rows[0].seq, known, keep=bool(self.readers))
+                self.tail.moved(persistence.seq)
         self._hub.consider_compaction(self)
 
     def receive_snapshot(self, snapshot: Snapshot) -> None:
@@ -945,6 +981,8 @@ class LiveRoom:
             self._receive_from_log(snapshot.data, None)
             self.persistence.note_snapshot(snapshot.seq, len(snapshot.data))
             self._relay_stored(seq)
+            if self.tail is not None:
+                self.tail.moved(self.persistence.seq)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -1047,6 +1085,8 @@ class LiveRoom:
                 if member.delivery is not None:
                     member.delivery.renumbered()
             self._relay_stored(None)
+            if self.tail is not None:
+                self.tail.renumbered(self.persistence.document_id, self.persistence.seq)
 
     def receive_awareness_of(self, node: Owner, update: bytes, *, whole: bool = False) -> None:
         """Take awareness states of another node's sessions, all of them if ``whole``.

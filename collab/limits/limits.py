@@ -288,6 +288,18 @@ class Limits:
             account.requests = _bucket(self.bounds.requests, now)
         return account.requests.try_consume(now)
 
+    def request_pause(self, peer: Peer, now: float, longest: float) -> float | None:
+        """Count an HTTP request that may be answered later; return after how many seconds.
+
+        None, and it is not counted, if that is later than ``longest``.
+        """
+        if not peer.counted or not self.bounds.requests:
+            return 0.0
+        account = self._account(self._addresses, peer.key, now)
+        if account.requests is None:
+            account.requests = _bucket(self.bounds.requests, now)
+        return account.requests.book(now, longest)
+
     def add_body(self, peer: Peer, now: float) -> bool:
         """Count a request whose body is waited for, until ``remove_body``; False if its address has too many."""
         if not peer.counted:

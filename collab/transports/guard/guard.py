@@ -22,6 +22,7 @@ from aiohttp import hdrs, web
 from collab.errors import AccessDenied, Forbidden
 from collab.limits.limits import Limits, Meter
 from collab.net import Address, Peer
+from collab.protocol import streams
 from collab.telemetry import RateLimited, get_logger
 from collab.transports.guard.audit import LIMIT, PERMISSION, Audit
 from collab.transports.guard.origins import Origins
@@ -49,17 +50,28 @@ _HEADERS = MappingProxyType(
 _CORS_PREFLIGHT = MappingProxyType(
     {
         "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
-        "Access-Control-Allow-Headers": (
-            "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match, Last-Event-ID"
+        "Access-Control-Allow-Headers": ", ".join(
+            (
+                "Authorization",
+                "Content-Type",
+                "Idempotency-Key",
+                "If-Match",
+                "If-None-Match",
+                "Last-Event-ID",
+                *streams.HEADERS_OF_CLIENTS,
+            )
         ),
         "Access-Control-Max-Age": "7200",  # what Chromium keeps at most
     }
 )
-_CORS_EXPOSED = "ETag, Location, Retry-After, X-Total-Count"
+_CORS_EXPOSED = ", ".join(("ETag", "Location", "Retry-After", "X-Total-Count", *streams.HEADERS_TOLD))
 
 _NO_STORE = "no-store"
 
 _LOOK_SECONDS = 1.0
+
+# Seconds for which a request waits at most that is answered later instead of refused.
+_LONGEST_PAUSE = 10.0
 
 _limited = RateLimited(get_logger("http"), per_second=1 / 60)
 
@@ -94,6 +106,7 @@ class Guard:
         self.on_body: Callable[[web.RequestHandler, bool], None] | None = None
         self.on_stream: Callable[[web.RequestHandler, Callable[[], None] | None], None] | None = None
         self._sockets: set[Handler] = set()
+        self._paced: dict[Handler, Callable[[str, str], web.StreamResponse]] = {}
 
     # Requests
 
@@ -127,6 +140,26 @@ class Guard:
         self._sockets.add(handler)
         return handler
 
+    def paced(self, handler: Handler, refuse: Callable[[str, str], web.StreamResponse]) -> Handler:
+        """Leave it to ``handler`` to count its requests, by ``pace``; ``refuse`` tells a code and a text as it does."""
+        self._paced[handler] = refuse
+        return handler
+
+    async def pace(self, request: web.Request) -> None:
+        """Count a request, and let it wait if its address makes too many.
+
+        Raises:
+            BadRequest: it makes far too many.
+        """
+        peer = self.peer(request)
+        pause = self.limits.request_pause(peer, asyncio.get_running_loop().time(), _LONGEST_PAUSE)
+        if pause is None:
+            self.audit.write(LIMIT, "requests", f"too many requests from {peer.key}", peer.address)
+            raise BadRequest("too many requests from your address, try again later", "too_many_requests")
+        if pause:
+            with self.waiting(request):
+                await asyncio.sleep(pause)
+
     def meter(self, peer: Peer, now: float) -> Meter | None:
         """Give what counts the messages of one socket; None if they are not counted."""
         return None if self.limits.exempts(peer) else Meter(self.limits.bounds, now)
@@ -145,10 +178,13 @@ class Guard:
                 f"host {peer.host[:_MAX_SHOWN_ORIGIN]!r}",
                 public="without authentication this server answers under the names of its own machine only",
             )
+        paced = self._paced.get(request.match_info.handler)
         if refused is not None:
             self.audit.write(PERMISSION, "origin", str(refused), peer.address)
+            if paced is not None:
+                return _told(paced("forbidden", refused.public))
             return _refuse(request, "forbidden", refused.public)
-        if not self.limits.allow_request(peer, asyncio.get_running_loop().time()):
+        if paced is None and not self.limits.allow_request(peer, asyncio.get_running_loop().time()):
             self.audit.write(LIMIT, "requests", f"too many requests from {peer.key}", peer.address)
             return _refuse(request, "too_many_requests", "too many requests from your address, try again later")
         if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
@@ -268,6 +304,10 @@ async def _refuse(request: web.Request, code: str, text: str) -> web.StreamRespo
         refused.text = f"{refused.status}: {text}\n"
         refused.content_type = "text/plain"
     return refused
+
+
+async def _told(response: web.StreamResponse) -> web.StreamResponse:
+    return response
 
 
 async def _allow() -> web.StreamResponse:

@@ -116,9 +116,9 @@ class WebSockets:
             counts.held += connection.outbox.held()
         return found
 
-    def describe(self) -> list[Callable[[], ConnectionFacts]]:
-        """Give for each socket that is open what says who it is, in the order of their numbers."""
-        return [connection.facts for connection in self._connections if not connection.closing]
+    def describe(self) -> list[tuple[int, Callable[[], ConnectionFacts]]]:
+        """Give the number of each socket that is open, and what says who it is."""
+        return [(connection.number, connection.facts) for connection in self._connections if not connection.closing]
 
     async def _handle(self, kind: type[Connection[Any]], request: web.Request) -> web.StreamResponse:
         if SEC_WEBSOCKET_KEY in request.headers and UPGRADE not in request.headers:

@@ -101,9 +101,9 @@ class LiveReaders:
     def __len__(self) -> int:
         return len(self._open)
 
-    def describe(self) -> list[Callable[[], ConnectionFacts]]:
-        """Give for each reader what says who it is, in the order of their numbers."""
-        return [reader.facts for reader in self._open if reader.state is not State.CLOSED]
+    def describe(self) -> list[tuple[int, Callable[[], ConnectionFacts]]]:
+        """Give the number of each reader, and what says who it is."""
+        return [(reader.number, reader.facts) for reader in self._open if reader.state is not State.CLOSED]
 
     async def close(self, spread: float, hurried: asyncio.Event) -> None:
         """Take no more readers, and end all in small groups, within ``spread`` seconds or at once if it is hurried."""

@@ -1,0 +1,144 @@
+"""The end of a live room's log, for those who read it as a stream.
+
+Strategy: here are the newest rows that are committed and follow on each other, as far as they are small. They come from
+the room, in the step in which it learns their numbers: its own from the journal, those of other nodes from the bus or
+the log. Readers that are level are handed one batch for all; others find here what they lack, or read it in the log.
+What readers are told is committed, and nothing else is.
+
+Where numbers do not follow (a snapshot stands for rows, or the log is another one than before), what is here says
+nothing any more and is dropped; ``epoch`` tells whether numbers from before still mean the same rows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from collab.errors import DocumentDeleted
+from collab.hub.readers import Sink
+from collab.protocol.streams import Batch, Offset, encode_frames, encode_offset
+from collab.storage.checksums import row_checksum
+from collab.storage.records import LogRow, NewRow
+from collab.telemetry import RateLimited, get_logger
+
+_limited = RateLimited(get_logger("streams"))
+
+_BYTES: Final = 256 * 1024
+"""Bytes of rows that are kept for readers that are a little behind."""
+
+
+class Tail:
+    """What a room knows of the end of its log.
+
+    Args:
+        document_id: the document's.
+        seq: the number of its newest row that is known to be committed.
+
+    Attributes:
+        document_id, seq: see there; ``document_id`` is None when the log has gone.
+        check: the checksum of that row; None where it is not known.
+        epoch: how often numbers from before have lost their meaning.
+    """
+
+    __slots__ = ("_batches", "_checks", "_first", "_nbytes", "_rows", "_sinks", "check", "document_id", "epoch", "seq")
+
+    def __init__(self, document_id: int, seq: int) -> None:
+        self.document_id: int | None = document_id
+        self.seq = seq
+        self.check: int | None = None
+        self.epoch = 0
+        self._rows: deque[bytes] = deque()
+        self._nbytes = 0
+        self._first = seq + 1  # the number of the first row that is here
+        self._batches: dict[int, Batch] = {}  # by the position of those who are told them
+        self._sinks: dict[Sink, None] = {}
+
+    @property
+    def offset(self) -> Offset:
+        """The position behind the newest row; raises ``DocumentDeleted`` if the log has gone."""
+        if self.document_id is None:
+            raise DocumentDeleted("the log of a document has gone")
+        return Offset(self.document_id, self.seq + 1, self.check)
+
+    def add(self, first: int, rows: Sequence[NewRow | LogRow], *, keep: bool) -> None:
+        """Add rows that were committed, the first of which has number ``first``; those that are known are passed over.
+
+        Rows that do not follow on what is here are left out: ``moved`` says later that they have been read. They are
+        kept for readers only if there are any (``keep``).
+        """
+        if first > self.seq + 1:
+            return
+        new = rows[self.seq + 1 - first :]
+        if not new:
+            return
+        before, self.seq = self.seq, first + len(rows) - 1
+        self.check = row_checksum(new[-1].data, new[-1].author) if new[-1].checksum is None else new[-1].checksum
+        if not keep:
+            self._drop()
+            return
+        for row in new:
+            self._rows.append(row.data)
+            self._nbytes += len(row.data)
+        self._batches.clear()
+        self._tell(self.since(before))
+        # Behind that: who is level needs them no more.
+        while self._nbytes > _BYTES:
+            self._nbytes -= len(self._rows.popleft())
+            self._first += 1
+
+    def moved(self, seq: int) -> None:
+        """Note up to which row all is known to be committed, where that has moved without the rows being given."""
+        if seq > self.seq:
+            self.seq, self.check = seq, None
+            self._drop()
+
+    def renumbered(self, document_id: int | None, seq: int) -> None:
+        """Note that the log is another one than before: numbers from before say nothing."""
+        self.document_id, self.seq, self.check = document_id, seq, None
+        self.epoch += 1
+        self._drop()
+
+    def _drop(self) -> None:
+        self._rows.clear()
+        self._batches.clear()
+        self._nbytes = 0
+        self._first = self.seq + 1
+        sinks, self._sinks = self._sinks, {}
+        for sink in sinks:
+            sink.wake()
+
+    def since(self, seq: int) -> Batch | None:
+        """Give what follows on row ``seq``, an empty batch at the end; None if that is not here."""
+        if not self._first - 1 <= seq <= self.seq:
+            return None
+        batch = self._batches.get(seq)
+        if batch is None:
+            skipped = seq + 1 - self._first
+            rows: Iterable[bytes] = self._rows if not skipped else list(self._rows)[skipped:]
+            batch = Batch(encode_frames(rows), encode_offset(self.offset), up_to_date=True)
+            self._batches[seq] = batch
+        return batch
+
+    # Readers that are level
+
+    def attach(self, sink: Sink) -> None:
+        """Hand what comes to a reader that is level."""
+        self._sinks[sink] = None
+
+    def detach(self, sink: Sink) -> None:
+        """Hand it nothing more."""
+        self._sinks.pop(sink, None)
+
+    def _tell(self, batch: Batch | None) -> None:
+        if batch is None or not self._sinks:
+            return
+        for sink in list(self._sinks):
+            try:
+                taken = sink.push(batch)
+            except Exception as error:  # it costs none of the others
+                _limited.error("write", "a reader could not be told what came", exc_info=error)
+                taken = False
+                sink.wake()
+            if not taken:
+                self._sinks.pop(sink, None)
