@@ -26,6 +26,7 @@ from collab.protocol.messages import LocalVersion, SyncStatus
 from collab.protocol.session import Session, State
 from collab.storage.checksums import row_checksum
 from collab.storage.journal import Journal
+from collab.storage.producers import NewProducer
 from collab.storage.records import (
     Append,
     Appended,
@@ -237,8 +238,8 @@ class Persistence:
             self.echo_now()
         return late
 
-    def store(self, end: TurnEnd) -> None:
-        """Give a turn's rows, and what changes among the updates that are kept, to the journal."""
+    def store(self, end: TurnEnd, producers: tuple[NewProducer, ...] = ()) -> None:
+        """Give a turn's rows, what changes among the updates that are kept, and ``producers`` to the journal."""
         if self._journal.closed:
             self._lost = True  # its client was not told that it is saved, and sends it again
             return
@@ -249,7 +250,7 @@ class Persistence:
         for place, row in enumerate(end.rows):
             if row.first_uses:
                 owners += make_owners(row.first_uses, at, place)
-        entry = Append(self._name, self.document_id, rows, pending, not self.unmarked, owners)
+        entry = Append(self._name, self.document_id, rows, pending, not self.unmarked, owners, producers)
         done = self._done(rows, self._turns + 1)
         self.uncommitted += 1
         self._turns += 1

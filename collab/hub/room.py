@@ -66,6 +66,7 @@ from collab.protocol.messages import Message
 from collab.protocol.session import Access, Copy, Event, Owner, Session, State
 from collab.protocol.sync import EMPTY_UPDATE, SyncStep1, SyncStep2, SyncUpdate
 from collab.storage.journal import Journal
+from collab.storage.producers import NewProducer
 from collab.storage.records import Appended, LoadedDocument, LogRow, NewRow, PendingUpdate, Snapshot
 from collab.storage.store import Store
 from collab.telemetry import RateLimited, get_logger, shown_name
@@ -252,6 +253,7 @@ class LiveRoom:
         "_hub",
         "_receiving",
         "_rounds",
+        "_producers",
         "_rounds_for_others",
         "_tag",
         "_trying",
@@ -309,6 +311,7 @@ class LiveRoom:
         self.follower: Follower | None = None
         self._visits = 0
         self._calls: list[Stored] | None = None  # edits of the turn so far that no session has sent
+        self._producers: tuple[NewProducer, ...] = ()  # of the turn so far
         self._tag = (-1, "")  # the name of the state at a version of the document
         self._held: list[Member] | None = None
         self._answers: Answers | None = None
@@ -555,6 +558,11 @@ class LiveRoom:
             if usage is not None and usage.heavy:
                 await own_turn(usage)
             return at_once(work)
+
+    def note_producer(self, producer: NewProducer) -> None:
+        """Have the numbers of a producer stored with the turn, in which something of it was taken."""
+        if self.room.pending and self.ended is None:
+            self._producers += (producer,)
 
     def when_stored(self) -> Stored:
         """Return a future that is done when everything that was taken until now is in the log.
@@ -900,17 +908,18 @@ class LiveRoom:
 
     def _end_turn(self) -> None:
         end = self.room.end_turn()
+        producers, self._producers = self._producers, ()
         if end.delta is not None:
             # The journal first: what members have been sent is on its way into the log, whatever happens then.
             held = self._hold_until_sent()
             late = self.persistence.echoes_late(end, end.delta)
-            self.persistence.store(end)
+            self.persistence.store(end, producers)
             echo = self._broadcast_turn(end, end.delta, end.author if late else None, self.persistence.seq)
             if echo:
                 self.persistence.echo_later(end, echo)
             self._hold_back_all(held)
         elif end.kept is not None:
-            self.persistence.store(end)
+            self.persistence.store(end, producers)
         elif end.acks:
             self.persistence.acknowledge(end.acks)
         if self._calls is not None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 from collab.errors import (
@@ -38,14 +39,17 @@ from collab.hub.tail import Tail
 from collab.protocol.streams import (
     Batch,
     Begin,
+    Numbers,
     Offset,
     Producer,
     SnapshotOffset,
     Verdict,
     encode_frames,
     encode_offset,
+    judge,
 )
 from collab.storage.checksums import beside_the_loop
+from collab.storage.producers import NewProducer
 from collab.storage.records import Head, LogRow
 
 # Rows that are read at once, and bytes of them past which fewer are read the next time.
@@ -62,12 +66,14 @@ class Posted(NamedTuple):
     """What became of a post.
 
     Attributes:
-        verdict: what its producer's numbers say; None without a producer.
         offset: the text of the position behind it.
+        verdict: what its producer's numbers say; with STALE nothing was taken. None without a producer.
+        numbers: the highest ones of the producer that are known now.
     """
 
-    verdict: Verdict | None
     offset: str
+    verdict: Verdict | None = None
+    numbers: Numbers | None = None
 
 
 class Streaming:
@@ -240,6 +246,11 @@ class Streaming:
             DocumentNotFound, and what ``Admission.open`` raises: nothing was taken.
         """
         async with self._visited(name) as (live, tail):
+            key = b"" if producer is None else _producer_key(producer, sender)
+            known = None if producer is None else await self._known(tail, key)
+            verdict = None if producer is None else judge(producer, known)
+            if verdict is Verdict.STALE:
+                return Posted(encode_offset(tail.offset), verdict, known)
             await self._until_room()
             refused: CollabError | None = None
             for update in updates:
@@ -249,10 +260,25 @@ class Streaming:
                     if not is_refusal(error):
                         raise
                     refused = refused or error
+            if producer is not None and verdict is Verdict.NEW and refused is None:
+                live.note_producer(NewProducer(key, producer.epoch, producer.seq, self._hub.clock(), known is None))
             await until_stored(name, live.when_stored())
             if refused is not None:
                 raise refused
-            return Posted(None if producer is None else Verdict.NEW, encode_offset(tail.offset))
+            if producer is not None and verdict is Verdict.NEW:
+                known = Numbers(producer.epoch, producer.seq)
+                tail.note_producer(key, known)
+            return Posted(encode_offset(tail.offset), verdict, known)
+
+    async def _known(self, tail: Tail, key: bytes) -> Numbers | None:
+        """Give the highest numbers of a producer; on several nodes another one may have seen higher ones."""
+        known = tail.producers.get(key)
+        if (known is not None and not self._hub.bus.others) or tail.document_id is None:
+            return known
+        stored = await self._store.producer(tail.document_id, key)
+        if stored is not None:
+            tail.note_producer(key, Numbers(*stored))
+        return tail.producers.get(key)
 
     async def _until_room(self) -> None:
         """Wait while too much waits for the store: whoever posts sends none of it again."""
@@ -364,6 +390,12 @@ class DocumentCursor:
         """Tell the reader to read on."""
         if self._sink is not None:
             self._sink.wake()
+
+
+def _producer_key(producer: Producer, sender: Sender) -> bytes:
+    """Make the key of a producer, which is its user's: nobody counts for somebody else."""
+    user = "" if sender.author is None else f"{len(sender.author)}:{sender.author}"
+    return blake2b(f"{user}/{producer.id}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def check_position(offset: Offset, document_id: int, seq: int) -> None:

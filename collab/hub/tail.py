@@ -11,14 +11,15 @@ nothing any more and is dropped; ``epoch`` tells whether numbers from before sti
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from collab.errors import DocumentDeleted
 from collab.hub.readers import Sink
-from collab.protocol.streams import Batch, Offset, encode_frames, encode_offset
+from collab.protocol.streams import Batch, Numbers, Offset, encode_frames, encode_offset
 from collab.storage.checksums import row_checksum
+from collab.storage.producers import MAX_PRODUCERS
 from collab.storage.records import LogRow, NewRow
 from collab.telemetry import RateLimited, get_logger
 
@@ -39,15 +40,28 @@ class Tail:
         document_id, seq: see there; ``document_id`` is None when the log has gone.
         check: the checksum of that row; None where it is not known.
         epoch: how often numbers from before have lost their meaning.
+        producers: the highest numbers of those who post, by the keys of the store, as far as this node knows them.
     """
 
-    __slots__ = ("_batches", "_checks", "_first", "_nbytes", "_rows", "_sinks", "check", "document_id", "epoch", "seq")
+    __slots__ = (
+        "_batches",
+        "_first",
+        "_nbytes",
+        "_rows",
+        "_sinks",
+        "check",
+        "document_id",
+        "epoch",
+        "producers",
+        "seq",
+    )
 
     def __init__(self, document_id: int, seq: int) -> None:
         self.document_id: int | None = document_id
         self.seq = seq
         self.check: int | None = None
         self.epoch = 0
+        self.producers: OrderedDict[bytes, Numbers] = OrderedDict()
         self._rows: deque[bytes] = deque()
         self._nbytes = 0
         self._first = seq + 1  # the number of the first row that is here
@@ -87,6 +101,13 @@ class Tail:
             self._nbytes -= len(self._rows.popleft())
             self._first += 1
 
+    def note_producer(self, key: bytes, numbers: Numbers) -> None:
+        """Note the highest numbers of a producer that are known."""
+        before = self.producers.pop(key, numbers)
+        self.producers[key] = max(before, numbers)
+        if len(self.producers) > MAX_PRODUCERS:
+            self.producers.popitem(last=False)
+
     def moved(self, seq: int) -> None:
         """Note up to which row all is known to be committed, where that has moved without the rows being given."""
         if seq > self.seq:
@@ -97,6 +118,7 @@ class Tail:
         """Note that the log is another one than before: numbers from before say nothing."""
         self.document_id, self.seq, self.check = document_id, seq, None
         self.epoch += 1
+        self.producers.clear()
         self._drop()
 
     def _drop(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from collab.authorship import MAX_NOTE_BYTES, Note
 from collab.errors import DocumentDeleted, InvalidDocumentName, LimitExceeded, StoreRefused
+from collab.storage.producers import NewProducer, highest
 from collab.storage.records import MAX_ROW_BYTES, Append, Appended, AppendOutcome, NewOwner, NewRow
 
 LARGE_BATCH_BYTES = 64 * 1024 * 1024
@@ -44,6 +45,12 @@ class Plan:
                 found.setdefault(owner.client, (count + min(owner.row + 1, len(entry.rows)), owner))
             count += len(entry.rows)
         return list(found.values())
+
+    def producers(self, document_id: int) -> list[NewProducer]:
+        """Give the highest numbers of each producer of one document."""
+        return highest(
+            producer for position in self.documents[document_id] for producer in self.batch[position].producers
+        )
 
     def keeps_deleted(self, document_id: int) -> bool:
         """Tell whether an entry asks that compaction keeps deleted content of one document."""

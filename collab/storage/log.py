@@ -16,6 +16,7 @@ from collections.abc import Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from collab.storage.producers import ProducerNumbers
 from collab.storage.records import (
     Append,
     AppendOutcome,
@@ -47,6 +48,11 @@ class Log(Protocol):
     transaction that writes its rows. The first one of a client ID stays for ever: the later ones of this store and of
     all others change nothing, and snapshots and pruning leave it as long as its document is not deleted. It goes with
     the content of a deleted document.
+
+    **Producers** have numbers, of which the highest are kept (``collab.storage.producers``). An :class:`Append` brings
+    them in the transaction that writes its rows; lower ones change nothing, whichever store comes first. Of a document
+    at least the ``MAX_PRODUCERS`` that were used last are kept, and soon no others; pruning forgets those that were not
+    used for ``PRODUCER_SECONDS``. They go with the content of a deleted document.
 
     **What may be lost.** Nothing that was returned for. Rows whose ``append`` raised, was cancelled, or never returned
     because the process died, may be there or not, each batch whole or not at all.
@@ -132,6 +138,9 @@ class Log(Protocol):
 
         A tombstone or an unknown id has none. Client IDs that are not here belong to nobody who is known.
         """
+
+    async def producer(self, document_id: int, key: bytes) -> ProducerNumbers | None:
+        """Read the highest numbers of a producer; None if nothing is kept of it, or of a tombstone or an unknown id."""
 
     async def find_gaps(self, document_ids: Sequence[int]) -> set[int]:
         """Find the documents whose log lacks rows between its newest snapshot and its head.

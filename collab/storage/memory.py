@@ -25,6 +25,7 @@ from collab.storage.control import KEPT_SECONDS, MAX_INSTRUCTIONS, PAGE
 from collab.storage.membership import FORGET_SECONDS, Heartbeat, Node
 from collab.storage.memory_calls import MemoryCalls
 from collab.storage.metadata import merge_metadata
+from collab.storage.producers import MAX_PRODUCERS, PRODUCER_SECONDS, NewProducer, ProducerNumbers
 from collab.storage.records import (
     KEEP,
     MAX_ROW_BYTES,
@@ -177,6 +178,10 @@ class MemoryStore:
         """Give whose client IDs are."""
         return await self._call(lambda: self.storage.client_owners(document_id, after, limit))
 
+    async def producer(self, document_id: int, key: bytes) -> ProducerNumbers | None:
+        """Give the highest numbers of a producer."""
+        return await self._call(lambda: self.storage.producer(document_id, key))
+
     async def find_gaps(self, document_ids: Sequence[int]) -> set[int]:
         """Find none: nobody removes anything by hand here."""
         return await self._call(set)
@@ -207,7 +212,12 @@ class MemoryStore:
         self, *, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf
     ) -> int:
         """Remove what no state since ``before`` needs."""
-        return await self._call(lambda: self.storage.prune(before, limit, spare, trash_before))
+
+        def step() -> int:
+            self.storage.forget_producers(self._clock() - PRODUCER_SECONDS)
+            return self.storage.prune(before, limit, spare, trash_before)
+
+        return await self._call(step)
 
     async def note_damage(self, document_id: int, *, rows: Sequence[int] = (), snapshots: Sequence[int] = ()) -> None:
         """Note what was found to be damaged."""
@@ -348,6 +358,7 @@ class _Kept:
     pending: dict[bytes, PendingUpdate] = field(default_factory=dict)
     trashed: bool = False
     owners: dict[int, ClientOwner] = field(default_factory=dict)
+    producers: dict[bytes, NewProducer] = field(default_factory=dict)
 
     @property
     def deleted(self) -> bool:
@@ -397,6 +408,7 @@ class _Kept:
             rows, snapshots, owners = len(self.rows), len(self.snapshots), len(self.owners)
             self.pending.clear()
             self.damage.clear()
+            self.producers.clear()
             self.document = replace(self.document, title=None, metadata={})
         else:
             owners = 0
@@ -462,6 +474,7 @@ class MemoryStorage:
             found = self._ids.get(document_id)
             if found is not None and not found.deleted:
                 self._add_owners(found, plan.owners(document_id))
+                self._add_producers(found, plan.producers(document_id))
                 found.add(plan.rows(document_id))
                 if plan.keeps_deleted(document_id):
                     found.document = replace(found.document, gc=False)
@@ -536,6 +549,27 @@ class MemoryStorage:
         if kept is None or kept.deleted:
             return []
         return [kept.owners[client] for client in sorted(kept.owners) if client > after][:limit]
+
+    def producer(self, document_id: int, key: bytes) -> ProducerNumbers | None:
+        """Give the highest numbers of a producer."""
+        kept = self._ids.get(document_id)
+        found = None if kept is None or kept.deleted else kept.producers.get(key)
+        return None if found is None else ProducerNumbers(found.epoch, found.seq)
+
+    def _add_producers(self, kept: _Kept, producers: Sequence[NewProducer]) -> None:
+        for producer in producers:
+            before = kept.producers.get(producer.key)
+            if before is None or producer.numbers > before.numbers:
+                kept.producers[producer.key] = producer
+        if len(kept.producers) > MAX_PRODUCERS:
+            oldest = sorted(kept.producers.values(), key=lambda each: each.at)
+            for producer in oldest[: len(oldest) - MAX_PRODUCERS]:
+                del kept.producers[producer.key]
+
+    def forget_producers(self, before: float) -> None:
+        """Forget the numbers of producers that were used last before a time."""
+        for kept in self._ids.values():
+            kept.producers = {key: each for key, each in kept.producers.items() if each.at >= before}
 
     def _add_owners(self, kept: _Kept, owners: Sequence[tuple[int, NewOwner]]) -> None:
         """Keep whose client IDs are, before the rows are added among which they have places."""

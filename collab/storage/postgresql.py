@@ -51,6 +51,7 @@ from collab.storage.connecting import (
     masked,
     secrets_of,
 )
+from collab.storage.producers import MAX_PRODUCERS, USED_SECONDS
 from collab.storage.records import Append, AppendOutcome
 from collab.storage.urls import DatabaseUrl
 
@@ -94,7 +95,7 @@ locked AS (
   FROM unnest({documents}::bigint[], {positions}::bigint[], {row_times}::float8[], {authors}::bytea[], {data}::bytea[],
     {checksums}::bigint[]{note_arrays}) AS r(id, position, at, author, data, checksum{note_columns})
   JOIN heads ON heads.id = r.id
-){owners}
+){owners}{numbers}
 """
 _OWN = """, owners AS (
   INSERT INTO client_owners (document_id, client, author, at, seq, clock)
@@ -103,14 +104,23 @@ _OWN = """, owners AS (
     AS o(id, client, author, at, position, clock) JOIN heads ON heads.id = o.id
   ON CONFLICT DO NOTHING
 )"""
+_NUMBER = """, numbers AS (
+  INSERT INTO producers (document_id, key, epoch, seq, at)
+  SELECT heads.id, p.key, p.epoch, p.seq, p.at
+  FROM unnest(${0}::bigint[], ${1}::bytea[], ${2}::bigint[], ${3}::bigint[], ${4}::float8[])
+    AS p(id, key, epoch, seq, at) JOIN heads ON heads.id = p.id
+  ON CONFLICT (document_id, key) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq,
+    at = CASE WHEN excluded.at > producers.at + {5} THEN excluded.at ELSE producers.at END
+  WHERE (excluded.epoch, excluded.seq) > (producers.epoch, producers.seq)
+)"""
 _ROWS = "coalesce((SELECT string_agg(id || ':' || head_seq, ',') FROM heads), '')"
 
 
 def _cte(first: int, *, guard: str, more: bool) -> str:
     """Give the steps of a write; its parameters, which ``_columns`` gives, have the numbers from ``first`` on.
 
-    There are two statements for each use: one with ``more`` writes notes and owners, too. Nearly all batches have
-    none, and pay nothing for them.
+    There are two statements for each use: one with ``more`` writes notes, owners and producers, too. Nearly all batches
+    have none, and pay nothing for them.
     """
     names = ("ids", "counts", "times", "documents", "positions", "row_times", "authors", "data", "checksums")
     places = {name: f"${at}" for at, name in enumerate(names, first)}
@@ -122,6 +132,7 @@ def _cte(first: int, *, guard: str, more: bool) -> str:
         note_values=", r.on_behalf_of, r.label" if more else "",
         note_arrays=f", ${last}::bytea[], ${last + 1}::bytea[]" if more else "",
         owners=_OWN.format(*range(last + 2, last + 8)) if more else "",
+        numbers=_NUMBER.format(*range(last + 8, last + 13), USED_SECONDS) if more else "",
     )
 
 
@@ -134,12 +145,17 @@ _APPEND = {
 }
 _WRITE = {more: "WITH " + _cte(1, guard="", more=more) + f"SELECT {_ROWS}" for more in (False, True)}
 _PLAIN = 9
-"""How many columns ``_columns`` gives where there are no notes and no owners."""
+"""How many columns ``_columns`` gives where there are no notes, no owners and no producers."""
 
 _KEEP = """
 INSERT INTO pending (document_id, key, at, author, data) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
 """
 _SETTLE = "DELETE FROM pending WHERE document_id = $1 AND key = ANY($2::bytea[])"
+_FORGET = f"""
+DELETE FROM producers WHERE document_id = $1 AND key IN (
+  SELECT key FROM producers WHERE document_id = $1 ORDER BY at DESC, key OFFSET {MAX_PRODUCERS}
+)
+"""
 _INDEXES = ("pk_documents", "pk_log", "pk_snapshots", "pk_writers", "uq_documents_name")
 """Keys and indexes of the tables that every release knows."""
 _REGISTER = (
@@ -360,7 +376,7 @@ class PostgresBackend:
             if (
                 plan.documents
                 and plan.size < LARGE_BATCH_BYTES
-                and all(entry.pending is None and entry.gc for entry in batch)
+                and all(entry.pending is None and entry.gc and not _has_first(entry) for entry in batch)
             ):
                 columns = _columns(plan, plan.documents)
                 try:
@@ -420,6 +436,8 @@ class PostgresBackend:
         for document_id in chosen:
             if document_id in heads and plan.keeps_deleted(document_id):
                 await raw.execute(_KEEP_DELETED, document_id)
+            if document_id in heads and any(_has_first(plan.batch[at]) for at in plan.documents[document_id]):
+                await raw.execute(_FORGET, document_id)
             for position in plan.documents[document_id] if document_id in heads else ():
                 change = plan.batch[position].pending
                 if change is None:
@@ -453,10 +471,15 @@ class PostgresBackend:
         return outcomes(plan, heads)
 
 
+def _has_first(entry: Append) -> bool:
+    """Tell whether an entry has a producer that may be one too many."""
+    return bool(entry.producers) and any(producer.first for producer in entry.producers)
+
+
 def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
     """Give the columns of the two ``unnest``: documents with their counts and times, then all their rows.
 
-    There are ``_PLAIN`` of them. If there are notes or owners, those of both follow.
+    There are ``_PLAIN`` of them. If there are notes, owners or producers, those of all three follow.
     """
     ids: list[int] = []
     counts: list[int] = []
@@ -469,14 +492,17 @@ def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
     checksums: list[int | None] = []
     notes: dict[int, Note] = {}
     owners: list[tuple[int, int, bytes | None, float, int, int]] = []
+    numbers: list[tuple[int, bytes, int, int, float]] = []
     batch = plan.batch
     for document_id in chosen:
         count = 0
         newest = 0.0
-        owned = False
+        owned = numbered = False
         for entry in plan.documents[document_id]:
             if batch[entry].owners:
                 owned = True
+            if batch[entry].producers:
+                numbered = True
             for row_data, at, author, checksum, note in batch[entry].rows:
                 count += 1
                 if note is not None:
@@ -495,9 +521,12 @@ def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
         times.append(newest)
         for place, (client, author, at, clock, _) in plan.owners(document_id) if owned else ():
             owners.append((document_id, client, encode_author(author), round(at * 1e6) / 1e6, place, clock))
+        for key, epoch, seq, at, _ in plan.producers(document_id) if numbered else ():
+            numbers.append((document_id, key, epoch, seq, round(at * 1e6) / 1e6))
     columns = (ids, counts, times, documents, positions, row_times, authors, data, checksums)
-    if not notes and not owners:
+    if not notes and not owners and not numbers:
         return columns
     texts = [encode_note(notes.get(at)) for at in range(len(data))]
     of_owners = ([owner[at] for owner in owners] for at in range(6))
-    return (*columns, [text[0] for text in texts], [text[1] for text in texts], *of_owners)
+    of_producers = ([each[at] for each in numbers] for at in range(5))
+    return (*columns, [text[0] for text in texts], [text[1] for text in texts], *of_owners, *of_producers)

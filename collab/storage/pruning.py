@@ -23,6 +23,7 @@ from collab.storage.schema import (
     log,
     nodes,
     pending,
+    producers,
     snapshots,
     trash,
     writers,
@@ -201,14 +202,17 @@ def remove(
     return write
 
 
-def remove_leftovers(before: float, own: str, now: ColumnElement[float]) -> Callable[[Connection], None]:
-    """Remove rows of writers and nodes that have ended, and what is left of documents that are gone.
+def remove_leftovers(
+    before: float, used_before: float, own: str, now: ColumnElement[float]
+) -> Callable[[Connection], None]:
+    """Remove rows of writers, nodes and producers that have ended, and what is left of documents that are gone.
 
     An older release leaves pending updates and rows of the trash behind.
     """
 
     def write(connection: Connection) -> None:
         connection.execute(delete(writers).where(writers.c.at < before, writers.c.id != own))
+        connection.execute(delete(producers).where(producers.c.at < used_before))
         connection.execute(delete(nodes).where(nodes.c.beat_at < now - FORGET_SECONDS))
         for table in (pending, trash):
             there = exists().where(documents.c.id == table.c.document_id)

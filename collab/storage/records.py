@@ -9,13 +9,14 @@ from typing import Any, Final, NamedTuple
 
 from collab.authorship import Note
 from collab.errors import DocumentDeleted, StoreRefused
+from collab.storage.producers import NewProducer
 
 MAX_ROW_BYTES = 512 * 1024 * 1024
 """The largest row and the largest snapshot a store takes. PostgreSQL and SQLite both end a little below
 1 GB a value, and PostgreSQL needs the value and its message at once below that; half of it is safe."""
 
 _OWNER_BYTES = 100
-"""About what one of the owners costs in memory, beside the text."""
+"""About what one of the owners or producers costs in memory, beside the text."""
 
 
 Scalar = str | int | float | bool | None
@@ -185,7 +186,8 @@ class Append:
     document or none: one that was deleted, or replaced by a newer one of the same name, is met as deleted.
     There may be no rows, if ``pending`` is not None. ``gc`` False asks that compaction keeps deleted content of this
     document from now on, whether or not the append creates it; True leaves that as it is. ``owners`` are written with
-    the rows; those of a client ID whose owner is known change nothing.
+    the rows; those of a client ID whose owner is known change nothing. So are the numbers of ``producers``, which never
+    become lower.
     """
 
     name: str
@@ -194,6 +196,7 @@ class Append:
     pending: PendingChange | None = None
     gc: bool = True
     owners: tuple[NewOwner, ...] = ()
+    producers: tuple[NewProducer, ...] = ()
 
     @property
     def begun_at(self) -> float:
@@ -212,6 +215,8 @@ class Append:
             size += sum([len(update.data) for update in self.pending.added])
         if self.owners:
             size += sum([_OWNER_BYTES + len(owner.author or "") for owner in self.owners])
+        if self.producers:
+            size += _OWNER_BYTES * len(self.producers)
         return size
 
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 10
+SCHEMA = 11
 """The number of the schema that this release works on; a test compares it with the newest migration."""
 
 BASE_REVISION = "0002"
@@ -269,7 +269,21 @@ calls = Table(
     Index("ix_calls_document_id", "document_id"),
 )
 
-OF_DOCUMENT: tuple[Table, ...] = (pending, damage)
+producers = Table(
+    "producers",
+    metadata,
+    # The highest numbers of those who post updates (``collab.storage.producers``). The key is a hash of the name.
+    Column("document_id", BigInteger, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    # When it was used, to the hour: what changes seldom costs its index nothing.
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("document_id", "key"),
+    Index("ix_producers_at", "at"),
+)
+
+OF_DOCUMENT: tuple[Table, ...] = (pending, damage, producers)
 """Tables beside the log and the snapshots whose rows belong to one document, by their column ``document_id``. They go
 with the content of a document that was deleted: a new table with something of it must be added here. Owners of client
 IDs do so, too, in portions, since there may be very many (``collab.storage.pruning``)."""

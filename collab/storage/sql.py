@@ -51,6 +51,7 @@ from collab.storage.membership import Heartbeat, Node
 from collab.storage.metadata import merge_metadata
 from collab.storage.migrate import check_schema, missing_schema
 from collab.storage.nodes import note_beat, read_nodes
+from collab.storage.producers import PRODUCER_SECONDS, ProducerNumbers
 from collab.storage.pruning import find_prunable, pruning_lock, remove, remove_leftovers, remove_owners_left
 from collab.storage.records import (
     KEEP,
@@ -75,7 +76,7 @@ from collab.storage.records import (
     StoredDocument,
     StoredInstruction,
 )
-from collab.storage.schema import client_owners, damage, documents, log, nodes, pending, snapshots, writers
+from collab.storage.schema import client_owners, damage, documents, log, nodes, pending, producers, snapshots, writers
 from collab.storage.sql_catalogue import find, require_living
 from collab.telemetry import get_logger
 
@@ -345,6 +346,18 @@ class SqlStore:
                 ClientOwner(client, decode_author(author), at, clock, seq)
                 for client, author, at, clock, seq in connection.execute(query.order_by(part.client).limit(limit))
             ]
+
+        return await self._run(read, "read")
+
+    async def producer(self, document_id: int, key: bytes) -> ProducerNumbers | None:
+        """Read the numbers of a producer."""
+
+        def read(connection: Connection) -> ProducerNumbers | None:
+            part = producers.c
+            living = exists().where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
+            query = select(part.epoch, part.seq).where(part.document_id == document_id, part.key == key, living)
+            row = connection.execute(query).first()
+            return None if row is None else ProducerNumbers(row.epoch, row.seq)
 
         return await self._run(read, "read")
 
@@ -635,7 +648,10 @@ class SqlStore:
             else:
                 position = last
         self._pruned_to = 0
-        leftovers = remove_leftovers(time.time() - WRITER_SECONDS, self._backend.writer.id, self._backend.now())
+        now = time.time()
+        leftovers = remove_leftovers(
+            now - WRITER_SECONDS, now - PRODUCER_SECONDS, self._backend.writer.id, self._backend.now()
+        )
         await self._run(leftovers, "write")
         self._owners_seen = await self._run(remove_owners_left(self._owners_seen), "write")
         return removed

@@ -51,6 +51,7 @@ from collab.storage.batch import (
     refuse,
     unknown_names,
 )
+from collab.storage.producers import MAX_PRODUCERS, USED_SECONDS
 from collab.storage.records import Append, AppendOutcome, PendingChange
 from collab.storage.sqlite_files import Files, Place
 from collab.storage.urls import DatabaseUrl
@@ -117,6 +118,19 @@ _OWN = {
     + " ON CONFLICT DO NOTHING"
     for size in _CHUNKS
 }
+_NUMBER = {
+    size: "INSERT INTO producers (document_id, key, epoch, seq, at) VALUES "
+    + ", ".join(["(?, ?, ?, ?, ?)"] * size)
+    + " ON CONFLICT (document_id, key) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, "
+    f"at = CASE WHEN excluded.at > producers.at + {USED_SECONDS} THEN excluded.at ELSE producers.at END "
+    "WHERE (excluded.epoch, excluded.seq) > (producers.epoch, producers.seq)"
+    for size in _CHUNKS
+}
+_FORGET = f"""
+DELETE FROM producers WHERE document_id = ? AND key IN (
+  SELECT key FROM producers WHERE document_id = ? ORDER BY at DESC, key LIMIT -1 OFFSET {MAX_PRODUCERS}
+)
+"""
 _KEEP = """
 INSERT INTO pending (document_id, key, at, author, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
 """
@@ -642,6 +656,8 @@ class SqliteBackend:
         rows: list[Any] = []
         noted: list[Any] = []
         owners: list[Any] = []
+        numbers: list[Any] = []
+        fuller: dict[int, None] = {}  # documents with a producer that may be one too many
         advances: list[Any] = []
         changes: list[tuple[int, PendingChange]] = []
         batch = plan.batch
@@ -651,11 +667,13 @@ class SqliteBackend:
                 continue
             newest = 0.0
             before = seq
-            owned = False
+            owned = numbered = False
             for position in positions:
                 entry = batch[position]
                 if entry.owners:
                     owned = True
+                if entry.producers:
+                    numbered = True
                 if entry.pending is not None:
                     changes.append((document_id, entry.pending))
                 for data, at, author, checksum, note in entry.rows:
@@ -672,12 +690,19 @@ class SqliteBackend:
             for place, owner in plan.owners(document_id) if owned else ():
                 at = round(owner.at * 1e6) / 1e6
                 owners += (document_id, owner.client, encode_author(owner.author), at, before + place, owner.clock)
+            for key, epoch, number, at, first in plan.producers(document_id) if numbered else ():
+                numbers += (document_id, key, epoch, number, round(at * 1e6) / 1e6)
+                if first:
+                    fuller[document_id] = None
             if plan.keeps_deleted(document_id):
                 raw.execute(_KEEP_DELETED, (document_id,))
         _execute_many(raw, _ADVANCE, advances, 3)
         _execute_many(raw, _INSERT, rows, 6)
         _execute_many(raw, _INSERT_NOTED, noted, 8)
         _execute_many(raw, _OWN, owners, 6)
+        _execute_many(raw, _NUMBER, numbers, 5)
+        for document_id in fuller:
+            raw.execute(_FORGET, (document_id, document_id))
         for document_id, (added, settled) in changes:
             for key in settled:
                 raw.execute(_SETTLE, (document_id, key))

@@ -21,6 +21,7 @@ from collab.testing.control import ControlConformance
 from collab.testing.log import LogConformance
 from collab.testing.membership import MembershipConformance
 from collab.testing.pending import PendingConformance
+from collab.testing.producers import ProducersConformance
 from collab.testing.trash import TrashConformance
 
 
@@ -28,6 +29,7 @@ class StoreConformance(
     LogConformance,
     PendingConformance,
     AuthorshipConformance,
+    ProducersConformance,
     CatalogueConformance,
     TrashConformance,
     CallsConformance,

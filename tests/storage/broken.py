@@ -20,6 +20,7 @@ from collab.storage.checksums import is_damaged, row_checksum
 from collab.storage.membership import Node
 from collab.storage.memory import MemoryStorage, MemoryStore, _Kept
 from collab.storage.memory_calls import MemoryCalls
+from collab.storage.producers import MAX_PRODUCERS, NewProducer, ProducerNumbers
 from collab.storage.records import (
     Append,
     Appended,
@@ -155,6 +156,70 @@ class LeavesOwnersOfDeletedDocuments(MemoryStorage):
     def client_owners(self, document_id: int, after: int, limit: int) -> list[ClientOwner]:
         kept = self._ids.get(document_id)
         return [] if kept is None else list(kept.owners.values())[:limit]
+
+
+# Producers.
+
+
+@found_by("test_numbers_of_producers_are_kept_with_the_rows", "test_numbers_of_what_was_refused_are_not_kept")
+class KeepsProducersOfAllDocumentsTogether(MemoryStorage):
+    def producer(self, document_id: int, key: bytes) -> ProducerNumbers | None:
+        found = [kept.producers[key] for kept in self._ids.values() if key in kept.producers]
+        return ProducerNumbers(*found[-1].numbers) if found else None
+
+
+@found_by(
+    "test_numbers_of_a_producer_never_become_lower", "test_of_two_stores_that_count_at_once_the_higher_number_stays"
+)
+class LastNumbersStay(MemoryStorage):
+    def _add_producers(self, kept: _Kept, producers: Sequence[NewProducer]) -> None:
+        for producer in producers:
+            kept.producers.pop(producer.key, None)
+        kept.producers |= {producer.key: producer for producer in reversed(producers)}
+        if len(producers) == 1 and producers[0].seq % 2:
+            kept.producers[producers[0].key] = producers[0]._replace(seq=producers[0].seq - 1)
+
+
+@found_by("test_repeat_of_an_append_that_was_cut_off_keeps_its_numbers")
+class LosesNumbersOfRepeats(MemoryStore):
+    _last: Sequence[Append] | None = None
+
+    async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        if self._last is None or batch is not self._last:
+            self._last = batch
+            await asyncio.sleep(0)
+            return await super().append(batch)
+        return await super().append([replace(entry, producers=()) for entry in batch])
+
+
+@found_by("test_producers_of_a_document_are_bounded_and_those_that_were_used_last_stay")
+class KeepsAnyNumberOfProducers(MemoryStorage):
+    def _add_producers(self, kept: _Kept, producers: Sequence[NewProducer]) -> None:
+        for producer in producers:
+            kept.producers[producer.key] = producer
+
+
+@found_by("test_a_producer_that_is_used_stays")
+class ForgetsThoseThatCameFirst(MemoryStorage):
+    def _add_producers(self, kept: _Kept, producers: Sequence[NewProducer]) -> None:
+        for producer in producers:
+            kept.producers[producer.key] = producer
+        while len(kept.producers) > MAX_PRODUCERS:
+            del kept.producers[next(iter(kept.producers))]
+
+
+@found_by("test_producers_that_nobody_uses_are_forgotten")
+class ForgetsNoProducers(MemoryStorage):
+    def forget_producers(self, before: float) -> None:
+        pass
+
+
+@found_by("test_producers_go_with_their_document")
+class ForgetsProducersOfTheTrash(MemoryStorage):
+    def delete(self, name: str, at: float) -> int:
+        document_id = super().delete(name, at)
+        self._ids[document_id].producers.clear()
+        return document_id
 
 
 # Rows and their numbers.

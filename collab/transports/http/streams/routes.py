@@ -263,12 +263,15 @@ class StreamRoutes:
             sender = Sender(self._guard.peer(request), grant)
             posted = await self._streaming.post(name, updates, sender, producer, _own_client(producer))
         told = {**HEADERS, streams.NEXT_OFFSET: posted.offset}
-        if producer is None or posted.verdict is None:
+        if posted.numbers is None:
             counts.posts["new"] += 1
             return web.Response(status=204, headers=told)
+        told[streams.PRODUCER_EPOCH] = str(posted.numbers.epoch)
+        if posted.verdict is Verdict.STALE:
+            raise Refusal(Code.FORBIDDEN, "the producer has begun a newer epoch", told)
+        told[streams.PRODUCER_SEQ] = str(posted.numbers.seq)
         repeated = posted.verdict is Verdict.REPEATED
         counts.posts["repeated" if repeated else "new"] += 1
-        told |= {streams.PRODUCER_EPOCH: str(producer.epoch), streams.PRODUCER_SEQ: str(producer.seq)}
         return web.Response(status=204 if repeated else 200, headers=told)
 
     async def _stay_open(self, name: str, producer: Producer | None) -> web.StreamResponse:
