@@ -97,6 +97,7 @@ _log = get_logger()
 
 HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
 GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
+READERS: web.AppKey[LiveReaders] = web.AppKey("readers", LiveReaders)
 UNSAVED: web.AppKey[list[str]] = web.AppKey("unsaved", list)
 METRICS: web.AppKey[Exporter] = web.AppKey("metrics", Exporter)
 DESCRIPTION: web.AppKey[Description] = web.AppKey("description", Description)
@@ -282,10 +283,11 @@ def create_app(
     app.on_response_prepare.append(guard.on_prepare)
     app[HUB] = hub
     app[GUARD] = guard
+    app[READERS] = readers
     app[UNSAVED] = []
     app[STOP] = stop = Stop(settings.drain_seconds)
     lag, tasks = LoopLag(), (hub.tasks, context.tasks)
-    app[METRICS] = exporter = Exporter(Sources(hub, guard, sockets, jobs, context.gate, lag, tasks))
+    app[METRICS] = exporter = Exporter(Sources(hub, guard, sockets, readers, jobs, context.gate, lag, tasks))
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:

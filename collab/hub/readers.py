@@ -100,7 +100,7 @@ class Reader:
         self.access: Access = grant.access
         self.opened_at = asyncio.get_running_loop().time()
         self.state = State.LIVE
-        self.ended: CollabError | None = None
+        self.ended: CollabError | ConnectionError | None = None
         self.waiting: Callable[[], int] = _nothing
         self._asks = asks
         self._wakes: Callable[[], None] = _done
@@ -114,7 +114,7 @@ class Reader:
         """Call ``changed`` with what it is granted, when that was asked about again."""
         self._changed = changed
 
-    def end(self, error: CollabError) -> None:
+    def end(self, error: CollabError | ConnectionError) -> None:
         """End it; a second call does nothing. Its client comes back, and is answered what is so then."""
         if self.ended is None:
             self.ended = error

@@ -26,6 +26,7 @@ from collab.telemetry.counters import Histogram
 from collab.telemetry.loop_lag import LoopLag
 from collab.telemetry.release import release
 from collab.transports.guard.guard import Guard
+from collab.transports.http.streams.live import LiveReaders
 from collab.transports.sockets.counts import SocketCounts
 from collab.transports.sockets.intake import Gate
 from collab.transports.sockets.websocket import WebSockets
@@ -39,6 +40,7 @@ class Sources(NamedTuple):
     hub: Hub
     guard: Guard
     sockets: WebSockets
+    readers: LiveReaders
     sandbox: CountedSandbox
     gate: Gate
     lag: LoopLag
@@ -61,6 +63,7 @@ class Reading:
         self.lag = sources.lag
         self.failing = sum(len(tasks.failing) for tasks in sources.tasks)
         self.sockets = sources.sockets.counted()
+        self.readers = sources.readers
         self._gate = sources.gate
 
     @cached_property
@@ -205,6 +208,33 @@ METRICS: Final[tuple[Exported, ...]] = (
         lambda at: {str(status): count for status, count in at.guard.answers.items()},
         "status",
     ),
+    # Streams
+    Exported(
+        "collab_stream_readers", GAUGE, "Requests that wait on streams", lambda at: at.readers.open_by_mode(), "mode"
+    ),
+    Exported(
+        "collab_stream_readers_opened",
+        COUNTER,
+        "Requests that have waited on streams",
+        lambda at: at.readers.counts.opened,
+        "mode",
+    ),
+    Exported(
+        "collab_stream_events",
+        COUNTER,
+        "Batches of rows that were written to readers by server-sent events as they came",
+        lambda at: at.readers.counts.events,
+    ),
+    Exported(
+        "collab_stream_behind",
+        COUNTER,
+        "Times that such a reader took less than came, and read on later",
+        lambda at: at.readers.counts.behind,
+    ),
+    Exported(
+        "collab_stream_posts", COUNTER, "Posts of updates to streams", lambda at: at.readers.counts.posts, "outcome"
+    ),
+    Exported("collab_stream_updates", COUNTER, "Updates in those posts", lambda at: at.readers.counts.updates),
     # Rooms
     Exported("collab_rooms", GAUGE, "Documents in memory", lambda at: len(at.hub.rooms)),
     Exported("collab_sessions", GAUGE, "Clients on documents; a Hocuspocus socket has many", lambda at: at.sessions),

@@ -15,7 +15,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from collab.errors import AccessError, CollabError, InternalError, is_refusal
+from collab.errors import AccessError, CollabError, InternalError, OffsetExpired, is_refusal
 from collab.protocol import streams
 from collab.protocol.streams import Batch, Code, encode_error
 from collab.telemetry import get_logger, shown_name
@@ -132,6 +132,8 @@ def answering(handler: Handler) -> Handler:
 
 
 def _code_of_error(error: CollabError) -> Code:
+    if isinstance(error, OffsetExpired):
+        return Code.OFFSET_EXPIRED
     code = code_of(problems.code_of(error))
     if code is Code.INTERNAL_ERROR and isinstance(error, AccessError):
         return Code.UNAVAILABLE  # ended by an operator: its client may come back at once

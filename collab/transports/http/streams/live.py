@@ -94,12 +94,19 @@ class LiveReaders:
         self._numbers = numbers
         self._mark = mark
         self._random = random
-        self._open: dict[Reader, None] = {}
+        self._open: dict[Reader, Live] = {}
         self._stopping = False
         self.counts = StreamCounts()
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def open_by_mode(self) -> dict[str, int]:
+        """Count those that are open, by how they wait."""
+        found = {Live.LONG_POLL.value: 0, Live.EVENTS.value: 0}
+        for mode in self._open.values():
+            found[mode.value] += 1
+        return found
 
     def describe(self) -> list[tuple[int, Callable[[], ConnectionFacts]]]:
         """Give the number of each reader, and what says who it is."""
@@ -139,7 +146,7 @@ class LiveReaders:
             ticket.let_in = True
             self._admission.check(live, grant, ticket)
             reader = self._reader(request, live, grant, ticket)
-            with live.read_by(reader), self._watched(request, reader, grant):
+            with live.read_by(reader), self._watched(request, reader, grant, how):
                 if how is Live.EVENTS:
                     return await self._events(request, reader, cursor)
                 return await self._poll(request, reader, cursor)
@@ -155,7 +162,7 @@ class LiveReaders:
         return Reader(next(self._numbers), live.name, peer.address, grant, ask)
 
     @contextlib.contextmanager
-    def _watched(self, request: web.Request, reader: Reader, grant: Grant) -> Iterator[None]:
+    def _watched(self, request: web.Request, reader: Reader, grant: Grant, how: Live) -> Iterator[None]:
         """Keep a reader in the list, and end it with its access or its client."""
         expiry: asyncio.TimerHandle | None = None
 
@@ -166,14 +173,14 @@ class LiveReaders:
             expiry = self._admission.when_expired(grant, reader.expired)
 
         def lost() -> None:
-            reader.end(_Gone("the client has gone"))
+            reader.end(ConnectionResetError("the client has gone"))
 
         expire(grant)
         reader.on_grant(expire)
         transport = request.transport
         if transport is not None:
             reader.waiting = transport.get_write_buffer_size
-        self._open[reader] = None
+        self._open[reader] = how
         try:
             with self._guard.streaming(request, lost):
                 yield
@@ -276,10 +283,6 @@ class LiveReaders:
             reader.state = State.LAGGING
             await request.writer.drain()
             batch = await cursor.read()
-
-
-class _Gone(CollabError):
-    """The client of a reader has gone; nobody is told."""
 
 
 class _Waiting:
