@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,7 +15,9 @@ import pytest_asyncio
 from tests.interop.agent import Agent, converge
 from tests.interop.hocuspocus import HocuspocusAgent
 from tests.interop.streams import StreamsAgent
+from tests.support.node import find_node, installed_packages
 from tests.support.server import ServerProcess
+from tests.support.snippets import snippet
 from tests.support.waiting import eventually
 
 PARTS = ("text", "map", "array")
@@ -129,3 +134,24 @@ async def test_a_client_whose_document_is_deleted_stops(
         async with http.head(f"{shared_server.url}/streams/docs/{name}") as answer:
             assert answer.status == 404
     assert (await client.state())["errors"]
+
+
+def test_the_guide_connects_the_stock_client(shared_server: ServerProcess, name: str, tmp_path: Path) -> None:
+    packages = installed_packages()
+    (tmp_path / "node_modules").symlink_to(packages / "node_modules")
+    guide = snippet("docs/http-clients.md", "Clients over plain HTTP", "js")
+    assert "http://127.0.0.1:1234" in guide and "my-first-document" in guide
+    guide = guide.replace("http://127.0.0.1:1234", shared_server.url).replace("my-first-document", name)
+    tail = """
+provider.once('synced', async () => {
+  ydoc.getText('content').insert(0, 'hello')
+  await provider.flush()
+  process.stdout.write('done', () => process.exit(0))
+})
+"""
+    (tmp_path / "guide.mjs").write_text(guide + tail)
+    command = [find_node()[0], "guide.mjs"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "done", done.stdout + done.stderr
+    with urllib.request.urlopen(f"{shared_server.url}/api/v1/content/{name}?root=content&format=text") as answer:
+        assert answer.read() == b"hello"

@@ -37,6 +37,7 @@ from collab.protocol.streams import (
     judge,
     next_cursor,
 )
+from tests.support import stream_codes
 
 numbers = st.integers(1, 10**16 - 1)
 checks = st.none() | st.integers(0, 2**64 - 1)
@@ -249,3 +250,6 @@ def test_an_error_is_told_as_the_specification_says() -> None:
 
 def test_each_code_is_described() -> None:
     assert set(streams.DESCRIPTIONS) == set(Code)
+    text = stream_codes.DOCUMENT.read_text(encoding="utf-8")
+    written = text.partition(stream_codes.START)[2].partition(stream_codes.END)[0].strip()
+    assert written == stream_codes.render(), "run: python -m tests.support.stream_codes"

@@ -176,3 +176,44 @@ async def test_a_proxy_is_read_as_fast_as_it_sends() -> None:
     await happens(lambda: wire.written.count(b"HTTP/1.1 200") == count, "all answers")
     assert wire.written.endswith(str(count).encode()) and wire.reading
     street.leave()
+
+
+async def test_an_answer_that_goes_on_has_a_place_of_its_own_and_hears_of_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    street = Street(max_connections_per_address=2, max_unauthenticated=3)
+    heard: list[str] = []
+    readers = [street.come(ADA) for _ in range(2)]
+    for number, wire in enumerate(readers):
+        street.door.asked(street.handlers[wire], False)
+        street.door.streams(street.handlers[wire], lambda number=number: heard.append(f"lost {number}"))
+    first, second = street.come(ADA), street.come(ADA)
+    assert not first.cut and not second.cut, "it counts among the requests of its address no more"
+    for wire in (first, second):
+        street.door.asked(street.handlers[wire], False)
+    assert not street.come(BOB).cut, "nor among those that are answered"
+    # One that ends is a request again, until it is answered.
+    street.door.streams(street.handlers[readers[0]], None)
+    street.go(first)
+    assert street.come(ADA).cut
+    street.go(readers[0])
+    street.go(readers[1])
+    assert heard == ["lost 1"]
+    street.leave()
+
+
+async def test_an_answer_that_goes_on_and_is_not_read_is_cut(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "collab.audit")
+    street = Street()
+    wire = street.come(ADA)
+    heard: list[str] = []
+    street.door.asked(street.handlers[wire], False)
+    street.door.streams(street.handlers[wire], lambda: heard.append("lost"))
+    wire.get_write_buffer_size = lambda: 1_000  # type: ignore[method-assign]
+    for now in (100.0, 130.0):
+        street.door._look(now)
+        assert not wire.cut
+    street.door._look(161.0)
+    assert wire.cut and heard == ["lost"]
+    assert "nothing of an answer taken for 60 s" in caplog.text
+    street.leave()
