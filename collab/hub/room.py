@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
+from time import perf_counter
 from typing import NamedTuple, Protocol, TypeGuard, assert_never
 from weakref import ref
 
@@ -352,8 +353,9 @@ class LiveRoom:
 
     def open_tail(self) -> Tail | None:
         """Give the end of the log, and follow it from now on; None if nothing of the document is stored."""
-        if self.tail is None and self.persistence.document_id is not None:
-            self.tail = Tail(self.persistence.document_id, self.persistence.seq)
+        document_id = self.persistence.document_id
+        if document_id is not None and (self.tail is None or self.tail.document_id != document_id):
+            self.tail = Tail(document_id, self.persistence.seq)
         return self.tail
 
     def _note_idle(self) -> None:
@@ -557,7 +559,12 @@ class LiveRoom:
                 return await in_slices(work, usage)
             if usage is not None and usage.heavy:
                 await own_turn(usage)
-            return at_once(work)
+            began = perf_counter()
+            new = at_once(work)
+            if usage is not None:
+                now = perf_counter()
+                usage.charge(now - began, now)
+            return new
 
     def note_producer(self, producer: NewProducer) -> None:
         """Have the numbers of a producer stored with the turn, in which something of it was taken."""

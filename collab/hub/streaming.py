@@ -17,7 +17,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from hashlib import blake2b
+from time import perf_counter
 from typing import Final, NamedTuple
+from weakref import WeakValueDictionary
 
 from collab.errors import (
     CollabError,
@@ -44,6 +46,7 @@ from collab.protocol.streams import (
     Producer,
     SnapshotOffset,
     Verdict,
+    encode_frame,
     encode_frames,
     encode_offset,
     judge,
@@ -56,6 +59,12 @@ from collab.storage.records import Head, LogRow
 _ROWS: Final = 500
 _FIRST_ROWS: Final = 64
 _PAGE_BYTES: Final = 512 * 1024
+
+# Bytes of a batch that readers are handed in the step in which it comes; more they read by themselves, in portions.
+_HANDED: Final = 256 * 1024
+
+# Seconds of work after which the loop gets its turn.
+_SLICE: Final = 0.002
 
 # Seconds for which a post waits while too much waits for the store: the stock client sends none twice.
 _BACKLOG_SECONDS: Final = 20.0
@@ -90,6 +99,7 @@ class Streaming:
         self._store = hub.store
         self._admission = admission
         self._editing = editing
+        self._beginnings: WeakValueDictionary[SnapshotOffset, Batch] = WeakValueDictionary()
 
     # Reading what is there
 
@@ -127,12 +137,16 @@ class Streaming:
         """
         if await self.find_snapshot(name) != wanted:
             return None
+        return await self._load_snapshot(name, wanted)
+
+    async def _load_snapshot(self, name: str, wanted: SnapshotOffset) -> bytes | None:
         found = await self._store.load_at(*wanted)
         if found is None:
             return None
         snapshot, rows = found
         if snapshot is not None and snapshot.seq == wanted.seq:
             return snapshot.data
+        # Of all that is there: more than up to the row of the snapshot says the same to a CRDT.
         loaded, document = await load_document(self._store, name)
         if loaded.document.id != wanted.document_id:
             return None
@@ -147,7 +161,10 @@ class Streaming:
         """
         head = await self.find(name)
         if start is Begin.BEGINNING:
-            return (await self.read_whole(name))[0]
+            begun = await self.read_beginning(name)
+            if begun is not None:
+                return begun[0]
+            start = Offset(head.document_id, 1)
         if isinstance(start, Begin):
             return Batch(b"", encode_offset(Offset(head.document_id, head.seq + 1)), up_to_date=True)
         check_position(start, head.document_id, head.seq)
@@ -156,25 +173,30 @@ class Streaming:
             return Batch(b"", encode_offset(start), up_to_date=start.seq > head.seq)
         return make_batch(head.document_id, rows, head.seq)
 
-    async def read_whole(self, name: str) -> tuple[Batch, int, int]:
-        """Read all that is committed, the newest snapshot first; also give the document's ID and its newest row.
+    async def read_beginning(self, name: str) -> tuple[Batch, SnapshotOffset] | None:
+        """Read what stands for the first rows, the newest snapshot as one update; None if there is none.
+
+        All that read it at the same time have the same bytes.
 
         Raises: as ``find``, and ``DamagedDocument``.
         """
-        loaded = await self._store.load(name)
-        if loaded is None:
-            raise DocumentNotFound(f"there is no document {name!r}")
-        snapshot, rows, document = loaded.snapshot, loaded.rows, loaded.document
-        base = 0 if snapshot is None else snapshot.seq
-        if loaded.passed_over and (rows[0].seq if rows else document.head_seq + 1) > base + 1:
-            raise damaged(name, snapshots=loaded.passed_over)
-        await in_slices(check_rows(name, rows))
-        updates = [row.data for row in rows]
-        if snapshot is not None:
-            updates.insert(0, snapshot.data)
-        check = rows[-1].checksum if rows else None
-        offset = Offset(document.id, document.head_seq + 1, check)
-        return Batch(encode_frames(updates), encode_offset(offset), up_to_date=True), document.id, document.head_seq
+        tried: SnapshotOffset | None = None
+        while True:
+            snapshot = await self.find_snapshot(name)
+            if snapshot is None:
+                return None
+            if snapshot == tried:
+                raise damaged(name, snapshots=(snapshot.seq,))
+            tried = snapshot
+            batch = self._beginnings.get(snapshot)
+            if batch is None:
+                data = await self._load_snapshot(name, snapshot)
+                if data is None:
+                    continue  # a newer one has taken its place
+                offset = encode_offset(Offset(snapshot.document_id, snapshot.seq + 1))
+                batch = self._beginnings.get(snapshot) or Batch(encode_frame(data), offset, up_to_date=False)
+                self._beginnings[snapshot] = batch
+            return batch, snapshot
 
     async def read_rows(self, name: str, document_id: int, after: int, check: int | None, limit: int) -> list[LogRow]:
         """Read rows that follow on row ``after`` without a gap; none at the end.
@@ -253,7 +275,11 @@ class Streaming:
                 return Posted(encode_offset(tail.offset), verdict, known)
             await self._until_room()
             refused: CollabError | None = None
+            began = perf_counter()
             for update in updates:
+                if perf_counter() - began > _SLICE:
+                    await asyncio.sleep(0)
+                    began = perf_counter()
                 try:
                     await self._editing.take_posted(live, update, sender, own)
                 except CollabError as error:
@@ -310,11 +336,15 @@ class DocumentCursor:
     async def read(self) -> Batch:
         """See ``Cursor``."""
         tail = self._tail
-        if self._epoch != tail.epoch or tail is not self._live.tail:
+        if tail.document_id is None or tail is not self._live.tail:
+            raise StoreUnavailable(f"the log of {self._live.name!r} has gone")
+        if self._epoch != tail.epoch:
             self._start = Begin.BEGINNING  # the log is another one: all of it says what its reader lacks
         start, self._start = self._start, None
         if start is Begin.BEGINNING:
-            return await self._read_whole()
+            begun = await self._begin_anew()
+            if begun is not None:
+                return begun
         check = None
         if start is Begin.NOW:
             self._seq = tail.seq
@@ -326,7 +356,6 @@ class DocumentCursor:
         if batch is not None:
             self._seq = tail.seq
             return batch
-        assert tail.document_id is not None
         head = tail.seq
         rows = await self._streaming.read_rows(self._live.name, tail.document_id, self._seq, check, self._limit)
         if not rows and self._seq < head:
@@ -342,8 +371,7 @@ class DocumentCursor:
     async def _begin(self, start: Offset) -> int | None:
         """Stand where the reader says; give what has to be compared with the row before, None if nothing has to."""
         tail, seq = self._tail, start.seq - 1
-        if tail.document_id is None:
-            raise _ended(self._live)
+        assert tail.document_id is not None
         if start.document_id == tail.document_id and seq > tail.seq:
             # It may have come from another node, of which this one hears in a moment.
             head = await self._streaming.find(self._live.name)
@@ -355,12 +383,16 @@ class DocumentCursor:
             return None
         return start.check
 
-    async def _read_whole(self) -> Batch:
-        tail, epoch = self._tail, self._tail.epoch
-        batch, document_id, seq = await self._streaming.read_whole(self._live.name)
-        if document_id != tail.document_id:
+    async def _begin_anew(self) -> Batch | None:
+        """Stand at the beginning, behind what stands for the first rows, which is given; None without that."""
+        self._epoch, self._seq = self._tail.epoch, 0
+        begun = await self._streaming.read_beginning(self._live.name)
+        if begun is None:
+            return None
+        batch, snapshot = begun
+        if snapshot.document_id != self._tail.document_id:
             raise OffsetExpired("the document was created anew")
-        self._epoch, self._seq = epoch, seq
+        self._seq = snapshot.seq
         return batch
 
     def attach(self, sink: Sink) -> bool:
@@ -381,7 +413,12 @@ class DocumentCursor:
 
     def push(self, batch: Batch) -> bool:
         """Hand a batch to the reader, who is level with it then."""
-        if self._sink is None or not self._sink.push(batch):
+        if self._sink is None:
+            return False
+        if len(batch.payload) > _HANDED:
+            self._sink.wake()
+            return False
+        if not self._sink.push(batch):
             return False
         self._seq = self._tail.seq
         return True

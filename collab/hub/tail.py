@@ -97,7 +97,7 @@ class Tail:
         self._batches.clear()
         self._tell(self.since(before))
         # Behind that: who is level needs them no more.
-        while self._nbytes > _BYTES:
+        while self._nbytes > _BYTES and len(self._rows) > 1:
             self._nbytes -= len(self._rows.popleft())
             self._first += 1
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 from binascii import b2a_base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -54,6 +54,9 @@ DEFAULT_AWARENESS: Final = "default"
 INTERVAL_SECONDS: Final = 20
 INTERVALS_BEGIN: Final = 1_728_432_000
 """Cursors count intervals of so many seconds since 2024-10-09 (in Unix seconds)."""
+
+# Updates that are decoded between two yields.
+_SLICE = 1_000
 
 # Jitter of a cursor that has to pass the one of its client, in seconds.
 _JITTER = 3_600
@@ -204,7 +207,18 @@ def encode_frame(update: bytes) -> bytes:
 
 
 def decode_frames(body: bytes) -> list[bytes]:
-    """Decode the updates of a body.
+    """Decode the updates of a body in one step; see ``decode_frames_in_slices``."""
+    work = decode_frames_in_slices(body)
+    while True:
+        try:
+            next(work)
+        except StopIteration as done:
+            found: list[bytes] = done.value
+            return found
+
+
+def decode_frames_in_slices(body: bytes) -> Generator[None, None, list[bytes]]:
+    """Decode the updates of a body, in a generator that yields about every millisecond.
 
     Raises:
         DecodeError: it is empty, or a length does not fit.
@@ -224,6 +238,8 @@ def decode_frames(body: bytes) -> list[bytes]:
         except DecodeError as error:
             raise _invalid(f"the body is no sequence of updates with their lengths: {error}") from None
         found.append(update)
+        if len(found) % _SLICE == 0:
+            yield
     return found
 
 
@@ -239,7 +255,7 @@ class Batch:
         up_to_date: whether that is the end of the stream.
     """
 
-    __slots__ = ("_chunk", "_cursor", "_data", "_event", "offset", "payload", "up_to_date")
+    __slots__ = ("__weakref__", "_chunk", "_cursor", "_data", "_event", "offset", "payload", "up_to_date")
 
     def __init__(self, payload: bytes, offset: str, *, up_to_date: bool) -> None:
         self.payload = payload

@@ -95,11 +95,14 @@ def read_words(text: str) -> list[str]:
 
 
 async def stored(session: aiohttp.ClientSession, server: ServerProcess) -> list[str]:
-    author = Author(0)
-    async with session.get(f"{server.url}/streams/docs/{NAME}") as answer:
-        assert answer.status == 200
-        for update in decode_frames(await answer.read()):
-            author.read(update)
+    author, offset, level = Author(0), "-1", False
+    while not level:
+        async with session.get(f"{server.url}/streams/docs/{NAME}", params={"offset": offset}) as answer:
+            assert answer.status == 200
+            body = await answer.read()
+            for update in decode_frames(body) if body else ():
+                author.read(update)
+            offset, level = answer.headers["Stream-Next-Offset"], "Stream-Up-To-Date" in answer.headers
     return read_words(str(author.text))
 
 

@@ -92,10 +92,14 @@ class Streams:
         return await self.streaming.read(name, start)
 
     async def text(self, name: str = "d") -> str:
-        author = Author(0)
-        for update in frames(await self.read(name=name)):
-            author.read(update)
-        return str(author.text)
+        author, start = Author(0), Begin.BEGINNING
+        while True:
+            batch = await self.read(start, name)
+            for update in frames(batch):
+                author.read(update)
+            if batch.up_to_date:
+                return str(author.text)
+            start = position(batch)
 
     @contextlib.asynccontextmanager
     async def listen(self, start: Offset | Begin = Begin.BEGINNING, name: str = "d") -> AsyncIterator[Listener]:

@@ -19,6 +19,7 @@ from collab.auth.access import Grant
 from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound, Forbidden
 from collab.hub.documents import Documents
 from collab.hub.orders import Sender
+from collab.hub.slices import in_slices
 from collab.hub.streaming import Streaming
 from collab.protocol import streams
 from collab.protocol.session import Access
@@ -33,7 +34,7 @@ from collab.protocol.streams import (
     Verdict,
     check_path,
     check_stream_name,
-    decode_frames,
+    decode_frames_in_slices,
     decode_live,
     decode_offset,
     decode_producer,
@@ -258,7 +259,7 @@ class StreamRoutes:
             if not body and headers.get(streams.CLOSED, "").lower() == "true":
                 # The stock client does this when it leaves. A document is never closed.
                 return await self._stay_open(name, producer)
-            updates = decode_frames(body)
+            updates = await in_slices(decode_frames_in_slices(body))
             counts.updates += len(updates)
             sender = Sender(self._guard.peer(request), grant)
             posted = await self._streaming.post(name, updates, sender, producer, _own_client(producer))
