@@ -14,6 +14,7 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
+from collab.engine.visitors import Visitor
 from collab.protocol.awareness import User
 from collab.protocol.session import Owner, Session
 
@@ -77,4 +78,4 @@ def is_of_node(owner: Owner) -> bool:
     return not isinstance(owner, _HERE)
 
 
-_HERE: Final = (Session, Agent)
+_HERE: Final = (Session, Agent, Visitor)

@@ -33,7 +33,9 @@ The rules beyond y-protocols, all of which protect the others:
   of other nodes are asked there;
 - a client may come back by another node. What it claims is told to the node that shows its ID, which judges it as its
   own, and removes the ID for it (``judge_distant``);
-- agents (``collab.engine.agents``) have IDs of their own, which no session may show: an echo of one says nothing.
+- agents (``collab.engine.agents``) have IDs of their own, which no session may show: an echo of one says nothing;
+- a visitor (``collab.engine.visitors``) shows one client by requests. It is told by its answer what was not taken, and
+  its claims do not wait: it comes again.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ from collab.engine.comebacks import (
     read_own,
 )
 from collab.engine.departed import Departed, Left
+from collab.engine.visitors import AnothersClient, Visitor
 from collab.errors import CollabError, DecodeError, LimitExceeded, forget_frames
 from collab.protocol.awareness import (
     NULL,
@@ -91,6 +94,8 @@ _FRESH: Final = 2
 # no more than a name and a cursor (``Bounds``). Everybody who joins, or asks, is sent all of it.
 _ROOM_BYTES: Final = 4 * 1024 * 1024
 _ROOM_IDS: Final = 10_000
+
+ANOTHERS: Final = "awareness: this client ID is shown by another connection"
 
 Ask = tuple[Session, Entry]
 """A session, and the ``null`` for its own ID upon which its client announces itself anew."""
@@ -144,6 +149,7 @@ class AwarenessStates:
         "_foreign",
         "_freed",
         "_fresh",
+        "_moving",
         "_nbytes",
         "_nodes",
         "_owners",
@@ -175,9 +181,13 @@ class AwarenessStates:
         # node, and its old one does not know yet, or is dead. At most one for each ID that is shown.
         self._waiting: dict[int, tuple[Owner, Entry]] = {}
         self._freed: list[tuple[Owner, Entry]] = []  # of those, what was waited for has happened
+        self._moving: dict[int, Owner] = {}  # IDs that are shown, and the nodes to which their visitors have gone
 
     def __len__(self) -> int:
         return len(self._states)
+
+    def __contains__(self, client: int) -> bool:
+        return client in self._states
 
     @property
     def changed(self) -> bool:
@@ -262,6 +272,9 @@ class AwarenessStates:
             client = entry.client
             held_by = self._owners.get(client)
             if client >= FIRST_ID:
+                if isinstance(owner, Visitor):
+                    refused = refused or _anothers("awareness: this client ID is for agents")
+                    continue
                 if isinstance(owner, Session):
                     gone = self.departed.get(client) if held_by is None else None
                     if entry is brought:
@@ -286,7 +299,7 @@ class AwarenessStates:
                             self.comebacks.note(owner, left.turn)
                     continue
                 if left is not None and not self._may_return(owner, left):
-                    refused = refused or _limit("awareness: this client ID is another user's")
+                    refused = refused or _anothers("awareness: this client ID is another user's")
                     continue
             else:
                 known = self._clocks[client]
@@ -295,16 +308,19 @@ class AwarenessStates:
                         continue
                 else:
                     if is_newer(known, True, entry):
-                        if entry.state == NULL:
+                        if entry.state == NULL and self._moving.get(client) is not owner:
                             self.comebacks.withdraw_claim(client, owner)
                             self._wait_no_more(client, owner)
                             continue
                     elif entry is not brought or entry.clock < known:
                         continue
-                    contested[held_by] = None
-                    if not self._claim(owner, held_by, entry):
-                        continue
-                    if entry.clock == known:
+                    if self._moving.get(client) is not owner:
+                        contested[held_by] = None
+                        if not self._claim(owner, held_by, entry):
+                            if isinstance(owner, Visitor):
+                                refused = refused or _anothers(ANOTHERS)
+                            continue
+                    if entry.clock == known and entry.state != NULL:
                         back.append(self._hand_over(client, held_by, owner, entry.clock, bounds))
                         continue
             if is_far_ahead(known, entry):
@@ -355,7 +371,7 @@ class AwarenessStates:
         if owner is None:
             left = self.departed.get(client)
             return left is not None and left.user is not None and left.user != session.author
-        return owner is not session and not (isinstance(owner, Session) and owner.author == session.author)
+        return owner is not session and not (isinstance(owner, (Session, Visitor)) and owner.author == session.author)
 
     def is_of_another_user(self, client: int, user: str) -> bool:
         """Tell whether somebody shows a client ID, or has shown it until lately, who is not known to be ``user``."""
@@ -380,7 +396,7 @@ class AwarenessStates:
             return False
         if isinstance(owner, Session):
             self.comebacks.claim(entry.client, owner, entry.clock)
-        else:
+        elif is_of_node(owner):
             waiting = self._waiting.get(entry.client)
             if waiting is None or waiting[0] is owner or waiting[1].clock < entry.clock:
                 self._waiting[entry.client] = (owner, entry)
@@ -403,7 +419,7 @@ class AwarenessStates:
         What was shown stays as it is until they have announced themselves, for which they are to be asked.
         """
         asks: list[Ask] = []
-        if not isinstance(owner, Session):
+        if not isinstance(owner, (Session, Visitor)):
             return asks  # another node decides on what it shows
         comebacks = self.comebacks
         for client in list(owner.awareness or ()):
@@ -422,10 +438,14 @@ class AwarenessStates:
         the room may see its client leave and come.
         """
         owner = self._owners.get(claim.client)
-        if not isinstance(owner, Session):
+        if not isinstance(owner, (Session, Visitor)):
             return None
         known = self._clocks[claim.client]
         if claim.clock < known or is_far_ahead(known, Entry(claim.client, claim.clock, NULL)):
+            return None
+        if isinstance(owner, Visitor):
+            if claim.first and are_one(claim, owner):
+                self._give_up(claim.client, owner)
             return None
         if claim.first and claim.author is not None and owner.author == claim.author:
             self._give_up(claim.client, owner)
@@ -433,8 +453,8 @@ class AwarenessStates:
         self.comebacks.claim_from_afar(claim)
         return owner
 
-    def _give_up(self, client: int, owner: Session) -> None:
-        """Remove the ID of a session for one of another node that is the same client."""
+    def _give_up(self, client: int, owner: Session | Visitor) -> None:
+        """Remove the ID of an owner for a session of another node that is the same client."""
         assert owner.awareness is not None
         del owner.awareness[client]
         self._remove(client, self._clocks[client])
@@ -554,8 +574,12 @@ class AwarenessStates:
                 owner.awareness.pop(client, None)
             return
         encoded = self._changed[client] = encode_entry(client, clock, state)
+        if before is not owner:
+            self._moving.pop(client, None)
         if before is None:
             left = self.departed.remove(client)
+            if isinstance(owner, Visitor) and left is not None:
+                self.comebacks.note(owner, left.turn)
             if isinstance(owner, Session) and owner.own is None:
                 owner.note_own(client)
                 if left is not None:  # one that has shown itself before was here all the time
@@ -564,6 +588,8 @@ class AwarenessStates:
         else:
             if before is not owner and isinstance(owner, Session):
                 self._has_new_socket(client, owner)
+            elif before is not owner and isinstance(owner, Visitor):
+                self.comebacks.drop_claim(client)
             self._nbytes += len(encoded) - len(self._states[client])
         self.comebacks.announced[client] = self.comebacks.turn
         self._states[client] = encoded
@@ -578,7 +604,8 @@ class AwarenessStates:
     def _remove(self, client: int, clock: int) -> None:
         """Remove the state of a client, which has one, by ``null`` with this clock."""
         owner = self._owners.pop(client)
-        user = owner.author if isinstance(owner, (Session, Agent)) else self._user_of(client)
+        user = owner.author if isinstance(owner, (Session, Agent, Visitor)) else self._user_of(client)
+        self._moving.pop(client, None)
         self._nbytes -= len(self._states.pop(client))
         del self._clocks[client]
         comebacks = self.comebacks
@@ -603,7 +630,7 @@ class AwarenessStates:
                 self._note_foreign(client)
                 asks += self._give_to_claimant(client)
             elif (
-                isinstance(owner, Session)
+                isinstance(owner, (Session, Visitor))
                 and (claim := self.comebacks.find_claim(client)) is not None
                 and may_follow(claim.session, owner.author)
             ):
@@ -680,8 +707,19 @@ class AwarenessStates:
             return self.everything()
         return join_entries([*self._states.values(), *[encode_entry(*entry) for entry in removed]])
 
+    def changes_since(self, turn: int) -> bytes | None:
+        """Return one awareness update for somebody who was told all before a turn began; None if that is all there is.
+
+        It has the newest state of each client that has changed, and the removals that are remembered. It may have
+        what the turn that goes on has brought, which is told once more when that turn ends.
+        """
+        announced = self.comebacks.announced
+        entries = [state for client, state in self._states.items() if announced[client] >= turn]
+        entries += [encode_entry(client, left.clock, NULL) for client, left in self.departed.since(turn - 1)]
+        return join_entries(entries) if entries else None
+
     def own(self) -> bytes | None:
-        """Return one awareness update with the states of this node's sessions and agents, None while there are none."""
+        """Return one awareness update with the states of this node's participants, None while there are none."""
         mine = [self._states[client] for client, owner in self._owners.items() if not is_of_node(owner)]
         return join_entries(mine) if mine else None
 
@@ -713,6 +751,52 @@ class AwarenessStates:
         self._foreign.pop(client, None)
         self._set(agent, Entry(client, next_clock(self._clocks[client], at), agent.state))
 
+    # Visitors of this node, and of others
+
+    def may_be_elsewhere(self, client: int) -> bool:
+        """Tell whether another node shows a client ID, so it is that node which knows whose it is."""
+        owner = self._owners.get(client)
+        return owner is not None and is_of_node(owner)
+
+    def visit(self, visitor: Visitor, entry: Entry, *, moved: bool = False) -> Taken:
+        """Take what a visitor posts for its client ID; ``moved``: it was found to be its, whichever node shows it.
+
+        An entry that is not newer than what is known says nothing, and is not refused. Of one that cannot be shown what
+        was shown before under the ID is removed.
+        """
+        if moved and self.may_be_elsewhere(entry.client):
+            self._moving[entry.client] = visitor
+        taken = self._take(visitor, [entry], None, None)
+        if self._moving.get(entry.client) is visitor:
+            del self._moving[entry.client]  # it was not taken
+        return taken
+
+    def note_moved(self, client: int, author: str | None, node: Owner) -> None:
+        """Note that a visitor has gone to another node, which will show its ID with a greater clock.
+
+        What a session of this node shows is given away to its own user only.
+        """
+        owner = self._owners.get(client)
+        if owner is None or owner is node or isinstance(owner, Agent):
+            return
+        if not isinstance(owner, Session) or (author is not None and owner.author == author):
+            self._moving[client] = node
+
+    def may_give(self, claim: DistantClaim) -> tuple[bool, Session | None]:
+        """Tell whether a visitor of another node may have an ID that is shown here, and who is to be probed if not.
+
+        The ID of a visitor goes with it. That of a session is removed for its user.
+        """
+        owner = self._owners.get(claim.client)
+        if isinstance(owner, Visitor):
+            return owner.is_one_with(claim), None
+        if not isinstance(owner, Session):
+            return False, None
+        if owner.author is None or owner.author != claim.author:
+            return False, owner
+        self._give_up(claim.client, owner)
+        return True, None
+
     def clock_of(self, client: int) -> int:
         """Return the last clock that is known of a client ID, 0 if none is."""
         left = self.departed.get(client)
@@ -742,6 +826,10 @@ def _brought(owner: Owner, entries: Sequence[Entry]) -> Entry | None:
 def _announce(owner: Owner, brought: Entry) -> None:
     if isinstance(owner, Session) and brought.state != NULL:
         owner.note_announced(brought.client)
+
+
+def _anothers(reason: str) -> AnothersClient:
+    return AnothersClient(reason, public=reason)
 
 
 def _limit(reason: str) -> LimitExceeded:

@@ -15,8 +15,9 @@ are asked by those. What they are told names client IDs and clocks, because each
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
+from collab.engine.visitors import Person, Visitor
 from collab.protocol.awareness import Entry, decode_first_entry
 from collab.protocol.session import Owner, Session, State
 
@@ -28,20 +29,6 @@ class Claim(NamedTuple):
 
     session: Session
     clock: int
-
-
-class Person(Protocol):
-    """Whose client a session is, as far as anybody knows."""
-
-    @property
-    def author(self) -> str | None:
-        """The user; None while nobody has said."""
-        ...
-
-    @property
-    def address(self) -> str | None:
-        """What its client's address counts as; None for one that many may share."""
-        ...
 
 
 class DistantClaim(NamedTuple):
@@ -121,8 +108,8 @@ class Comebacks:
         if client is not None and (claim := self._claims.get(client)) is not None and claim.session is session:
             del self._claims[client]
 
-    def note(self, session: Session, turn: int) -> None:
-        """Note that a session's client has come back, which may have been told of turns up to ``turn`` before."""
+    def note(self, session: Session | Visitor, turn: int) -> None:
+        """Note that somebody's client has come back, which may have been told of turns up to ``turn`` before."""
         if session.returned:
             return
         session.returned = self.noted = True
@@ -167,7 +154,7 @@ def may_follow(owner: Owner, user: str | None, *, sure: bool = True) -> bool:
     Where that is not ``sure``, because a state of another node says so, only a session of another user may not. What
     another node lets its sessions take is decided there.
     """
-    if user is None or not isinstance(owner, Session) or owner.author == user:
+    if user is None or not isinstance(owner, (Session, Visitor)) or owner.author == user:
         return True
     return not sure and owner.author is None
 
@@ -177,10 +164,16 @@ def has_come_back(owner: Owner, held_by: Owner) -> bool:
 
     Both are one user's, and it is the first that the new one shows: each client begins with its own state. The tabs of
     one browser know each other's states before the server does, and send them on, but each has shown itself by then.
+    A visitor shows one client alone, which sends on nothing of others. It has no socket that could still live, so
+    without users its address is enough for a session.
     """
-    if not isinstance(owner, Session) or not isinstance(held_by, Session):
+    if isinstance(owner, Visitor):
+        return isinstance(held_by, Session) and owner.author is not None and owner.author == held_by.author
+    if not isinstance(owner, Session) or owner.awareness:
         return False
-    return owner.author is not None and owner.author == held_by.author and not owner.awareness
+    if isinstance(held_by, Visitor):
+        return are_one(owner, held_by)
+    return isinstance(held_by, Session) and owner.author is not None and owner.author == held_by.author
 
 
 def are_one(a: Person, b: Person) -> bool:

@@ -41,6 +41,7 @@ from collab.engine.comebacks import DistantClaim
 from collab.engine.departed import Departed
 from collab.engine.document import NEW, Applied, Document, Row, at_once
 from collab.engine.kept import NODE_BYTES, KeptChange, KeptUpdate, KeptUpdates, covers
+from collab.engine.visitors import Visitor
 from collab.errors import (
     CollabError,
     DecodeError,
@@ -922,6 +923,29 @@ class Room:
         """Show once more what an agent shows, which is ``shown``."""
         self.awareness.renew_agent(agent, at)
         self.pending = True
+
+    # Visitors
+
+    def visit(
+        self, visitor: Visitor, entry: Entry, *, moved: bool = False
+    ) -> tuple[Sequence[Effect], CollabError | None]:
+        """Take what a visitor of this node posts; see ``AwarenessStates.visit``.
+
+        Return what is to be done, and why its state is not shown, if that is so.
+        """
+        taken = self.awareness.visit(visitor, entry, moved=moved)
+        self.awareness.comebacks.noted = False  # ``lacking`` tells it
+        if self.awareness.changed:
+            self.pending = True
+        effects: list[Effect] = [Probe(owner) for owner in taken.contested if isinstance(owner, Session)]
+        return effects, taken.refused
+
+    def may_give(self, claim: DistantClaim) -> tuple[bool, Sequence[Effect]]:
+        """Tell whether a visitor of another node may have an ID that is shown here, and what is to be done."""
+        given, probed = self.awareness.may_give(claim)
+        if self.awareness.changed:
+            self.pending = True
+        return given, () if probed is None else (Probe(probed),)
 
     def leave_awareness(self, owner: Owner) -> Sequence[Effect]:
         """Remove the awareness states of an owner that has gone; the next turn tells the room."""
