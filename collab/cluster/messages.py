@@ -20,6 +20,10 @@ nodes of two releases can be on one bus while they are replaced.
     17 Claimed   varuint(client ID) varuint(clock) byte(1: first) byte(0: no author, 1: varbytes(author))
                  byte(0: no address, 1: varbytes(address))
                                                          a session of the sender claims an ID that the receiver shows
+    18 Moved     varuint(client ID) byte(0: no author, 1: varbytes(author))
+                                                         the sender shows this ID next: its visitor has come there
+    19 Posted    varuint(document id) varbytes(stream) varbytes(node) varuint(number) varuint(age in seconds)
+                 varbytes(bytes)                         a named presence stream has this; number 0: it is there
     24 Question  varuint(number) varbytes(JSON)          the sender asks all nodes; ``collab.hub.questions`` says what
     25 Answer    varuint(number) varbytes(JSON)          to the question with this number of the receiver
     row          float64le(time, Unix seconds) byte(0: no author, 1: varbytes(author)) varbytes(update)
@@ -132,6 +136,37 @@ class Claimed(NamedTuple):
     address: str | None
 
 
+class Moved(NamedTuple):
+    """A visitor has come to the sender, which shows its client ID next, with a greater clock.
+
+    Attributes:
+        author: its user; None where nobody knows.
+    """
+
+    client: int
+    author: str | None
+
+
+class Posted(NamedTuple):
+    """Something was posted to a named presence stream, or it is there.
+
+    Attributes:
+        document_id: the document's.
+        stream: the name of the stream.
+        origin: the node that has taken the post, by its name on the bus.
+        number: the post's, of that node's own count from 1; 0 for the stream itself, which has no bytes.
+        age: whole seconds since then.
+        data: its bytes.
+    """
+
+    document_id: int
+    stream: str
+    origin: str
+    number: int
+    age: int
+    data: bytes
+
+
 class Question(NamedTuple):
     """The sender asks all nodes something; ``number`` is its own count, ``asked`` a JSON object in UTF-8."""
 
@@ -147,7 +182,20 @@ class Answer(NamedTuple):
 
 
 NodeMessage = (
-    Committed | Awareness | Stateless | Deleted | Rows | Held | Look | Renamed | Asked | Claimed | Question | Answer
+    Committed
+    | Awareness
+    | Stateless
+    | Deleted
+    | Rows
+    | Held
+    | Look
+    | Renamed
+    | Asked
+    | Claimed
+    | Moved
+    | Posted
+    | Question
+    | Answer
 )
 
 
@@ -181,6 +229,12 @@ def encode_node_message(message: NodeMessage) -> bytes:
         case Claimed(client, clock, first, author, address):
             head = encode_var_uint(client) + encode_var_uint(clock) + (b"\x01" if first else b"\x00")
             return b"\x11" + head + _encode_optional(author) + _encode_optional(address)
+        case Moved(client, author):
+            return b"\x12" + encode_var_uint(client) + _encode_optional(author)
+        case Posted(document_id, stream, origin, number, age, data):
+            texts = encode_var_bytes(stream.encode()) + encode_var_bytes(origin.encode())
+            numbers = encode_var_uint(number) + encode_var_uint(age)
+            return b"\x13" + encode_var_uint(document_id) + texts + numbers + encode_var_bytes(data)
         case Question(number, asked):
             return b"\x18" + encode_var_uint(number) + encode_var_bytes(asked)
         case Answer(number, said):
@@ -251,6 +305,12 @@ def decode_node_message(data: bytes) -> NodeMessage | None:
         author, pos = _read_optional(data, pos)
         address, pos = _read_optional(data, pos)
         message = Claimed(client, clock, first, author, address)
+    elif kind == 18:
+        client, pos = read_var_uint(data, pos)
+        author, pos = _read_optional(data, pos)
+        message = Moved(client, author)
+    elif kind == 19:
+        message, pos = _read_posted(data, pos)
     elif kind in (24, 25):
         number, pos = read_var_uint(data, pos)
         text, pos = read_var_bytes(data, pos)
@@ -260,6 +320,19 @@ def decode_node_message(data: bytes) -> NodeMessage | None:
     if pos != len(data):
         raise DecodeError(f"{len(data) - pos} bytes behind the end of a message between nodes")
     return message
+
+
+def _read_posted(data: bytes, pos: int) -> tuple[Posted, int]:
+    document_id, pos = read_var_uint(data, pos)
+    stream, pos = read_var_bytes(data, pos)
+    origin, pos = read_var_bytes(data, pos)
+    number, pos = read_var_uint(data, pos)
+    age, pos = read_var_uint(data, pos)
+    posted, pos = read_var_bytes(data, pos)
+    try:
+        return Posted(document_id, stream.decode(), origin.decode(), number, age, posted), pos
+    except UnicodeDecodeError:
+        raise DecodeError("a text between nodes that is not UTF-8") from None
 
 
 def _read_row(data: bytes, pos: int) -> tuple[Row, int]:

@@ -22,6 +22,7 @@ from collab.hub.membership import Membership
 from collab.hub.people import People
 from collab.hub.readers import Reader
 from collab.hub.room import LiveRoom
+from collab.hub.stream_presence import Visitors
 from collab.hub.tasks import Tasks
 from collab.protocol.names import check_document_name
 from collab.protocol.session import State
@@ -71,6 +72,7 @@ class Keeper(Protocol):
     tasks: Tasks
     membership: Membership
     agents: Agents
+    visitors: Visitors
     people: People
 
     def now(self) -> float:
@@ -246,11 +248,12 @@ class Control:
                 chosen += [partial(member.client.check_access, member) for _, member in self._members(instruction)]
                 chosen += [reader.check_access for reader in self._readers(instruction)]
                 agents = self._hub.agents.of(instruction.document, instruction.user)
+                visitors = self._hub.visitors.of(instruction.document, instruction.user)
                 if instruction.connection is not None:
-                    agents = []
-                if chosen or agents:
+                    agents, visitors = [], []
+                if chosen or agents or visitors:
                     await self._report(stored, NodeReport(self._hub.membership.name, done=False))
-                    self._hub.tasks.spawn(self._check(stored, chosen, agents), "checking access again")
+                    self._hub.tasks.spawn(self._check(stored, chosen, agents, visitors), "checking access again")
                     return
                 report = NodeReport(self._hub.membership.name)
             elif instruction.kind is Kind.LIST:
@@ -316,6 +319,7 @@ class Control:
         if instruction.connection is None:
             for client in self._hub.agents.of(instruction.document, instruction.user):
                 ended += self._hub.agents.end_here(client)
+            ended += self._hub.visitors.end_here(self._hub.visitors.of(instruction.document, instruction.user))
         for live, member in self._members(instruction):
             if member.state is not State.CLOSED:
                 live.end(member, Kicked("ended by an operator"))
@@ -349,9 +353,13 @@ class Control:
             _limited.warning("report", "what was asked of all nodes cannot be answered: %s", error)
 
     async def _check(
-        self, stored: StoredInstruction, chosen: list[Callable[[], Awaitable[Checked]]], agents: list[int]
+        self,
+        stored: StoredInstruction,
+        chosen: list[Callable[[], Awaitable[Checked]]],
+        agents: list[int],
+        visitors: list[tuple[str, int]],
     ) -> None:
-        """Ask again what each of those chosen, and of these agents by their client IDs, may do, some at a time."""
+        """Ask again what each of those chosen, and of these agents and visitors, may do, some at a time."""
         counts = dict.fromkeys(Checked, 0)
         left = iter(chosen)
 
@@ -366,7 +374,8 @@ class Control:
                 await asyncio.sleep(0)
 
         await asyncio.gather(*[work() for _ in range(min(_QUESTIONS, len(chosen)))])
-        for checked, count in (await self._hub.agents.check(agents)).items():
+        others = await self._hub.agents.check(agents) + await self._hub.visitors.check(visitors)
+        for checked, count in others.items():
             counts[checked] += count
         node = self._hub.membership.name
         report = NodeReport(node, counts[Checked.ENDED], counts[Checked.CHANGED], counts[Checked.UNDECIDED])

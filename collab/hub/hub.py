@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
 from collab.cluster.bus import Bus
-from collab.cluster.messages import ALL_NODES
+from collab.cluster.messages import ALL_NODES, Posted
 from collab.engine import kept
 from collab.engine.budget import Budget
 from collab.engine.comebacks import DistantClaim
@@ -50,6 +50,7 @@ from collab.hub.hooks import HookCalls
 from collab.hub.loading import damaged, read_document
 from collab.hub.member import Member
 from collab.hub.membership import Membership, NodeFacts
+from collab.hub.named_presence import NamedStreams
 from collab.hub.people import People
 from collab.hub.quarantine import Quarantine
 from collab.hub.questions import Facts, Questions
@@ -57,6 +58,7 @@ from collab.hub.replication import Replication, is_shorter, lacks_rows, renamed
 from collab.hub.resetting import Resetting
 from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
+from collab.hub.stream_presence import Visitors
 from collab.hub.tasks import Tasks, retrieve
 from collab.hub.trash import Trash
 from collab.hub.turns import Turns
@@ -223,8 +225,10 @@ class Hub:
         self.bus = bus
         self.membership = Membership(store, options.node, lambda: len(self.rooms), bus.node)
         self.agents = Agents(self)
+        self.visitors = Visitors(self)
+        self.named = NamedStreams(self)
         self.people = People(self)
-        self.questions = self.agents.questions = self.people.questions = Questions(
+        self.questions = Questions(
             bus,
             self.membership.name,
             store.list_nodes,
@@ -232,13 +236,15 @@ class Hub:
             self.tasks,
             self._answer,
         )
+        self.agents.questions = self.visitors.questions = self.questions
+        self.named.questions = self.people.questions = self.questions
         self.control = Control(self)
         self.resetting = Resetting(store, sandbox, self, clock)
         self.trash = Trash(
             store, lambda: self.membership.trash(options.trash), self, self._let_all_forget, clock, self.resetting
         )
         self._replication = Replication(store, bus, self.rooms, self.tasks, self.control.told)
-        self._replication.questions = self.questions
+        self._replication.questions, self._replication.named = self.questions, self.named
         self.healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)
         self._attends = False
         self._gaps: set[int] = set()  # documents of which rows waited when they were live last
@@ -569,6 +575,14 @@ class Hub:
         """Tell other nodes that a session of this one claims an ID that one of them shows."""
         self._replication.claim(live, claim)
 
+    def publish_moved(self, live: LiveRoom, client: int, author: str | None) -> None:
+        """Tell other nodes that the visitor whose client ID one of them shows has come to this one."""
+        self._replication.moved(live, client, author)
+
+    def publish_posted(self, name: str, posted: Posted) -> None:
+        """Tell other nodes what a named presence stream of a document has."""
+        self._replication.posted(name, posted)
+
     def publish_stateless(self, live: LiveRoom, message: Stateless) -> None:
         """Pass a stateless message on to other nodes."""
         self._replication.stateless(live.name, message)
@@ -582,7 +596,7 @@ class Hub:
 
     async def _answer(self, asked: Facts) -> Facts | None:
         """Answer a question that all nodes were asked."""
-        said = self.agents.answer(asked)
+        said = self.agents.answer(asked) or self.visitors.answer(asked) or self.named.answer(asked)
         return await self.people.answer(asked) if said is None else said
 
     async def may_create(self, name: str, user: str | None) -> None:
@@ -736,6 +750,8 @@ class Hub:
                     self._leaving.add(live)
                     self.tasks.spawn(self._unload(live), f"unloading {shown_name(live.name)}")
             self.agents.sweep(now)
+            self.visitors.sweep(now)
+            self.named.sweep(now)
             forget = now - forgotten >= _FORGET
             if forget:
                 forgotten = now

@@ -1,9 +1,10 @@
 """Who is in documents, and which connections there are, on all nodes.
 
 Strategy: each node tells what it knows alone (``collab.hub.questions``): its sockets, its sessions, and the states that
-these and its agents show. The one that is asked puts the answers together in one order, by document name or by node and
-number, and gives a page of them. A node that has more than fits says so. Then the page ends with what that node has
-told last, for what follows there may lie before what other nodes have told; so no page leaves anybody out.
+these, its agents and its visitors show. The one that is asked puts the answers together in one order, by document name
+or by node and number, and gives a page of them. A node that has more than fits says so. Then the page ends with what
+that node has told last, for what follows there may lie before what other nodes have told. So no page leaves anybody
+out.
 
 Texts of clients are cut to a length, and half characters in them are replaced; states that are long are left out. Who
 may see what is decided by those who ask.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from collab.engine.agents import Agent
+from collab.engine.visitors import Visitor
 from collab.hub.member import ConnectionFacts, Member
 from collab.hub.membership import Membership
 from collab.hub.questions import MAX_ANSWER, Answers, Facts, Questions
@@ -75,16 +77,16 @@ class Keeper(Protocol):
 
 
 class Person(NamedTuple):
-    """A session, or an agent, as any node shows it.
+    """A session, an agent, or a visitor, as any node shows it.
 
     Attributes:
         node: where it is.
-        connection: its socket, ``NODE-NUMBER``; None for an agent.
-        agent: the name that its user gives it; None for a session.
+        connection: its socket, ``NODE-NUMBER``; None for one without a socket.
+        agent: the name that its user gives it; None for one that is no agent.
         user: as its token names it; None where nobody has said.
         name, color: what it shows of itself, or None.
         clients: the client IDs of its states.
-        protocol: "y-websocket", "hocuspocus" or "agent".
+        protocol: "y-websocket", "hocuspocus", "streams" or "agent".
         access: "read", "write" or "admin".
         since: when it came, in Unix seconds.
     """
@@ -116,7 +118,7 @@ class Present(NamedTuple):
 
     Attributes:
         name: of the document.
-        sessions: how many there are on all nodes that have answered, agents included.
+        sessions: how many there are on all nodes that have answered, agents and visitors included.
         people, states: those that are shown.
         complete: whether all are shown.
     """
@@ -262,7 +264,7 @@ class People:
         people: list[Facts] = []
         states: list[Facts] = []
         left, left_of_states, complete, count = _PART, _PART, True, 0
-        owners: list[Member | Agent] = [*live.members, *live.agents]
+        owners: list[Member | Agent | Visitor] = [*live.members, *live.agents, *live.visitors]
         for owner in owners:
             if owner.state is State.CLOSED if isinstance(owner, Member) else not owner.shown:
                 continue
@@ -287,7 +289,7 @@ class People:
                     states.append(state)
         return {"name": live.name, "sessions": count, "people": people, "states": states, "complete": complete}
 
-    def _describe(self, live: LiveRoom, owner: Member | Agent, values: Sequence[Any]) -> Facts:
+    def _describe(self, live: LiveRoom, owner: Member | Agent | Visitor, values: Sequence[Any]) -> Facts:
         name, color = _shown_name(values)
         facts: Facts = {
             "user": _cut(owner.author, _LONG_TEXT),
@@ -300,6 +302,11 @@ class People:
             return facts | {
                 "number": owner.client.number, "agent": None, "protocol": told.protocol, "access": owner.access.value,
                 "since": owner.joined_at,
+            }  # fmt: skip
+        if isinstance(owner, Visitor):
+            here = live.visitors[owner]
+            return facts | {
+                "number": None, "agent": None, "protocol": "streams", "access": here.access.value, "since": here.since,
             }  # fmt: skip
         held = live.agents[owner]
         return facts | {

@@ -27,7 +27,9 @@ from collab.cluster.messages import (
     Deleted,
     Held,
     Look,
+    Moved,
     NodeMessage,
+    Posted,
     Question,
     Renamed,
     Row,
@@ -48,6 +50,7 @@ from collab.errors import (
 )
 from collab.hub.early import EarlyRows
 from collab.hub.loading import check_rows, damaged
+from collab.hub.named_presence import NamedStreams
 from collab.hub.questions import Questions
 from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
@@ -99,9 +102,11 @@ class Replication:
 
     Attributes:
         questions: what nodes ask each other; set by the hub before the start.
+        named: the named presence streams; as well.
     """
 
     questions: Questions
+    named: NamedStreams
 
     def __init__(
         self, store: Store, bus: Bus, rooms: Mapping[str, LiveRoom], tasks: Tasks, told: Callable[[], None]
@@ -208,6 +213,15 @@ class Replication:
         """Tell the node that shows a client ID that a session of this one claims it."""
         self._publish(live, Claimed(*claim))
 
+    def moved(self, live: LiveRoom, client: int, author: str | None) -> None:
+        """Tell the nodes that show a client ID that its visitor, of this user, has come to this one."""
+        self._publish(live, Moved(client, author))
+
+    def posted(self, name: str, posted: Posted) -> None:
+        """Tell the others what a named presence stream of a document has."""
+        if self._bus.wanted(name):
+            self._bus.publish(name, encode_node_message(posted))
+
     def stateless(self, name: str, message: messages.Stateless) -> None:
         """Pass a stateless message of a document on to the others."""
         if self._bus.wanted(name):
@@ -278,6 +292,10 @@ class Replication:
                 live.receive_asked(update)
             case Claimed(client, clock, first, author, address):
                 live.receive_claim(DistantClaim(client, clock, first, author, address))
+            case Moved(client, author):
+                live.room.awareness.note_moved(client, author, self._node(live, sender))
+            case Posted():
+                self.named.receive(live, message)
             case Question() | Answer():
                 pass  # these have topics of their own
             case Stateless(payload):
@@ -304,6 +322,8 @@ class Replication:
         if live is not None and live.ended is None:
             own = live.room.awareness.own() or _NO_STATES
             self._publish(live, Held(live.persistence.document_id, live.persistence.seq, own))
+            for posted in self.named.held(live):
+                self._publish(live, posted)
 
     def left(self, topic: str, node: str) -> None:
         """Remove the awareness states of a node that has a document open no more.

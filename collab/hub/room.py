@@ -44,6 +44,7 @@ from collab.engine.room import (
     Unseen,
 )
 from collab.engine.tags import name_state
+from collab.engine.visitors import Visitor
 from collab.errors import CollabError, InternalError, OutcomeUnknown, UpdateError, is_refusal
 from collab.hub.answers import Answered, Answers
 from collab.hub.catch_up import CatchUp
@@ -56,13 +57,14 @@ from collab.hub.long_frames import LONG, Frame, LongFrame
 from collab.hub.member import Encoder, Member
 from collab.hub.members import Members
 from collab.hub.persistence import Persistence, Stored, settle
+from collab.hub.presence_tail import PresenceTail
 from collab.hub.readers import Reader
 from collab.hub.rounds import Rounds
 from collab.hub.slices import Usage, in_slices, own_turn
 from collab.hub.tail import Tail
 from collab.hub.tasks import Tasks
 from collab.protocol import messages
-from collab.protocol.awareness import AwarenessUpdate
+from collab.protocol.awareness import AwarenessUpdate, Entry
 from collab.protocol.messages import Message
 from collab.protocol.session import Access, Copy, Event, Owner, Session, State
 from collab.protocol.sync import EMPTY_UPDATE, SyncStep1, SyncStep2, SyncUpdate
@@ -205,6 +207,10 @@ class Keeper(Protocol):
         """Tell other nodes what a session of this one claims."""
         ...
 
+    def publish_moved(self, live: LiveRoom, client: int, author: str | None) -> None:
+        """Tell other nodes that the visitor whose client ID one of them shows has come to this one."""
+        ...
+
     def publish_awareness(self, live: LiveRoom, update: bytes) -> None:
         """Tell other nodes what has changed in the awareness states of this node's sessions."""
         ...
@@ -221,6 +227,13 @@ class AgentFacts(NamedTuple):
     since: float
 
 
+class VisitorFacts(NamedTuple):
+    """What a visitor of this node may do, and when it came, in Unix seconds."""
+
+    access: Access
+    since: float
+
+
 class LiveRoom:
     """One document live on this node.
 
@@ -230,6 +243,8 @@ class LiveRoom:
         members: the sessions with the ways to their clients.
         agents: the agents of this node; one that another node has taken over is here for a moment.
         readers: those that read it as a stream; they are no sessions.
+        visitors: the visitors of this node; one that has gone to another node is here for a moment.
+        presence: what those are given who read the presence as a stream; None until somebody does.
         tail: the end of its log, for those; None while there were none.
         persistence: what of it is durable.
         catch_up: the members that lag.
@@ -275,10 +290,12 @@ class LiveRoom:
         "persistence",
         "pieces_budget",
         "readers",
+        "presence",
         "room",
         "shared",
         "tail",
         "taking_kept",
+        "visitors",
     )
 
     def __init__(self, hub: Keeper, name: str, room: Room, loaded: LoadedDocument | None = None) -> None:
@@ -294,6 +311,8 @@ class LiveRoom:
         )
         self.agents: dict[Agent, AgentFacts] = {}
         self.readers: dict[Reader, None] = {}
+        self.visitors: dict[Visitor, VisitorFacts] = {}
+        self.presence: PresenceTail | None = None
         self.tail: Tail | None = None
         self.ended: CollabError | None = None
         self.flushed_at = 0.0
@@ -328,8 +347,8 @@ class LiveRoom:
 
     @property
     def occupied(self) -> bool:
-        """Whether anybody is here, a session or an agent, or an edit is under way."""
-        return bool(self.room.sessions or self.agents) or self._visits > 0
+        """Whether anybody is here, a session, an agent or a visitor, or something reads or edits the document."""
+        return bool(self.room.sessions or self.agents or self.visitors) or self._visits > 0
 
     @contextlib.contextmanager
     def visited(self) -> Iterator[None]:
@@ -426,6 +445,54 @@ class LiveRoom:
             return
         self.leave_awareness_of(agent)
         self._note_idle()
+
+    # Visitors
+
+    def visit(self, visitor: Visitor, facts: VisitorFacts, entry: Entry, *, moved: bool = False) -> CollabError | None:
+        """Take what a visitor posts; return why it is not shown, if that is so. See ``Room.visit`` for ``moved``.
+
+        One that shows nothing is not here.
+        """
+        awareness = self.room.awareness
+        elsewhere = moved and awareness.may_be_elsewhere(entry.client)
+        try:
+            effects, refused = self.room.visit(visitor, entry, moved=moved)
+            self.perform(effects)
+        except Exception as error:
+            self._recover(error)
+            raise
+        finally:
+            self._touch_if_pending()
+        if elsewhere and not awareness.may_be_elsewhere(entry.client):
+            # What it shows is published later, when the turn ends.
+            self._hub.publish_moved(self, entry.client, visitor.author)
+        if self.room.lacking:
+            self._rounds.ask_soon(self)
+        if visitor.shown:
+            self.visitors[visitor] = facts
+        elif self.visitors.pop(visitor, None) is not None:
+            self._note_idle()
+        return refused
+
+    def may_give(self, claim: DistantClaim) -> bool:
+        """Tell whether a visitor of another node may have an ID that is shown here."""
+        given, effects = self.room.may_give(claim)
+        self.perform(effects)
+        self._touch_if_pending()
+        return given
+
+    def end_visitor(self, visitor: Visitor) -> None:
+        """Let a visitor be seen no more; harmless for one that is not here."""
+        if self.visitors.pop(visitor, None) is None:
+            return
+        self.leave_awareness_of(visitor)
+        self._note_idle()
+
+    def open_presence(self) -> PresenceTail:
+        """Return what those are given who read the presence as a stream."""
+        if self.presence is None:
+            self.presence = PresenceTail(self.room.awareness, self._hub.clock())
+        return self.presence
 
     def receive(self, member: Member, message: Message) -> None:
         """Take one message of a member; see ``Room.receive`` for what it raises."""
@@ -934,6 +1001,8 @@ class LiveRoom:
             self._calls = None
         if end.awareness is not None:
             self.members.broadcast(AwarenessUpdate(end.awareness))
+            if self.presence is not None:
+                self.presence.publish(end.awareness)
             if end.own_awareness is not None and self._hub.bus.others:
                 self._hub.publish_awareness(self, end.own_awareness)
         if end.effects:
@@ -1164,8 +1233,8 @@ class LiveRoom:
         for reader in list(self.readers):
             reader.end(error)
         try:
-            for agent in self.agents:
-                self.room.leave_awareness(agent)
+            for owner in (*self.agents, *self.visitors):
+                self.room.leave_awareness(owner)
             # No turn ends any more, and other nodes must not show for ever who was here.
             _, own = self.room.awareness.flush()
             if own is not None and self._hub.bus.others:

@@ -441,6 +441,7 @@ class _Later:
         self.store, self.rooms, self.tasks = self, node.hub.rooms, node.hub.tasks
         self.generation = 0
         self.membership, self.agents, self.people = node.hub.membership, node.hub.agents, node.hub.people
+        self.visitors = node.hub.visitors
         self.given = stored
         self.asked: list[int] = []
         self.reported: list[int] = []
