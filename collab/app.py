@@ -83,6 +83,7 @@ from collab.transports.http.health import Readiness, healthz
 from collab.transports.http.metrics import PATH, Exporter, MetricsPort
 from collab.transports.http.metrics_list import Sources
 from collab.transports.http.static import add_static_routes, find_web_root
+from collab.transports.http.streams.awareness import AwarenessHandlers
 from collab.transports.http.streams.live import LiveReaders
 from collab.transports.http.streams.routes import StreamRoutes
 from collab.transports.sockets.context import Context, WebSocketOptions
@@ -367,9 +368,13 @@ def create_app(
     serve_description(app, description)
     serve_page(app, description)
     add_routes(app, routes, permission)
-    StreamRoutes(Streaming(hub, admission, editing), documents, creation, permission, guard, bodies, readers).add_to(
-        app
+    stream_routes = StreamRoutes(
+        Streaming(hub, admission, editing), documents, creation, permission, guard, bodies, readers
     )
+    stream_routes.awareness = AwarenessHandlers(
+        hub, permission, guard, readers, settings.max_awareness_bytes, settings.max_awareness_per_second
+    )
+    stream_routes.add_to(app)
     add_static_routes(app, find_web_root())
     return app
 

@@ -68,17 +68,17 @@ Silent = Annotated[
 
 
 class Participant(Model):
-    """A session on a document, or an agent."""
+    """A session on a document, an agent, or a person who shows itself by requests."""
 
     name: str | None = Field(description="The `user.name` that it shows, cut to 100 characters.")
     color: str | None = Field(description="The `user.color` that it shows.")
     clients: list[int] = Field(description="The awareness client IDs of its states; most have one.")
-    protocol: str = Field(description="`y-websocket`, `hocuspocus`, or `agent`.")
+    protocol: str = Field(description="`y-websocket`, `hocuspocus`, `streams`, or `agent`.")
     access: Right = Field(description="What it may do.")
     since: Date = Field(description="When it came, RFC 3339 in UTC.")
-    agent: str | None = Field(description="The name of an agent; null for a session.")
+    agent: str | None = Field(description="The name of an agent; null for all others.")
     user: str | None = Field(description="Its user as the token names it; null where nobody knows, and for non-admins.")
-    connection: str | None = Field(description="Its socket, `NODE-NUMBER`; null for an agent, and for non-admins.")
+    connection: str | None = Field(description="Its socket, `NODE-NUMBER`; null without one, and for non-admins.")
     node: str | None = Field(description="The server that it is on; null for non-admins.")
 
 
@@ -95,7 +95,7 @@ class DocumentPresence(Model):
     """Who is in a document."""
 
     name: str
-    sessions: int = Field(ge=0, description="How many sessions and agents there are.")
+    sessions: int = Field(ge=0, description="How many sessions, agents and people without a socket there are.")
     participants: list[Participant]
     states: list[AwarenessState]
     complete: bool = Field(description="Whether all participants and states are here; very many are cut.")
