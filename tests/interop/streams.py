@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tests.interop.agent import DocumentClient, NodeAgent
@@ -13,9 +14,13 @@ class StreamsAgent(NodeAgent):
     def __init__(self) -> None:
         super().__init__("streams_agent.mjs")
 
-    async def open(self, key: str, url: str, name: str, **more: Any) -> StreamsClient:
-        """Connect a new document; ``url`` is the server's, ``liveMode`` "sse" or "long-poll"."""
-        await self.ask("open", key=key, url=f"{url}/streams", name=name, **more)
+    async def open(self, key: str, url: str, name: str, others: Sequence[str] = (), **more: Any) -> StreamsClient:
+        """Connect a new document; ``url`` is the server's, ``liveMode`` "sse" or "long-poll".
+
+        With ``others`` each request goes to the next one of these servers.
+        """
+        addresses = [f"{other}/streams" for other in others]
+        await self.ask("open", key=key, url=f"{url}/streams", others=addresses, name=name, **more)
         return StreamsClient(self, key)
 
 

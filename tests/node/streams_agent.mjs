@@ -2,6 +2,8 @@
 // lib/agent.mjs.
 //
 //   {"id": 1, "op": "open", "key": "a", "url": "http://.../streams", "name": "notes/a", "liveMode": "long-poll"}
+//
+// With "others", the addresses of more servers, each request goes to the next one, as a proxy may send it.
 
 import { YjsProvider } from '@durable-streams/y-durable-streams'
 import { Awareness } from 'y-protocols/awareness'
@@ -13,6 +15,7 @@ const clients = new Clients()
 
 // Every request of a client, by what it was and how it ended: its token tells whose it is.
 const requests = new Map()
+const spread = new Map()
 const realFetch = globalThis.fetch
 globalThis.fetch = async (url, options) => {
   const key = options?.headers?.['x-client']
@@ -20,6 +23,11 @@ globalThis.fetch = async (url, options) => {
   const count = (what) => {
     const of = requests.get(key)
     if (of) of[what] = (of[what] ?? 0) + 1
+  }
+  const servers = spread.get(key) ?? []
+  if (servers.length) {
+    servers.push(servers.shift())
+    url = String(url).replace(servers.find((server) => String(url).startsWith(server)), servers[0])
   }
   try {
     const response = await realFetch(url, options)
@@ -47,11 +55,12 @@ const state = (it) => ({
 await run({
   ...commonOps(Y, clients, state),
 
-  open ({ key, url, name, token = '', liveMode = 'sse', presence = false, content = [] }) {
-    const doc = newDocument(Y, { content })
+  open ({ key, url, others = [], name, token = '', liveMode = 'sse', presence = false, clientID = null, content = [] }) {
+    const doc = newDocument(Y, { clientID, content })
     const awareness = presence ? new Awareness(doc) : null
     const it = { key, doc, awareness, errors: [], provider: null }
     requests.set(key, {})
+    if (others.length) spread.set(key, [url, ...others])
     it.provider = new YjsProvider({
       doc, baseUrl: url, docId: name, liveMode, connect: false, ...(presence ? { awareness } : {}),
       headers: { 'x-client': key, ...(token ? { authorization: `Bearer ${token}` } : {}) }
