@@ -34,13 +34,14 @@ function precompress(): Plugin {
   }
 }
 
-const SHARED = /src\/(lib\/(?!hocuspocus|ywebsocket|visit)|shell\/(?!guests|deleted|caret-names|old-copy-notice)).*\.ts$|node_modules\/(yjs|lib0|y-protocols|y-indexeddb)\//
+const SHARED = /src\/(lib\/(?!detour|hocuspocus|streams|ywebsocket|visit)|shell\/(?!guests|deleted|caret-names|old-copy-notice)).*\.ts$|node_modules\/(yjs|lib0|y-protocols|y-indexeddb)\//
 
 const server = process.env['COLLAB_URL'] ?? 'http://127.0.0.1:1234'
 
 // `make demo-dev` beside a running `collab serve`.
 const proxy = {
   '/api': server,
+  '/streams': server,
   '/ws': { target: server, ws: true },
   '/hocuspocus': { target: process.env['HOCUSPOCUS_URL'] ?? server, ws: true },
 }

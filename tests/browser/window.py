@@ -28,7 +28,7 @@ KEY = 50
 
 # Chromium itself logs these when a server goes away or refuses; no page can prevent it.
 CONNECTION_LOST = re.compile(
-    r"WebSocket connection to 'ws://127\.0\.0\.1:\d+/\S*' failed|net::ERR_(CONNECTION|INTERNET)_\w+"
+    r"WebSocket connection to 'ws://127\.0\.0\.1:\d+/\S*' failed|net::ERR_(CONNECTION|EMPTY|INTERNET|SOCKET)_\w+"
 )
 
 # The text without what is drawn into it: the carets of others and their names.
@@ -240,6 +240,10 @@ class Cable:
         if self._server is not None:
             await self.pull_out()
 
+    async def admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
+        """Decide on a new connection: give what was read of it and goes on to the server, or None to close it."""
+        return b""
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -247,16 +251,43 @@ class Cable:
         task.add_done_callback(self._tasks.discard)
         upstream: asyncio.StreamWriter | None = None
         try:
+            first = await self.admit(reader, writer)
+            if first is None:
+                return
             source, upstream = await asyncio.open_connection("127.0.0.1", self._target)
+            upstream.write(first)
             async with asyncio.TaskGroup() as group:
                 group.create_task(_copy(reader, upstream))
                 group.create_task(_copy(source, writer))
-        except* OSError:
+        except* (OSError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.transport.abort()
             if upstream is not None:
                 upstream.transport.abort()
+
+
+class Office(Cable):
+    """A network that lets plain HTTP through, and WebSockets only while it is not ``blocked``.
+
+    ``hangs``: an Upgrade gets no answer, in place of a refusal.
+    """
+
+    def __init__(self, port: int, *, hangs: bool = False) -> None:
+        super().__init__(port)
+        self.hangs = hangs
+        self.blocked = True
+
+    async def admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        if not self.blocked or b"\r\nupgrade: websocket\r\n" not in head.lower():
+            return head
+        if self.hangs:
+            await reader.read()  # until the browser gives it up
+        else:
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
+        return None
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

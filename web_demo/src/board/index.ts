@@ -3,6 +3,7 @@ import { MIME_TYPES, serializeAsJSON } from '@excalidraw/excalidraw'
 import type { ExcalidrawImperativeAPI } from '@excalidraw/excalidraw/types'
 import { createElement } from 'react'
 import { createRoot } from 'react-dom/client'
+import { withFallback } from '../lib/fallback'
 import { connectHocuspocus } from '../lib/hocuspocus'
 import { h } from '../shell/dom'
 import { openPage } from '../shell/page'
@@ -24,7 +25,7 @@ Object.assign(window, { EXCALIDRAW_THROTTLE_RENDER: true })
 if (import.meta.env.DEV) Object.assign(window, { EXCALIDRAW_ASSET_PATH: '/node_modules/@excalidraw/excalidraw/dist/dev/' })
 
 export async function openBoard(name: string): Promise<void> {
-  const page = await openPage(name, connectHocuspocus, {
+  const page = await openPage(name, withFallback(connectHocuspocus), {
     // What Excalidraw, here or elsewhere, takes from the clipboard.
     saving: {
       shows: (doc) => JSON.stringify(readElements(doc.getArray('elements')).map(({ id, version, versionNonce }) => [id, version, versionNonce])).replace(/^\[\]$/, ''),

@@ -1,4 +1,5 @@
 /** Code: CodeMirror on a Y.Text, in a language that all share, with a preview for Markdown. */
+import { withFallback } from '../lib/fallback'
 import { connectYWebsocket } from '../lib/ywebsocket'
 import { h } from '../shell/dom'
 import { openPage } from '../shell/page'
@@ -13,7 +14,7 @@ import { type Preview, preview } from './preview'
 const ROOT = 'codemirror'
 
 export async function openCode(name: string): Promise<void> {
-  const page = await openPage(name, connectYWebsocket, {
+  const page = await openPage(name, withFallback(connectYWebsocket), {
     content: ({ doc }) => doc.getText(ROOT).toString(),
     saving: {
       shows: (doc) => doc.getText(ROOT).toString(),

@@ -70,6 +70,11 @@ export function apiUrl(path: string): URL {
   return new URL(`api/${path}`, document.baseURI)
 }
 
+/** The address of a document over plain HTTP, beside this page. */
+export function streamUrl(name: string): URL {
+  return new URL(`streams/docs/${encodePath(name)}`, document.baseURI)
+}
+
 /** The address of a WebSocket beside this page: `https://host/sub/?doc=x` gives `wss://host/sub/ws`. */
 export function socketUrl(path: string): string {
   const url = new URL(path, document.baseURI)

@@ -48,6 +48,17 @@ export async function listDocuments(options: { prefix?: string; cursor?: string;
   return (await request('GET', url)) as { documents: ListedDocument[]; next: string | null }
 }
 
+/** Tell whether who is here may read `name` and not change it; not where that cannot be learnt: the server refuses what it does not want. */
+export async function mayOnlyRead(name: string): Promise<boolean> {
+  if (!getToken()) return false
+  try {
+    const found = (await listDocuments({ prefix: name, limit: 1 })).documents[0]
+    return found?.name === name && found.access === 'read'
+  } catch {
+    return false
+  }
+}
+
 /** Set the title that listings show. */
 export async function setTitle(name: string, title: string): Promise<void> {
   await request('PATCH', documentUrl(name), { title })

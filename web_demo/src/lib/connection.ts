@@ -8,15 +8,16 @@ import type { Awareness } from 'y-protocols/awareness'
 import type * as Y from 'yjs'
 import { Signal } from './signal'
 
+/** `http`: over plain HTTP, as the network lets no WebSocket through. */
 export type Status =
   /** Nothing has come from the server yet. */
   | { state: 'connecting' }
   /** Edits are on their way. `durable` tells what their arrival will mean. */
-  | { state: 'saving'; durable: boolean }
+  | { state: 'saving'; durable: boolean; http?: true }
   /** Every edit of this page has arrived: on the server's disk if `durable`, else with the server. */
-  | { state: 'saved'; durable: boolean }
+  | { state: 'saved'; durable: boolean; http?: true }
   /** Everything is seen live, nothing may be changed. */
-  | { state: 'read-only' }
+  | { state: 'read-only'; http?: true }
   /** Cut off a moment ago; the client tries again by itself. */
   | { state: 'reconnecting' }
   /** Cut off for a while, or on purpose. */
@@ -36,6 +37,16 @@ export interface Connection {
 
 /** Open the document `name` of the server beside this page, and keep `doc` in step with it. */
 export type Connect = (doc: Y.Doc, name: string) => Connection
+
+/** A connection over a WebSocket. */
+export interface SocketConnection extends Connection {
+  /** The origin of the transactions that bring what the server sends. */
+  readonly origin: unknown
+  /** Whether the server has said anything on the socket that is open now. */
+  heard(): boolean
+}
+
+export type ConnectSocket = (doc: Y.Doc, name: string) => SocketConnection
 
 export function isUp({ state }: Status): boolean {
   return state === 'saved' || state === 'saving' || state === 'read-only'
@@ -61,8 +72,19 @@ export function words(status: Status, kept: 'yes' | 'soon' | 'no'): string {
   }
 }
 
-/** Say what the words mean. The two protocols promise different things, so they are not called the same. */
+/** Say by which way it goes, if that is not the usual one. */
+export function way(status: Status): string {
+  return 'http' in status ? '(limited network)' : ''
+}
+
+const HTTP = ' This network blocks WebSocket, so the page uses plain HTTP: changes of others may show a moment later. It goes back to a WebSocket by itself.'
+
+/** Say what the words mean. The protocols promise different things, so they are not called the same. */
 export function meaning(status: Status, kept: 'yes' | 'soon' | 'no'): string {
+  return explain(status, kept) + ('http' in status ? HTTP : '')
+}
+
+function explain(status: Status, kept: 'yes' | 'soon' | 'no'): string {
   switch (status.state) {
     case 'saving':
       return 'Changes are on their way to the server.'

@@ -6,7 +6,7 @@
  */
 import { HocuspocusProvider, HocuspocusProviderWebsocket, WebSocketStatus } from '@hocuspocus/provider'
 import { socketUrl } from './address'
-import { type Connect, Outage, type Status } from './connection'
+import { type ConnectSocket, Outage, type Status } from './connection'
 import { Signal } from './signal'
 import { getToken } from './token'
 
@@ -16,9 +16,10 @@ const TOKEN_RAN_OUT = 4501
 /** The protocol gives a sentence and no code. These are the server's own; an application may say anything else. */
 const NOT_FOR_WANT_OF_A_TOKEN = /was deleted|document name|too large|refuses/
 
-export const connectHocuspocus: Connect = (doc, name) => {
+export const connectHocuspocus: ConnectSocket = (doc, name) => {
   const status = new Signal<Status>({ state: 'connecting' })
   let refused: Status | undefined
+  let heard = false
 
   const tell = (): void => status.set(refused ?? present())
   const connect = (): void => void socket.connect()
@@ -35,11 +36,17 @@ export const connectHocuspocus: Connect = (doc, name) => {
     return { state: provider.hasUnsyncedChanges ? 'saving' : 'saved', durable: true }
   }
 
-  provider.on('connect', () => {
-    // Edits made offline wait in this queue, and the sync that has begun carries them as well. Sent twice they
-    // would be answered twice, while the provider counts one: it would call the document saved too early.
-    Reflect.set(socket, 'messageQueue', [])
-  })
+  // Edits made offline wait in this queue, and the sync that begins carries them as well. Sent twice they
+  // would be answered twice, while the provider counts one: it would call the document saved too early. It would
+  // also grow for as long as the page is offline.
+  const forgetQueue = (): void => {
+    if (socket.status !== WebSocketStatus.Connected) Reflect.set(socket, 'messageQueue', [])
+  }
+  doc.on('update', forgetQueue)
+  provider.awareness!.on('update', forgetQueue)
+  provider.on('connect', () => Reflect.set(socket, 'messageQueue', []))
+  socket.on('message', () => (heard = true))
+  socket.on('disconnect', () => (heard = false))
   provider.on('synced', () => {
     outage.up()
     tell()
@@ -65,6 +72,8 @@ export const connectHocuspocus: Connect = (doc, name) => {
   return {
     awareness: provider.awareness!,
     status,
+    origin: provider,
+    heard: () => heard,
     setOnline(online) {
       outage.unplug(!online)
       if (online) connect()
@@ -77,6 +86,7 @@ export const connectHocuspocus: Connect = (doc, name) => {
       void provider.sendToken().then(() => provider.startSync())
     },
     destroy() {
+      doc.off('update', forgetQueue)
       outage.destroy()
       provider.destroy()
       socket.destroy()

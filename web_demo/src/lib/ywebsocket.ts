@@ -10,8 +10,8 @@ import { writeSyncStep1 } from 'y-protocols/sync'
 import { WebsocketProvider } from 'y-websocket'
 import * as Y from 'yjs'
 import { encodePath, socketUrl } from './address'
-import { listDocuments } from './api'
-import { type Connect, Outage, type Status } from './connection'
+import { mayOnlyRead } from './api'
+import { type ConnectSocket, Outage, type Status } from './connection'
 import { Signal } from './signal'
 import { getToken } from './token'
 
@@ -57,10 +57,11 @@ function contains(whole: Uint8Array, part: Uint8Array): boolean {
   })
 }
 
-export const connectYWebsocket: Connect = (doc, name) => {
+export const connectYWebsocket: ConnectSocket = (doc, name) => {
   const status = new Signal<Status>({ state: 'connecting' })
   let refused: Status | undefined
   let readOnly = false
+  let heard = false
   /** Whether it is known what may be done here: else an edit would be let in that the server then refuses. */
   let learned = false
   /** The newest edit that the server has not sent back; edits travel in order, so the newest speaks for all. */
@@ -89,6 +90,7 @@ export const connectYWebsocket: Connect = (doc, name) => {
 
   const handleSync = provider.messageHandlers[SYNC]!
   provider.messageHandlers[SYNC] = (encoder, decoder, ...rest) => {
+    heard = true
     const peek = decoding.clone(decoder)
     const type = decoding.readVarUint(peek)
     handleSync(encoder, decoder, ...rest)
@@ -130,13 +132,7 @@ export const connectYWebsocket: Connect = (doc, name) => {
   /** The protocol tells a reader only when it refuses an edit, which is late: so this asks. */
   async function learnAccess(): Promise<void> {
     const socket = provider.ws
-    let reader = false
-    try {
-      const found = getToken() ? (await listDocuments({ prefix: name, limit: 1 })).documents[0] : undefined
-      reader = found?.name === name && found.access === 'read'
-    } catch {
-      // The server will refuse what it does not want.
-    }
+    const reader = await mayOnlyRead(name)
     if (provider.ws !== socket || !provider.synced) return
     if (reader) readOnly = true
     learned = true
@@ -144,7 +140,7 @@ export const connectYWebsocket: Connect = (doc, name) => {
     tell()
   }
   provider.on('connection-close', (event) => {
-    readOnly = learned = false
+    readOnly = learned = heard = false
     outage.down()
     if (event?.code === TOKEN_RAN_OUT) {
       // There is no other one to come back with until somebody shows it: `retry` goes on with that.
@@ -162,6 +158,8 @@ export const connectYWebsocket: Connect = (doc, name) => {
   return {
     awareness: provider.awareness,
     status,
+    origin: provider,
+    heard: () => heard,
     setOnline(online) {
       outage.unplug(!online)
       if (online) provider.connect()

@@ -2,7 +2,7 @@
  * The frame around an editor: bar, status, people, title, sharing. A page opens its document with it and
  * puts its editor into `main` and its buttons into `tools`:
  *
- *     const page = await openPage(name, connectHocuspocus)
+ *     const page = await openPage(name, withFallback(connectHocuspocus))
  *     const editor = new Editor({ element: page.main, … page.doc, page.connection.awareness … })
  *     page.onReadOnly((readOnly) => editor.setEditable(!readOnly))
  */

@@ -1,5 +1,5 @@
 /** The line that says how it stands, and the notice under the bar when the server has refused. */
-import { type Connect, isUp, meaning, type Status, words } from '../lib/connection'
+import { type Connect, isUp, meaning, type Status, way, words } from '../lib/connection'
 import type { OpenDocument } from '../lib/document'
 import { getToken, setToken } from '../lib/token'
 import { copy } from './copy'
@@ -16,15 +16,19 @@ export function statusLine({ connection, kept }: OpenDocument, spoken: HTMLEleme
   const line = h('p', { class: 'status', id: 'status' }, h('span', { class: 'mark', 'aria-hidden': 'true' }), label, explained)
   let timer: number | undefined
   let wasUp: boolean | undefined
+  let lastWay = ''
 
   const show = (status: Status): void => {
     line.dataset['state'] = status.state
     line.dataset['kept'] = kept.value
     label.textContent = status.state === 'refused' && !status.deleted ? 'Refused' : words(status, kept.value)
+    const by = way(status)
+    if (by) label.append(' ', h('span', { class: 'way' }, by))
     label.title = explained.textContent = meaning(status, kept.value)
-    // Each key saved is not worth a word to who listens; a lost connection and a new one are.
+    // Each key saved is not worth a word to who listens; a lost connection, a new one and another way are.
     const up = isUp(status)
-    if (!up || wasUp === false) spoken.textContent = words(status, kept.value)
+    if (!up || wasUp === false || by !== lastWay) spoken.textContent = `${words(status, kept.value)} ${by}`.trim()
+    if (up) lastWay = by
     if (status.state !== 'connecting') wasUp = up
   }
   connection.status.subscribe((status) => {

@@ -1,6 +1,7 @@
 /** Rich text: Tiptap on the Yjs document, with everybody's carets. */
 import { Editor } from '@tiptap/core'
 import { yUndoPluginKey } from '@tiptap/y-tiptap'
+import { withFallback } from '../lib/fallback'
 import { connectHocuspocus } from '../lib/hocuspocus'
 import { openPage } from '../shell/page'
 import { carets, showFollowed } from './carets'
@@ -10,7 +11,7 @@ import './text.css'
 import { toolbar } from './toolbar'
 
 export async function openText(name: string): Promise<void> {
-  const page = await openPage(name, connectHocuspocus, {
+  const page = await openPage(name, withFallback(connectHocuspocus), {
     content: () => editor.getText(),
     saving: {
       // Empty paragraphs are nothing to see.
