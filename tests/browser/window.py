@@ -10,7 +10,9 @@ which the Content-Security-Policy refuses.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -40,6 +42,9 @@ _READ_TEXT = """() => {
         return copy.textContent
     }).join('\\n')
 }"""
+
+# RFC 6455, section 1.3.
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 OFFLINE = "Offline, your changes are kept here"
 
@@ -270,23 +275,31 @@ class Cable:
 class Office(Cable):
     """A network that lets plain HTTP through, and WebSockets only while it is not ``blocked``.
 
-    ``hangs``: an Upgrade gets no answer, in place of a refusal.
+    ``how`` it blocks them: it "refuses" the Upgrade, "hangs" and gives no answer to it, or "swallows" what is sent
+    over a WebSocket that it opens.
     """
 
-    def __init__(self, port: int, *, hangs: bool = False) -> None:
+    def __init__(self, port: int, how: str = "refuses") -> None:
         super().__init__(port)
-        self.hangs = hangs
+        self.how = how
         self.blocked = True
 
     async def admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes | None:
         head = await reader.readuntil(b"\r\n\r\n")
         if not self.blocked or b"\r\nupgrade: websocket\r\n" not in head.lower():
             return head
-        if self.hangs:
-            await reader.read()  # until the browser gives it up
-        else:
+        if self.how == "refuses":
             writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             await writer.drain()
+            return None
+        if self.how == "swallows":
+            key = re.search(rb"\r\nsec-websocket-key: *(\S+)\r\n", head, re.IGNORECASE)
+            assert key is not None
+            answer = base64.b64encode(hashlib.sha1(key[1] + _GUID, usedforsecurity=False).digest())
+            upgrade = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            writer.write(upgrade + b"Sec-WebSocket-Accept: " + answer + b"\r\n\r\n")
+        while await reader.read(65536):  # until the browser gives it up
+            pass
         return None
 
 

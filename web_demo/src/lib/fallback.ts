@@ -38,11 +38,13 @@ export function withFallback(connect: ConnectSocket): Connect {
     async function look(): Promise<void> {
       looking = true
       try {
+        // Some browsers never load again what they could not load once.
+        if (!(await fetch(document.baseURI, { method: 'HEAD', cache: 'no-store' })).ok) throw new Error('no server')
         const { goOverHttp } = await import('./detour')
         http = await goOverHttp(doc, name, socket, () => !destroyed && !unplugged, back)
         http?.status.subscribe(tell)
       } catch {
-        // It cannot be loaded: no network, or a server that is down.
+        // No network, or a server that is down.
       }
       looking = false
       since = performance.now()

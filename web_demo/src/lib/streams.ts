@@ -52,6 +52,9 @@ export class Refusal extends Error {
   }
 }
 
+/** Tell whether the same may be taken later. */
+const isLater = ({ status }: Refusal): boolean => status >= 500 || status === 408 || status === 429
+
 interface Answer {
   /** The `offset` that the address has after redirects. */
   readonly offset: string
@@ -225,7 +228,8 @@ export function connectStreams(doc: Y.Doc, name: string, awareness: Awareness, i
 
   /** Decide what an error means; gives the milliseconds to wait. */
   async function judge(error: unknown, delay: number): Promise<number> {
-    if (!(error instanceof Refusal) || error.status >= 500 || error.status === 408 || error.status === 429) return Math.max(delay, error instanceof Refusal ? 1000 * error.wait : 0)
+    if (!(error instanceof Refusal)) return delay
+    if (isLater(error)) return Math.max(delay, 1000 * error.wait)
     const token = error.status === 401 || error.status === 403
     switch (error.status) {
       case 410:
@@ -370,12 +374,15 @@ export function connectStreams(doc: Y.Doc, name: string, awareness: Awareness, i
     announcing = true
     while (changed && synced && seen && awareness.meta.has(me)) {
       changed = false
+      let wait = GATHER
       try {
         await ask(name, { method: 'POST', params: { awareness: 'default' }, body: frame(encodeAwarenessUpdate(awareness, [me])), signal: session.signal })
-      } catch {
-        // It is sent again every 15 s.
+      } catch (error) {
+        // What is refused for good is asked again with the next state, after 15 s at most.
+        changed = !(error instanceof Refusal) || isLater(error)
+        wait = Math.max(INTERVAL, error instanceof Refusal ? 1000 * error.wait : 0)
       }
-      await new Promise((resolve) => setTimeout(resolve, GATHER))
+      await new Promise((resolve) => setTimeout(resolve, wait))
     }
     announcing = false
   }
@@ -391,18 +398,18 @@ export function connectStreams(doc: Y.Doc, name: string, awareness: Awareness, i
     outer.addEventListener('abort', () => own.abort())
     const { signal } = own
     const wait = (milliseconds: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, milliseconds))
-    let at = 'now'
+    let at = '-1'
     let cursor: string | null = null
     while (!signal.aborted && !outer.aborted) {
       try {
         if (document.hidden) {
           await wait(INTERVAL)
-          at = 'now'
+          at = '-1'
           continue
         }
         const answer: Answer = await withSlot('presence', async (mine) => {
-          const live = mine && at !== 'now'
-          if (!live && at !== 'now') await wait(INTERVAL)
+          const live = mine && at !== '-1'
+          if (!live && at !== '-1') await wait(INTERVAL)
           return ask(name, { params: { awareness: 'default', offset: at, ...(live && { live: 'long-poll', cursor }) }, signal })
         })
         for (const update of frames(answer.body)) show(update)
@@ -410,7 +417,7 @@ export function connectStreams(doc: Y.Doc, name: string, awareness: Awareness, i
         cursor = answer.cursor
         await wait(GATHER)
       } catch {
-        at = 'now'
+        at = '-1'
         await wait(INTERVAL)
       }
     }

@@ -81,7 +81,8 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
     // Whoever is alone has no names to look at.
     if (company || !people.some(({ self, clients }) => !self || clients.length > 1)) return
     company = true
-    void import('./caret-names').then(({ spreadNames }) => spreadNames(main, tools))
+    // Without a network it is loaded at the next change.
+    import('./caret-names').then(({ spreadNames }) => spreadNames(main, tools), () => (company = false))
   })
   if (embedded) {
     addEventListener('message', ({ origin, source, data }) => {
