@@ -170,7 +170,24 @@ async def test_a_board_is_drawn_over_http(shared_server: ServerProcess, open_win
         await ada.until_status(LIMITED)
         await ada.until_others("Grace")
         await grace.until_others("Ada")
-        await ada.page.close()  # none may look for a network that has ended
+        # Who closes the page is gone at once.
+        await ada.page.goto(office.url)
+        await grace.until_others()
+
+
+async def test_a_document_is_renamed_from_home_over_http(
+    shared_server: ServerProcess, open_window: OpenWindow, office: Office, document: str
+) -> None:
+    name = "text/" + document
+    grace = await open_window(shared_server.url, name, name="Grace")
+    await grace.rename_document("Before")
+    home = await open_window(office.url)
+    home.forgive(CONNECTION_LOST)
+    row = home.page.locator("#documents > li").filter(has_text="Before")
+    await row.get_by_role("button", name="Rename").click()
+    await row.get_by_role("textbox").fill("After")
+    await row.get_by_role("textbox").press("Enter")
+    await expect(grace.page.locator("#title")).to_have_value("After", timeout=1000 * PATIENCE)
 
 
 async def test_four_tabs_of_one_document_share_the_connections_of_a_browser(

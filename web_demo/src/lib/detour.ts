@@ -21,15 +21,13 @@ const RETRY = 60_000
 const TICK = 500
 
 /**
- * Look at the network, and give a connection over HTTP if it blocks the WebSocket of `socket`; `wanted` tells whether one
- * is wanted still. It calls `back` when the socket has taken over, and is destroyed then.
+ * Look at the network, and call `use` with a connection over HTTP if it blocks the WebSocket of `socket`; `wanted` tells
+ * whether one is wanted still. When the socket has taken over, `use` is called with nothing, and the connection has ended.
  */
-export async function goOverHttp(doc: Y.Doc, name: string, socket: SocketConnection, wanted: () => boolean, back: () => void): Promise<Connection | undefined> {
-  if (!(await answersOverHttp(name)) || (await hearsOverSocket(name))) return undefined
+export async function goOverHttp(doc: Y.Doc, name: string, socket: SocketConnection, wanted: () => boolean, use: (http?: Connection) => void): Promise<void> {
+  if (!(await answersOverHttp(name)) || (await hearsOverSocket(name))) return
   const refused = (): boolean => socket.status.value.state === 'refused'
-  if (!wanted() || socket.heard() || refused()) return undefined
-  // Its further tries would take the presence of others away each time.
-  socket.setOnline(false)
+  if (!wanted() || socket.heard() || refused()) return
   const http = connectStreams(doc, name, socket.awareness, socket.origin)
   let ended = false
   let trying = false
@@ -60,7 +58,7 @@ export async function goOverHttp(doc: Y.Doc, name: string, socket: SocketConnect
     // A socket that is up, or that the server refuses, has had its answer.
     if (!on() || !(isUp(status) || refused())) return
     end()
-    back()
+    use()
   })
 
   function end(): void {
@@ -72,7 +70,7 @@ export async function goOverHttp(doc: Y.Doc, name: string, socket: SocketConnect
     http.destroy()
   }
 
-  return {
+  use({
     ...http,
     setOnline(online) {
       unplugged = !online
@@ -81,7 +79,9 @@ export async function goOverHttp(doc: Y.Doc, name: string, socket: SocketConnect
       http.setOnline(online)
     },
     destroy: end,
-  }
+  })
+  // Its further tries would take the presence of others away each time.
+  socket.setOnline(false)
 }
 
 /** Tell whether the server answers over HTTP, be it with a refusal. */

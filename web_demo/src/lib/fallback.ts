@@ -8,6 +8,8 @@ import { Signal } from './signal'
 
 /** Milliseconds without a word from the server after which the network is looked at: at first, and at most. */
 const SILENCE = [2000, 30_000] as const
+/** Milliseconds for an answer of the server over HTTP. */
+const PATIENCE = 10_000
 /** Milliseconds between two looks at the connection. */
 const TICK = 500
 
@@ -29,20 +31,20 @@ export function withFallback(connect: ConnectSocket): Connect {
       since = performance.now()
       silence = SILENCE[0]
     }
-    const back = (): void => {
-      http = undefined
+    const use = (over?: Connection): void => {
+      http = over
       beginAnew()
-      tell()
+      if (http) http.status.subscribe(tell)
+      else tell()
     }
 
     async function look(): Promise<void> {
       looking = true
       try {
         // Some browsers never load again what they could not load once.
-        if (!(await fetch(document.baseURI, { method: 'HEAD', cache: 'no-store' })).ok) throw new Error('no server')
+        if (!(await fetch(document.baseURI, { method: 'HEAD', cache: 'no-store', signal: AbortSignal.timeout(PATIENCE) })).ok) throw new Error('no server')
         const { goOverHttp } = await import('./detour')
-        http = await goOverHttp(doc, name, socket, () => !destroyed && !unplugged, back)
-        http?.status.subscribe(tell)
+        await goOverHttp(doc, name, socket, () => !destroyed && !unplugged, use)
       } catch {
         // No network, or a server that is down.
       }

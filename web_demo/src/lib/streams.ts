@@ -26,9 +26,11 @@ const LIVE = { document: 4, presence: 1 }
 const INTERVAL = 1500
 /** Milliseconds for which changes gather before the next long-poll fetches them, or the next presence is sent. */
 const GATHER = 100
-/** Milliseconds for an answer; the server ends a long-poll after some 60 s. */
+/** Milliseconds for an answer to begin, and without a byte of it; the server ends a long-poll after some 60 s. */
 const PATIENCE = 20_000
 const LONG_POLL = 90_000
+/** Bytes a millisecond that even a slow line sends; nobody tells how far it is. */
+const UPLINK = 5
 /** Milliseconds before a failed connection is tried again: at first, and at most. */
 const BACKOFF = [500, 5000] as const
 /** Bytes of edits that are sent at once, unless a single edit is larger. */
@@ -82,13 +84,17 @@ export async function ask(name: string, { method, headers: more, params = {}, bo
   if (getToken()) headers['Authorization'] = `Bearer ${getToken()}`
   const own = new AbortController()
   const abort = (): void => own.abort()
-  const timer = setTimeout(abort, params['live'] ? LONG_POLL : PATIENCE)
+  let timer = setTimeout(abort, (params['live'] ? LONG_POLL : PATIENCE) + (body?.length ?? 0) / UPLINK)
+  const onProgress = (): void => {
+    clearTimeout(timer)
+    timer = setTimeout(abort, PATIENCE)
+  }
   signal?.addEventListener('abort', abort)
   try {
     signal?.throwIfAborted()
     // Not from the browser's cache, which lets equal questions of several tabs wait for each other.
     const response = await fetch(url, { method: method ?? 'GET', headers, cache: 'no-store', signal: own.signal, keepalive, ...(body && { body }) })
-    const bytes = new Uint8Array(await response.arrayBuffer())
+    const bytes = await readBody(response, onProgress)
     const next = response.headers.get('Stream-Next-Offset')
     if (response.ok && next !== null) {
       return {
@@ -105,6 +111,16 @@ export async function ask(name: string, { method, headers: more, params = {}, bo
     clearTimeout(timer)
     signal?.removeEventListener('abort', abort)
   }
+}
+
+async function readBody(response: Response, onProgress: () => void): Promise<Uint8Array> {
+  const parts: BlobPart[] = []
+  const reader = response.body?.getReader()
+  for (let part = await reader?.read(); part?.value; part = await reader?.read()) {
+    onProgress()
+    parts.push(part.value)
+  }
+  return new Uint8Array(await new Blob(parts).arrayBuffer())
 }
 
 function frame(...parts: readonly Uint8Array[]): Uint8Array<ArrayBuffer> {
@@ -241,14 +257,17 @@ export function connectStreams(doc: Y.Doc, name: string, awareness: Awareness, i
         return 0
       default:
         // Who could write, and now may only read, is told no more than that.
-        if (token && !readOnly && (await mayOnlyRead(name))) return delay
+        if (token && !readOnly && (await learnsToRead())) return delay
         refused = { state: 'refused', why: error.message, token, deleted: false }
         return 0
     }
   }
 
+  /** Ask whether this page may read and no more; a network that is silent says no. */
+  const learnsToRead = (): Promise<boolean> => Promise.race([mayOnlyRead(name), pause(PATIENCE).then(() => false)])
+
   async function read(signal: AbortSignal, works: () => void): Promise<never> {
-    readOnly = await mayOnlyRead(name)
+    readOnly = await learnsToRead()
     let live = false
     let cursor: string | null = null
     const start = (): void => {
@@ -256,7 +275,8 @@ export function connectStreams(doc: Y.Doc, name: string, awareness: Awareness, i
       works()
       up()
       void followPresence(signal)
-      void announce()
+      // With the next clock: the others may have been told that we are gone.
+      if (awareness.getLocalState() !== null) awareness.setLocalState(awareness.getLocalState())
       void send()
     }
     if (offset === undefined) {
@@ -317,7 +337,12 @@ export function connectStreams(doc: Y.Doc, name: string, awareness: Awareness, i
 
   /** Make the document, whose streams are there only then; a reader waits until somebody does. */
   async function create(signal: AbortSignal): Promise<void> {
-    if (!readOnly) return void (await ask(name, { method: 'PUT', signal }))
+    try {
+      if (!readOnly) return void (await ask(name, { method: 'PUT', signal }))
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.status !== 403) throw error
+      readOnly = true
+    }
     up()
     await pause(2 * INTERVAL)
   }
@@ -366,6 +391,8 @@ export function connectStreams(doc: Y.Doc, name: string, awareness: Awareness, i
 
   let announcing = false
   let changed = false
+  /** Whether others may see us. */
+  let shown = false
 
   /** Show one's own state to the others; of several changes in a row the last one is sent. */
   async function announce(): Promise<void> {
@@ -374,6 +401,7 @@ export function connectStreams(doc: Y.Doc, name: string, awareness: Awareness, i
     announcing = true
     while (changed && synced && seen && awareness.meta.has(me)) {
       changed = false
+      shown ||= awareness.getLocalState() !== null
       let wait = GATHER
       try {
         await ask(name, { method: 'POST', params: { awareness: 'default' }, body: frame(encodeAwarenessUpdate(awareness, [me])), signal: session.signal })
@@ -436,7 +464,8 @@ export function connectStreams(doc: Y.Doc, name: string, awareness: Awareness, i
   }
 
   const leave = (): void => {
-    if (!synced || !seen || awareness.getLocalState() === null) return
+    if (!shown) return
+    shown = false
     const gone = encodeAwarenessUpdate(awareness, [me], new Map())
     void ask(name, { method: 'POST', params: { awareness: 'default' }, body: frame(gone), keepalive: true }).catch(() => {})
   }
