@@ -64,7 +64,8 @@ _CORS_PREFLIGHT = MappingProxyType(
         "Access-Control-Max-Age": "7200",  # what Chromium keeps at most
     }
 )
-_CORS_EXPOSED = ", ".join(("ETag", "Location", "Retry-After", "X-Total-Count", *streams.HEADERS_TOLD))
+_CORS_EXPOSED = "ETag, Location, Retry-After, X-Total-Count"
+_CORS_EXPOSED_OF_STREAMS = ", ".join((_CORS_EXPOSED, *streams.HEADERS_TOLD))
 
 _NO_STORE = "no-store"
 
@@ -281,7 +282,9 @@ class Guard:
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None and self.refusal(request, self.peer(request)) is None:
             headers["Access-Control-Allow-Origin"] = origin
-            headers["Access-Control-Expose-Headers"] = _CORS_EXPOSED
+            # A page loads many small files, and each of them would carry what only streams tell.
+            told = _CORS_EXPOSED_OF_STREAMS if request.match_info.handler in self._paced else _CORS_EXPOSED
+            headers["Access-Control-Expose-Headers"] = told
         vary = headers.get(hdrs.VARY)
         headers[hdrs.VARY] = hdrs.ORIGIN if vary is None else f"{vary}, {hdrs.ORIGIN}"
 
