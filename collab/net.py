@@ -77,6 +77,20 @@ def is_loopback(host: str) -> bool:
     return name == "localhost" or name.endswith(".localhost")
 
 
+# RFC 6052, section 2.1: the IPv4 address that stands in the last 32 bits is where a translator goes to.
+_TRANSLATED = IPv6Network("64:ff9b::/96")
+
+
+def is_public(host: str) -> bool | None:
+    """Tell whether an address is one of the internet; None for a name, which is none before it is looked up."""
+    address = parse_address(host)
+    if address is None:
+        return False if is_loopback(host) else None
+    if isinstance(address, IPv6Address) and address in _TRANSLATED:
+        address = IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.is_global and not address.is_multicast
+
+
 def overlap(host: str, other: str) -> bool:
     """Tell whether two hosts that are listened on may be one address: the same, one of them all, or both this machine.
 
