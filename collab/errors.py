@@ -41,6 +41,7 @@
     │   ├── UpdateIncomplete        an update that refers to what the document lacks, where its sender can send that too
     │   └── DocumentDeleted         a tombstone stands in the document's place
     │       └── DocumentRenamed     the document has another name now
+    ├── NoSuchWebhook               there is no such receiver of webhooks, or no such delivery is kept
     ├── RepeatError
     │   ├── KeyReused               the key of an earlier request, which was another one
     │   └── KeyBusy                 retryable: the request with this key is still being answered
@@ -455,6 +456,12 @@ class DamagedDocument(DocumentError):
         self.name = name
         self.rows = tuple(rows)
         self.snapshots = tuple(snapshots)
+
+
+class NoSuchWebhook(CollabError):
+    """There is no such receiver of webhooks, or no such delivery is kept."""
+
+    public = "no such receiver or delivery"
 
 
 class RepeatError(CollabError):

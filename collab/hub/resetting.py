@@ -253,16 +253,19 @@ class Resetting:
             number = await in_slices(_apply(document.copy(), update))
             at = self._clock()
             row = await beside_the_loop(len(update), partial(seal_row, update, at, author))
-            seq = await self._append(name, loaded.document, row)
+            seq = await self._append(name, loaded.document, row, told=gone is None)
             if seq is not None:
                 return Reset(number, seq)
         raise DocumentBusy(f"{name!r} was reset by others again and again", public="others reset it at the same time")
 
-    async def _append(self, name: str, document: StoredDocument, row: NewRow) -> int | None:
-        """Write a row behind those that come meanwhile; give its number, or None if one of them is a reset too."""
+    async def _append(self, name: str, document: StoredDocument, row: NewRow, *, told: bool) -> int | None:
+        """Write a row behind those that come meanwhile; give its number, or None if one of them is a reset too.
+
+        ``told``: it takes content away, so receivers of webhooks are told of a reset.
+        """
         seq = document.head_seq
         for _ in range(_TRIES):
-            if await self._store.append_next(document.id, seq, row):
+            if await self._store.append_next(document.id, seq, row, reset=told):
                 if self._rooms is not None:
                     await self._rooms.written(name, document.id, seq + 1, row.author)
                 return seq + 1

@@ -88,12 +88,13 @@ class Log(Protocol):
         what follows a lost row must not be written. Raises ``StoreUnavailable`` as the class says.
         """
 
-    async def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
+    async def append_next(self, document_id: int, seq: int, row: NewRow, *, reset: bool = False) -> bool:
         """Write one row behind row ``seq`` of a document, if that is its newest one; tell whether it was.
 
         For what is computed from the whole log, and needs nothing to have come after that. It is durable when this
         returns True, as a row of :meth:`append`, in a transaction of its own: others may append meanwhile, and so may
         this store. False too for a tombstone and an unknown id. After ``StoreUnavailable`` it may be there or not.
+        With ``reset`` receivers of webhooks are told that the document was reset (:mod:`collab.storage.webhooks`).
         Raises ``StoreRefused`` if the row is larger than ``MAX_ROW_BYTES``.
         """
 

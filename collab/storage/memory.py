@@ -24,6 +24,7 @@ from collab.storage.checksums import is_damaged_snapshot, is_verified
 from collab.storage.control import KEPT_SECONDS, MAX_INSTRUCTIONS, PAGE
 from collab.storage.membership import FORGET_SECONDS, Heartbeat, Node
 from collab.storage.memory_calls import MemoryCalls
+from collab.storage.memory_webhooks import MemoryWebhooks
 from collab.storage.metadata import merge_metadata
 from collab.storage.producers import MAX_PRODUCERS, PRODUCER_SECONDS, NewProducer, ProducerNumbers
 from collab.storage.records import (
@@ -50,6 +51,21 @@ from collab.storage.records import (
     Snapshot,
     StoredDocument,
     StoredInstruction,
+)
+from collab.storage.webhooks import (
+    CREATED,
+    DELETED,
+    ERASED,
+    RENAMED,
+    RESET,
+    RESTORED,
+    Attempt,
+    Delivery,
+    Expired,
+    Happened,
+    Looked,
+    ReceiverState,
+    Subscription,
 )
 
 _Result = TypeVar("_Result")
@@ -129,9 +145,16 @@ class MemoryStore:
         self._doubt = None
         return answer
 
-    async def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
+    async def append_next(self, document_id: int, seq: int, row: NewRow, *, reset: bool = False) -> bool:
         """Write one row if nothing came before it."""
-        return await self._call(lambda: self.storage.append_next(document_id, seq, row))
+
+        def step() -> bool:
+            written = self.storage.append_next(document_id, seq, row)
+            if written and reset:
+                self._note(RESET, document_id, changed=True)
+            return written
+
+        return await self._call(step)
 
     async def attend(self) -> None:
         """Do nothing: the storage cannot go back."""
@@ -236,15 +259,33 @@ class MemoryStore:
     ) -> StoredDocument:
         """Create a document, in the place of a tombstone too."""
         new = StoredDocument(0, name, 0, gc, 0.0, 0.0, title=title, metadata=merge_metadata({}, metadata or {}))
-        return await self._call(lambda: self.storage.create(new, rows, over_tombstone, call, self._clock()))
+
+        def step() -> StoredDocument:
+            created = self.storage.create(new, rows, over_tombstone, call, self._clock())
+            self._note(CREATED, created.id, changed=created.head_seq > 0)
+            return created
+
+        return await self._call(step)
 
     async def delete(self, name: str, at: float) -> int:
         """Set the tombstone."""
-        return await self._call(lambda: self.storage.delete(name, at))
+
+        def step() -> int:
+            document_id = self.storage.delete(name, at)
+            self._note(DELETED, document_id)
+            return document_id
+
+        return await self._call(step)
 
     async def rename(self, name: str, new_name: str, at: float) -> int:
         """Move the name, and leave a tombstone."""
-        return await self._call(lambda: self.storage.rename(name, new_name, at))
+
+        def step() -> int:
+            document_id = self.storage.rename(name, new_name, at)
+            self._note(RENAMED, document_id, {"previous": name}, before=(name,))
+            return document_id
+
+        return await self._call(step)
 
     async def instruct(self, instruction: Instruction) -> int:
         """Keep an instruction."""
@@ -319,11 +360,25 @@ class MemoryStore:
 
     async def restore(self, document_id: int, new_name: str | None = None, *, at: float) -> StoredDocument:
         """Take the tombstone away."""
-        return await self._call(lambda: self.storage.restore(document_id, new_name, at))
+
+        def step() -> StoredDocument:
+            restored = self.storage.restore(document_id, new_name, at)
+            self._note(RESTORED, document_id, changed=True)
+            return restored
+
+        return await self._call(step)
 
     async def erase(self, document_id: int) -> None:
         """Remove all that is kept of a deleted document."""
-        await self._call(lambda: self.storage.erase(document_id))
+
+        def step() -> None:
+            found = self.storage.document(document_id)
+            self.storage.erase(document_id)
+            self.storage.webhooks.erase(document_id)
+            if found is not None:
+                self.storage.webhooks.note_end(Happened(ERASED, document_id, (found.name,), {}), self._clock())
+
+        await self._call(step)
 
     async def skeleton(self, name: str) -> bytes | None:
         """Read the skeleton of a name."""
@@ -332,6 +387,83 @@ class MemoryStore:
     async def replace_skeleton(self, name: str, was: bytes | None, by: bytes) -> bool:
         """Replace the skeleton of a name."""
         return await self._call(lambda: self.storage.replace_skeleton(name, was, by))
+
+    def _note(
+        self,
+        kind: str,
+        document_id: int,
+        data: Mapping[str, str] | None = None,
+        *,
+        before: tuple[str, ...] = (),
+        changed: bool = False,
+    ) -> None:
+        """Let receivers of webhooks be told what the step does."""
+        document = self.storage.document(document_id)
+        assert document is not None
+        happened = Happened(kind, document_id, (document.name, *before), {"seq": document.head_seq} | dict(data or {}))
+        self.storage.webhooks.note(happened, self._clock(), changed=changed)
+
+    async def claim_delivery(self, node: str, seconds: float) -> bool:
+        """Take or renew the lease."""
+        return await self._call(lambda: self.storage.webhooks.claim(node, seconds, self._clock()))
+
+    async def release_delivery(self, node: str) -> None:
+        """End the lease."""
+        await self._call(lambda: self.storage.webhooks.release(node))
+
+    async def subscribe(self, node: str, subscriptions: Sequence[Subscription]) -> bool:
+        """Keep the receivers."""
+        return await self._call(lambda: self.storage.webhooks.subscribe(node, subscriptions, self._clock()))
+
+    async def mark_changed(self, document_ids: Collection[int]) -> None:
+        """Mark documents."""
+        await self._call(lambda: self.storage.webhooks.mark(document_ids, self._clock()))
+
+    async def mark_missed(self, node: str, after: int, limit: int) -> Looked | None:
+        """Mark documents whose head is past their cursor."""
+        return await self._call(lambda: self.storage.webhooks.mark_missed(node, after, limit, self._clock()))
+
+    async def tell_changed(self, node: str, seconds: float, limit: int, busy: Collection[int]) -> int | None:
+        """Keep deliveries for documents that were marked."""
+        return await self._call(lambda: self.storage.webhooks.tell_changed(node, seconds, limit, busy, self._clock()))
+
+    async def tell_people(self, events: Sequence[Happened]) -> None:
+        """Keep deliveries."""
+        await self._call(lambda: self.storage.webhooks.tell_people(events, self._clock()))
+
+    async def due(self, receiver: str, limit: int, busy: Collection[int]) -> list[Delivery]:
+        """Give deliveries that are to be made."""
+        return await self._call(lambda: self.storage.webhooks.due(receiver, limit, busy, self._clock()))
+
+    async def settle(self, node: str, attempts: Sequence[Attempt], disable: Collection[str] = ()) -> bool:
+        """Keep what became of attempts."""
+        return await self._call(lambda: self.storage.webhooks.settle(node, attempts, disable, self._clock()))
+
+    async def expire(self, node: str, disable_after: float) -> Expired | None:
+        """Do what time does."""
+        return await self._call(lambda: self.storage.webhooks.expire(node, disable_after, self._clock()))
+
+    async def receivers(self) -> list[ReceiverState]:
+        """Tell how receivers stand."""
+        return await self._call(self.storage.webhooks.receivers)
+
+    async def deliveries(
+        self, *, receiver: str | None = None, state: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[Delivery]:
+        """Give deliveries."""
+        return await self._call(lambda: self.storage.webhooks.deliveries(receiver, state, before, limit))
+
+    async def resend(self, number: int) -> Delivery:
+        """Let one delivery wait again."""
+        return await self._call(lambda: self.storage.webhooks.resend(number, self._clock()))
+
+    async def resend_failed(self, receiver: str, since: float) -> int:
+        """Let deliveries wait again."""
+        return await self._call(lambda: self.storage.webhooks.resend_failed(receiver, since, self._clock()))
+
+    async def enable_receiver(self, receiver: str) -> None:
+        """Enable a receiver."""
+        await self._call(lambda: self.storage.webhooks.enable(receiver, self._clock()))
 
     async def begin_call(self, call: CallKey, request: bytes) -> CallState:
         """Begin a call, or tell what became of it."""
@@ -442,12 +574,14 @@ class MemoryStorage:
         nodes: servers by their names, as they were with their last heartbeats.
         calls: those that are done once.
         skeletons: by the names that they belong to.
+        webhooks: receivers, and what they are still to be told.
     """
 
     def __init__(self) -> None:
         self.claims: set[int] = set()
         self.nodes: dict[str, Node] = {}
         self.calls = MemoryCalls()
+        self.webhooks = MemoryWebhooks(self)
         self.skeletons: dict[bytes, bytes] = {}
         self._ids: dict[int, _Kept] = {}
         self._names: dict[bytes, _Kept] = {}
@@ -482,6 +616,20 @@ class MemoryStorage:
                     self._change_pending(found, batch[position].pending)
                 heads[document_id] = found.document.head_seq
         return outcomes(plan, heads)
+
+    def document(self, document_id: int) -> StoredDocument | None:
+        """Give a document or a tombstone."""
+        kept = self._ids.get(document_id)
+        return None if kept is None else kept.document
+
+    def ids_after(self, document_id: int, limit: int) -> list[int]:
+        """Give the ids of documents above ``document_id``, in order."""
+        return [each for each in self._ids if each > document_id][:limit]
+
+    def rows_of(self, document_id: int, after: int, last: int) -> list[LogRow]:
+        """Give the rows with numbers above ``after`` up to ``last``, as far as they are kept."""
+        kept = self._ids.get(document_id)
+        return [] if kept is None else kept.between(after, last)
 
     def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
         """Write one row if nothing came before it."""

@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 11
+SCHEMA = 12
 """The number of the schema that this release works on; a test compares it with the newest migration."""
 
 BASE_REVISION = "0002"
@@ -283,7 +283,81 @@ producers = Table(
     Index("ix_producers_at", "at"),
 )
 
-OF_DOCUMENT: tuple[Table, ...] = (pending, damage, producers)
+webhook_lease = Table(
+    "webhook_lease",
+    metadata,
+    # One row, "delivery": the server that delivers, and until when. Documents with ids up to ``base_id`` were there
+    # when there was a lease for the first time, so nobody is told that they were created.
+    Column("name", String(16), nullable=False),
+    Column("node", String(64), nullable=False),
+    Column("until", Double, nullable=False),
+    Column("base_id", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name"),
+)
+
+webhook_receivers = Table(
+    "webhook_receivers",
+    metadata,
+    # Who is told of what (``collab.storage.webhooks``): kinds with commas between. Addresses and secrets are not here.
+    Column("name", String(64), nullable=False),
+    Column("kinds", Text, nullable=False),
+    Column("prefix", LargeBinary, nullable=False),
+    # When a server last delivered to it, or tried; about an hour old at most.
+    Column("seen_at", Double, nullable=False),
+    Column("failing_since", Double, nullable=True),
+    Column("disabled_at", Double, nullable=True),
+    Column("dropped", BigInteger, nullable=False),
+    PrimaryKeyConstraint("name"),
+)
+
+webhook_cursors = Table(
+    "webhook_cursors",
+    metadata,
+    # Up to which row receivers were told of a document. No row: of nothing, not even that it was created.
+    Column("document_id", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    PrimaryKeyConstraint("document_id"),
+)
+
+webhook_marks = Table(
+    "webhook_marks",
+    metadata,
+    # Documents that have most likely rows past their cursor, and since when.
+    Column("document_id", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("document_id"),
+    Index("ix_webhook_marks_at", "at"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    # One row for each event and receiver. Numbers of one lane (a document) are in the order in which things happened.
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("receiver", String(64), nullable=False),
+    Column("event", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("lane", BigInteger, nullable=False),
+    Column("name", LargeBinary, nullable=False),
+    # A JSON object; content of documents is never in it.
+    Column("data", LargeBinary, nullable=False),
+    Column("at", Double, nullable=False),
+    # When it began to wait: later than ``at`` where it is sent again.
+    Column("queued_at", Double, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("due_at", Double, nullable=False),
+    # NULL: it waits.
+    Column("done_at", Double, nullable=True),
+    Column("delivered", Boolean, nullable=False),
+    Column("status", BigInteger, nullable=True),
+    Column("error", LargeBinary, nullable=True),
+    Index("ix_webhook_deliveries_lane", "lane"),
+    # What waits comes first in it (NULL), by lanes; and what is done is in the order of its end.
+    Index("ix_webhook_deliveries_receiver", "receiver", "done_at", "lane", "id"),
+    sqlite_autoincrement=True,
+)
+
+OF_DOCUMENT: tuple[Table, ...] = (pending, damage, producers, webhook_cursors, webhook_marks)
 """Tables beside the log and the snapshots whose rows belong to one document, by their column ``document_id``. They go
 with the content of a document that was deleted: a new table with something of it must be added here. Owners of client
 IDs do so, too, in portions, since there may be very many (``collab.storage.pruning``)."""

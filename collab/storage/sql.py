@@ -41,7 +41,7 @@ from collab.errors import (
     StoreUnavailable,
     StoreWentBack,
 )
-from collab.storage import sql_calls, sql_catalogue, sql_control, sql_trash
+from collab.storage import sql_calls, sql_catalogue, sql_control, sql_trash, sql_webhooks
 from collab.storage.backend import WENT_BACK, Backend, Mode, Writer
 from collab.storage.batch import decode_author, decode_note, encode_author, encode_name, encode_note
 from collab.storage.calls import check_answer
@@ -78,6 +78,20 @@ from collab.storage.records import (
 )
 from collab.storage.schema import client_owners, damage, documents, log, nodes, pending, producers, snapshots, writers
 from collab.storage.sql_catalogue import find, require_living
+from collab.storage.webhooks import (
+    DELETED,
+    ERASED,
+    RENAMED,
+    RESET,
+    RESTORED,
+    Attempt,
+    Delivery,
+    Expired,
+    Happened,
+    Looked,
+    ReceiverState,
+    Subscription,
+)
 from collab.telemetry import get_logger
 
 PAGE_ROWS = 1_000
@@ -153,7 +167,7 @@ class SqlStore:
             self._backend.writer.batch = self._number
             return outcomes
 
-    async def append_next(self, document_id: int, seq: int, row: NewRow) -> bool:
+    async def append_next(self, document_id: int, seq: int, row: NewRow, *, reset: bool = False) -> bool:
         """Advance the head from ``seq``, which locks it, and insert the row."""
         if len(row.data) > MAX_ROW_BYTES:
             raise StoreRefused(f"{len(row.data)} bytes at once are more than the store takes ({MAX_ROW_BYTES})")
@@ -174,6 +188,8 @@ class SqlStore:
                 **dict(zip(("on_behalf_of", "label"), encode_note(row.note), strict=True)),
             }
             connection.execute(insert(log).values(values))
+            if reset:
+                self._note(connection, RESET, document_id, {"seq": seq + 1}, changed=True)
             return True
 
         return await self._run(write, "write")
@@ -462,7 +478,7 @@ class SqlStore:
         merged = merge_metadata({}, metadata or {})
 
         def write(connection: Connection) -> StoredDocument:
-            return sql_catalogue.create(
+            created = sql_catalogue.create(
                 connection,
                 name,
                 gc=gc,
@@ -473,6 +489,8 @@ class SqlStore:
                 call=call,
                 now=time.time(),
             )
+            sql_webhooks.note_created(connection, self._backend.now(), created)
+            return created
 
         if over_tombstone or call is not None:
             # It may lock rows of others: not in one transaction with further ones, which an append could wait for.
@@ -482,7 +500,13 @@ class SqlStore:
     async def delete(self, name: str, at: float) -> int:
         """Set the tombstone."""
         encode_name(name)
-        return await self._run(lambda connection: sql_catalogue.mark_deleted(connection, name, at), "write")
+
+        def write(connection: Connection) -> int:
+            document_id = sql_catalogue.mark_deleted(connection, name, at)
+            self._note(connection, DELETED, document_id)
+            return document_id
+
+        return await self._run(write, "write")
 
     async def rename(self, name: str, new_name: str, at: float) -> int:
         """Move the name, and leave a tombstone."""
@@ -494,7 +518,9 @@ class SqlStore:
             found = find(connection, encoded)
             if found is not None:
                 require_living(found)
-            return sql_control.rename(connection, found, name, new_name, at)
+            document_id = sql_control.rename(connection, found, name, new_name, at)
+            self._note(connection, RENAMED, document_id, {"previous": name}, before=(name,))
+            return document_id
 
         return await self._run(write, "write")
 
@@ -555,15 +581,27 @@ class SqlStore:
         """Take the tombstone away."""
         if new_name is not None:
             encode_name(new_name)
-        return await self._run(
-            lambda connection: sql_trash.restore(connection, self._backend, document_id, new_name, at), "write"
-        )
+
+        def write(connection: Connection) -> StoredDocument:
+            restored = sql_trash.restore(connection, self._backend, document_id, new_name, at)
+            self._note(connection, RESTORED, document_id, changed=True)
+            return restored
+
+        return await self._run(write, "write")
 
     async def erase(self, document_id: int) -> None:
         """Remove what is small in one transaction, and rows and snapshots in portions."""
         portion = remove(self._backend, document_id, None, ERASED_ROWS, wait=True)
+
+        def forget(connection: Connection) -> None:
+            name = sql_trash.name_of(connection, document_id)
+            sql_trash.forget(connection, self._backend, document_id)
+            if name is not None:
+                happened = Happened(ERASED, document_id, (name,), {})
+                sql_webhooks.note_end(connection, self._backend.now(), happened)
+
         try:
-            await self._run(lambda connection: sql_trash.forget(connection, self._backend, document_id), "write")
+            await self._run(forget, "write")
             while await self._run(portion, "write"):
                 pass
         except DocumentNotFound:
@@ -578,6 +616,116 @@ class SqlStore:
     async def replace_skeleton(self, name: str, was: bytes | None, by: bytes) -> bool:
         """Replace the skeleton of a name."""
         return await self._run(lambda connection: sql_trash.replace_skeleton(connection, name, was, by), "write")
+
+    def _note(
+        self,
+        connection: Connection,
+        kind: str,
+        document_id: int,
+        data: Mapping[str, Any] | None = None,
+        *,
+        before: tuple[str, ...] = (),
+        changed: bool = False,
+    ) -> None:
+        """Let receivers of webhooks be told what the transaction does; ``before`` are names that the document had."""
+        query = select(documents.c.name, documents.c.head_seq).where(documents.c.id == document_id)
+        row = connection.execute(query).one()
+        names = (row.name.decode(errors="replace"), *before)
+        happened = Happened(kind, document_id, names, {"seq": row.head_seq} | dict(data or {}))
+        sql_webhooks.note(connection, self._backend.now(), happened, changed=changed)
+
+    async def claim_delivery(self, node: str, seconds: float) -> bool:
+        """Take or renew the lease."""
+        now, shared = self._backend.now(), self._backend.shared
+        return await self._run(
+            lambda connection: sql_webhooks.claim(connection, now, node, seconds, shared=shared), "write"
+        )
+
+    async def release_delivery(self, node: str) -> None:
+        """End the lease."""
+        await self._run(lambda connection: sql_webhooks.release(connection, node), "write")
+
+    async def subscribe(self, node: str, subscriptions: Sequence[Subscription]) -> bool:
+        """Write the receivers."""
+        now = self._backend.now()
+        return await self._run(lambda connection: sql_webhooks.subscribe(connection, now, node, subscriptions), "write")
+
+    async def mark_changed(self, document_ids: Collection[int]) -> None:
+        """Mark documents."""
+        now = self._backend.now()
+        if document_ids:
+            await self._run(lambda connection: sql_webhooks.mark(connection, now, document_ids), "write")
+
+    async def mark_missed(self, node: str, after: int, limit: int) -> Looked | None:
+        """Look first, in a transaction that hinders nobody: most often there is nothing to write."""
+        found = await self._run(lambda connection: sql_webhooks.find_missed(connection, after, limit), "read")
+        if found is None:
+            return Looked(None, 0)
+        if not found.work:
+            return Looked(found.last, 0)
+        now = self._backend.now()
+        marked = await self._run(
+            lambda connection: sql_webhooks.mark_missed(connection, now, node, after, found.last, found.past), "write"
+        )
+        return None if marked is None else Looked(found.last, marked)
+
+    async def tell_changed(self, node: str, seconds: float, limit: int, busy: Collection[int]) -> int | None:
+        """Look first, as above."""
+        now = self._backend.now()
+        if not await self._run(lambda connection: sql_webhooks.has_marks(connection, now, seconds), "read"):
+            return 0
+        return await self._run(
+            lambda connection: sql_webhooks.tell_changed(connection, now, node, seconds, limit, busy), "write"
+        )
+
+    async def tell_people(self, events: Sequence[Happened]) -> None:
+        """Write deliveries."""
+        now = self._backend.now()
+        await self._run(lambda connection: sql_webhooks.tell_people(connection, now, events), "write")
+
+    async def due(self, receiver: str, limit: int, busy: Collection[int]) -> list[Delivery]:
+        """Read deliveries that are to be made."""
+        now = self._backend.now()
+        return await self._run(lambda connection: sql_webhooks.due(connection, now, receiver, limit, busy), "read")
+
+    async def settle(self, node: str, attempts: Sequence[Attempt], disable: Collection[str] = ()) -> bool:
+        """Note what became of attempts."""
+        now = self._backend.now()
+        return await self._run(
+            lambda connection: sql_webhooks.settle(connection, now, node, attempts, disable), "write"
+        )
+
+    async def expire(self, node: str, disable_after: float) -> Expired | None:
+        """Do what time does."""
+        now = self._backend.now()
+        return await self._run(lambda connection: sql_webhooks.expire(connection, now, node, disable_after), "write")
+
+    async def receivers(self) -> list[ReceiverState]:
+        """Read how receivers stand."""
+        return await self._run(sql_webhooks.receivers, "read")
+
+    async def deliveries(
+        self, *, receiver: str | None = None, state: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[Delivery]:
+        """List deliveries."""
+        return await self._run(
+            lambda connection: sql_webhooks.list_deliveries(connection, receiver, state, before, limit), "read"
+        )
+
+    async def resend(self, number: int) -> Delivery:
+        """Let one delivery wait again."""
+        now = self._backend.now()
+        return await self._run(lambda connection: sql_webhooks.resend(connection, now, number), "write")
+
+    async def resend_failed(self, receiver: str, since: float) -> int:
+        """Let deliveries wait again."""
+        now = self._backend.now()
+        return await self._run(lambda connection: sql_webhooks.resend_failed(connection, now, receiver, since), "write")
+
+    async def enable_receiver(self, receiver: str) -> None:
+        """Enable a receiver."""
+        now = self._backend.now()
+        await self._run(lambda connection: sql_webhooks.enable(connection, now, receiver), "write")
 
     async def begin_call(self, call: CallKey, request: bytes) -> CallState:
         """Begin a call, or read what became of it."""

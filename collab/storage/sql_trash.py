@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or
 from sqlalchemy.exc import IntegrityError
 
 from collab.errors import DocumentExists, DocumentNotFound
-from collab.storage import sql_calls, sql_control
+from collab.storage import sql_calls, sql_control, sql_webhooks
 from collab.storage.backend import Backend
 from collab.storage.batch import encode_name
 from collab.storage.pruning import pruning_lock
@@ -94,6 +94,15 @@ def _is_whole(connection: Connection, document_id: int, head_seq: int) -> bool:
     return bool(connection.execute(rows).scalar_one() == head_seq - base)
 
 
+def name_of(connection: Connection, document_id: int) -> str | None:
+    """Read the name that a document has or had, if it is known still."""
+    for table, key in ((trash, trash.c.document_id), (documents, documents.c.id)):
+        name: bytes | None = connection.execute(select(table.c.name).where(key == document_id)).scalar()
+        if name is not None:
+            return name.decode(errors="replace")
+    return None
+
+
 def forget(connection: Connection, backend: Backend, document_id: int) -> None:
     """Remove all of a deleted document but its rows and snapshots, which pruning then takes in portions."""
     backend.lock(connection, pruning_lock(document_id))
@@ -107,6 +116,7 @@ def forget(connection: Connection, backend: Backend, document_id: int) -> None:
     for table in (trash, *OF_DOCUMENT):
         connection.execute(delete(table).where(table.c.document_id == document_id))
     sql_calls.erase(connection, document_id)
+    sql_webhooks.erase(connection, document_id)
 
 
 def read_skeleton(connection: Connection, name: str) -> bytes | None:

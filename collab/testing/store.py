@@ -23,6 +23,7 @@ from collab.testing.membership import MembershipConformance
 from collab.testing.pending import PendingConformance
 from collab.testing.producers import ProducersConformance
 from collab.testing.trash import TrashConformance
+from collab.testing.webhooks import WebhooksConformance
 
 
 class StoreConformance(
@@ -35,5 +36,6 @@ class StoreConformance(
     CallsConformance,
     MembershipConformance,
     ControlConformance,
+    WebhooksConformance,
 ):
     """Test a store; derive from this class and override the fixture ``make_store``."""

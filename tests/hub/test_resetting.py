@@ -305,13 +305,13 @@ async def test_what_is_written_meanwhile_stays(documents: Documents, node: Node)
     tries = 0
     append_next = node.store.append_next
 
-    async def hindered(document_id: int, seq: int, row: Any) -> bool:
+    async def hindered(document_id: int, seq: int, row: Any, *, reset: bool) -> bool:
         nonlocal tries
         tries += 1
         if tries <= 3:
             live.receive(member, SyncUpdate(Author(10 + tries).type(str(tries))))
             await node.write(live)
-        written: bool = await append_next(document_id, seq, row)
+        written: bool = await append_next(document_id, seq, row, reset=reset)
         return written
 
     node.store.append_next = hindered  # type: ignore[attr-defined]

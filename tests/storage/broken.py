@@ -20,6 +20,7 @@ from collab.storage.checksums import is_damaged, row_checksum
 from collab.storage.membership import Node
 from collab.storage.memory import MemoryStorage, MemoryStore, _Kept
 from collab.storage.memory_calls import MemoryCalls
+from collab.storage.memory_webhooks import MemoryWebhooks
 from collab.storage.producers import MAX_PRODUCERS, NewProducer, ProducerNumbers
 from collab.storage.records import (
     Append,
@@ -42,6 +43,17 @@ from collab.storage.records import (
     Snapshot,
     StoredDocument,
     StoredInstruction,
+)
+from collab.storage.webhooks import (
+    CHANGED,
+    CREATED,
+    RESTORED,
+    Attempt,
+    Delivery,
+    Expired,
+    Happened,
+    Looked,
+    Subscription,
 )
 
 BROKEN: list[tuple[type[MemoryStorage] | type[MemoryStore], str]] = []
@@ -1291,3 +1303,152 @@ class KeepsTheFirstAnswer(MemoryStorage):
     def answer(self, number: int, node: str, data: bytes) -> None:
         if node not in self.answers(number):
             super().answer(number, node, data)
+
+
+# Webhooks.
+
+
+def _with(webhooks: type[MemoryWebhooks]) -> type[MemoryStorage]:
+    """Give a storage with these webhooks."""
+
+    class Storage(MemoryStorage):
+        def __init__(self) -> None:
+            super().__init__()
+            self.webhooks = webhooks(self)
+
+    Storage.__name__ = webhooks.__name__
+    return Storage
+
+
+def hooks_found_by(*tests: str) -> Callable[[type[MemoryWebhooks]], type[MemoryWebhooks]]:
+    """Note the tests that find a storage with these webhooks."""
+
+    def note(cls: type[MemoryWebhooks]) -> type[MemoryWebhooks]:
+        found_by(*tests)(_with(cls))
+        return cls
+
+    return note
+
+
+@hooks_found_by("test_one_node_delivers_until_its_lease_ends", "test_who_asks_while_another_node_has_the_lease_waits")
+class LetsEverybodyDeliver(MemoryWebhooks):
+    def _held(self, node: str, now: float) -> bool:
+        return True
+
+
+@hooks_found_by("test_edits_are_told_once_with_numbers_and_authors")
+class LeavesTheCursor(MemoryWebhooks):
+    def tell_changed(self, node: str, seconds: float, limit: int, busy: Collection[int], now: float) -> int | None:
+        told = super().tell_changed(node, seconds, limit, busy, now)
+        self._cursors = dict.fromkeys(self._cursors, 0)
+        return told
+
+
+@hooks_found_by("test_a_new_document_is_told_at_once_and_its_edits_when_their_time_has_come")
+class TellsEveryEditAtOnce(MemoryWebhooks):
+    def tell_changed(self, node: str, seconds: float, limit: int, busy: Collection[int], now: float) -> int | None:
+        return super().tell_changed(node, 0.0, limit, busy, now)
+
+
+@hooks_found_by("test_what_nobody_has_marked_is_found")
+class BelievesTheMarks(MemoryWebhooks):
+    def mark_missed(self, node: str, after: int, limit: int, now: float) -> Looked | None:
+        looked = super().mark_missed(node, after, limit, now)
+        return None if looked is None else Looked(looked.last, 0)
+
+
+@hooks_found_by("test_documents_that_were_there_before_are_told_from_then_on")
+class TellsOfWhatWasThere(MemoryWebhooks):
+    def claim(self, node: str, seconds: float, now: float) -> bool:
+        got = super().claim(node, seconds, now)
+        self._base = 0
+        return got
+
+
+@hooks_found_by("test_changes_join_the_one_that_waits_last")
+class ChangesWhatIsOnItsWay(MemoryWebhooks):
+    def _join(self, receiver: str, happened: Happened, busy: Collection[int]) -> bool:
+        return super()._join(receiver, happened, ())
+
+
+@found_by("test_each_change_of_the_catalogue_writes_its_own")
+class ForgetsResets(MemoryStore):
+    async def append_next(self, document_id: int, seq: int, row: NewRow, *, reset: bool = False) -> bool:
+        return await super().append_next(document_id, seq, row)
+
+
+@hooks_found_by("test_a_document_that_is_deleted_before_it_was_told_is_told_in_order")
+class TellsTheEndFirst(MemoryWebhooks):
+    def _meet(self, document_id: int, now: float) -> None:
+        document = self._documents.document(document_id)
+        if document is not None and document.deleted_at is None:
+            super()._meet(document_id, now)
+
+
+@hooks_found_by("test_what_is_erased_is_told_by_nothing_but_its_end")
+class RemembersTheErased(MemoryWebhooks):
+    def erase(self, document_id: int) -> None:
+        pass
+
+
+@hooks_found_by("test_receivers_get_what_they_want")
+class TellsEverybody(MemoryWebhooks):
+    def subscribe(self, node: str, subscriptions: Sequence[Subscription], now: float) -> bool:
+        return super().subscribe(node, [each._replace(prefix="") for each in subscriptions], now)
+
+
+@hooks_found_by("test_a_lane_is_delivered_in_order")
+class DeliversAllAtOnce(MemoryWebhooks):
+    def due(self, receiver: str, limit: int, busy: Collection[int], now: float) -> list[Delivery]:
+        found = [each for each in self._waiting(receiver) if each.due_at <= now and each.lane not in busy]
+        return found[:limit]
+
+
+@hooks_found_by("test_what_became_of_attempts_is_kept")
+class ForgetsTheStatus(MemoryWebhooks):
+    def settle(self, node: str, attempts: Sequence[Attempt], disable: Collection[str], now: float) -> bool:
+        return super().settle(node, [each._replace(status=None) for each in attempts], disable, now)
+
+
+@hooks_found_by("test_deliveries_are_sent_again")
+class SendsAgainWhatWasTaken(MemoryWebhooks):
+    def resend_failed(self, receiver: str, since: float, now: float) -> int:
+        return super().resend_failed(receiver, 0.0, now)
+
+
+@hooks_found_by("test_deliveries_are_listed_newest_first")
+class ListsTheOldestDeliveryFirst(MemoryWebhooks):
+    def deliveries(self, receiver: str | None, state: str | None, before: int | None, limit: int) -> list[Delivery]:
+        return super().deliveries(receiver, state, before, limit)[::-1]
+
+
+@hooks_found_by("test_who_fails_for_long_is_disabled_until_somebody_enables_it")
+class EnablesWithEachStart(MemoryWebhooks):
+    def subscribe(self, node: str, subscriptions: Sequence[Subscription], now: float) -> bool:
+        self._receivers.clear()
+        return super().subscribe(node, subscriptions, now)
+
+
+@hooks_found_by("test_what_is_too_old_is_given_up", "test_deliveries_are_sent_again")
+class GivesNothingUp(MemoryWebhooks):
+    def expire(self, node: str, disable_after: float, now: float) -> Expired | None:
+        return super().expire(node, disable_after, 0.0)
+
+
+@hooks_found_by("test_what_is_kept_has_a_bound")
+class KeepsAll(MemoryWebhooks):
+    def _waiting(self, receiver: str) -> list[Delivery]:
+        return super()._waiting(receiver)[:1]
+
+
+@hooks_found_by("test_nothing_is_written_where_nobody_is_told")
+class WritesForNobody(MemoryWebhooks):
+    def claim(self, node: str, seconds: float, now: float) -> bool:
+        got = super().claim(node, seconds, now)
+        return got and self.subscribe(node, [Subscription("nobody", (CREATED, CHANGED, RESTORED), "")], now)
+
+
+@hooks_found_by("test_edits_under_way_while_they_are_told_are_told_next")
+class TellsFromTheHead(MemoryWebhooks):
+    def _read_change(self, document_id: int, first: int, last: int) -> dict[str, Any]:
+        return super()._read_change(document_id, last, last)

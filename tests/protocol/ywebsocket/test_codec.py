@@ -235,6 +235,7 @@ CODES: dict[type[BaseException], int] = {
     errors.UpdateIncomplete: 4500,
     errors.PreconditionFailed: 4500,
     errors.EditOvertaken: 4500,
+    errors.NoSuchWebhook: 4500,
     errors.RepeatError: 4500,
     errors.KeyReused: 4500,
     errors.KeyBusy: 4500,
