@@ -39,6 +39,8 @@ def node_facts(settings: Settings, *, authenticated: bool, shared: bool, hooks: 
     values = {name: str(getattr(settings, name)) for name in _PLAIN}
     values[HISTORY] = f"{settings.history_days:g}"
     values[TRASH_DAYS] = f"{settings.trash_days:g}"
+    values["webhooks"] = _receivers(settings)
+    values["webhook_interval_seconds"] = f"{settings.webhook_interval_seconds:g}"
     values["keep_deleted"] = ",".join(sorted(settings.keep_deleted)) or "nothing"
     values["hooks"] = ",".join(f"{type(each).__module__}:{type(each).__qualname__}" for each in hooks) or "none"
     values[AUTHENTICATION] = way = _authentication(settings) if authenticated else NOBODY
@@ -71,6 +73,17 @@ def _fingerprint(settings: Settings) -> str:
 def _short(secret: str) -> str:
     hashed = hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
     return hashlib.blake2b(hashed, key=_KEY, digest_size=4).hexdigest()
+
+
+def _receivers(settings: Settings) -> str:
+    """Give what is the same where the same receivers are told."""
+    if settings.webhook_url is None and settings.webhooks_file is None:
+        return "nobody"
+    hashed = hashlib.blake2b(key=_KEY, digest_size=4)
+    for part in (settings.webhook_url, ",".join(settings.webhook_secrets)):
+        hashed.update(hashlib.sha256((part or "").encode(errors="surrogatepass")).digest())
+    hashed.update(_read(settings.webhooks_file) or b"")
+    return hashed.hexdigest()
 
 
 def _read(path: Path | None) -> bytes | None:

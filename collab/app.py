@@ -46,6 +46,7 @@ from collab.limits.arrivals import Arrivals
 from collab.limits.limits import Bounds, Limits
 from collab.limits.memory import LIMIT_SHARE, MARK_SHARE, Memory, machine_memory
 from collab.net import parse_network
+from collab.outbound import Outbound
 from collab.protocol.hocuspocus.connection import Limits as HocuspocusLimits
 from collab.sandbox.counted import CountedSandbox
 from collab.sandbox.port import Sandbox
@@ -78,6 +79,7 @@ from collab.transports.http.api.shares import ShareRoutes
 from collab.transports.http.api.transfer import TransferRoutes
 from collab.transports.http.api.trash import TrashRoutes
 from collab.transports.http.api.updates import UpdateRoutes
+from collab.transports.http.api.webhooks import WebhookRoutes
 from collab.transports.http.bodies import LongBodies
 from collab.transports.http.health import Readiness, healthz
 from collab.transports.http.metrics import PATH, Exporter, MetricsPort
@@ -93,6 +95,9 @@ from collab.transports.sockets.intake import Gate
 from collab.transports.sockets.pacing import Pacer
 from collab.transports.sockets.websocket import WebSockets
 from collab.transports.sockets.ywebsocket import YWebSocketConnection
+from collab.webhooks.contents import Contents
+from collab.webhooks.receivers import Receiver, read_receivers
+from collab.webhooks.service import WebhookOptions, Webhooks
 
 _log = get_logger()
 
@@ -115,6 +120,9 @@ _END_SECONDS = 2.0
 # Of what large messages may have on their way, what those get beside it that come from clients that may not write:
 # they bring an answer of some MiB at the most, and must not take the room of those that bring edits.
 _SHARE_OF_STRANGERS = 8
+
+# Bytes of a receiver's answer, of which the status alone counts.
+MAX_ANSWER = 64 * 1024
 
 # Files beside the sockets of clients: the store, the sandbox, pipes, and connections that come and go.
 _OTHER_FILES = 2_000
@@ -287,8 +295,13 @@ def create_app(
     app[READERS] = readers
     app[UNSAVED] = []
     app[STOP] = stop = Stop(settings.drain_seconds)
-    lag, tasks = LoopLag(), (hub.tasks, context.tasks)
-    app[METRICS] = exporter = Exporter(Sources(hub, guard, sockets, readers, jobs, context.gate, lag, tasks))
+    editing = Editing(hub, admission, jobs, given)
+    if hub.hooks is not None:
+        hub.hooks.server = HookServer(hub, editing, settings.max_stateless_bytes)
+    webhooks = make_webhooks(settings, hub, Contents(store, editing.read), clock, random)
+    lag, tasks = LoopLag(), (hub.tasks, context.tasks, *(() if webhooks is None else (webhooks.tasks,)))
+    counted = None if webhooks is None else webhooks.counts
+    app[METRICS] = exporter = Exporter(Sources(hub, guard, sockets, readers, jobs, context.gate, lag, tasks, counted))
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
@@ -307,6 +320,9 @@ def create_app(
                 await hub.hooks.start()
                 stack.push_async_callback(hub.hooks.close)
             await hub.start()
+            if webhooks is not None:
+                stack.push_async_callback(webhooks.close)
+                await webhooks.start()
             sockets.start()
             context.tasks.supervise(guard.watch, "watch of the guard")
             context.tasks.supervise(lag.watch, "watch of the loop")
@@ -322,6 +338,8 @@ def create_app(
         await readers.close(stop.left * _SOCKETS_SHARE, stop.hurried)
         await sockets.close(stop.left * _SOCKETS_SHARE, stop.left * _ANSWERS_SHARE, stop.hurried)
         app[UNSAVED].extend(await hub.drain(max(0.0, stop.left - _time_for_the_end(settings))))
+        if webhooks is not None:
+            await webhooks.close()
 
     permission = Permission(admission, guard)
     app.cleanup_ctx.append(run)
@@ -340,9 +358,6 @@ def create_app(
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
     documents = Documents(store, hub, clock, settings.keep_deleted, hub.resetting)
     creation = Creation(guard, Once(store), jobs, settings.max_document_bytes, random)
-    editing = Editing(hub, admission, jobs, given)
-    if hub.hooks is not None:
-        hub.hooks.server = HookServer(hub, editing, settings.max_stateless_bytes)
     gate = context.gate
     bodies = LongBodies(guard, gate.arrivals, gate.largest, settings.min_bytes_per_second)
     # Where everybody may read everything there is nothing to hide.
@@ -363,6 +378,7 @@ def create_app(
         *PeopleRoutes(
             hub, permission, guard, context.options.hocuspocus, context.options.stateless_rate, cursors
         ).routes(),
+        *WebhookRoutes(store, permission).routes(),
     ]
     app[DESCRIPTION] = description = Description(routes)
     serve_description(app, description)
@@ -389,6 +405,37 @@ async def _without_wrappers(app: web.Application) -> None:
     handlers = app._middlewares_handlers
     assert handlers is not None
     app._middlewares_handlers = handlers[:-1]
+
+
+def make_webhooks(
+    settings: Settings, hub: Hub, contents: Contents, clock: Callable[[], float], random: Random
+) -> Webhooks | None:
+    """Make what tells receivers, and let the hub tell it; None if there are none.
+
+    Raises:
+        ConfigurationError: a receiver cannot be used.
+    """
+    receivers = read_receivers(settings.webhook_url, settings.webhook_secrets, settings.webhooks_file)
+    if not receivers:
+        return None
+    lease = 3 * hub.store.beat_seconds
+    options = WebhookOptions(settings.webhook_interval_seconds, settings.webhook_disable_days * DAY, lease)
+    told = [(receiver, make_outbound(settings, receiver)) for receiver in receivers]
+    hub.watcher = made = Webhooks(hub.store, told, contents, hub.membership.name, options, clock, random)
+    return made
+
+
+def make_outbound(settings: Settings, receiver: Receiver) -> Outbound:
+    """Make the address of a receiver; raises ``ConfigurationError``."""
+    return Outbound(
+        receiver.url,
+        option=f"the address of the receiver {receiver.name!r}",
+        danger="over plain http whoever is on the way reads what happens to documents (--webhook-allow-http)",
+        timeout=settings.webhook_timeout_seconds,
+        max_bytes=MAX_ANSWER,
+        allow_http=settings.webhook_allow_http,
+        public_only=settings.webhook_public_only,
+    )
 
 
 def auth_options(settings: Settings) -> AuthOptions:

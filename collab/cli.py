@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, nodes, documents, token, keygen, bench, version.
+"""The command line: serve, migrate, nodes, documents, webhooks, token, keygen, bench, version.
 
 Strategy: commands are thin. The options of the server come from ``Settings`` (``with_settings`` makes
 flags of its fields), so they are not written twice; what a command needs is imported when it runs, so
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
-from collab import cli_auth, cli_control, cli_nodes, cli_transfer, cli_trash
+from collab import cli_auth, cli_control, cli_nodes, cli_transfer, cli_trash, cli_webhooks
 from collab.cli_common import (
     BUS,
     DATABASE,
@@ -68,6 +68,7 @@ cli_auth.register(app)
 cli_control.register(app, documents)
 cli_transfer.register(documents)
 cli_trash.register(documents)
+cli_webhooks.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

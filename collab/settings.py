@@ -43,13 +43,25 @@ MAX_WORKERS = 256
 SET_AUTHENTICATION = "set --jwt-secret (as COLLAB_JWT_SECRET), --jwt-keys, --jwks-file, --jwks-url or --auth-url"
 """What to do where there is no authentication; docs/security.md says more."""
 
-_SECRET = frozenset({"database_url", "listen_url", "redis_url", "jwt_secret", "cursor_secret", "jwks_url", "auth_url"})
+_SECRET = frozenset(
+    {
+        "database_url",
+        "listen_url",
+        "redis_url",
+        "jwt_secret",
+        "cursor_secret",
+        "jwks_url",
+        "auth_url",
+        "webhook_url",
+        "webhook_secrets",
+    }
+)
 """Options that may hold a secret: never in repr() or str() of the settings, nor in an error of ours."""
 
 _NEVER_EMPTY = frozenset({"jwt_secret", "cursor_secret", "jwt_keys", "jwks_file", "jwks_url", "auth_url"})
 """Variables whose being empty means that something went missing in a deployment, and not that nothing is wanted."""
 
-_URLS = frozenset({"database_url", "listen_url", "redis_url", "jwks_url", "auth_url"})
+_URLS = frozenset({"database_url", "listen_url", "redis_url", "jwks_url", "auth_url", "webhook_url"})
 
 # What Kubernetes and, for links, Docker put into the environment of a pod for each service.
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://\S+")
@@ -605,6 +617,44 @@ class Settings(BaseModel):
         ge=256 * MIB,
         description="Address space that such a process may take; a job that needs more fails, and nothing else.",
     )
+    webhook_url: str | None = Field(
+        None,
+        min_length=1,
+        repr=False,
+        description="Address that is told what happens to documents; needs --webhook-secrets.",
+    )
+    webhook_secrets: tuple[str, ...] = Field(
+        (),
+        repr=False,
+        description=(
+            "Secrets (whsec_..., collab webhooks secret makes one) that messages to --webhook-url are signed with, "
+            "separated by commas: several while the receiver changes to a new one. Better as a variable."
+        ),
+    )
+    webhooks_file: Path | None = Field(
+        None, description="TOML file with receivers of webhooks, each with what it wants (docs/webhooks.md)."
+    )
+    webhook_interval_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=86_400,
+        description="Seconds after an edit until receivers are told; what changes in them is told together.",
+    )
+    webhook_timeout_seconds: float = Field(
+        10.0, gt=0, le=60, description="Seconds within which a receiver has to answer; then it is tried again later."
+    )
+    webhook_disable_days: float = Field(
+        5.0,
+        gt=0,
+        le=365,
+        description="Days in which a receiver may take nothing before nothing more is written for it.",
+    )
+    webhook_allow_http: bool = Field(
+        False, description="Let addresses of receivers be plain http to other machines than this one."
+    )
+    webhook_public_only: bool = Field(
+        False, description="Tell receivers at public addresses only, whatever their names are resolved to."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level of the log lines written to standard error: debug, info, warning or error."
     )
@@ -641,7 +691,9 @@ class Settings(BaseModel):
     def _hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(dict.fromkeys(map(cls._without_brackets, hosts)))
 
-    @field_validator("trusted_proxies", "allowed_origins", "jwt_keys", "keep_deleted", "hooks", mode="before")
+    @field_validator(
+        "trusted_proxies", "allowed_origins", "jwt_keys", "keep_deleted", "hooks", "webhook_secrets", mode="before"
+    )
     @classmethod
     def _by_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -677,7 +729,7 @@ class Settings(BaseModel):
     def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(origin if origin == ANY else _checked(normal_origin, origin) for origin in origins)
 
-    @field_validator("jwks_file", "tls_cert", "tls_key", mode="before")
+    @field_validator("jwks_file", "tls_cert", "tls_key", "webhooks_file", mode="before")
     @classmethod
     def _named(cls, path: object) -> object:
         if path == "":
@@ -689,7 +741,7 @@ class Settings(BaseModel):
     def _at_home(cls, data_dir: Path) -> Path:
         return data_dir.expanduser()
 
-    @field_validator("jwks_file", "tls_cert", "tls_key")
+    @field_validator("jwks_file", "tls_cert", "tls_key", "webhooks_file")
     @classmethod
     def _path_at_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()

@@ -62,6 +62,11 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         "hooks": "shop.collab:Index,other:hooks",
         "listen_url": "postgresql://collab@direct/collab",
         "redis_url": "rediss://cache:6379",
+        "webhook_url": "https://app.example/hooks",
+        "webhook_secrets": "whsec_one,whsec_two",
+        "webhooks_file": "receivers.toml",
+        "webhook_allow_http": True,
+        "webhook_public_only": True,
         "memory_mark_bytes": 1,
         "memory_limit_bytes": 1,
     }

@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from collab.cluster.bus import Bus
 from collab.cluster.messages import ALL_NODES, Posted
@@ -157,6 +157,22 @@ class _Asked(NamedTuple):
     received: int
 
 
+class Watcher(Protocol):
+    """Hears what happens to the documents of this node. Each call only notes it: it does not wait, and never raises."""
+
+    def committed(self, document_id: int) -> None:
+        """Hear that rows of a document were committed."""
+        ...
+
+    def joined(self, document: str, document_id: int | None, member: Member) -> None:
+        """Hear that a session has joined a document, which may not be stored yet."""
+        ...
+
+    def left(self, document: str, document_id: int | None, member: Member) -> None:
+        """Hear that a session has ended, whether or not it had joined."""
+        ...
+
+
 class Presence(NamedTuple):
     """Who is in a document: how many sessions this node has on it, and all awareness states as an awareness update."""
 
@@ -182,6 +198,7 @@ class Hub:
         stopping: nothing more is taken.
         trash: what becomes of deleted documents.
         hooks: Python code that is told of documents; None without any. Set it before ``start``.
+        watcher: hears what happens to documents; None where nobody wants to know.
         troubled: names of documents that cannot be served for a reason of their own; at most ``MAX_TROUBLED``.
     """
 
@@ -206,6 +223,7 @@ class Hub:
         self.stopping = False
         self.hooks: HookCalls | None = None
         self.troubled: set[str] = set()
+        self.watcher: Watcher | None = None
         self.rooms: dict[str, LiveRoom] = {}
         # Documents that could not be read when somebody asked last, and until when nobody looks again.
         self.damaged: dict[str, tuple[DamagedDocument, float]] = {}
@@ -553,7 +571,23 @@ class Hub:
             self._replication.committed(live, outcome, rows)
         if self.hooks is not None:
             self.hooks.committed(live.name, outcome, [row.author for row in rows])
+        if self.watcher is not None and rows:
+            self.watcher.committed(outcome.document_id)
         self.consider_compaction(live)
+
+    def joined(self, live: LiveRoom, member: Member) -> None:
+        """Let it be known that a session has joined."""
+        if self.hooks is not None:
+            self.hooks.joined(live, member)
+        if self.watcher is not None:
+            self.watcher.joined(live.name, live.persistence.document_id, member)
+
+    def left(self, live: LiveRoom, member: Member) -> None:
+        """Let it be known that a session has ended."""
+        if self.hooks is not None:
+            self.hooks.left(live, member)
+        if self.watcher is not None:
+            self.watcher.left(live.name, live.persistence.document_id, member)
 
     def overtaken(self, live: LiveRoom) -> None:
         """Have the rows that another node has written, from the bus or from the log."""

@@ -49,6 +49,8 @@ WHY: Final[Mapping[str, str]] = {
     "stateless": "stateless messages pass on one of them only",
     "max_stateless_bytes": "stateless messages pass on one that the other leaves out",
     "hooks": "what happens is told on one of them, and asked about, and on the other it is not",
+    "webhooks": "which receivers are told depends on which of them delivers",
+    "webhook_interval_seconds": "how soon receivers are told depends on which of them delivers",
 }
 """What should be alike on all nodes, and what comes of it where it is not."""
 

@@ -103,20 +103,12 @@ class Follower(Protocol):
         ...
 
 
-class Observer(Protocol):
-    """Those who are told of members (``hub.hooks``); it raises nothing and never waits."""
+class Relay(Protocol):
+    """Those who may decide on stateless messages (``hub.hooks``); it raises nothing and never waits."""
 
     @property
     def decides_on_messages(self) -> bool:
         """Whether stateless messages are to be given to ``relay``."""
-        ...
-
-    def joined(self, live: LiveRoom, member: Member) -> None:
-        """Hear that a member has joined."""
-        ...
-
-    def left(self, live: LiveRoom, member: Member) -> None:
-        """Hear that a member has left."""
         ...
 
     def relay(self, live: LiveRoom, member: Member, message: messages.Stateless) -> None:
@@ -143,8 +135,8 @@ class Keeper(Protocol):
     tasks: Tasks
 
     @property
-    def hooks(self) -> Observer | None:
-        """Those who are told of members; None if there is nobody."""
+    def hooks(self) -> Relay | None:
+        """Those who may decide on stateless messages; None if there is nobody."""
         ...
 
     def now(self) -> float:
@@ -181,6 +173,14 @@ class Keeper(Protocol):
 
     def committed(self, live: LiveRoom, outcome: Appended, rows: tuple[NewRow, ...]) -> None:
         """Go on after rows were committed, or what is kept beside them."""
+        ...
+
+    def joined(self, live: LiveRoom, member: Member) -> None:
+        """Let it be known that a session has joined."""
+        ...
+
+    def left(self, live: LiveRoom, member: Member) -> None:
+        """Let it be known that a session has ended."""
         ...
 
     def consider_compaction(self, live: LiveRoom) -> None:
@@ -396,8 +396,8 @@ class LiveRoom:
         except BaseException:
             self.leave(member)
             raise
-        if (hooks := self._hub.hooks) is not None:
-            hooks.joined(self, member)
+        if member.state is not State.CLOSED:
+            self._hub.joined(self, member)
 
     def leave(self, member: Member) -> None:
         """Remove a member whose connection has ended; a second call does nothing."""
@@ -411,8 +411,7 @@ class LiveRoom:
                 self.perform(effects)
         except Exception as error:
             self.failed(error)  # the others would see its awareness states for ever
-        if (hooks := self._hub.hooks) is not None:
-            hooks.left(self, member)
+        self._hub.left(self, member)
         self._touch_if_pending()
         self._note_idle()
 

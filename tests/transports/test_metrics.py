@@ -33,12 +33,14 @@ from collab.protocol.session import Access
 from collab.sandbox import jobs, stays
 from collab.sandbox.inline import InlineSandbox
 from collab.storage import journal as journal_module
+from collab.storage import webhooks as bounds
 from collab.storage.memory import MemoryStorage, MemoryStore
 from collab.storage.records import Append, AppendOutcome, Instruction, Kind, NewRow
 from collab.transports.guard.audit import LIMIT, Audit
 from collab.transports.http.metrics import wants_openmetrics
 from collab.transports.http.metrics_list import COUNTER, GAUGE, METRICS, word
 from collab.update.compact import Compacted
+from collab.webhooks import service as webhook_service
 from tests.auth.makers import SECRET
 from tests.support import metrics_table
 from tests.support.author import Author
@@ -47,6 +49,8 @@ from tests.support.hocuspocus import auth as hocuspocus_auth
 from tests.support.hocuspocus import update as hocuspocus_update
 from tests.support.server import ServerProcess
 from tests.support.waiting import eventually, happens
+from tests.support.webhooks import SECRET as HOOK_SECRET
+from tests.support.webhooks import Receiver, cut
 from tests.support.wsclient import EMPTY_UPDATE, STEP1, UPDATE, RawClient, awareness, step1, step2, update, varbytes
 from tests.transports.conftest import Serve, Served
 from tests.transports.test_shares import token
@@ -766,6 +770,43 @@ async def test_python_hooks(serve: Serve, connect: Any, monkeypatch: pytest.Monk
         await client.barrier()
         await client.send(update(Author(number + 1).type("x")))
     await moved(served, {**before, "collab_hook_waiting": -1.0}, HOOKS)
+
+
+WEBHOOKS = shows(
+    'collab_webhook_attempts_total{outcome="delivered"}',
+    'collab_webhook_attempts_total{outcome="refused"}',
+    'collab_webhook_attempts_total{outcome="unanswered"}',
+    'collab_webhook_lost_total{reason="given_up"}',
+    'collab_webhook_lost_total{reason="dropped"}',
+    "collab_webhook_pending",
+    "collab_webhook_oldest_seconds",
+    "collab_webhook_disabled",
+)
+(DELIVERING,) = shows("collab_webhook_delivering")
+
+
+async def test_webhooks(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook_service, "_EXPIRE", 0.1)
+    assert (await scrape(await serve()))[DELIVERING] == 0
+    async with Receiver() as receiver:
+        served = await serve(webhook_url=receiver.url, webhook_secrets=(HOOK_SECRET,))
+        before = await eventually(lambda: _delivering(served), "it delivers")
+        store = served.app[HUB].store
+        receiver.replies = [200, 500]
+        receiver.always = cut
+        for name in ("a", "b", "c"):
+            await store.create(name)
+        before = await moved(served, before, (*WEBHOOKS[:3], *WEBHOOKS[5:7]))
+        monkeypatch.setattr(bounds, "MAX_PENDING", 0)
+        await store.create("d")
+        monkeypatch.setattr(bounds, "GIVE_UP_SECONDS", 0.0)
+        await store.settle(served.app[HUB].membership.name, (), ["default"])
+        await moved(served, {**before, WEBHOOKS[5]: -1.0, WEBHOOKS[6]: -1.0}, WEBHOOKS[3:])
+
+
+async def _delivering(served: Served) -> Samples | None:
+    samples = await scrape(served)
+    return samples if samples[DELIVERING] else None
 
 
 PROCESS = shows("collab_memory_past_mark", "collab_tasks_failing", "collab_memory_used_bytes")

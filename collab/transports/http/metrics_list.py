@@ -30,6 +30,8 @@ from collab.transports.http.streams.live import LiveReaders
 from collab.transports.sockets.counts import SocketCounts
 from collab.transports.sockets.intake import Gate
 from collab.transports.sockets.websocket import WebSockets
+from collab.webhooks.counts import OUTCOMES as ATTEMPTS
+from collab.webhooks.counts import WebhookCounts
 
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
 
@@ -45,6 +47,7 @@ class Sources(NamedTuple):
     gate: Gate
     lag: LoopLag
     tasks: tuple[Tasks, ...]
+    webhooks: WebhookCounts | None = None
 
 
 class Reading:
@@ -64,6 +67,7 @@ class Reading:
         self.failing = sum(len(tasks.failing) for tasks in sources.tasks)
         self.sockets = sources.sockets.counted()
         self.readers = sources.readers
+        self.webhooks = WebhookCounts() if sources.webhooks is None else sources.webhooks
         self._gate = sources.gate
 
     @cached_property
@@ -506,6 +510,45 @@ METRICS: Final[tuple[Exported, ...]] = (
     ),
     Exported(
         "collab_bus_reconnects", COUNTER, "How often the bus was down and came back", lambda at: at.bus.reconnects
+    ),
+    # Webhooks
+    Exported(
+        "collab_webhook_attempts",
+        COUNTER,
+        "Attempts to bring a delivery to a receiver: taken, refused (another status than 2xx), or not answered",
+        lambda at: {outcome: at.webhooks.attempts[outcome] for outcome in ATTEMPTS},
+        "outcome",
+    ),
+    Exported(
+        "collab_webhook_lost",
+        COUNTER,
+        "What receivers will not be told: deliveries that were given up after a day, and events that found no room",
+        lambda at: {"given_up": at.webhooks.given_up, "dropped": at.webhooks.dropped},
+        "reason",
+    ),
+    Exported(
+        "collab_webhook_delivering",
+        GAUGE,
+        "1 on the node that delivers webhooks; the gauges below are 0 on all others",
+        lambda at: int(at.webhooks.delivering),
+    ),
+    Exported(
+        "collab_webhook_pending",
+        GAUGE,
+        "Deliveries that wait, of all receivers",
+        lambda at: at.webhooks.pending,
+    ),
+    Exported(
+        "collab_webhook_oldest_seconds",
+        GAUGE,
+        "How long the oldest delivery that waits has waited",
+        lambda at: at.webhooks.oldest_seconds,
+    ),
+    Exported(
+        "collab_webhook_disabled",
+        GAUGE,
+        "Receivers that are disabled, because they have failed for too long or want nothing more",
+        lambda at: at.webhooks.disabled,
     ),
     # Who was refused
     Exported(
