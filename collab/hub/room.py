@@ -103,7 +103,7 @@ class Follower(Protocol):
         ...
 
 
-class Relay(Protocol):
+class MessageHooks(Protocol):
     """Those who may decide on stateless messages (``hub.hooks``); it raises nothing and never waits."""
 
     @property
@@ -135,7 +135,7 @@ class Keeper(Protocol):
     tasks: Tasks
 
     @property
-    def hooks(self) -> Relay | None:
+    def hooks(self) -> MessageHooks | None:
         """Those who may decide on stateless messages; None if there is nobody."""
         ...
 
