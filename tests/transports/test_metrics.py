@@ -20,7 +20,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from collab import app as app_module
-from collab.app import GUARD, HUB
+from collab.app import GUARD, HUB, READERS
 from collab.auth.access import AccessRequest, Grant
 from collab.cluster import peers
 from collab.cluster.postgresql import PostgresBus
@@ -30,6 +30,7 @@ from collab.hub import hooks as hooks_module
 from collab.hub import hub as hub_module
 from collab.limits.memory import Memory
 from collab.protocol.session import Access
+from collab.protocol.streams import encode_frames
 from collab.sandbox import jobs, stays
 from collab.sandbox.inline import InlineSandbox
 from collab.storage import journal as journal_module
@@ -826,6 +827,38 @@ async def test_the_process(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Non
     assert sum(sample for name, sample in after.items() if name.startswith("collab_build_info")) == 1
     monkeypatch.setattr(Memory, "past_limit", False)
     assert (await scrape(served))["collab_memory_past_mark"] == 1
+
+
+STREAMS = shows(
+    'collab_stream_readers{mode="sse"}',
+    'collab_stream_readers_opened_total{mode="sse"}',
+    "collab_stream_events_total",
+    "collab_stream_behind_total",
+    'collab_stream_posts_total{outcome="new"}',
+    "collab_stream_updates_total",
+)
+
+
+async def test_what_goes_over_streams(serve: Serve) -> None:
+    served = await serve(outbox_bytes=32 * 1024)
+    before = await scrape(served)
+    author, url = Author(1), f"{served.url}/streams/docs/d"
+    async with aiohttp.ClientSession() as session:
+        async with session.put(url) as answer:
+            assert answer.status == 201
+        _, writer = await asyncio.open_connection("127.0.0.1", served.server.port, limit=1024)
+        writer.write(b"GET /streams/docs/d?offset=now&live=sse HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+        await happens(lambda: len(served.app[READERS]), "a reader")
+        # It is not read, so after a while it takes nothing more.
+        counts = served.app[READERS].counts
+        while not counts.behind:
+            update = encode_frames([author.type("x" * 200_000)])
+            headers = {"Content-Type": "application/octet-stream"}
+            async with session.post(url, data=update, headers=headers) as answer:
+                assert answer.status == 204
+            assert counts.updates < 200
+        await moved(served, before, STREAMS)
+        writer.close()
 
 
 def test_each_metric_is_shown_to_move() -> None:
