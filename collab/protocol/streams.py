@@ -8,8 +8,8 @@ the checksum is not known it is left out.
 
 A batch is what all readers at one position are told. They share its bytes: the base64 of an event is made once.
 
-Sources: github durable-streams/durable-streams, ``PROTOCOL.md`` (sections 5.2.1, 5.6 to 5.8, 8, 10.1) and
-``packages/y-durable-streams/YJS-PROTOCOL.md``. What differs from them on purpose: docs/http-clients.md.
+Sources: github durable-streams/durable-streams, the base protocol (sections 5.2.1, 5.6 to 5.8, 8, 10.1) and
+the Yjs protocol on it. What differs from them on purpose: docs/http-clients.md.
 """
 
 from __future__ import annotations

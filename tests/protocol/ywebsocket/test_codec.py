@@ -217,6 +217,7 @@ CODES: dict[type[BaseException], int] = {
     errors.InvalidDocumentName: 4400,
     errors.DocumentNotFound: 4404,
     errors.DocumentExists: 4500,
+    errors.OffsetExpired: 4500,
     errors.DocumentDeleted: 4404,
     errors.DocumentRenamed: 4404,
     errors.DocumentReloaded: 4502,
