@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -282,22 +282,33 @@ def without_sockets(buffering: str) -> Callable[[str], str]:
 
 
 @pytest.mark.proxy
+@pytest.mark.postgres
 @pytest.mark.parametrize("buffering", ["on", "off"])
 async def test_it_works_behind_an_nginx_that_forgets_the_upgrade(
-    shared_server: ServerProcess, open_window: OpenWindow, document: str, tmp_path: Path, buffering: str
+    page_is_built: None, postgres_url: str, open_window: OpenWindow, document: str, tmp_path: Path, buffering: str
 ) -> None:
+    """The other window has its socket to another node."""
     name = "code/" + document
-    with Proxy("nginx", tmp_path, shared_server.port, change=without_sockets(buffering)) as proxy:
+    with ExitStack() as stack:
+        one, two = [
+            stack.enter_context(ServerProcess(tmp_path / each, database_url=postgres_url)) for each in ("one", "two")
+        ]
+        proxy = stack.enter_context(Proxy("nginx", tmp_path, one.port, change=without_sockets(buffering)))
         ada = await open_window(proxy.url, name, name="Ada", connected=False)
         ada.forgive(CONNECTION_LOST, NOT_THERE_YET)
         await ada.until_status(LIMITED)
-        grace = await open_window(shared_server.url, name, name="Grace")
+        grace = await open_window(two.url, name, name="Grace")
         await ada.until_others("Grace")
         await grace.until_others("Ada")
         await ada.go_to_end()
-        await ada.type("there")
+        async with held_back(ada) as came:
+            await ada.type("there")
+            await asyncio.wait_for(came.wait(), PATIENCE)
+            await ada.until_status(SAVING)
+        await ada.until_status(LIMITED)
         await grace.until_text(lambda text: text == "there", "Ada's word")
         await grace.go_to_end()
         await grace.type(" and back")
         await ada.until_text(lambda text: text == "there and back", "Grace's words")
         await ada.page.close()  # none may look for a proxy that has ended
+        await grace.page.close()
