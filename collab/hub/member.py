@@ -78,7 +78,7 @@ class Checked(Enum):
     UNDECIDED = "undecided"  # nobody has answered; it goes on as before
 
 
-class Visitor(Protocol):
+class MemberFacts(Protocol):
     """What operators may know of somebody on a document."""
 
     @property
@@ -114,7 +114,7 @@ class ConnectionFacts(NamedTuple):
     address: str
     opened_at: float
     waiting: int
-    members: Sequence[tuple[str, Visitor]]
+    members: Sequence[tuple[str, MemberFacts]]
 
 
 class Client(Protocol):
