@@ -64,8 +64,8 @@ _CORS_PREFLIGHT = MappingProxyType(
         "Access-Control-Max-Age": "7200",  # what Chromium keeps at most
     }
 )
-_CORS_EXPOSED = "ETag, Location, Retry-After, X-Total-Count"
-_CORS_EXPOSED_OF_STREAMS = ", ".join((_CORS_EXPOSED, *streams.HEADERS_TOLD))
+# What pages of other origins may read beside what browsers let them read of every answer.
+_CORS_EXPOSED = ("ETag", "Location", "Retry-After", "X-Total-Count", *streams.HEADERS_TOLD)
 
 _NO_STORE = "no-store"
 
@@ -282,9 +282,9 @@ class Guard:
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None and self.refusal(request, self.peer(request)) is None:
             headers["Access-Control-Allow-Origin"] = origin
-            # A page loads many small files, and each of them would carry what only streams tell.
-            told = _CORS_EXPOSED_OF_STREAMS if request.match_info.handler in self._paced else _CORS_EXPOSED
-            headers["Access-Control-Expose-Headers"] = told
+            # Those that are there: a page loads many small files, and each would carry the names of all.
+            if told := [name for name in _CORS_EXPOSED if name in headers]:
+                headers["Access-Control-Expose-Headers"] = ", ".join(told)
         vary = headers.get(hdrs.VARY)
         headers[hdrs.VARY] = hdrs.ORIGIN if vary is None else f"{vary}, {hdrs.ORIGIN}"
 
