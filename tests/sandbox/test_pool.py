@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from collab.errors import SandboxCrashed, SandboxError, SandboxTimeout, UpdateError
+from collab.errors import SandboxCrashed, SandboxError, SandboxTimeout, UnreadableContent, UpdateError
 from collab.protocol.lib0 import encode_var_uint
 from collab.sandbox import jobs
 from collab.sandbox.pool import MAX_WAITING, ProcessSandbox
@@ -195,7 +195,7 @@ async def test_a_chain_of_nested_types_costs_one_content_view() -> None:
     structs += [b"\x27\x00\x05" + encode_var_uint(clock) + b"\x01k\x01" for clock in range(count - 1)]
     chain = b"\x01" + encode_var_uint(count) + b"\x05\x00" + b"".join(structs) + b"\x00"
     async with sandbox() as box:
-        with pytest.raises(SandboxError):
+        with pytest.raises(UnreadableContent):
             await box.content(chain)
         assert (await box.compact(chain, True)).data == chain
         assert await box.content(AB) == {"t": "ab"}
