@@ -384,13 +384,11 @@ def create_app(
     serve_description(app, description)
     serve_page(app, description)
     add_routes(app, routes, permission)
-    stream_routes = StreamRoutes(
-        Streaming(hub, admission, editing), documents, creation, permission, guard, bodies, readers
-    )
-    stream_routes.awareness = AwarenessHandlers(
+    presence = AwarenessHandlers(
         hub, permission, guard, readers, settings.max_awareness_bytes, settings.max_awareness_per_second
     )
-    stream_routes.add_to(app)
+    streaming = Streaming(hub, admission, editing)
+    StreamRoutes(streaming, documents, creation, permission, guard, bodies, readers, presence).add_to(app)
     add_static_routes(app, find_web_root())
     return app
 

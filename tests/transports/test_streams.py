@@ -725,14 +725,3 @@ async def test_pages_may_read_and_send_the_headers_of_the_protocol(serve: Serve,
     asked = await api("OPTIONS", user="", headers=origin | {"Access-Control-Request-Method": "POST"})
     allowed = {name.strip().lower() for name in asked.headers["Access-Control-Allow-Headers"].split(",")}
     assert {name.lower() for name in protocol.HEADERS_OF_CLIENTS} <= allowed
-
-
-# Awareness streams are another's
-
-
-async def test_without_awareness_streams_there_are_none(api: Api) -> None:
-    for method in ("GET", "PUT", "POST", "DELETE"):
-        body = b"\x00" if method == "POST" else None
-        assert (await api(method, body=body, awareness="default")).code == "404 STREAM_NOT_FOUND"
-        assert (await api(method, "nobody", body=body, awareness="default")).code == "404 DOCUMENT_NOT_FOUND"
-    assert (await api("GET", user="eve", awareness="default")).code == "403 FORBIDDEN"

@@ -86,9 +86,7 @@ class StreamRoutes:
         guard: knows who has sent a request.
         bodies: reads updates.
         readers: serves those that wait.
-
-    Attributes:
-        awareness: serves what has ``?awareness=``; without it there are no such streams.
+        awareness: serves what has ``?awareness=``.
     """
 
     def __init__(
@@ -100,6 +98,7 @@ class StreamRoutes:
         guard: Guard,
         bodies: LongBodies,
         readers: LiveReaders,
+        awareness: AwarenessStreams,
     ) -> None:
         self._streaming = streaming
         self._documents = documents
@@ -108,7 +107,7 @@ class StreamRoutes:
         self._guard = guard
         self._bodies = bodies
         self._readers = readers
-        self.awareness: AwarenessStreams | None = None
+        self._awareness = awareness
 
     def add_to(self, app: web.Application) -> None:
         """Serve them."""
@@ -139,11 +138,7 @@ class StreamRoutes:
         if stream is None:
             return await method(request, name)
         check_stream_name(stream)
-        if self.awareness is None:
-            await self._permission.require(request, name, Access.READ)
-            await self._streaming.find(name)
-            raise Refusal(Code.STREAM_NOT_FOUND, "this server has no awareness streams")
-        return await self.awareness.handle(request, name, stream)
+        return await self._awareness.handle(request, name, stream)
 
     # The document
 
