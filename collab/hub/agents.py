@@ -138,17 +138,18 @@ class TooManyAgents(LimitExceeded):
 
 
 class TooOften(LimitExceeded):
-    """An agent changes more often than it may.
+    """Somebody without a socket changes what it shows more often than it may.
 
     Args:
+        message: for the operator's log.
         seconds: until it may again.
+        public: what its sender is told.
     """
 
     retryable = True
-    public = f"an agent may change {_RATE} times a second"
 
-    def __init__(self, message: str, seconds: float) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, seconds: float, public: str) -> None:
+        super().__init__(message, public=public)
         self.seconds = seconds
 
 
@@ -206,7 +207,8 @@ class Agents:
             held = _Held(agent, live)
         now = self._hub.now()
         if pause := held.count(now):
-            raise TooOften(f"{ident!r} changes more than {_RATE} times a second", pause)
+            public = f"an agent may change {_RATE} times a second"
+            raise TooOften(f"{ident!r} changes more than {_RATE} times a second", pause, public)
         held.agent.user = caller.user
         before = held.live
         since = held.facts.since if held.agent.shown else self._hub.clock()

@@ -33,7 +33,7 @@ from collab.errors import (
     forget_frames,
     is_refusal,
 )
-from collab.hub.agents import Caller, Recheck
+from collab.hub.agents import Caller, Recheck, TooOften
 from collab.hub.member import Checked
 from collab.hub.questions import Facts, Questions
 from collab.hub.room import LiveRoom, VisitorFacts
@@ -96,21 +96,6 @@ class TooManyVisitors(LimitExceeded):
     """There are as many visitors as there may be; later there may be room."""
 
     retryable = True
-
-
-class TooOften(LimitExceeded):
-    """A visitor changes more often than it may.
-
-    Args:
-        seconds: until it may again.
-    """
-
-    retryable = True
-    public = "presence changes too often, try again later"
-
-    def __init__(self, message: str, seconds: float) -> None:
-        super().__init__(message)
-        self.seconds = seconds
 
 
 class _Held:
@@ -224,7 +209,8 @@ class Visitors:
         if held.bucket is None:
             held.bucket = TokenBucket(rate, max(1.0, rate * _BURST_SECONDS), now)
         if not held.bucket.try_consume(now):
-            raise TooOften(f"more than {rate:g} states a second", 1 / rate)
+            public = "presence changes too often, try again later"
+            raise TooOften(f"more than {rate:g} states a second", 1 / rate, public)
 
     def _show(self, held: _Held, live: LiveRoom, entry: Entry, poster: Poster, *, moved: bool, now: float) -> None:
         """Let the room take a state, and keep its visitor while it is shown."""

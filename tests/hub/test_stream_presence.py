@@ -24,7 +24,7 @@ from collab.errors import (
     LimitExceeded,
 )
 from collab.hub import stream_presence
-from collab.hub.agents import Caller
+from collab.hub.agents import Caller, TooOften
 from collab.hub.documents import Documents
 from collab.hub.presence_tail import (
     Position,
@@ -34,7 +34,7 @@ from collab.hub.presence_tail import (
     decode_position,
     encode_position,
 )
-from collab.hub.stream_presence import LIFETIME, MAX_ENTRIES, Poster, TooManyVisitors, TooOften
+from collab.hub.stream_presence import LIFETIME, MAX_ENTRIES, Poster, TooManyVisitors
 from collab.protocol.awareness import AwarenessUpdate, Entry, User, decode_awareness, encode_awareness
 from collab.protocol.session import Access
 from collab.protocol.streams import Batch, Begin

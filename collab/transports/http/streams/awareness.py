@@ -19,12 +19,13 @@ from aiohttp import hdrs, web
 from collab.auth.access import Grant
 from collab.engine.visitors import AnothersClient
 from collab.errors import DocumentNotFound, LimitExceeded
+from collab.hub.agents import TooOften
 from collab.hub.hub import Hub
 from collab.hub.named_presence import MAX_POST, NamedCursor, StreamNotFound
 from collab.hub.presence_tail import PresenceCursor, decode_position, encode_position
 from collab.hub.readers import Cursor
 from collab.hub.room import LiveRoom
-from collab.hub.stream_presence import MAX_ENTRIES, Poster, TooManyVisitors, TooOften
+from collab.hub.stream_presence import MAX_ENTRIES, Poster, TooManyVisitors
 from collab.protocol import streams
 from collab.protocol.session import Access
 from collab.protocol.streams import Batch, Begin, Code, Live, decode_frames, decode_live
