@@ -1,6 +1,7 @@
 """The real server as a process of its own, for tests that kill it.
 
-Strategy: the process is started the way a user starts it (``python -m collab serve``) and is
+Strategy: the process runs what a user starts (``python -m collab serve``), forked from one that has imported it
+already (`tests.support.forks`), and is
 ready when it prints the line that the outside relies on, ``collab listening on http://HOST:PORT``;
 nothing here talks to it otherwise. Two threads collect what it prints, so that a failed assertion can
 show it and a full pipe can never stop the server. A new server finds its SQLite file
@@ -25,6 +26,7 @@ from types import TracebackType
 from typing import IO, Self
 from urllib.parse import quote
 
+from tests.support import forks
 from tests.support.needs import demand
 from tests.support.sqlite import migrated
 
@@ -77,7 +79,7 @@ class ServerProcess:
             self._environment.setdefault("COLLAB_DRAIN_DELAY_SECONDS", str(drain_delay))
         self._wrapper = list(wrapper)
         self._program = list(program)
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | forks.Forked | None = None
         self._readers: list[threading.Thread] = []
         self._grown = threading.Condition()
         self._stdout: list[str] = []
@@ -169,19 +171,7 @@ class ServerProcess:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(_ENVIRONMENT_PREFIX)}
         environment["PYTHONUNBUFFERED"] = "1"
         environment.update(self._environment)
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environment,
-            cwd=self._working_directory,
-            start_new_session=True,
-        )
-        self._process = process
+        process = self._process = self._run(command, environment)
         self._groups.append(process.pid)
         self.starts += 1
         assert process.stdout is not None and process.stderr is not None
@@ -284,7 +274,29 @@ class ServerProcess:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _run(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str] | forks.Forked:
+        # What a wrapper sets up, and what Python and its C library read when they begin, needs a start of Python.
+        if (
+            forks.available()
+            and not self._wrapper
+            and all(key.startswith(_ENVIRONMENT_PREFIX) for key in self._environment)
+        ):
+            directory = self._working_directory or Path.cwd()
+            return forks.start(command[1:], environment=environment, directory=directory)
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            cwd=self._working_directory,
+            start_new_session=True,
+        )
+
+    def _running(self) -> subprocess.Popen[str] | forks.Forked:
         if self._process is None:
             raise AssertionError("the server was not started")
         return self._process
