@@ -56,8 +56,13 @@ class Window:
     def of(self, members: int) -> float:
         """Return the seconds from the end of a turn of a room with so many members to the end of its next one."""
         whole = self._full * min(members / _FULL_WINDOW_MEMBERS, 1.0 + min(_CROWD, members / _CROWD_MEMBERS * _CROWD))
-        window = whole if self.load >= _BUSY else whole * self.load / _BUSY
+        window = whole * self.busy
         return window if self._stretch == 1.0 else max(window, min(window * self._stretch, _LONGEST_WINDOW))
+
+    @property
+    def busy(self) -> float:
+        """How much of its windows the node uses, 0 to 1: all of them from three quarters of the load on."""
+        return 1.0 if self.load >= _BUSY else self.load / _BUSY
 
     def measure(self, now: float, worked: float, ending: float) -> None:
         """Learn how busy the node is.

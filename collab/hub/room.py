@@ -175,6 +175,10 @@ class Keeper(Protocol):
         """Go on after rows were committed, or what is kept beside them."""
         ...
 
+    def hurry_shared(self, live: LiveRoom) -> None:
+        """Let what the room has given to the journal be committed sooner if another node has its document open."""
+        ...
+
     def joined(self, live: LiveRoom, member: Member) -> None:
         """Let it be known that a session has joined."""
         ...
@@ -987,6 +991,8 @@ class LiveRoom:
             held = self._hold_until_sent()
             late = self.persistence.echoes_late(end, end.delta)
             self.persistence.store(end, producers)
+            if self._hub.bus.others:
+                self._hub.hurry_shared(self)
             echo = self._broadcast_turn(end, end.delta, end.author if late else None, self.persistence.seq)
             if echo:
                 self.persistence.echo_later(end, echo)

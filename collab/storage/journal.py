@@ -51,6 +51,10 @@ HURRIED_GATHER = 0.004
 """Seconds for which edits gather at most where somebody waits for the commit who does nothing else meanwhile: a program
 that edits over HTTP makes its calls one after the other. Who types waits for nothing."""
 
+SHARED_GATHER = 0.008
+"""Seconds for which edits gather on an idle node where other nodes have a document of theirs open: people there see
+them after the commit. It grows with the load of the node to ``gather``: each commit costs the node and the database."""
+
 FIRST_RETRY = 0.1
 LONGEST_RETRY = 5.0
 """Seconds between offers to a store that fails. A restarted PostgreSQL is back within about a second; the
@@ -125,7 +129,7 @@ class Journal:
         self._waiting_bytes = 0
         self._large = 0  # of the backlog, what large entries have
         self._first_came = 0.0
-        self._hurried = False  # what waits is to be committed soon
+        self._most = gather  # seconds for which what waits may gather
         self._batch: list[_Waiting] = []
         self._committing_since: float | None = None  # while the store is asked
         self._outcomes: Sequence[AppendOutcome] | None = None  # of the batch; None until it is committed
@@ -222,8 +226,15 @@ class Journal:
 
     def hurry(self) -> None:
         """Let what waits gather for a few milliseconds only: somebody waits for its commit and does nothing else."""
-        if self._waiting and not self._hurried:
-            self._hurried = True
+        self._gather_for(HURRIED_GATHER)
+
+    def hurry_shared(self, load: float) -> None:
+        """Let what waits gather for less where other nodes wait for its commit; ``load`` of this node is 0 to 1."""
+        self._gather_for(SHARED_GATHER + (self._gather - SHARED_GATHER) * load)
+
+    def _gather_for(self, seconds: float) -> None:
+        if self._waiting and seconds < self._most:
+            self._most = seconds
             if self._waker is not None:
                 self._plan()
 
@@ -327,10 +338,9 @@ class Journal:
         assert self._loop is not None
         if self._timer is not None:
             self._timer.cancel()
-        gather = min(self._gather, HURRIED_GATHER) if self._hurried else self._gather
         since_commit = self._first_came - self._last_commit
-        pause = self._first_came + gather - self._clock()
-        if since_commit >= gather or pause <= 0 or self._is_large() or self._closing.is_set():
+        pause = self._first_came + self._most - self._clock()
+        if since_commit >= self._most or pause <= 0 or self._is_large() or self._closing.is_set():
             # Not now: what else comes in this turn of the loop belongs into the same commit.
             self._timer = self._loop.call_soon(self._wake)
         else:
@@ -393,7 +403,7 @@ class Journal:
             self._first_came = self._clock()
         else:
             size, taken, self._waiting, self._waiting_bytes = self._waiting_bytes, self._waiting, [], 0
-            self._hurried = False
+            self._most = self._gather
         self._batch_came, self._batch_bytes = self._oldest_came, size
         if self._lessons:
             taken = self._apply_lessons(taken)

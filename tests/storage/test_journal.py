@@ -160,6 +160,32 @@ async def test_first_entry_after_quiet_does_not_wait_and_later_ones_gather(gate:
     assert [len(batch) for batch in gate.batches] == [1, journals.MAX_BATCH_ENTRIES, 1]
 
 
+async def test_what_other_nodes_wait_for_gathers_for_less_the_less_the_node_has_to_do(gate: Gate) -> None:
+    now = 0.0
+    journal = Journal(gate, backlog_bytes=MIB, gather=3600.0, clock=lambda: now)
+    await journal.start()
+    caller = Caller(journal)
+    caller.append("d", b"1")
+    await caller.all()
+    now += journals.SHARED_GATHER / 2
+    caller.append("d", b"2")
+    journal.hurry_shared(1.0)
+    journal.hurry_shared(0.5)
+    await asyncio.sleep(2 * journals.SHARED_GATHER)
+    assert len(gate.batches) == 1, "on a busy node it gathers as ever; half as busy, for half as long"
+    caller.append("d", b"3")
+    now += journals.SHARED_GATHER
+    journal.hurry_shared(0.0)
+    journal.hurry_shared(0.5)  # what was sooner stays
+    await caller.all()
+    assert [len(batch) for batch in gate.batches] == [1, 2]
+    caller.append("d", b"4")
+    now += 2 * journals.SHARED_GATHER
+    await asyncio.sleep(2 * journals.SHARED_GATHER)
+    assert len(gate.batches) == 2, "it was about what waited then"
+    assert await journal.close(10.0) == []
+
+
 async def test_what_somebody_waits_for_gathers_no_longer_than_a_moment(gate: Gate) -> None:
     journal = Journal(gate, backlog_bytes=MIB, gather=3600.0)
     await journal.start()

@@ -223,8 +223,8 @@ def _become(request: Mapping[str, Any], ends: Sequence[int]) -> NoReturn:
     os.environ.update(request["environment"])
     os.chdir(request["directory"])
     # Unbuffered, as with PYTHONUNBUFFERED.
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(io.FileIO(1, "w"), "utf-8", write_through=True)
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(io.FileIO(2, "w"), "utf-8", "backslashreplace", write_through=True)
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), "utf-8", write_through=True)
+    sys.stderr = io.TextIOWrapper(io.FileIO(2, "w"), "utf-8", "backslashreplace", write_through=True)
     first, *rest = request["program"]
     if first == "-m":
         sys.argv = rest
