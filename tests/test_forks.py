@@ -81,3 +81,15 @@ def test_signals_and_exit_codes_come_through(tmp_path: Path) -> None:
     process = forks.start([script], environment={}, directory=tmp_path)
     with process.stdout, process.stderr:
         assert process.wait(30) == 7
+
+
+def test_what_is_printed_is_gathered_and_a_program_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    script = _script(tmp_path, "import sys\nprint('a' * 200_000)\nprint('b' * 200_000, file=sys.stderr)")
+    process = forks.start([script], environment={}, directory=tmp_path)
+    assert process.communicate(timeout=30) == ("a" * 200_000 + "\n", "b" * 200_000 + "\n")
+    assert process.returncode == 0
+
+    process = forks.start([_script(tmp_path, "import time\ntime.sleep(300)")], environment={}, directory=tmp_path)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=0.1)
+    assert process.wait(30) == -signal.SIGKILL

@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -77,6 +78,19 @@ class Forked:
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Read all that it prints, wait for its end, and give what came on standard output and standard error."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self.stdout, self.stderr, ThreadPoolExecutor(2) as readers:
+            reading = [readers.submit(stream.read) for stream in (self.stdout, self.stderr)]
+            try:
+                said = [read.result(None if deadline is None else deadline - time.monotonic()) for read in reading]
+            except TimeoutError:
+                self.kill()  # else the readers would not end
+                raise subprocess.TimeoutExpired(f"the process {self.pid}", timeout or 0.0) from None
+        self.wait(30)
+        return said[0], said[1]
 
     def _look(self, timeout: float | None) -> int | None:
         deadline = None if timeout is None else time.monotonic() + timeout

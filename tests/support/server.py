@@ -171,7 +171,10 @@ class ServerProcess:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(_ENVIRONMENT_PREFIX)}
         environment["PYTHONUNBUFFERED"] = "1"
         environment.update(self._environment)
-        process = self._process = self._run(command, environment)
+        # What a wrapper sets up, and what Python and its C library read when they begin, needs a start of Python.
+        fork = not self._wrapper and all(key.startswith(_ENVIRONMENT_PREFIX) for key in self._environment)
+        directory = self._working_directory or Path.cwd()
+        process = self._process = _run(command, environment, directory, fork=fork)
         self._groups.append(process.pid)
         self.starts += 1
         assert process.stdout is not None and process.stderr is not None
@@ -274,28 +277,6 @@ class ServerProcess:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
-    def _run(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[str] | forks.Forked:
-        # What a wrapper sets up, and what Python and its C library read when they begin, needs a start of Python.
-        if (
-            forks.available()
-            and not self._wrapper
-            and all(key.startswith(_ENVIRONMENT_PREFIX) for key in self._environment)
-        ):
-            directory = self._working_directory or Path.cwd()
-            return forks.start(command[1:], environment=environment, directory=directory)
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environment,
-            cwd=self._working_directory,
-            start_new_session=True,
-        )
-
     def _running(self) -> subprocess.Popen[str] | forks.Forked:
         if self._process is None:
             raise AssertionError("the server was not started")
@@ -327,14 +308,30 @@ def collab_command(*arguments: str, timeout: float = 60.0) -> subprocess.Complet
     """Run ``python -m collab ARGUMENTS`` to its end and return what it printed and its exit code."""
     demand("server")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_ENVIRONMENT_PREFIX)}
-    return subprocess.run(
-        [sys.executable, "-m", "collab", *arguments],
+    command = [sys.executable, "-m", "collab", *arguments]
+    process = _run(command, environment, Path.cwd(), fork=True)
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(command, process.wait(), stdout, stderr)
+
+
+def _run(
+    command: Sequence[str], environment: Mapping[str, str], directory: Path, *, fork: bool
+) -> subprocess.Popen[str] | forks.Forked:
+    """Start Python in a session of its own with pipes for what it prints; by a fork if that can be and is right."""
+    if fork and forks.available():
+        return forks.start(command[1:], environment=environment, directory=directory)
+    return subprocess.Popen(
+        command,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
         errors="replace",
         env=environment,
-        timeout=timeout,
-        check=False,
+        cwd=directory,
+        start_new_session=True,
     )
