@@ -59,10 +59,17 @@
     │   ├── EditConflict            what an edit expects is not there: a test, a passage
     │   ├── EditNotShown            what an edit gives is not what others would see of it
     │   └── UnreadableContent       the document holds what the server's CRDT library cannot read
-    └── SandboxError
-        ├── SandboxBusy             retryable: too much waits, or the process with the document has gone
-        ├── SandboxTimeout
-        └── SandboxCrashed
+    ├── SandboxError
+    │   ├── SandboxBusy             retryable: too much waits, or the process with the document has gone
+    │   ├── SandboxTimeout
+    │   └── SandboxCrashed
+    └── ClientError                 of the Python client (``collab.client``): it cannot do what it was asked for
+        ├── ConnectionRefused       the server, or what stands before it, refuses the connection for good
+        ├── DocumentRefused         the server does not let this client into the document, or has ended its session
+        ├── EditRefused             the server has not taken edits of this client, which may only read
+        ├── NotSynced               retryable: the document has not come in time
+        ├── NotSaved                retryable: not all edits were committed in time; they are kept and sent again
+        └── ClientClosed            the document or the connection was closed here
 
 ``retryable`` says whether the same call may succeed later. ``public`` is the text that may
 travel to a client: it names what to do and never shows internals; an instance may say it more
@@ -607,6 +614,61 @@ class SandboxTimeout(SandboxError):
 
 class SandboxCrashed(SandboxError):
     """The job's process died."""
+
+
+class ClientError(CollabError):
+    """The Python client cannot do what it was asked for."""
+
+    public = "the client cannot do this"
+
+
+class ConnectionRefused(ClientError):
+    """The server, or what stands before it, refuses the connection, and trying again would not help.
+
+    Args:
+        message: says what was answered.
+        code: the close code of the WebSocket, or the status of HTTP.
+        reason: the text that came with it; may be empty.
+    """
+
+    def __init__(self, message: str, *, code: int, reason: str) -> None:
+        super().__init__(message)
+        self.code, self.reason = code, reason
+
+
+class DocumentRefused(ClientError):
+    """The server does not let this client into a document, or has ended its session for good.
+
+    The other documents of the connection go on.
+
+    Args:
+        document_name: of which document.
+        reason: the text that the server has sent.
+    """
+
+    def __init__(self, document_name: str, reason: str) -> None:
+        super().__init__(f"the document {document_name[:100]!r} is refused: {reason}")
+        self.document_name, self.reason = document_name, reason
+
+
+class EditRefused(ClientError):
+    """The server has not taken edits of this client. They are in its own document, and nowhere else."""
+
+
+class NotSynced(ClientError):
+    """The document has not come from the server in time; the client goes on trying."""
+
+    retryable = True
+
+
+class NotSaved(ClientError):
+    """Not all edits were committed in time. As long as the document is open, they are kept and sent again."""
+
+    retryable = True
+
+
+class ClientClosed(ClientError):
+    """The document, or its connection, was closed here."""
 
 
 def forget_frames(error: BaseException) -> None:
