@@ -357,11 +357,12 @@ class Document:
 
     async def _leave(self) -> None:
         channel, self._channel = self._channel, None
-        self._replica.close()
         self._set(Status.CLOSED)
         farewell = None if channel is None or channel.stage in (Stage.OPENING, Stage.ENDED) else channel.leave()
-        await self._host.leave(self, farewell)
         self.awareness.disconnected()
+        await self._host.leave(self, farewell)
+        async with _held(self.doc):
+            self._replica.close()
 
     # For the connection
 
@@ -395,7 +396,6 @@ class Document:
             return
         self.error = error
         self._channel = None
-        self._replica.close()
         self._set(Status.REFUSED)
         self.awareness.disconnected()
 

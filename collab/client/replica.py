@@ -52,6 +52,16 @@ class LockedDoc(pycrdt.Doc[Any]):
             client_id = new_client_id()
         super().__init__(client_id=client_id, skip_gc=skip_gc, guid=guid)
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether this thread is within a transaction of the document."""
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            return self._txn is not None
+        finally:
+            self.lock.release()
+
     def transaction(self, origin: Any = None) -> pycrdt.Transaction:
         """Begin a transaction, or join the one that this thread is in; see ``pycrdt.Doc.transaction``."""
         return _LockedTransaction(self, super().transaction, origin)  # type: ignore[return-value]

@@ -7,7 +7,7 @@ import pytest
 from tests.packaging.test_imports import loaded_by
 
 
-@pytest.mark.parametrize("module", ["collab.client"])
+@pytest.mark.parametrize("module", ["collab.client", "collab.client.sync"])
 def test_the_client_loads_no_server(module: str) -> None:
     loaded = loaded_by(f"import {module}")
     assert {"collab.client.document", "pycrdt", "aiohttp"} <= loaded
