@@ -19,7 +19,7 @@ import typer
 
 from collab.errors import CollabError, ConfigurationError
 from collab.loop import run_loop
-from collab.settings import Option, Settings, load_settings, options
+from collab.settings import Option, Settings, options
 from collab.telemetry import configure, escape_controls, get_logger
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., _Result]], Callable[..
             config = given.pop("config")
             flags = {option.name: _joined(given.pop(option.name)) for option in listed}
             warnings: list[str] = []
-            settings = load_settings(flags, config, warn=warnings.append)
+            settings = Settings.load(flags, config, warn=warnings.append)
             configure(settings.log_level, format=settings.log_format)
             for line in warnings:
                 get_logger().warning("%s", line)

@@ -18,13 +18,15 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from collab.errors import ConfigurationError
 from collab.net import ANY, is_loopback, normal_origin, overlap, parse_network
+from collab.telemetry import get_logger
 
 ENV_PREFIX = "COLLAB_"
 
@@ -76,27 +78,28 @@ class Settings(BaseModel):
     """The options of one server: what is not given has its default.
 
     ``Settings(port=0)`` looks nowhere else, so that an application that mounts ours decides alone;
-    ``load_settings`` is what reads the environment and a file. Raises ``ConfigurationError``, one
-    line that never shows a password. Instances do not change.
+    ``Settings.load()`` reads the environment and a file, as ``collab serve`` does. Type checkers know
+    the names and types of all options. Both raise ``ConfigurationError``, one line that never shows a
+    password, also for an unknown name. Instances do not change.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
 
     host: tuple[str, ...] = Field(
-        ("127.0.0.1",),
+        default=("127.0.0.1",),
         description=(
             "Addresses or names to listen on, separated by commas; :: is all addresses, of IPv6 and IPv4. One that "
             "other machines reach needs authentication, and TLS or --behind-proxy."
         ),
     )
     port: int = Field(
-        1234,
+        default=1234,
         ge=0,
         le=_LAST_PORT,
         description="TCP port to listen on; 0 takes a free one, which the first line of output names.",
     )
     workers: int = Field(
-        1,
+        default=1,
         ge=1,
         le=MAX_WORKERS,
         description=(
@@ -105,7 +108,7 @@ class Settings(BaseModel):
         ),
     )
     metrics_port: int | None = Field(
-        None,
+        default=None,
         ge=0,
         le=_LAST_PORT,
         description=(
@@ -115,43 +118,43 @@ class Settings(BaseModel):
         ),
     )
     metrics_host: str = Field(
-        "127.0.0.1",
+        default="127.0.0.1",
         description="Address to listen on for --metrics-port; whoever reaches it may read the numbers.",
     )
     insecure: bool = Field(
-        False,
+        default=False,
         description="Listen on any address, also without authentication or TLS: for networks that nobody else is on.",
     )
     tls_cert: Path | None = Field(
-        None, description="Certificate (PEM, with its chain) to serve https and wss by; read again on SIGHUP."
+        default=None, description="Certificate (PEM, with its chain) to serve https and wss by; read again on SIGHUP."
     )
-    tls_key: Path | None = Field(None, description="Private key (PEM, without a password) of the certificate.")
+    tls_key: Path | None = Field(default=None, description="Private key (PEM, without a password) of the certificate.")
     behind_proxy: bool = Field(
-        False,
+        default=False,
         description=(
             "Clients come through proxies, which end TLS and say in headers for whom they speak; "
             "needs --trusted-proxies."
         ),
     )
     trusted_proxies: tuple[str, ...] = Field(
-        (), description="Networks or addresses of those proxies (10.0.0.0/8, ::1), separated by commas."
+        default=(), description="Networks or addresses of those proxies (10.0.0.0/8, ::1), separated by commas."
     )
     proxy_headers: Literal["x-forwarded", "forwarded"] = Field(
-        "x-forwarded",
+        default="x-forwarded",
         description=(
             "What the proxies write: x-forwarded (X-Forwarded-For, -Proto, -Host) or forwarded (RFC 7239). "
             "The other is not read, because proxies pass it on as the client sent it."
         ),
     )
     allowed_origins: tuple[str, ...] = Field(
-        (),
+        default=(),
         description=(
             "Web pages that may connect, beside those of the server's own address: origins (https://app.example), "
             "separated by commas, or * for all."
         ),
     )
     jwt_secret: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         repr=False,
         description=(
@@ -160,7 +163,7 @@ class Settings(BaseModel):
         ),
     )
     cursor_secret: str | None = Field(
-        None,
+        default=None,
         min_length=32,
         repr=False,
         description=(
@@ -170,37 +173,45 @@ class Settings(BaseModel):
         ),
     )
     jwt_keys: tuple[Path, ...] = Field(
-        (), description="Files with one public key each (PEM or JWK) that verify tokens, separated by commas."
+        default=(), description="Files with one public key each (PEM or JWK) that verify tokens, separated by commas."
     )
-    jwks_file: Path | None = Field(None, description="File with a JWK set that verifies tokens.")
+    jwks_file: Path | None = Field(default=None, description="File with a JWK set that verifies tokens.")
     jwks_url: str | None = Field(
-        None, min_length=1, repr=False, description="Address of a JWK set that verifies tokens, as issuers publish it."
+        default=None,
+        min_length=1,
+        repr=False,
+        description="Address of a JWK set that verifies tokens, as issuers publish it.",
     )
     jwks_refresh_seconds: float = Field(
-        300.0, ge=1, le=86_400, description="Seconds after which the set of --jwks-url is fetched anew."
+        default=300.0, ge=1, le=86_400, description="Seconds after which the set of --jwks-url is fetched anew."
     )
-    jwt_issuer: str | None = Field(None, min_length=1, description="What the claim iss of a token must be.")
-    jwt_audience: str | None = Field(None, min_length=1, description="What the claim aud of a token must be or hold.")
+    jwt_issuer: str | None = Field(default=None, min_length=1, description="What the claim iss of a token must be.")
+    jwt_audience: str | None = Field(
+        default=None, min_length=1, description="What the claim aud of a token must be or hold."
+    )
     jwt_leeway_seconds: float = Field(
-        10.0, ge=0, le=300, description="Seconds by which clocks may differ at both ends of a token's time."
+        default=10.0, ge=0, le=300, description="Seconds by which clocks may differ at both ends of a token's time."
     )
     auth_url: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         repr=False,
         description="The application's own endpoint, asked about every document that a client opens.",
     )
     auth_timeout_seconds: float = Field(
-        5.0, gt=0, le=60, description="Seconds for one answer of --auth-url or --jwks-url."
+        default=5.0, gt=0, le=60, description="Seconds for one answer of --auth-url or --jwks-url."
     )
     auth_cache_seconds: float = Field(
-        10.0, ge=0, le=3_600, description="Seconds for which a grant of --auth-url is kept, never longer than it lasts."
+        default=10.0,
+        ge=0,
+        le=3_600,
+        description="Seconds for which a grant of --auth-url is kept, never longer than it lasts.",
     )
     auth_allow_http: bool = Field(
-        False, description="Let --auth-url and --jwks-url be plain http to other machines than this one."
+        default=False, description="Let --auth-url and --jwks-url be plain http to other machines than this one."
     )
     max_share_seconds: int = Field(
-        30 * 86_400,
+        default=30 * 86_400,
         ge=0,
         le=366 * 86_400,
         description=(
@@ -209,7 +220,7 @@ class Settings(BaseModel):
         ),
     )
     database_url: str | None = Field(
-        None,
+        default=None,
         repr=False,
         description=(
             "Where documents are stored: sqlite:///path/file.db or postgresql://user:password@host/database. "
@@ -217,7 +228,7 @@ class Settings(BaseModel):
         ),
     )
     listen_url: str | None = Field(
-        None,
+        default=None,
         repr=False,
         description=(
             "Where nodes on PostgreSQL tell each other what they have written: the address of the same database past "
@@ -225,7 +236,7 @@ class Settings(BaseModel):
         ),
     )
     redis_url: str | None = Field(
-        None,
+        default=None,
         repr=False,
         description=(
             "Let nodes tell each other what they have written over Redis or Valkey, which is faster: "
@@ -233,17 +244,18 @@ class Settings(BaseModel):
         ),
     )
     data_dir: Path = Field(
-        Path("data"), description="Directory for the SQLite file when no database URL is given; made if it is missing."
+        default=Path("data"),
+        description="Directory for the SQLite file when no database URL is given; made if it is missing.",
     )
     migrate: bool = Field(
-        False,
+        default=False,
         description=(
             "Bring a PostgreSQL database to the newest schema at the start; several nodes may do so at once. "
             "SQLite is always migrated."
         ),
     )
     batch_window_ms: float = Field(
-        4.0,
+        default=4.0,
         ge=0,
         le=1_000,
         description=(
@@ -253,7 +265,7 @@ class Settings(BaseModel):
         ),
     )
     gather_ms: float = Field(
-        50.0,
+        default=50.0,
         ge=0,
         le=1_000,
         description=(
@@ -262,7 +274,7 @@ class Settings(BaseModel):
         ),
     )
     backlog_bytes: int = Field(
-        64 * MIB,
+        default=64 * MIB,
         ge=64 * KIB,
         description=(
             "Bytes of edits that may wait for a store that fails. Past it the connections that send new edits "
@@ -270,7 +282,7 @@ class Settings(BaseModel):
         ),
     )
     history_days: float = Field(
-        30.0,
+        default=30.0,
         ge=0,
         le=36_500,
         description=(
@@ -278,19 +290,21 @@ class Settings(BaseModel):
         ),
     )
     trash_days: float = Field(
-        30.0,
+        default=30.0,
         ge=0,
         le=36_500,
         description="Days for which a deleted document can be restored; then its content is removed. 0: at once.",
     )
     compact_rows: int = Field(
-        500, ge=1, description="Log rows after the newest snapshot from which a new snapshot is considered."
+        default=500, ge=1, description="Log rows after the newest snapshot from which a new snapshot is considered."
     )
     compact_bytes: int = Field(
-        256 * KIB, ge=1, description="Bytes of log after the newest snapshot from which a new snapshot is considered."
+        default=256 * KIB,
+        ge=1,
+        description="Bytes of log after the newest snapshot from which a new snapshot is considered.",
     )
     compact_ratio: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         le=100,
         description=(
@@ -299,7 +313,7 @@ class Settings(BaseModel):
         ),
     )
     keep_deleted: tuple[str, ...] = Field(
-        (),
+        default=(),
         description=(
             "Documents of which compaction keeps deleted content, for programs that use snapshots of yjs (gc: false): "
             "names, or beginnings of names with a * behind, separated by commas. Each is marked in the database with "
@@ -307,10 +321,10 @@ class Settings(BaseModel):
         ),
     )
     idle_seconds: float = Field(
-        30.0, ge=0, le=86_400, description="Seconds without a connection after which a document leaves memory."
+        default=30.0, ge=0, le=86_400, description="Seconds without a connection after which a document leaves memory."
     )
     drain_seconds: float = Field(
-        20.0,
+        default=20.0,
         gt=0,
         le=3_600,
         description=(
@@ -318,7 +332,7 @@ class Settings(BaseModel):
         ),
     )
     drain_delay_seconds: float = Field(
-        5.0,
+        default=5.0,
         ge=0,
         le=3_600,
         description=(
@@ -327,7 +341,7 @@ class Settings(BaseModel):
         ),
     )
     max_message_bytes: int = Field(
-        100 * MIB,  # what the package ws takes in Node by default: more could not be passed on to its clients
+        default=100 * MIB,  # what the package ws takes in Node by default: more could not be passed on to its clients
         ge=1 * KIB,
         le=1 * GIB,
         description=(
@@ -336,7 +350,7 @@ class Settings(BaseModel):
         ),
     )
     max_arriving_bytes: int = Field(
-        256 * MIB,
+        default=256 * MIB,
         ge=64 * KIB,
         description=(
             "Bytes of large messages that are not whole yet, of all clients together. Past it all but the first of "
@@ -344,7 +358,7 @@ class Settings(BaseModel):
         ),
     )
     min_bytes_per_second: float = Field(
-        1.0 * KIB,
+        default=1.0 * KIB,
         ge=1,
         le=1 * MIB,
         description=(
@@ -353,7 +367,7 @@ class Settings(BaseModel):
         ),
     )
     max_document_bytes: int = Field(
-        256 * MIB,
+        default=256 * MIB,
         ge=1 * KIB,
         # A row and a snapshot are one value of bytea, which ends at 1 GiB.
         le=1_000 * MIB,
@@ -363,7 +377,7 @@ class Settings(BaseModel):
         ),
     )
     max_pending_bytes: int = Field(
-        1 * MIB,
+        default=1 * MIB,
         ge=0,
         le=64 * MIB,
         description=(
@@ -372,7 +386,7 @@ class Settings(BaseModel):
         ),
     )
     max_awareness_bytes: int = Field(
-        64 * KIB,
+        default=64 * KIB,
         ge=16,
         le=16 * MIB,
         description=(
@@ -380,13 +394,13 @@ class Settings(BaseModel):
         ),
     )
     max_awareness_ids: int = Field(
-        100,
+        default=100,
         ge=1,
         le=100_000,
         description="Awareness states (client ids) that one connection may own; more are not shown to the others.",
     )
     outbox_bytes: int = Field(
-        1 * MIB,
+        default=1 * MIB,
         ge=1 * KIB,
         description=(
             "Bytes waiting for one client past which it gets no live messages until it has drained; "
@@ -394,20 +408,20 @@ class Settings(BaseModel):
         ),
     )
     compression: Literal["off", "large"] = Field(
-        "off",
+        default="off",
         description=(
             "Whether frames of 8 KiB and more are compressed for clients that can read them: off or large. "
             "Browsers then compress all that they send, and each connection costs some 40 KB more."
         ),
     )
     slow_seconds: float = Field(
-        60.0,
+        default=60.0,
         gt=0,
         le=86_400,
         description="Seconds without progress after which a client that cannot keep up is closed.",
     )
     sync_timeout_seconds: float = Field(
-        30.0,
+        default=30.0,
         gt=0,
         le=3_600,
         description=(
@@ -416,7 +430,7 @@ class Settings(BaseModel):
         ),
     )
     keepalive_seconds: float = Field(
-        20.0,
+        default=20.0,
         gt=0,
         # y-websocket takes the connection for dead after 30 s without a message.
         le=25,
@@ -425,13 +439,13 @@ class Settings(BaseModel):
         ),
     )
     ping_seconds: float = Field(
-        30.0,
+        default=30.0,
         gt=0,
         le=3_600,
         description="Seconds between WebSocket pings; a client that does not answer one is taken for gone.",
     )
     auth_seconds: float = Field(
-        30.0,
+        default=30.0,
         gt=0,
         le=3_600,
         description=(
@@ -440,20 +454,26 @@ class Settings(BaseModel):
         ),
     )
     max_documents_per_connection: int = Field(
-        1_000, ge=1, le=100_000, description="Documents that one Hocuspocus client may have open on one connection."
+        default=1_000,
+        ge=1,
+        le=100_000,
+        description="Documents that one Hocuspocus client may have open on one connection.",
     )
     stateless: Literal["relay", "off"] = Field(
-        "relay",
+        default="relay",
         description=(
             "What happens to stateless messages of Hocuspocus clients: relay (to the document's other Hocuspocus "
             "clients) or off."
         ),
     )
     max_stateless_bytes: int = Field(
-        64 * KIB, ge=1, le=16 * MIB, description="Largest stateless message (UTF-8); a larger one is not relayed."
+        default=64 * KIB,
+        ge=1,
+        le=16 * MIB,
+        description="Largest stateless message (UTF-8); a larger one is not relayed.",
     )
     max_stateless_per_second: float = Field(
-        50.0,
+        default=50.0,
         ge=1,
         le=1_000_000,
         description=(
@@ -462,33 +482,33 @@ class Settings(BaseModel):
         ),
     )
     hooks: tuple[str, ...] = Field(
-        (),
+        default=(),
         description=(
             "Python hooks (docs/hooks.md): MODULE:NAME each, of an instance or a class of hooks, separated by commas. "
             "Modules are looked for in the working directory too."
         ),
     )
     hook_seconds: float = Field(
-        10.0, gt=0, le=600, description="Seconds for one call of a hook; then it is cancelled and given up."
+        default=10.0, gt=0, le=600, description="Seconds for one call of a hook; then it is cancelled and given up."
     )
     hook_interval_seconds: float = Field(
-        2.0,
+        default=2.0,
         ge=0,
         le=3_600,
         description="Seconds in which hooks are told at most once that a document has changed.",
     )
     stamp_users: bool = Field(
-        True,
+        default=True,
         description=(
             "Write who a client is (the token's sub and name) into the field user of its awareness states, so that "
             "nobody poses as somebody else."
         ),
     )
     max_connections: int = Field(
-        10_000, ge=0, le=1_000_000, description="WebSocket connections at a time; 0 for no bound."
+        default=10_000, ge=0, le=1_000_000, description="WebSocket connections at a time; 0 for no bound."
     )
     max_connections_per_address: int = Field(
-        1_000,
+        default=1_000,
         ge=0,
         le=1_000_000,
         description=(
@@ -497,13 +517,13 @@ class Settings(BaseModel):
         ),
     )
     max_connections_per_user: int = Field(
-        200, ge=0, le=1_000_000, description="Connections at a time of one signed-in user; 0 for no bound."
+        default=200, ge=0, le=1_000_000, description="Connections at a time of one signed-in user; 0 for no bound."
     )
     max_connections_per_document: int = Field(
-        5_000, ge=0, le=1_000_000, description="Connections at a time on one document; 0 for no bound."
+        default=5_000, ge=0, le=1_000_000, description="Connections at a time on one document; 0 for no bound."
     )
     max_new_connections_per_second: float = Field(
-        50.0,
+        default=50.0,
         ge=0,
         le=1_000_000,
         description=(
@@ -511,13 +531,13 @@ class Settings(BaseModel):
         ),
     )
     max_requests_per_second: float = Field(
-        100.0,
+        default=100.0,
         ge=0,
         le=1_000_000,
         description="Other HTTP requests a second from one address, ten seconds' worth at once; 0 for no bound.",
     )
     max_unauthenticated: int = Field(
-        1_000,
+        default=1_000,
         ge=0,
         le=1_000_000,
         description=(
@@ -526,7 +546,7 @@ class Settings(BaseModel):
         ),
     )
     max_unauthenticated_bytes: int = Field(
-        5 * MIB,
+        default=5 * MIB,
         ge=1 * KIB,
         le=1 * GIB,
         description=(
@@ -535,7 +555,7 @@ class Settings(BaseModel):
         ),
     )
     max_messages_per_second: float = Field(
-        500.0,
+        default=500.0,
         ge=0,
         le=1_000_000,
         description=(
@@ -544,7 +564,7 @@ class Settings(BaseModel):
         ),
     )
     max_bytes_per_second: int = Field(
-        8 * MIB,
+        default=8 * MIB,
         ge=0,
         le=1_000 * GIB,
         description=(
@@ -553,7 +573,7 @@ class Settings(BaseModel):
         ),
     )
     max_awareness_per_second: float = Field(
-        100.0,
+        default=100.0,
         ge=0,
         le=1_000_000,
         description=(
@@ -562,7 +582,7 @@ class Settings(BaseModel):
         ),
     )
     flood_seconds: float = Field(
-        60.0,
+        default=60.0,
         ge=0,
         le=86_400,
         description=(
@@ -571,7 +591,7 @@ class Settings(BaseModel):
         ),
     )
     max_new_documents_per_minute: float = Field(
-        60.0,
+        default=60.0,
         ge=0,
         le=1_000_000,
         description=(
@@ -579,7 +599,7 @@ class Settings(BaseModel):
         ),
     )
     memory_mark_bytes: int | None = Field(
-        None,
+        default=None,
         ge=0,
         description=(
             "Memory of the process past which no documents are opened that are not open already. Without it, 70 "
@@ -587,7 +607,7 @@ class Settings(BaseModel):
         ),
     )
     memory_limit_bytes: int | None = Field(
-        None,
+        default=None,
         ge=0,
         description=(
             "Memory of the process past which no new connections are taken. Without it, 85 percent of what the "
@@ -595,36 +615,39 @@ class Settings(BaseModel):
         ),
     )
     header_seconds: float = Field(
-        15.0, gt=0, le=3_600, description="Seconds for the first HTTP request of a connection to be there."
+        default=15.0, gt=0, le=3_600, description="Seconds for the first HTTP request of a connection to be there."
     )
     http_idle_seconds: float = Field(
-        75.0,
+        default=75.0,
         gt=0,
         le=3_600,
         description="Seconds after an answer until the next HTTP request is there; more than a proxy keeps its own.",
     )
     sandbox_processes: int = Field(
-        1, ge=1, le=64, description="Processes for work on documents that may crash or hang; started when first needed."
+        default=1,
+        ge=1,
+        le=64,
+        description="Processes for work on documents that may crash or hang; started when first needed.",
     )
     sandbox_seconds: float = Field(
-        60.0,
+        default=60.0,
         gt=0,
         le=3_600,
         description="Seconds after which one job in such a process is given up and its process killed.",
     )
     sandbox_memory_bytes: int = Field(
-        2 * GIB,
+        default=2 * GIB,
         ge=256 * MIB,
         description="Address space that such a process may take; a job that needs more fails, and nothing else.",
     )
     webhook_url: str | None = Field(
-        None,
+        default=None,
         min_length=1,
         repr=False,
         description="Address that is told what happens to documents; needs --webhook-secrets.",
     )
     webhook_secrets: tuple[str, ...] = Field(
-        (),
+        default=(),
         repr=False,
         description=(
             "Secrets (whsec_..., collab webhooks secret makes one) that messages to --webhook-url are signed with, "
@@ -632,43 +655,91 @@ class Settings(BaseModel):
         ),
     )
     webhooks_file: Path | None = Field(
-        None, description="TOML file with receivers of webhooks, each with what it wants (docs/webhooks.md)."
+        default=None, description="TOML file with receivers of webhooks, each with what it wants (docs/webhooks.md)."
     )
     webhook_interval_seconds: float = Field(
-        10.0,
+        default=10.0,
         ge=0,
         le=86_400,
         description="Seconds after an edit until receivers are told; what changes in them is told together.",
     )
     webhook_timeout_seconds: float = Field(
-        10.0, gt=0, le=60, description="Seconds within which a receiver has to answer; then it is tried again later."
+        default=10.0,
+        gt=0,
+        le=60,
+        description="Seconds within which a receiver has to answer; then it is tried again later.",
     )
     webhook_disable_days: float = Field(
-        5.0,
+        default=5.0,
         gt=0,
         le=365,
         description="Days in which a receiver may take nothing before nothing more is written for it.",
     )
     webhook_allow_http: bool = Field(
-        False, description="Let addresses of receivers be plain http to other machines than this one."
+        default=False, description="Let addresses of receivers be plain http to other machines than this one."
     )
     webhook_public_only: bool = Field(
-        False, description="Tell receivers at public addresses only, whatever their names are resolved to."
+        default=False, description="Tell receivers at public addresses only, whatever their names are resolved to."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least level of the log lines written to standard error: debug, info, warning or error."
+        default="info",
+        description="Least level of the log lines written to standard error: debug, info, warning or error.",
     )
     log_format: Literal["text", "json"] = Field(
-        "text",
+        default="text",
         description="How log lines are written: text, or json for programs that collect them (one object a line).",
     )
 
-    def __init__(self, **values: Any) -> None:
-        """Take ``values`` by field name; raises ``ConfigurationError`` with one line for the first that is wrong."""
+    if not TYPE_CHECKING:  # type checkers make the constructor of the fields, whose defaults must be named for that
+
+        def __init__(self, **values: Any) -> None:
+            """Take ``values`` by field name; raises ``ConfigurationError`` with a line for the first that is wrong."""
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise _explain(error, values) from None
+
+    @classmethod
+    def load(
+        cls,
+        flags: Mapping[str, object] | None = None,
+        config: Path | str | None = None,
+        environ: Mapping[str, str] | None = None,
+        warn: Callable[[str], object] | None = None,
+    ) -> Settings:
+        """Read the options as the command line does: ``flags``, else the environment, else the file, else the defaults.
+
+        Args:
+            flags: values by field name that go before all others; ``None`` for one that is not given.
+            config: a TOML file; without it the one that ``COLLAB_CONFIG`` names, if it names one.
+            environ: ``COLLAB_...`` variables, by default those of the process. Some may be of others: those that
+                Kubernetes sets for a service, and names that are like no option, are left out.
+            warn: gets a line for each variable that was left out; by default the logger ``collab`` does.
+
+        Raises:
+            ConfigurationError: a name is near to an option's, a key of the file is unknown, the file cannot be read,
+                or a value is out of its bounds. One line, which says where the value came from.
+        """
+        variables = _variables(os.environ if environ is None else environ, warn or partial(get_logger().warning, "%s"))
+        named = variables.pop("config", None)
+        config = config or named
+        values: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for key, value in {} if config is None else _read_file(Path(config)).items():
+            if key not in cls.model_fields:
+                raise ConfigurationError(f"unknown key {key!r} in {config}; {near(key, cls.model_fields) or _ALL}")
+            values[key], sources[key] = value, f"{key} in {config}"
+        for name, text in variables.items():
+            values[name], sources[name] = text, env_of(name)
+        for name, flag in (flags or {}).items():
+            if flag is not None:
+                values[name], sources[name] = flag, flag_of(name)
         try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise _explain(error, values) from None
+            return cls(**values)
+        except ConfigurationError as error:
+            # "name: what is wrong" becomes "where it was said: what is wrong".
+            name, colon, rest = str(error).partition(": ")
+            raise ConfigurationError(sources.get(name, name) + colon + rest) from None
 
     @field_validator("metrics_host")
     @classmethod
@@ -889,63 +960,31 @@ def env_of(name: str) -> str:
     return ENV_PREFIX + name.upper()
 
 
-def load_settings(
-    flags: Mapping[str, object] | None = None,
-    config: Path | str | None = None,
-    environ: Mapping[str, str] | None = None,
-    warn: Callable[[str], object] = lambda line: None,
-) -> Settings:
-    """Read the settings: ``flags`` over the environment over the TOML file ``config`` over the defaults.
+def _variables(environ: Mapping[str, str], warn: Callable[[str], object]) -> dict[str, str]:
+    """Take what ``environ`` says of options, by field name, and the file that it names; tells ``warn`` of the rest.
 
-    ``flags`` are by field name, ``None`` for one not given. ``config`` defaults to ``COLLAB_CONFIG``.
-    ``environ`` (default: the process's) may hold ``COLLAB_...`` variables of others: those that Kubernetes
-    sets for a service, and names that are like no option, are left out, and ``warn`` gets a line for each.
-    Raises ``ConfigurationError``, one line, for names that are near to an option's, other unknown keys, a
-    file that cannot be read, and values out of their bounds (with where the value came from).
+    Raises:
+        ConfigurationError: a name is near to an option's, or the value of an option that must not be empty is.
     """
-    env = os.environ if environ is None else environ
-    known = list(Settings.model_fields)
-    ours = {key: value for key, value in env.items() if key.startswith(ENV_PREFIX)}
-    for key, value in list(ours.items()):
-        unknown = key != CONFIG_ENV and key[len(ENV_PREFIX) :].lower() not in Settings.model_fields
+    found = {}
+    for key, value in environ.items():
+        if not key.startswith(ENV_PREFIX):
+            continue
+        name = key[len(ENV_PREFIX) :].lower()
+        unknown = key != CONFIG_ENV and name not in Settings.model_fields
         if _from_kubernetes(key, value, unknown):
-            del ours[key]
             warn(f"{key} in the environment is not used: {_KUBERNETES}")
-        elif unknown and (likely := near(key, [env_of(name) for name in known], ENV_PREFIX)):
+        elif unknown and (likely := near(key, map(env_of, Settings.model_fields), ENV_PREFIX)):
             raise ConfigurationError(f"unknown variable {key} in the environment; {likely}")
         elif unknown:
-            del ours[key]
             warn(f"{key} in the environment is not used: there is no such option ({_ALL})")
-
-    sources: dict[str, str] = {}
-    values: dict[str, object] = {}
-    config = config or ours.get(CONFIG_ENV) or None
-    if config is not None:
-        for key, value in _read_file(Path(config)).items():
-            if key not in Settings.model_fields:
-                raise ConfigurationError(f"unknown key {key!r} in {config}; {near(key, known) or _ALL}")
-            values[key] = value
-            sources[key] = f"{key} in {config}"
-    for name in known:
-        text = ours.get(env_of(name))
-        if text == "" and name in _NEVER_EMPTY:
+        elif value:
+            found[name] = value
+        elif name in _NEVER_EMPTY:
             raise ConfigurationError(
-                f"{env_of(name)} is empty: give it a value, or unset it if there is to be no authentication by it"
+                f"{key} is empty: give it a value, or unset it if there is to be no authentication by it"
             )
-        if text:
-            values[name] = text
-            sources[name] = env_of(name)
-    for name, flag in (flags or {}).items():
-        if flag is not None:
-            values[name] = flag
-            sources[name] = flag_of(name)
-
-    try:
-        return Settings(**values)
-    except ConfigurationError as error:
-        # "name: what is wrong" becomes "where it was said: what is wrong".
-        name, colon, rest = str(error).partition(": ")
-        raise ConfigurationError(sources.get(name, name) + colon + rest) from None
+    return found
 
 
 def near(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from collab.errors import ConfigurationError
-from collab.settings import Settings, load_settings, options
+from collab.settings import Settings, options
 from tests.support.options_table import END, START, render
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -22,7 +27,7 @@ def write(path: Path, text: str) -> Path:
 def test_flags_override_environment_overrides_file_overrides_default(tmp_path: Path) -> None:
     config = write(tmp_path / "collab.toml", "port = 1\nidle_seconds = 1.5\nhistory_days = 1\n")
     environ = {"COLLAB_PORT": "2", "COLLAB_IDLE_SECONDS": "2.5", "PATH": "/bin"}
-    settings = load_settings({"port": "3", "host": None}, config, environ)
+    settings = Settings.load({"port": "3", "host": None}, config, environ)
     assert (settings.port, settings.idle_seconds, settings.history_days) == (3, 2.5, 1.0)
     assert settings.host == ("127.0.0.1",)
     assert settings.gather_ms == Settings().gather_ms
@@ -77,9 +82,9 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         quoted = as_text if isinstance(value, bool | int | float) else f'"{as_text}"'
         config = write(tmp_path / f"{option.name}.toml", f"{option.name} = {quoted}")
         read = [
-            getattr(load_settings({option.name: as_text}, environ={}), option.name),
-            getattr(load_settings(environ={option.env: as_text}), option.name),
-            getattr(load_settings(config=config, environ={}), option.name),
+            getattr(Settings.load({option.name: as_text}, environ={}), option.name),
+            getattr(Settings.load(environ={option.env: as_text}), option.name),
+            getattr(Settings.load(config=config, environ={}), option.name),
         ]
         expected: object = Path(as_text) if option.kind == "PATH" else value
         if option.kind.endswith(",..."):
@@ -90,19 +95,62 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
 
 def test_the_config_file_may_be_named_in_the_environment(tmp_path: Path) -> None:
     config = write(tmp_path / "collab.toml", "port = 77")
-    assert load_settings(environ={"COLLAB_CONFIG": str(config)}).port == 77
+    assert Settings.load(environ={"COLLAB_CONFIG": str(config)}).port == 77
     other = write(tmp_path / "other.toml", "port = 78")
-    assert load_settings(config=other, environ={"COLLAB_CONFIG": str(config)}).port == 78
+    assert Settings.load(config=other, environ={"COLLAB_CONFIG": str(config)}).port == 78
 
 
 def test_settings_made_directly_do_not_look_at_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLLAB_PORT", "99")
     assert Settings().port == 1234
-    assert load_settings().port == 99
+    assert Settings.load().port == 99
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(ConfigurationError, match=r"^unknown option 'prot'; did you mean port\?$"):
+        Settings(**{"prot": 1})
+    with pytest.raises(ConfigurationError, match=r"^unknown option 'zzzzzz'; docs/configuration.md"):
+        Settings(**{"zzzzzz": 1})
+
+
+def test_type_checkers_know_every_option_and_its_type(tmp_path: Path) -> None:
+    """Checked as the code of others is: with no plugin, and without our settings of mypy."""
+    uses = """
+        from pathlib import Path
+        from collab.settings import Settings
+        Settings()
+        Settings(port=1, host=("::1",), data_dir=Path("data"), jwt_secret="secret", log_level="debug")
+        Settings.load()
+        Settings.load({"port": "1"}, Path("collab.toml"), {}, print)
+        Settings(prot=1)
+        Settings(port="1")
+        Settings(log_level="loud")
+    """
+    lines = textwrap.dedent(uses).strip().splitlines()
+    module = write(tmp_path / "uses.py", "\n".join(lines))
+    checked = subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--config-file", ""),
+            *("--follow-imports", "silent", "--cache-dir", str(tmp_path / "cache"), str(module)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    found = dict(re.findall(r'uses.py:(\d+): error: .*?"(prot|port|log_level)"', checked.stdout))
+    assert found == {"7": "prot", "8": "port", "9": "log_level"}, checked.stdout + checked.stderr
+
+
+def test_variables_that_are_not_used_are_logged_where_nobody_else_hears_of_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Settings.load(environ={"COLLAB_ZZZZZZ": "100%s"})
+    ((name, level, line),) = caplog.record_tuples
+    assert (name, level) == ("collab", logging.WARNING) and line.startswith("COLLAB_ZZZZZZ in the environment")
 
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:
-    assert load_settings(environ={"COLLAB_DATABASE_URL": "", "COLLAB_PORT": ""}) == Settings()
+    assert Settings.load(environ={"COLLAB_DATABASE_URL": "", "COLLAB_PORT": ""}) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -129,7 +177,7 @@ def test_what_is_wrong_is_said_in_one_line_with_its_place(
 ) -> None:
     config = write(tmp_path / "collab.toml", toml) if toml is not None else None
     with pytest.raises(ConfigurationError) as caught:
-        load_settings(flags, config, environ)
+        Settings.load(flags, config, environ)
     assert expected.format(file=config) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -152,7 +200,7 @@ def test_variables_of_others_are_named_and_not_used() -> None:
     }
     lines: list[str] = []
     others = {**services, "COLLAB_URL": "https://x"}
-    settings = load_settings(environ={**others, "COLLAB_IDLE_SECONDS": "9"}, warn=lines.append)
+    settings = Settings.load(environ={**others, "COLLAB_IDLE_SECONDS": "9"}, warn=lines.append)
     assert settings == Settings(idle_seconds=9)
     assert [line.split()[0] for line in lines] == list(others)
     assert all(("enableServiceLinks" in line) == (not line.startswith("COLLAB_URL")) for line in lines)
@@ -160,7 +208,7 @@ def test_variables_of_others_are_named_and_not_used() -> None:
 
 def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot read the configuration file .*none\.toml: No such file"):
-        load_settings(config=tmp_path / "none.toml", environ={})
+        Settings.load(config=tmp_path / "none.toml", environ={})
 
 
 LOOPBACK = ["127.0.0.1", "127.8.9.10", "::1", "[::1]", "localhost", "LOCALHOST"]
@@ -214,14 +262,14 @@ def test_what_belongs_together_is_asked_for_together(given: dict[str, Any], expe
 @pytest.mark.parametrize("name", ["jwt_secret", "jwt_keys", "jwks_file", "jwks_url", "auth_url"])
 def test_an_empty_variable_never_turns_authentication_off(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"COLLAB_{name.upper()} is empty"):
-        load_settings(environ={f"COLLAB_{name.upper()}": ""})
+        Settings.load(environ={f"COLLAB_{name.upper()}": ""})
     with pytest.raises(ConfigurationError, match=f"--{name.replace('_', '-')}: "):
-        load_settings({name: ""}, environ={})
+        Settings.load({name: ""}, environ={})
 
 
 def test_lists_are_read_from_text_and_from_arrays(tmp_path: Path) -> None:
     config = write(tmp_path / "collab.toml", 'allowed_origins = ["https://A.example:443/", "http://b.example:8080"]')
-    assert load_settings(config=config, environ={}).allowed_origins == ("https://a.example", "http://b.example:8080")
+    assert Settings.load(config=config, environ={}).allowed_origins == ("https://a.example", "http://b.example:8080")
     assert Settings(trusted_proxies=" 10.0.0.0/8 , ::1").trusted_proxies == ("10.0.0.0/8", "::1/128")
 
 
@@ -239,30 +287,30 @@ def test_lists_are_read_from_text_and_from_arrays(tmp_path: Path) -> None:
 )
 def test_what_is_no_entry_of_a_list_is_refused(flags: dict[str, object], expected: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        load_settings(flags, environ={})
+        Settings.load(flags, environ={})
     assert expected in str(caught.value)
 
 
 def test_a_password_is_never_shown(tmp_path: Path) -> None:
     url = "postgresql://user:hunter2@db/collab"
-    settings = load_settings(environ={"COLLAB_DATABASE_URL": url})
+    settings = Settings.load(environ={"COLLAB_DATABASE_URL": url})
     assert settings.database_url == url
     assert "hunter2" not in repr(settings) + str(settings)
     broken = write(tmp_path / "collab.toml", f'database_url = ["{url}"]')
     with pytest.raises(ConfigurationError) as caught:
-        load_settings(config=broken, environ={})
+        Settings.load(config=broken, environ={})
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None
     for name in ("jwt_secret", "jwks_url", "auth_url"):
-        settings = load_settings(environ={f"COLLAB_{name.upper()}": "https://user:hunter2@issuer.example/"})
+        settings = Settings.load(environ={f"COLLAB_{name.upper()}": "https://user:hunter2@issuer.example/"})
         assert "hunter2" not in repr(settings) + str(settings)
         broken = write(tmp_path / "collab.toml", f'{name} = ["hunter2"]')
         with pytest.raises(ConfigurationError) as caught:
-            load_settings(config=broken, environ={})
+            Settings.load(config=broken, environ={})
         assert "hunter2" not in str(caught.value)
     unquoted = write(tmp_path / "unquoted.toml", f"database_url = {url}")
     with pytest.raises(ConfigurationError) as caught:
-        load_settings(config=unquoted, environ={})
+        Settings.load(config=unquoted, environ={})
     assert "hunter2" not in str(caught.value)
 
 

@@ -16,7 +16,7 @@ import yaml
 from collab.auth.access import AccessRequest
 from collab.auth.factory import AuthOptions, make_authenticator
 from collab.errors import SchemaError, Unauthenticated
-from collab.settings import load_settings
+from collab.settings import Settings
 from collab.storage import migrate
 from collab.telemetry import JsonFormatter
 from collab.transports.guard.audit import LIMIT, PERMISSION, SIGN_IN, Audit
@@ -29,7 +29,7 @@ from tests.support.snippets import snippet
 def test_the_file_of_options_is_read(tmp_path: Path) -> None:
     text = snippet("docs/configuration.md", "A file", "toml")
     (tmp_path / "collab.toml").write_text(text)
-    settings = load_settings(config=tmp_path / "collab.toml", environ={})
+    settings = Settings.load(config=tmp_path / "collab.toml", environ={})
     options = tomllib.loads(text)
     assert {name: getattr(settings, name) for name in options} == options
 
@@ -42,7 +42,7 @@ def test_the_container_of_kubernetes_starts_and_its_probes_are_answered(tmp_path
     assert command == "serve"
     variables = {one["name"]: "a secret of more than thirty-two bytes" for one in container["env"]}
     assert spec["enableServiceLinks"] is False
-    settings = load_settings(environ=variables)
+    settings = Settings.load(environ=variables)
     assert spec["terminationGracePeriodSeconds"] > settings.drain_seconds
     ports = {container[probe]["httpGet"]["port"] for probe in ("readinessProbe", "livenessProbe")}
     assert ports == {settings.port}
@@ -59,7 +59,7 @@ def test_prometheus_is_pointed_at_a_port_that_there_is() -> None:
     options = re.search(r"collab serve (.*)$", text, re.MULTILINE)
     assert options is not None
     host, port = re.findall(r"--metrics-(?:host|port) (\S+)", options[1])
-    settings = load_settings(environ={"COLLAB_METRICS_HOST": host, "COLLAB_METRICS_PORT": port})
+    settings = Settings.load(environ={"COLLAB_METRICS_HOST": host, "COLLAB_METRICS_PORT": port})
     assert own["static_configs"][0]["targets"] == [f"10.0.0.5:{settings.metrics_port}"]
     assert main["scheme"] == "https" and "credentials_file" in main["authorization"]
 

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from collab.app import _OTHER_FILES
-from collab.settings import load_settings
+from collab.settings import Settings
 from tests.support.proxies import BALANCERS, Proxy, find_proxy
 from tests.support.server import ServerProcess
 from tests.support.snippets import snippet
@@ -62,7 +62,7 @@ def test_the_parts_of_the_manifest_fit_together_and_to_the_options() -> None:
     probes = [container[probe]["httpGet"] for probe in ("readinessProbe", "livenessProbe")]
     assert {service["targetPort"], *(probe["port"] for probe in probes)} == {"http"}
     assert {variable["name"] for variable in container["env"]} == SECRETS.keys()
-    settings = load_settings(flags(container["args"][1:]), environ=SECRETS)
+    settings = Settings.load(flags(container["args"][1:]), environ=SECRETS)
     settings.check_exposure(True)
     assert (settings.port, settings.metrics_port) == (ports["http"], ports["metrics"])
     assert pod["terminationGracePeriodSeconds"] > settings.drain_seconds
@@ -135,7 +135,7 @@ def test_the_unit_fits_to_the_options() -> None:
     service = unit()["Service"]
     path, command, *arguments = service["ExecStart"].split()
     assert (path, command) == ("/opt/collab/bin/collab", "serve")
-    settings = load_settings(flags([word.replace("%i", "1234") for word in arguments]), environ=SECRETS)
+    settings = Settings.load(flags([word.replace("%i", "1234") for word in arguments]), environ=SECRETS)
     settings.check_exposure(True)
     assert settings.port == 1234
     assert int(service["TimeoutStopSec"]) > settings.drain_seconds
