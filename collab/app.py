@@ -56,7 +56,7 @@ from collab.storage.journal import Journal
 from collab.storage.lock import lock_database
 from collab.storage.store import Store
 from collab.storage.urls import parse_database_url
-from collab.telemetry import complain, get_logger
+from collab.telemetry import complain, get_logger, keep_secrets_out
 from collab.telemetry.loop_lag import LoopLag
 from collab.transports.guard.door import Door, DoorOptions, Listener
 from collab.transports.guard.guard import Guard
@@ -287,6 +287,7 @@ def create_app(
     hub.membership.facts.connections = lambda: (
         len(readers) + sum([counts.open for counts in sockets.counted().values()])
     )
+    keep_secrets_out()
     app = web.Application(middlewares=[guard.middleware])
     app.on_startup.append(_without_wrappers)
     app.on_response_prepare.append(guard.on_prepare)

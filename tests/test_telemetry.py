@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from yarl import URL
 
 from collab.telemetry import (
     ConnectionLog,
@@ -19,6 +20,7 @@ from collab.telemetry import (
     complain,
     configure,
     get_logger,
+    keep_secrets_out,
     mask_secrets,
     shown_name,
 )
@@ -284,6 +286,73 @@ def test_a_complaint_is_written_as_log_lines_are(capsys: pytest.CaptureFixture[s
     configure("error", format="json", worker=4)
     complain("no")
     assert json.loads(capsys.readouterr().err)["worker"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("GET /x?access_token=s3cret&a=b", "GET /x?access_token=***&a=b"),
+        (
+            "Referer: https://a.example/?to=%2Fx%3Ftoken%3Ds3cret%26a%3Db",
+            "Referer: https://a.example/?to=%2Fx%3Ftoken%3D***%26a%3Db",
+        ),
+        ("{'Authorization': 'Bearer s3cret-s3cret-s3cret'}", "{'Authorization': 'Bearer ***'}"),
+        ("of eyJhbGciOiJ.eyJzdWIiOiI.c2VjcmV0, which", "of ***, which"),
+    ],
+)
+def test_tokens_are_masked_by_their_names_and_by_their_form(text: str, shown: str) -> None:
+    assert mask_secrets(text) == shown
+
+
+@pytest.fixture
+def foreign() -> Iterator[tuple[logging.Logger, list[logging.LogRecord]]]:
+    """Give a logger of somebody else whose secrets are kept out, and the records that its handler has got."""
+    logger, records = logging.getLogger("foreign.access"), list[logging.LogRecord]()
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger.addHandler(handler)
+    logger.propagate = False
+    keep_secrets_out(["foreign.access"])
+    yield logger, records
+    logger.removeHandler(handler)
+    logger.propagate = True
+    logger.filters.clear()
+
+
+def test_records_of_others_are_masked_wherever_a_secret_may_stand(
+    foreign: tuple[logging.Logger, list[logging.LogRecord]],
+) -> None:
+    logger, records = foreign
+    logger.warning("token=%s", "s3cret")
+    logger.warning("%s %s", "/x?token=s3cret", 200)
+    logger.warning("%(path)s", {"path": "/x?token=s3cret"})
+    logger.warning(URL("/x?token=s3cret"))
+    logger.warning("%s", [URL("/x?token=s3cret")])
+    logger.warning("x", extra={"line": "/x?token=s3cret", "headers": {"Referer": "/x?token=s3cret"}}, stack_info=True)
+    try:
+        raise ValueError("/x?token=s3cret")
+    except ValueError:
+        logger.exception("failed")
+    written = [f"{logging.Formatter().format(record)} {vars(record)!r}" for record in records]
+    assert len(written) == 7 and not [text for text in written if "s3cret" in text]
+    assert records[1].args == ("/x?token=***", 200), "formatters of others take arguments apart"
+    assert "ValueError: /x?token=***" in written[-1]
+
+
+def test_records_without_a_secret_stay_as_they_are(foreign: tuple[logging.Logger, list[logging.LogRecord]]) -> None:
+    logger, records = foreign
+    keep_secrets_out(["foreign.access"])
+    assert len(logger.filters) == 1
+    given = ["/x", 200, None, {"a": 1}]
+    logger.warning("%s %s %s %s", *given)
+    logger.warning("100%")
+    logger.warning("%s %s", "too few")
+    try:
+        raise ValueError("of its own")
+    except ValueError:
+        logger.exception("failed")
+    assert [record.msg for record in records] == ["%s %s %s %s", "100%", "%s %s", "failed"]
+    assert records[0].args == tuple(given) and records[2].args == ("too few",) and records[3].exc_info is not None
 
 
 def test_masking_leaves_ordinary_text_alone() -> None:

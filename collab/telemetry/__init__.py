@@ -1,7 +1,8 @@
 """What the server says about itself: log lines, and numbers that are counted.
 
-Strategy: ``logs`` has the loggers and how lines are written. ``counters`` has the plain objects in which every layer
-counts; what reads and exports them stands at the top (``collab.transports.http.metrics``).
+Strategy: ``logs`` has the loggers and how lines are written, ``secrets`` keeps secrets out of them and of the lines of
+others. ``counters`` has the plain objects in which every layer counts; what reads and exports them stands at the top
+(``collab.transports.http.metrics``).
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from collab.telemetry.logs import (
     configure,
     escape_controls,
     get_logger,
-    mask_secrets,
     shown_name,
 )
+from collab.telemetry.secrets import keep_secrets_out, mask_secrets
 
 __all__ = [
     "FORMATS",
@@ -34,6 +35,7 @@ __all__ = [
     "configure",
     "escape_controls",
     "get_logger",
+    "keep_secrets_out",
     "mask_secrets",
     "shown_name",
 ]

@@ -9,7 +9,7 @@ the command line alone, and ``JsonFormatter`` is there for both. Three rules hol
 * What a peer can cause as often as it likes goes through ``RateLimited``: a flood of bad
   messages costs a bounded number of lines and one count of those not shown.
 * Never a token, a password or the content of a document, at no level. Both formatters
-  take passwords out of URLs once more at the end, because drivers put theirs into errors,
+  mask secrets once more at the end (``secrets``), because drivers put theirs into errors,
   and escape control characters, because peers choose the names of documents.
 
 =======================  ==============================================================
@@ -31,12 +31,13 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TextIO
+
+from collab.telemetry.secrets import mask_secrets
 
 ROOT = "collab"
 
@@ -53,21 +54,10 @@ the bound holds memory if one is ever made from what a peer sent."""
 _SHOWN_NAME = 80
 """Characters of a document name in a log line: the name may have 512 bytes, the line should stay one line."""
 
-# Greedy up to the last "@" of the word: a password with an unescaped "@" is masked whole, and
-# taking too much is the safe side.
-_URL_PASSWORD = re.compile(r"(\w://[^:/?#\s@]*):[^\s]*@")
-_KEYWORD_PASSWORD = re.compile(r"(?i)\b(password|passwd|pwd|token|access_token)=[^\s&'\";,)]+")
-
 
 def get_logger(name: str = "") -> logging.Logger:
     """Give the logger ``collab`` or, with a name, ``collab.<name>``; see the module's table for the names."""
     return logging.getLogger(f"{ROOT}.{name}" if name else ROOT)
-
-
-def mask_secrets(text: str) -> str:
-    """Replace passwords in URLs (``scheme://user:password@host``) and ``password=...`` pairs by ``***``."""
-    text = _URL_PASSWORD.sub(r"\1:***@", text)
-    return _KEYWORD_PASSWORD.sub(r"\1=***", text)
 
 
 def escape_controls(text: str) -> str:

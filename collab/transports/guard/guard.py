@@ -25,6 +25,7 @@ from collab.net import Address, Peer
 from collab.protocol import streams
 from collab.telemetry import RateLimited, get_logger
 from collab.transports.guard.audit import LIMIT, PERMISSION, Audit
+from collab.transports.guard.hiding import hide_secrets
 from collab.transports.guard.origins import Origins
 from collab.transports.guard.peers import Peers
 from collab.transports.problems import BadRequest, problem
@@ -167,6 +168,7 @@ class Guard:
 
     def middleware(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         """Refuse what may not come in, answer what browsers ask before a request, pass on the rest."""
+        hide_secrets(request)
         for_socket = request.match_info.handler in self._sockets
         if self.on_request is not None:
             self.on_request(request.protocol, for_socket)

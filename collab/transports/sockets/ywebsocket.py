@@ -65,17 +65,19 @@ class YWebSocketConnection(Connection[YWebSocketChannel]):
     waits = False
     text_close = codec.CLOSE_TEXT
 
-    __slots__ = ("_raw_path",)
+    __slots__ = ("_attempt",)
 
     def __init__(self, context: Context, accepted: Accepted) -> None:
         super().__init__(context, accepted)
-        self._raw_path = ""
+        self._attempt = ""
         self.protocol: Protocol[YWebSocketChannel] = Protocol(YWebSocketChannel(self))
 
     async def open(self, request: web.Request) -> None:
         """Open the document that the path names, for what the token allows."""
-        self._raw_path = request.raw_path
-        steps = self.protocol.open(raw_document_name(request), bearer_token(request))
+        token = bearer_token(request)
+        # The address has no token any more (guard.hiding), and another token is another attempt.
+        self._attempt = f"{request.raw_path} {token}"
+        steps = self.protocol.open(raw_document_name(request), token)
         self.document_name = self.protocol.name
         if self.wire is not None:
             self.wire.document_name = self.document_name
@@ -85,11 +87,11 @@ class YWebSocketConnection(Connection[YWebSocketChannel]):
                 await self.admit(step)
             else:
                 await self.run((step,))
-        self._raw_path = ""
+        self._attempt = ""
 
     async def _pause_refusal(self) -> None:
         refusals, now = self.context.refusals, asyncio.get_running_loop().time()
-        await asyncio.sleep(refusals.count(self.peer.address, self._raw_path, now))
+        await asyncio.sleep(refusals.count(self.peer.address, self._attempt, now))
 
     @staticmethod
     def describe(frame: bytes) -> Described:
