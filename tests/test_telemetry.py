@@ -24,7 +24,6 @@ from collab.telemetry import (
     mask_secrets,
     shown_name,
 )
-
 from collab.telemetry.secrets import SecretFilter
 
 
