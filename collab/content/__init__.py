@@ -18,6 +18,7 @@ a document. Two modules can be imported everywhere, for they need no CRDT librar
 ``shared``       read shared types of a document
 ``texts``        write into a shared text
 ``nodes``        write into shared XML
+``fragments``    shared XML as Markdown, HTML, text and ProseMirror JSON, and back: for everybody who has pycrdt
 ``structures``   write into shared maps and arrays
 ``patches``      JSON Patch on maps and arrays
 ``replica``      a document in a sandbox process, with checked edits

@@ -16,7 +16,7 @@ from typing import Any
 import pycrdt
 
 from collab.content.board import ELEMENTS, FILES, plan, read_scene
-from collab.content.difference import Hunk, Work, compare_texts
+from collab.content.difference import Hunk, compare_texts
 from collab.content.edits import (
     MAX_OPERATIONS,
     MAX_PATH,
@@ -33,14 +33,14 @@ from collab.content.edits import (
     TextInsert,
     TextReplace,
 )
+from collab.content.fragments import Over, over_prosemirror, write_fragment
 from collab.content.nodes import write_nodes
 from collab.content.patches import Operation, apply_patch, pointer, read_patch, type_of
-from collab.content.prosemirror import clean_prosemirror, from_prosemirror
 from collab.content.rich import RichText
 from collab.content.shared import find, nodes, pieces, plain
 from collab.content.structures import Writer, insert, make, write_value
 from collab.content.texts import Embeds, Flat, code_point, read_attributes, read_delta, write_text
-from collab.content.tree import Keys, Node, Piece, joined
+from collab.content.tree import Piece, joined
 from collab.content.values import check_name, check_text, clean, same
 from collab.content.views import READ_AS, Roots
 from collab.errors import EditConflict, EditNotShown, InvalidEdit, NoSuchContent, WrongContentType
@@ -153,15 +153,11 @@ def _replacing(edit: Replace) -> Step:
     if edit.format is Format.DELTA:
         return partial(_replace_delta, edit, read_delta(edit.value))
     if edit.format is Format.PROSEMIRROR:
-        return partial(_replace_tree, edit, partial(_prosemirror, clean_prosemirror(edit.value)))
+        return partial(_replace_tree, edit, over_prosemirror(edit.value))
     if edit.format is Format.EXCALIDRAW:
         return partial(_replace_drawing, edit.root or ELEMENTS, *read_scene(edit.value))
     rich = RichText(edit.format, edit.value, edit.dialect)
     return partial(_replace_tree, edit, rich.over)
-
-
-def _prosemirror(value: Any, current: list[Node], work: Work) -> list[Node]:
-    return from_prosemirror(value, current)
 
 
 def _replace_all(value: dict[str, Any], shared: bool, roots: Roots, writer: Writer, places: Places) -> None:
@@ -218,22 +214,10 @@ def _replace_text(edit: Replace, rich: RichText, roots: Roots, writer: Writer, p
     write_text(roots(name, known), [Piece(edit.value)], writer.work)
 
 
-def _replace_tree(
-    edit: Replace, over: Callable[[list[Node], Work], list[Node]], roots: Roots, writer: Writer, places: Places
-) -> None:
-    """Make an XML fragment show a tree; ``over`` says which, from what the fragment holds."""
+def _replace_tree(edit: Replace, over: Over, roots: Roots, writer: Writer, places: Places) -> None:
     name, known = _target(edit, RootType.XML, roots)
-    fragment = roots(name, known)
     places.touch(name, known)
-    current = nodes(fragment)
-    target = over(current, writer.work)
-    if target is current:
-        return
-    write_nodes(fragment, target, writer)
-    keys = Keys()
-    shown = nodes(fragment)
-    if [keys.of(node) for node in shown] != [keys.of(node) for node in target]:
-        raise EditNotShown(f"the root {name[:100]!r} does not show what was written")
+    write_fragment(roots(name, known), over, writer)
 
 
 def _replace_drawing(

@@ -13,9 +13,8 @@ import pycrdt
 
 from collab.content.board import ELEMENTS, FILES, scene
 from collab.content.edits import Format, RootType
-from collab.content.prosemirror import to_prosemirror
-from collab.content.rich import show
-from collab.content.shared import TYPES, delta, nodes, pieces, plain
+from collab.content.fragments import read_fragment, show_tree
+from collab.content.shared import TYPES, delta, pieces, plain
 from collab.content.tree import text_of
 from collab.errors import NoSuchContent, WrongContentType
 
@@ -78,8 +77,7 @@ def read_content(roots: Roots, format: Format, root: str | None) -> Any:
         return [] if shared is None else delta(shared.diff())
     if isinstance(shared, pycrdt.Text):
         return text_of(pieces(shared))
-    tree = [] if shared is None else nodes(shared)
-    return to_prosemirror(tree) if format is Format.PROSEMIRROR else show(format, tree)
+    return show_tree([], format) if shared is None else read_fragment(shared, format)
 
 
 def _held(roots: Roots, name: str, type_: RootType) -> Any:
