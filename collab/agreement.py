@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from collab.auth.signing import Signer
 from collab.hooks import Hooks
-from collab.hub.membership import AUTHENTICATION, HISTORY, NOBODY, TRASH_DAYS, NodeFacts
+from collab.hub.membership import AUTHENTICATION, HISTORY, NOBODY, SIGNING_KEYS, TRASH_DAYS, NodeFacts
 from collab.settings import Settings
 from collab.telemetry.release import release
 
@@ -34,7 +35,14 @@ _PLAIN: Final = (
 _KEY: Final = b"collab nodes"
 
 
-def node_facts(settings: Settings, *, authenticated: bool, shared: bool, hooks: Sequence[Hooks] = ()) -> NodeFacts:
+def node_facts(
+    settings: Settings,
+    *,
+    authenticated: bool,
+    shared: bool,
+    hooks: Sequence[Hooks] = (),
+    signer: Signer | None = None,
+) -> NodeFacts:
     """Say what a node with these settings is; ``shared``: on a PostgreSQL of theirs, which other nodes may use too."""
     values = {name: str(getattr(settings, name)) for name in _PLAIN}
     values[HISTORY] = f"{settings.history_days:g}"
@@ -43,6 +51,7 @@ def node_facts(settings: Settings, *, authenticated: bool, shared: bool, hooks: 
     values["webhook_interval_seconds"] = f"{settings.webhook_interval_seconds:g}"
     values["keep_deleted"] = ",".join(sorted(settings.keep_deleted)) or "nothing"
     values["hooks"] = ",".join(f"{type(each).__module__}:{type(each).__qualname__}" for each in hooks) or "none"
+    values[SIGNING_KEYS] = published_keys(signer)
     values[AUTHENTICATION] = way = _authentication(settings) if authenticated else NOBODY
     if way != NOBODY:
         values["tokens"] = _fingerprint(settings)
@@ -50,6 +59,13 @@ def node_facts(settings: Settings, *, authenticated: bool, shared: bool, hooks: 
     bus = "process" if not shared else "postgresql" if settings.redis_url is None else "redis"
     values["bus"] = bus if settings.redis_url is None else f"{bus} {_place(settings.redis_url)}"
     return NodeFacts(release(), bus, values)
+
+
+def published_keys(signer: Signer | None) -> str:
+    """Give what is the same where the same keys are published, in any order: the first one differs in a rotation."""
+    if signer is None:
+        return "none"
+    return _short(" ".join([*sorted(key["kid"] for key in signer.published), signer.issuer]))
 
 
 def _authentication(settings: Settings) -> str:

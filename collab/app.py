@@ -13,6 +13,7 @@ import contextlib
 import gc
 import signal
 import ssl
+import stat
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
@@ -23,11 +24,12 @@ from typing import Protocol
 from aiohttp import web
 
 from collab.adapters import make_bus, make_sandbox, make_store
-from collab.agreement import node_facts
+from collab.agreement import node_facts, published_keys
 from collab.auth.access import Authenticator, OpenAccess
 from collab.auth.factory import AuthOptions, make_authenticator, make_guest_tokens
 from collab.auth.hook import MAX_QUESTIONS, Hook, HookAuthenticator
 from collab.auth.remote import RemoteAuthenticator
+from collab.auth.signing import Signer
 from collab.auth.tokens import TokenAuthenticator
 from collab.cluster.bus import Bus
 from collab.errors import ConfigurationError
@@ -40,6 +42,7 @@ from collab.hub.hook_server import HookServer
 from collab.hub.hooks import HookCalls, HookOptions
 from collab.hub.hub import DAY, Hub, HubOptions
 from collab.hub.idempotency import Once
+from collab.hub.membership import SIGNING_KEYS
 from collab.hub.streaming import Streaming
 from collab.hub.transfer import Transfer
 from collab.limits.arrivals import Arrivals
@@ -71,6 +74,7 @@ from collab.transports.http.api.creation import Creation
 from collab.transports.http.api.cursors import Cursors, make_cursors
 from collab.transports.http.api.description import Description, serve_description
 from collab.transports.http.api.documents import DocumentRoutes
+from collab.transports.http.api.keys import KeyRoutes
 from collab.transports.http.api.page import serve_page
 from collab.transports.http.api.people import PeopleRoutes
 from collab.transports.http.api.reset import ResetRoutes
@@ -180,6 +184,7 @@ def create_app(
     authenticator: Authenticator | Hook | None = None,
     *,
     hooks: Sequence[Hooks] = (),
+    signer: Signer | None = None,
     store: Store | None = None,
     bus: Bus | None = None,
     sandbox: Sandbox | None = None,
@@ -201,6 +206,7 @@ def create_app(
             and has ended.
         hooks: code of the caller's that is told of documents and may decide on a few things (docs/hooks.md); called
             behind those that the settings name.
+        signer: signs what is sent to other servers, instead of one that is made of the settings.
         store: where documents are kept, instead of the database of the settings (docs/adapters.md). It is opened and
             closed with the application.
         bus: how this node talks with others; without one it stays alone.
@@ -217,8 +223,10 @@ def create_app(
     Raises:
         ConfigurationError: something in the settings cannot be used.
     """
+    if signer is None:
+        signer = make_signer(settings, clock)
     if authenticator is None:
-        authenticator = make_authenticator(auth_options(settings))
+        authenticator = make_authenticator(auth_options(settings), signer)
     found = check_hooks([*load_hooks(settings.hooks), *hooks])
     given, random = random, Random() if random is None else random
     url = None
@@ -258,6 +266,7 @@ def create_app(
                 authenticated=authenticator is not None,
                 shared=url is not None and url.backend == "postgresql",
                 hooks=found,
+                signer=signer,
             ),
         ),
         make_bus(url, settings.listen_url, settings.redis_url) if bus is None else bus,
@@ -265,6 +274,8 @@ def create_app(
         monotonic=monotonic,
         worked=worked,
     )
+    if signer is not None:
+        signer.on_reload = lambda: hub.membership.facts.tell(SIGNING_KEYS, published_keys(signer))
     if found:
         options = HookOptions(settings.hook_seconds, settings.hook_interval_seconds, settings.max_stateless_bytes)
         hub.hooks = HookCalls(found, options, hub)
@@ -299,7 +310,7 @@ def create_app(
     editing = Editing(hub, admission, jobs, given)
     if hub.hooks is not None:
         hub.hooks.server = HookServer(hub, editing, settings.max_stateless_bytes)
-    webhooks = make_webhooks(settings, hub, Contents(store, editing.read), clock, random)
+    webhooks = make_webhooks(settings, hub, Contents(store, editing.read), clock, random, signer)
     lag, tasks = LoopLag(), (hub.tasks, context.tasks, *(() if webhooks is None else (webhooks.tasks,)))
     counted = None if webhooks is None else webhooks.counts
     app[METRICS] = exporter = Exporter(Sources(hub, guard, sockets, readers, jobs, context.gate, lag, tasks, counted))
@@ -380,6 +391,7 @@ def create_app(
             hub, permission, guard, context.options.hocuspocus, context.options.stateless_rate, cursors
         ).routes(),
         *WebhookRoutes(store, permission).routes(),
+        *KeyRoutes(signer).routes(),
     ]
     app[DESCRIPTION] = description = Description(routes)
     serve_description(app, description)
@@ -406,21 +418,42 @@ async def _without_wrappers(app: web.Application) -> None:
     app._middlewares_handlers = handlers[:-1]
 
 
+def make_signer(settings: Settings, clock: Callable[[], float] = time.time) -> Signer | None:
+    """Make what signs with the server's own keys; None if it has none.
+
+    Raises:
+        ConfigurationError: a key cannot be used, or nothing is signed.
+    """
+    if not settings.signing_keys:
+        if "signing_issuer" in settings.model_fields_set:
+            raise ConfigurationError("--signing-issuer goes with --signing-keys")
+        return None
+    files = [path.expanduser() for path in settings.signing_keys]
+    return Signer(files, settings.signing_issuer, clock=clock)
+
+
 def make_webhooks(
-    settings: Settings, hub: Hub, contents: Contents, clock: Callable[[], float], random: Random
+    settings: Settings,
+    hub: Hub,
+    contents: Contents,
+    clock: Callable[[], float],
+    random: Random,
+    signer: Signer | None = None,
 ) -> Webhooks | None:
     """Make what tells receivers, and let the hub tell it; None if there are none.
 
     Raises:
         ConfigurationError: a receiver cannot be used.
     """
-    receivers = read_receivers(settings.webhook_url, settings.webhook_secrets, settings.webhooks_file)
+    receivers = read_receivers(
+        settings.webhook_url, settings.webhook_secrets, settings.webhooks_file, signed=signer is not None
+    )
     if not receivers:
         return None
     lease = 3 * hub.store.beat_seconds
     options = WebhookOptions(settings.webhook_interval_seconds, settings.webhook_disable_days * DAY, lease)
     told = [(receiver, make_outbound(settings, receiver)) for receiver in receivers]
-    hub.watcher = made = Webhooks(hub.store, told, contents, hub.membership.name, options, clock, random)
+    hub.watcher = made = Webhooks(hub.store, told, contents, hub.membership.name, options, clock, random, signer)
     return made
 
 
@@ -535,7 +568,7 @@ async def serve(settings: Settings, supervisor: Supervisor | None = None) -> int
     Prints ``collab listening on http://HOST:PORT`` to standard output once connections are taken, a line for each
     address, and behind it where metrics are, if they have a port of their own. That port is closed last.
     0 means that everything taken was stored; 1 that something was not, with a line for each
-    document on standard error. SIGHUP reads the certificate again.
+    document on standard error. SIGHUP reads the certificate and the signing keys again.
 
     With a ``supervisor`` that is told instead, and others listen on the same port.
 
@@ -544,20 +577,21 @@ async def serve(settings: Settings, supervisor: Supervisor | None = None) -> int
         CollabError: an address cannot be listened on.
     """
     loop = asyncio.get_running_loop()
-    authenticator = make_authenticator(auth_options(settings))
+    signer = make_signer(settings)
+    authenticator = make_authenticator(auth_options(settings), signer)
     settings.check_exposure(authenticator is not None)
     settings.check_metrics()
     certificate = None
     if settings.tls_cert is not None and settings.tls_key is not None:
         certificate = Certificate(settings.tls_cert, settings.tls_key)
     if hasattr(signal, "SIGHUP"):
-        # Without a certificate too: the signal's own meaning is to end the process.
-        loop.add_signal_handler(signal.SIGHUP, _reload, certificate)
+        # Without any of both, too: the signal's own meaning is to end the process.
+        loop.add_signal_handler(signal.SIGHUP, _reload, certificate, signer)
     number = 1 if supervisor is None else supervisor.number
     if number == 1:
         _warn(settings, authenticator is not None)
     raise_file_limit(settings.max_connections)
-    app = create_app(settings, authenticator)
+    app = create_app(settings, authenticator, signer=signer)
     stop = app[STOP]
     # At a terminal nobody stands before the server who had to notice.
     loop.add_signal_handler(signal.SIGINT, stop.ask)
@@ -650,17 +684,25 @@ def _time_for_the_end(settings: Settings) -> float:
     return min(_END_SECONDS, settings.drain_seconds * _END_SHARE)
 
 
-def _reload(certificate: Certificate | None) -> None:
-    """Do what SIGHUP asks for; a certificate that cannot be used leaves the one that is there."""
-    if certificate is None:
-        _log.info("SIGHUP: there is no certificate to read again, and options are read at the start only")
-        return
-    try:
-        certificate.reload()
-    except ConfigurationError as error:
-        _log.error("SIGHUP: the certificate stays as it was: %s", error)
-    else:
-        _log.info("SIGHUP: new connections get the certificate as it is now")
+def _reload(certificate: Certificate | None, signer: Signer | None) -> None:
+    """Do what SIGHUP asks for; files that cannot be used leave what is there."""
+    if certificate is None and signer is None:
+        _log.info("SIGHUP: there is no certificate to read again, and no key; options are read at the start only")
+    if certificate is not None:
+        try:
+            certificate.reload()
+        except ConfigurationError as error:
+            _log.error("SIGHUP: the certificate stays as it was: %s", error)
+        else:
+            _log.info("SIGHUP: new connections get the certificate as it is now")
+    if signer is not None:
+        try:
+            signer.reload()
+        except ConfigurationError as error:
+            _log.error("SIGHUP: the signing keys stay as they were: %s", error)
+        else:
+            kids = ", ".join(key["kid"] for key in signer.published)
+            _log.info("SIGHUP: the signing keys are read again: %s; the first one signs", kids)
 
 
 def _warn(settings: Settings, authenticated: bool) -> None:
@@ -672,6 +714,11 @@ def _warn(settings: Settings, authenticated: bool) -> None:
         )
     elif settings.insecure and not settings.on_loopback and settings.tls_cert is None and not settings.behind_proxy:
         _log.warning("no TLS: whoever is on the way may read tokens and documents; set --tls-cert and --tls-key")
+    for path in filter(None, (settings.tls_key, settings.webhooks_file, *settings.signing_keys)):
+        # What is missing is told where it is read.
+        with contextlib.suppress(OSError):
+            if path.expanduser().stat().st_mode & stat.S_IROTH:
+                _log.warning("everybody on this machine can read %s, which holds secrets: chmod o-r", path)
     if find_web_root() is None:
         # pip shows nothing of what a build has warned of.
         _log.warning("no page was built when this was installed; / says how to build it, clients connect all the same")

@@ -147,6 +147,7 @@ def _duration(text: str) -> int:
 
 
 def _signed(claims: dict[str, Any], file: Path | None, secret: str | None, kid: str | None) -> str:
+    from collab.auth.signing import load_private_key
     from collab.auth.tokens import sign
 
     if file is None and secret is None:
@@ -154,7 +155,7 @@ def _signed(claims: dict[str, Any], file: Path | None, secret: str | None, kid: 
     signing: ECKey | OctKey | OKPKey | RSAKey
     if file is not None:
         # A secret in the environment does not keep --key from being meant.
-        signing, algorithm = _private_key(file)
+        signing, algorithm = load_private_key(file)
         kid = kid if kid is not None else signing.kid
     else:
         from joserfc.jwk import OctKey
@@ -166,42 +167,6 @@ def _signed(claims: dict[str, Any], file: Path | None, secret: str | None, kid: 
         signing, algorithm = checked, "HS256"
 
     return sign(claims, signing, algorithm, kid)
-
-
-def _private_key(file: Path) -> tuple[ECKey | OKPKey | RSAKey, str]:
-    """Read a private key and say what it signs with."""
-    from joserfc.errors import JoseError
-    from joserfc.jwk import ECKey, OKPKey, RSAKey
-
-    try:
-        data = file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the key {file}: {error.strerror or error}") from None
-    source: Any = data
-    if not data.lstrip().startswith(b"-----BEGIN"):
-        try:
-            source = json.loads(data)
-        except ValueError:
-            source = None
-        if not isinstance(source, dict):
-            raise ConfigurationError(f"{file} is neither a PEM file nor a JWK")
-    kinds: tuple[tuple[type[OKPKey] | type[ECKey] | type[RSAKey], str, str | None], ...] = (
-        (OKPKey, "EdDSA", "Ed25519"),
-        (ECKey, "ES256", "P-256"),
-        (RSAKey, "RS256", None),
-    )
-    for kind, algorithm, curve in kinds:
-        if isinstance(source, dict) and source.get("kty") != kind.key_type:
-            continue
-        try:
-            key = kind.import_key(source)
-        except (JoseError, ValueError, TypeError):
-            continue
-        if not key.is_private:
-            raise ConfigurationError(f"{file} is a public key: a token is signed with the private one")
-        if curve is None or getattr(key, "curve_name", None) == curve:
-            return key, algorithm
-    raise ConfigurationError(f"{file} holds no private key that signs with EdDSA (Ed25519), ES256 (P-256) or RS256")
 
 
 def _json(value: object) -> str:

@@ -60,7 +60,9 @@ _SECRET = frozenset(
 )
 """Options that may hold a secret: never in repr() or str() of the settings, nor in an error of ours."""
 
-_NEVER_EMPTY = frozenset({"jwt_secret", "cursor_secret", "jwt_keys", "jwks_file", "jwks_url", "auth_url"})
+_NEVER_EMPTY = frozenset(
+    {"jwt_secret", "cursor_secret", "jwt_keys", "jwks_file", "jwks_url", "auth_url", "signing_keys"}
+)
 """Variables whose being empty means that something went missing in a deployment, and not that nothing is wanted."""
 
 _URLS = frozenset({"database_url", "listen_url", "redis_url", "jwks_url", "auth_url", "webhook_url"})
@@ -218,6 +220,20 @@ class Settings(BaseModel):
             "Longest life, in seconds, of a link by which a user who may write a document shares it with guests; needs "
             "--jwt-secret, which signs it. 0 turns such links off."
         ),
+    )
+    signing_keys: tuple[Path, ...] = Field(
+        default=(),
+        description=(
+            "Files with keys of the server's own (PEM, JWK or JWK set; RSA, EC on P-256 or Ed25519), separated by "
+            "commas. The first key signs what is asked of --auth-url and what receivers of webhooks are told; all of "
+            "them are published at /.well-known/jwks.json. Read again on SIGHUP."
+        ),
+    )
+    signing_issuer: str = Field(
+        default="collab",
+        min_length=1,
+        max_length=1_024,
+        description="What the claim iss says in what --signing-keys sign, such as the address of the server.",
     )
     database_url: str | None = Field(
         default=None,
@@ -644,7 +660,7 @@ class Settings(BaseModel):
         default=None,
         min_length=1,
         repr=False,
-        description="Address that is told what happens to documents; needs --webhook-secrets.",
+        description="Address that is told what happens to documents; needs --webhook-secrets or --signing-keys.",
     )
     webhook_secrets: tuple[str, ...] = Field(
         default=(),
@@ -763,7 +779,14 @@ class Settings(BaseModel):
         return tuple(dict.fromkeys(map(cls._without_brackets, hosts)))
 
     @field_validator(
-        "trusted_proxies", "allowed_origins", "jwt_keys", "keep_deleted", "hooks", "webhook_secrets", mode="before"
+        "trusted_proxies",
+        "allowed_origins",
+        "jwt_keys",
+        "keep_deleted",
+        "hooks",
+        "webhook_secrets",
+        "signing_keys",
+        mode="before",
     )
     @classmethod
     def _by_commas(cls, value: object) -> object:
@@ -981,9 +1004,7 @@ def _variables(environ: Mapping[str, str], warn: Callable[[str], object]) -> dic
         elif value:
             found[name] = value
         elif name in _NEVER_EMPTY:
-            raise ConfigurationError(
-                f"{key} is empty: give it a value, or unset it if there is to be no authentication by it"
-            )
+            raise ConfigurationError(f"{key} is empty: give it a value, or unset it if it is not to be used")
     return found
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from collab.agreement import node_facts
+from collab.auth.signing import Signer
 from collab.hooks import Hooks
 from collab.hub.membership import WHY
 from collab.settings import Settings
+from tests.auth.makers import pair, write
 
 SECRET = "a secret of thirty-two characters"
 
@@ -53,6 +55,18 @@ def test_a_setting_is_said(settings: dict[str, Any], name: str, value: str) -> N
 def test_hooks_are_said_by_their_classes() -> None:
     assert said()["hooks"] == "none"
     assert said(hooks=[Hooks(), Hooks()])["hooks"] == "collab.hooks:Hooks,collab.hooks:Hooks"
+
+
+def test_of_signing_keys_the_published_ones_are_said_in_any_order(tmp_path: Path) -> None:
+    one, other, third = (write(tmp_path / name, pair(name).private_pem) for name in ("EdDSA", "ES256", "RS256"))
+
+    def keys(*files: Path, issuer: str = "collab") -> str:
+        signer = Signer(files, issuer)
+        return node_facts(Settings(), authenticated=False, shared=True, signer=signer).settings["signing_keys"]
+
+    assert said()["signing_keys"] == "none"
+    assert keys(one, other) == keys(other, one) and len(keys(one)) == 8
+    assert len({keys(one), keys(other), keys(one, other), keys(one, third), keys(one, issuer="x")}) == 5
 
 
 def test_who_is_alone_has_no_bus() -> None:

@@ -18,6 +18,7 @@ from collab.auth.guests import GuestTokens
 from collab.auth.jwks import MAX_JWKS_BYTES, RemoteKeys
 from collab.auth.keys import KeySet, joined, load_jwks_file, load_key_file, secret_key
 from collab.auth.remote import MAX_ANSWER_BYTES, RemoteAuthenticator
+from collab.auth.signing import Signer
 from collab.auth.tokens import TokenAuthenticator
 from collab.errors import ConfigurationError
 
@@ -62,6 +63,7 @@ class AuthOptions:
 
 def make_authenticator(
     options: AuthOptions,
+    signer: Signer | None = None,
     *,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
@@ -72,6 +74,7 @@ def make_authenticator(
 
     Args:
         options: how access is decided.
+        signer: signs what is asked of ``auth_url``.
         clock: seconds since 1970.
         monotonic: seconds, for ages and pauses.
 
@@ -94,7 +97,7 @@ def make_authenticator(
         raise ConfigurationError(f"the leeway must be 0 to {MAX_LEEWAY:g} seconds")
     if options.auth_url:
         return RemoteAuthenticator(
-            _endpoint(options.auth_url, "the auth URL", MAX_ANSWER_BYTES, options),
+            _endpoint(options.auth_url, "the auth URL", MAX_ANSWER_BYTES, options, signer),
             cache_seconds=options.auth_cache,
             cache_entries=options.auth_cache_entries,
             clock=clock,
@@ -131,5 +134,12 @@ def _rules(options: AuthOptions) -> ClaimRules:
     return ClaimRules(options.issuer or None, options.audience or None, options.leeway)
 
 
-def _endpoint(url: str, option: str, max_bytes: int, options: AuthOptions) -> Endpoint:
-    return Endpoint(url, option=option, timeout=options.timeout, max_bytes=max_bytes, allow_http=options.allow_http)
+def _endpoint(url: str, option: str, max_bytes: int, options: AuthOptions, signer: Signer | None = None) -> Endpoint:
+    return Endpoint(
+        url,
+        option=option,
+        timeout=options.timeout,
+        max_bytes=max_bytes,
+        allow_http=options.allow_http,
+        signer=signer,
+    )

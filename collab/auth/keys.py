@@ -20,7 +20,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
@@ -53,26 +53,28 @@ MAX_FILE_BYTES = 256 * 1024
 
 _JoseKey = OctKey | RSAKey | ECKey | OKPKey
 
-_ALGORITHMS: dict[str, frozenset[str]] = {
+ALGORITHMS_OF: Final[Mapping[str, frozenset[str]]] = {
     "oct": frozenset({"HS256"}),
     "RSA": frozenset({"RS256"}),
     "EC": frozenset({"ES256"}),
     "OKP": frozenset({"EdDSA", "Ed25519"}),
 }
 
-ALGORITHMS = frozenset().union(*_ALGORITHMS.values())
+ALGORITHMS = frozenset().union(*ALGORITHMS_OF.values())
 """Every algorithm that a token may be signed with."""
 
-# What a public JWK of each type consists of. Only these members go on to the library, so nothing in
-# a key that somebody else publishes (x5c, x5u, private parts) is ever looked at by it.
-_PUBLIC_MEMBERS = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "oct": ("k",)}
-_CURVES = {"EC": "P-256", "OKP": "Ed25519"}
-# "d" is the private number of RSA, EC and OKP keys.
-_PRIVATE_MEMBER = "d"
+PUBLIC_MEMBERS: Final = {"RSA": ("n", "e"), "EC": ("crv", "x", "y"), "OKP": ("crv", "x"), "oct": ("k",)}
+"""Members that make a public JWK of each type, and a secret. Only these go on to the library, so nothing in a key that
+somebody else publishes (x5c, x5u, private parts) is ever looked at by it."""
+
+CURVES: Final = {"EC": "P-256", "OKP": "Ed25519"}
+
+PRIVATE_MEMBER: Final = "d"
+"""The private number of RSA, EC and OKP keys."""
 
 
 class UnusableKey(Exception):
-    """A key that cannot verify tokens; the text says why and is for the operator. It stays inside of this package."""
+    """A key that cannot be used; the text says why and is for the operator. It stays inside of this package."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,7 @@ def secret_key(secret: str) -> Key:
         # Whoever knows a public key, which is everybody, could sign with it.
         raise ConfigurationError("the secret is a PEM key: give a public key as a key file, not as the secret")
     try:
-        return Key(None, _ALGORITHMS["oct"], OctKey.import_key(data))
+        return Key(None, ALGORITHMS_OF["oct"], OctKey.import_key(data))
     except ValueError:
         raise ConfigurationError(
             "the secret is a public key, which everybody may know: give it as a key file"
@@ -145,12 +147,12 @@ def load_key_file(path: Path) -> KeySet:
     Raises:
         ConfigurationError: the file cannot be read, or holds something else, a private key above all.
     """
-    data = _read(path)
+    data = read_key_file(path)
     try:
         if b"-----BEGIN" in data:
-            return KeySet((_from_pem(data),))
-        value = _parse_json(data)
-        return KeySet(_all_of(value) if "keys" in value else (_from_jwk(value, local=True),))
+            return KeySet((from_pem(data),))
+        value = parse_json(data)
+        return KeySet(_all_of(value) if "keys" in value else (from_jwk(value, local=True),))
     except UnusableKey as error:
         raise ConfigurationError(f"the key file {path}: {error}") from None
 
@@ -162,7 +164,7 @@ def load_jwks_file(path: Path) -> KeySet:
         ConfigurationError: the file cannot be read, or one of its keys cannot verify tokens.
     """
     try:
-        return KeySet(_all_of(_parse_json(_read(path))))
+        return KeySet(_all_of(parse_json(read_key_file(path))))
     except UnusableKey as error:
         raise ConfigurationError(f"the JWKS file {path}: {error}") from None
 
@@ -174,12 +176,12 @@ def parse_jwks(data: bytes) -> tuple[KeySet, list[str]]:
         UnusableKey: it is no JWK set, or none of its keys serves. An empty set is taken for a fault of
             the publisher and not for the word that every key is withdrawn.
     """
-    entries = _entries(_parse_json(data))
+    entries = entries_of(parse_json(data))
     keys: list[Key] = []
     left_out: list[str] = []
     for number, entry in enumerate(entries):
         try:
-            keys.append(_from_jwk(entry, local=False))
+            keys.append(from_jwk(entry, local=False))
         except UnusableKey as error:
             left_out.append(f"key {number}: {error}")
     if not keys:
@@ -192,7 +194,8 @@ def joined(sets: Iterable[KeySet]) -> KeySet:
     return KeySet(tuple(key for keys in sets for key in keys.keys))
 
 
-def _read(path: Path) -> bytes:
+def read_key_file(path: Path) -> bytes:
+    """Read a file of keys; raises ``ConfigurationError``."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
@@ -203,7 +206,8 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _parse_json(data: bytes) -> dict[str, Any]:
+def parse_json(data: bytes) -> dict[str, Any]:
+    """Read a JSON object; raises ``UnusableKey``."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -213,7 +217,8 @@ def _parse_json(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _entries(value: Mapping[str, Any]) -> list[Any]:
+def entries_of(value: Mapping[str, Any]) -> list[Any]:
+    """Give the entries of a JWK set, each still to be looked at; raises ``UnusableKey``."""
     entries = value.get("keys")
     if not isinstance(entries, list):
         raise UnusableKey('no JWK set: it has no list "keys"')
@@ -223,39 +228,32 @@ def _entries(value: Mapping[str, Any]) -> list[Any]:
 
 
 def _all_of(value: Mapping[str, Any]) -> tuple[Key, ...]:
-    keys = tuple(_from_jwk(entry, local=True) for entry in _entries(value))
+    keys = tuple(from_jwk(entry, local=True) for entry in entries_of(value))
     if not keys:
         raise UnusableKey("the set is empty")
     return keys
 
 
-def _from_jwk(entry: object, *, local: bool) -> Key:
-    """Take one JWK; a secret only if it is ``local``, for what is published is no secret."""
+def from_jwk(entry: object, *, local: bool) -> Key:
+    """Take one public JWK; a secret only if it is ``local``, for what is published is no secret.
+
+    Raises ``UnusableKey``.
+    """
     if not isinstance(entry, dict):
         raise UnusableKey("no JSON object")
     kind = entry.get("kty")
-    if not isinstance(kind, str) or kind not in _ALGORITHMS:
+    if not isinstance(kind, str) or kind not in ALGORITHMS_OF:
         raise UnusableKey('"kty" is none of RSA, EC, OKP' + (", oct" if local else ""))
     if kind == "oct" and not local:
         raise UnusableKey("a secret that is published")
-    if _PRIVATE_MEMBER in entry:
+    if PRIVATE_MEMBER in entry:
         raise UnusableKey("a private key: the server needs the public part only, whoever holds this one makes tokens")
     kid = entry.get("kid")
     if kid is not None and not (isinstance(kid, str) and 0 < len(kid) <= MAX_KEY_ID):
         raise UnusableKey(f'"kid" is no text of 1 to {MAX_KEY_ID} characters')
-    if entry.get("use", "sig") != "sig":
-        raise UnusableKey('"use" is not "sig"')
-    operations = entry.get("key_ops", ["verify"])
-    if not isinstance(operations, list) or "verify" not in operations:
-        raise UnusableKey('"key_ops" does not hold "verify"')
-    algorithms = _ALGORITHMS[kind]
-    meant_for = entry.get("alg")
-    if meant_for is not None and meant_for not in tuple(algorithms):
-        raise UnusableKey(f'"alg" is not {" or ".join(sorted(algorithms))}')
-    if kind in _CURVES and entry.get("crv") != _CURVES[kind]:
-        raise UnusableKey(f'"crv" is not {_CURVES[kind]}')
+    check_purpose(entry, kind, "verify")
     members: dict[str, str] = {}
-    for member in _PUBLIC_MEMBERS[kind]:
+    for member in PUBLIC_MEMBERS[kind]:
         if not isinstance(text := entry.get(member), str):
             raise UnusableKey(f'its member "{member}" is no text')
         members[member] = text
@@ -269,8 +267,26 @@ def _from_jwk(entry: object, *, local: bool) -> Key:
     except (JoseError, UnsupportedAlgorithm, ValueError):
         raise UnusableKey(f"its numbers are no {kind} key") from None
     if not isinstance(value, OctKey):
-        _check_strength(value.public_key)
-    return Key(kid, algorithms, value)
+        check_strength(value.public_key)
+    return Key(kid, ALGORITHMS_OF[kind], value)
+
+
+def check_purpose(entry: Mapping[str, Any], kind: str, operation: str) -> None:
+    """Check that a JWK of this type is one for ``operation`` (RFC 7517, section 4.3) by an algorithm of ours.
+
+    Raises ``UnusableKey``.
+    """
+    if entry.get("use", "sig") != "sig":
+        raise UnusableKey('"use" is not "sig"')
+    operations = entry.get("key_ops", [operation])
+    if not isinstance(operations, list) or operation not in operations:
+        raise UnusableKey(f'"key_ops" does not hold "{operation}"')
+    algorithms = ALGORITHMS_OF[kind]
+    meant_for = entry.get("alg")
+    if meant_for is not None and meant_for not in tuple(algorithms):
+        raise UnusableKey(f'"alg" is not {" or ".join(sorted(algorithms))}')
+    if kind in CURVES and entry.get("crv") != CURVES[kind]:
+        raise UnusableKey(f'"crv" is not {CURVES[kind]}')
 
 
 def _import(kind: str, members: Mapping[str, str]) -> _JoseKey:
@@ -282,7 +298,8 @@ def _import(kind: str, members: Mapping[str, str]) -> _JoseKey:
     return ECKey.import_key(whole) if kind == "EC" else OKPKey.import_key(whole)
 
 
-def _from_pem(data: bytes) -> Key:
+def from_pem(data: bytes) -> Key:
+    """Take one public key or certificate in PEM; raises ``UnusableKey``."""
     if b"PRIVATE KEY-----" in data:
         raise UnusableKey(
             "a private key: whoever holds it makes tokens, so it stays with the application; "
@@ -297,17 +314,18 @@ def _from_pem(data: bytes) -> Key:
             public = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
         raise UnusableKey("no public key in PEM (-----BEGIN PUBLIC KEY-----)") from None
-    _check_strength(public)
+    check_strength(public)
     assert isinstance(public, RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey)
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     if isinstance(public, RSAPublicKey):
-        return Key(None, _ALGORITHMS["RSA"], RSAKey.import_key(pem))
+        return Key(None, ALGORITHMS_OF["RSA"], RSAKey.import_key(pem))
     if isinstance(public, EllipticCurvePublicKey):
-        return Key(None, _ALGORITHMS["EC"], ECKey.import_key(pem))
-    return Key(None, _ALGORITHMS["OKP"], OKPKey.import_key(pem))
+        return Key(None, ALGORITHMS_OF["EC"], ECKey.import_key(pem))
+    return Key(None, ALGORITHMS_OF["OKP"], OKPKey.import_key(pem))
 
 
-def _check_strength(public: object) -> None:
+def check_strength(public: object) -> None:
+    """Check the type and the size of the cryptography library's public key; raises ``UnusableKey``."""
     if isinstance(public, RSAPublicKey):
         if not MIN_RSA_BITS <= public.key_size <= MAX_RSA_BITS:
             raise UnusableKey(f"an RSA key of {public.key_size} bits; {MIN_RSA_BITS} to {MAX_RSA_BITS} are taken")

@@ -82,7 +82,7 @@ class _Registry(JWSRegistry):
 _REGISTRY = _Registry(strict_check_header=False)
 
 
-def sign(claims: dict[str, Any], key: Any, algorithm: str, kid: str | None = None) -> str:
+def sign(claims: dict[str, Any], key: Any, algorithm: str, kid: str | None = None, kind: str = "JWT") -> str:
     """Make a token of ``claims``, as they are: whoever lets them be signed has checked them.
 
     Args:
@@ -90,8 +90,10 @@ def sign(claims: dict[str, Any], key: Any, algorithm: str, kid: str | None = Non
         key: the library's key, with its private part.
         algorithm: one of ``ALGORITHMS`` that is for the type of the key.
         kid: the name of the key, if tokens are to say it.
+        kind: what the token is for, as its ``typ``.
     """
-    return jwt.encode({"alg": algorithm, "typ": "JWT"} | ({"kid": kid} if kid else {}), claims, key, registry=_REGISTRY)
+    header = {"alg": algorithm, "typ": kind} | ({"kid": kid} if kid else {})
+    return jwt.encode(header, claims, key, registry=_REGISTRY)
 
 
 def read_header(token: str) -> Header:

@@ -31,6 +31,7 @@ NOBODY: Final = "none"
 
 HISTORY: Final = "history_days"
 TRASH_DAYS: Final = "trash_days"
+SIGNING_KEYS: Final = "signing_keys"
 
 WHY: Final[Mapping[str, str]] = {
     AUTHENTICATION: "who is let in depends on the node",
@@ -50,6 +51,7 @@ WHY: Final[Mapping[str, str]] = {
     "max_stateless_bytes": "stateless messages pass on one that the other leaves out",
     "hooks": "what happens is told on one of them, and asked about, and on the other it is not",
     "webhooks": "which receivers are told depends on which of them delivers",
+    SIGNING_KEYS: "who fetches the keys from one of them cannot check what the other has signed",
     "webhook_interval_seconds": "how soon receivers are told depends on which of them delivers",
 }
 """What should be alike on all nodes, and what comes of it where it is not."""
@@ -84,6 +86,10 @@ class NodeFacts:
     settings: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
     connections: Callable[[], int] = lambda: 0
+
+    def tell(self, name: str, value: str) -> None:
+        """Say another value for one of ``settings`` from the next heartbeat on."""
+        self.settings = {**self.settings, name: value}
 
 
 class Membership:

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Final, NamedTuple
 
+from collab.auth.signing import Signer
 from collab.outbound import NoAnswer, Outbound
 from collab.storage.webhooks import MAX_ERROR, Attempt, Delivery
 from collab.telemetry import RateLimited, get_logger
@@ -61,6 +62,7 @@ class Courier:
         now: seconds of the loop.
         random: spreads what would else happen in step.
         counts: what all of them do.
+        signer: signs messages with keys of the server, beside the secrets of the receiver.
 
     Attributes:
         receiver: see above.
@@ -79,6 +81,7 @@ class Courier:
         now: Callable[[], float],
         random: Random,
         counts: WebhookCounts,
+        signer: Signer | None = None,
     ) -> None:
         self.receiver = receiver
         self.lanes: dict[int, int] = {}
@@ -90,6 +93,7 @@ class Courier:
         self._now = now
         self._random = random
         self._counts = counts
+        self._signer = signer
         self._failures = 0
         self._resume_at = 0.0
 
@@ -119,7 +123,7 @@ class Courier:
         if self.receiver.content is not None and delivery.kind in WITH_CONTENT:
             content = await self._read(delivery, self.receiver)
         body = encode_message(delivery, content)
-        headers = sign(self.receiver.keys, delivery.event, int(self._clock()), body)
+        headers = self._headers(delivery, body)
         try:
             answer = await self._outbound.send("POST", body, headers)
         except NoAnswer as error:
@@ -133,6 +137,15 @@ class Courier:
         pause = _seconds_of(answer.retry_after, self._clock())
         failed = self._failed(delivery, answer.status, text, pause)
         return failed._replace(gone=answer.status == GONE)
+
+    def _headers(self, delivery: Delivery, body: bytes) -> dict[str, str]:
+        """Sign a message with the secrets of the receiver and the keys of the server."""
+        message, now, signer = delivery.event, int(self._clock()), self._signer
+        if signer is None:
+            return sign(self.receiver.keys, message, now, body)
+        # The name of the message is bound, too, because a receiver knows by it what it has seen.
+        token = signer.headers(self._outbound.name, body, webhook_id=message)
+        return sign(self.receiver.keys, message, now, body, signer.ed25519) | token
 
     def _failed(self, delivery: Delivery, status: int | None, error: str, at_least: float = 0.0) -> Result:
         self._counts.attempts["unanswered" if status is None else "refused"] += 1

@@ -38,7 +38,7 @@ class Receiver:
     Attributes:
         name: in logs, the API and the command line.
         url: where it is told.
-        keys: what its messages are signed with, one signature for each.
+        keys: secrets that its messages are signed with, one signature for each.
         kinds: of the events that it wants.
         prefix: how names of documents begin that it wants to be told of.
         content: the format of the content that it is sent, if it wants any.
@@ -66,7 +66,7 @@ class _Entry(BaseModel):
 
     name: str
     url: str = Field(min_length=1, max_length=4_096)
-    secrets: list[str] = Field(min_length=1, max_length=MAX_SECRETS)
+    secrets: list[str] = Field([], max_length=MAX_SECRETS)
     events: list[str] = Field(list(KINDS), min_length=1)
     prefix: str = Field("", max_length=_MAX_PREFIX)
     content: str | None = None
@@ -102,10 +102,18 @@ class _File(BaseModel):
     receiver: list[_Entry] = Field(min_length=1, max_length=MAX_RECEIVERS)
 
 
-def read_keys(secrets: Sequence[str], option: str) -> tuple[bytes, ...]:
-    """Read secrets; raises ``ConfigurationError`` that says which one is wrong, and does not show it."""
-    if not 1 <= len(secrets) <= MAX_SECRETS:
-        raise ConfigurationError(f"{option} has 1 to {MAX_SECRETS} secrets, as collab webhooks secret makes them")
+def read_keys(secrets: Sequence[str], option: str, *, signed: bool = False) -> tuple[bytes, ...]:
+    """Read secrets; ``signed`` says that the server has keys of its own, and then there may be none.
+
+    Raises ``ConfigurationError`` that says which one is wrong, and does not show it.
+    """
+    if not secrets and not signed:
+        raise ConfigurationError(
+            f"{option} has no secret, and the server has no key: give secrets, as collab webhooks secret makes them, "
+            "or --signing-keys"
+        )
+    if len(secrets) > MAX_SECRETS:
+        raise ConfigurationError(f"{option} has {len(secrets)} secrets; at most {MAX_SECRETS} are taken")
     keys = []
     for number, secret in enumerate(secrets, 1):
         try:
@@ -117,8 +125,11 @@ def read_keys(secrets: Sequence[str], option: str) -> tuple[bytes, ...]:
     return tuple(keys)
 
 
-def read_file(path: Path) -> list[Receiver]:
-    """Read the receivers of a file; raises ``ConfigurationError``, which shows no secret."""
+def read_file(path: Path, *, signed: bool = False) -> list[Receiver]:
+    """Read the receivers of a file; ``signed`` as for ``read_keys``.
+
+    Raises ``ConfigurationError``, which shows no secret.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE + 1)
@@ -139,7 +150,7 @@ def read_file(path: Path) -> list[Receiver]:
         Receiver(
             entry.name,
             entry.url,
-            read_keys(entry.secrets, f"the receiver {entry.name!r} in {path}"),
+            read_keys(entry.secrets, f"the receiver {entry.name!r} in {path}", signed=signed),
             tuple(entry.events),
             entry.prefix,
             None if entry.content is None else Format(entry.content),
@@ -152,15 +163,20 @@ def read_file(path: Path) -> list[Receiver]:
     return receivers
 
 
-def read_receivers(url: str | None, secrets: Sequence[str], path: Path | None) -> list[Receiver]:
-    """Give the receivers that the options and the file name; raises ``ConfigurationError``."""
-    receivers = [] if path is None else read_file(path)
+def read_receivers(
+    url: str | None, secrets: Sequence[str], path: Path | None, *, signed: bool = False
+) -> list[Receiver]:
+    """Give the receivers that the options and the file name; raises ``ConfigurationError``.
+
+    ``signed`` says that the server has keys of its own, which sign what they are told: then secrets may be missing.
+    """
+    receivers = [] if path is None else read_file(path, signed=signed)
     if url is not None:
         if any(receiver.name == DEFAULT_NAME for receiver in receivers):
             raise ConfigurationError(
                 f"--webhook-url is the receiver {DEFAULT_NAME!r}, and --webhooks-file has one of that name, too"
             )
-        receivers.append(Receiver(DEFAULT_NAME, url, read_keys(secrets, "--webhook-secrets")))
+        receivers.append(Receiver(DEFAULT_NAME, url, read_keys(secrets, "--webhook-secrets", signed=signed)))
     elif secrets:
         raise ConfigurationError("--webhook-secrets goes with --webhook-url")
     return receivers

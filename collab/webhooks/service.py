@@ -18,6 +18,7 @@ from functools import partial
 from random import Random
 from typing import Final, TypeVar
 
+from collab.auth.signing import Signer
 from collab.errors import StoreUnavailable
 from collab.hub.member import Member
 from collab.hub.tasks import Tasks
@@ -95,6 +96,7 @@ class Webhooks:
         options: see ``WebhookOptions``.
         clock: wall-clock time in Unix seconds.
         random: spreads what would else happen in step.
+        signer: signs messages with keys of the server, beside the secrets of receivers.
 
     Attributes:
         counts: what was done so far.
@@ -110,6 +112,7 @@ class Webhooks:
         options: WebhookOptions,
         clock: Callable[[], float] = time.time,
         random: Random | None = None,
+        signer: Signer | None = None,
     ) -> None:
         self.counts = WebhookCounts()
         self.tasks = Tasks()
@@ -120,6 +123,7 @@ class Webhooks:
         self._options = options
         self._clock = clock
         self._random = Random() if random is None else random
+        self._signer = signer
         self._changed: set[int] = set()
         self._wants_people = any({JOINED, LEFT} & set(receiver.kinds) for receiver, _ in receivers)
         self._people = People(node, lambda: asyncio.get_running_loop().time())
@@ -232,6 +236,7 @@ class Webhooks:
                 now=now,
                 random=self._random,
                 counts=self.counts,
+                signer=self._signer,
             )
             for receiver, outbound in self._receivers
         ]

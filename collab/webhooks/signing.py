@@ -1,8 +1,9 @@
 """Signatures as Standard Webhooks says (https://www.standardwebhooks.com, specification 1.0).
 
-Strategy: the signed text is ``ID.TIMESTAMP.BODY``, with HMAC-SHA256 and the bytes of a secret. A secret is written as
-``whsec_`` and base64 of 24 to 64 bytes. With several secrets there are several signatures, so a receiver can change to
-a new one at any time.
+Strategy: the signed text is ``ID.TIMESTAMP.BODY``, with HMAC-SHA256 and the bytes of a secret (``v1``), and with
+Ed25519 keys of the server (``v1a``). A secret is written as ``whsec_`` and base64 of 24 to 64 bytes, a public key as
+``whpk_`` and base64 of its 32 bytes. With several secrets and keys there are several signatures, so a receiver can
+change to a new one at any time.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 PREFIX: Final = "whsec_"
+
+PUBLIC_PREFIX: Final = "whpk_"
 
 MIN_BYTES: Final = 24
 MAX_BYTES: Final = 64
@@ -42,12 +45,23 @@ def read_secret(text: str) -> bytes:
     return key
 
 
-def sign(keys: Sequence[bytes], message: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """Give the headers of a message with this ID, sent at ``timestamp`` (Unix seconds): one signature for each key."""
+def sign(
+    keys: Sequence[bytes],
+    message: str,
+    timestamp: int,
+    body: bytes,
+    ed25519: Callable[[bytes], Sequence[bytes]] = lambda text: (),
+) -> dict[str, str]:
+    """Give the headers of a message with this ID, sent at ``timestamp`` (Unix seconds).
+
+    There is one signature for each of ``keys``, and one for each that ``ed25519`` makes of a text. Without any there is
+    no ``webhook-signature``: the message is signed in another way.
+    """
     signed = f"{message}.{timestamp}.".encode() + body
-    made = [base64.b64encode(hmac.digest(key, signed, "sha256")).decode() for key in keys]
-    return {
-        "webhook-id": message,
-        "webhook-timestamp": str(timestamp),
-        "webhook-signature": " ".join(f"v1,{signature}" for signature in made),
-    }
+    made = [("v1", hmac.digest(key, signed, "sha256")) for key in keys]
+    made += [("v1a", signature) for signature in ed25519(signed)]
+    headers = {"webhook-id": message, "webhook-timestamp": str(timestamp)}
+    if made:
+        texts = [f"{version},{base64.b64encode(signature).decode()}" for version, signature in made]
+        headers["webhook-signature"] = " ".join(texts)
+    return headers

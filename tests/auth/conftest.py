@@ -21,12 +21,14 @@ class Elsewhere:
     Attributes:
         answer: what it does with a request; replace it.
         asked: what it was asked: the JSON bodies, None for a GET.
+        headers, bodies: of each request, as they came.
         arrived: set when a request comes in; clear it to wait for the next.
     """
 
     def __init__(self) -> None:
         self.asked: list[Any] = []
         self.headers: list[dict[str, str]] = []
+        self.bodies: list[bytes] = []
         self.arrived = asyncio.Event()
         self._release = asyncio.Event()
         self.answers({})
@@ -41,6 +43,7 @@ class Elsewhere:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(await request.json() if request.method == "POST" else None)
         self.headers.append(dict(request.headers))
+        self.bodies.append(await request.read())
         self.arrived.set()
         return await self.answer(request)
 

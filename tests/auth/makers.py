@@ -46,6 +46,10 @@ class Pair:
         public = self.private.public_key()
         return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
+    def private_jwk(self, **members: Any) -> dict[str, Any]:
+        made = jwt.get_algorithm_by_name(self.algorithm).to_jwk(self.private, as_dict=True)
+        return {**made, **members}
+
     def jwk(self, kid: str | None = None, **members: Any) -> dict[str, Any]:
         algorithm = jwt.get_algorithm_by_name(self.algorithm)
         made = algorithm.to_jwk(self.private.public_key(), as_dict=True)

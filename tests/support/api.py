@@ -61,7 +61,7 @@ def check(method: str, path: str, status: int, content_type: str, body: bytes) -
 
 def find_operation(method: str, path: str) -> dict[str, Any] | None:
     """Find what the description says of a request."""
-    at = path.index("/api/")
+    at = path.index("/api/" if "/api/" in path else "/.well-known/")
     for template, operations in description()["paths"].items():
         pattern = re.escape(template).replace(r"\{name\}", r"[\s\S]+")
         if re.fullmatch(pattern, path[at:]):

@@ -39,6 +39,7 @@ class Receiver:
     Attributes:
         taken: messages that were answered with 2xx, in order.
         asked: all requests, by the ids of their messages.
+        bodies: of all requests.
     """
 
     def __init__(self, *secrets: str, context: ssl.SSLContext | None = None) -> None:
@@ -47,6 +48,7 @@ class Receiver:
         self.always: int | Reply = 200
         self.taken: list[Message] = []
         self.asked: list[str] = []
+        self.bodies: list[bytes] = []
         self.under_way: dict[str, int] = {}
         app = web.Application()
         app.router.add_route("*", "/hooks", self._take)
@@ -74,6 +76,7 @@ class Receiver:
     async def _take(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         headers = dict(request.headers)
+        self.bodies.append(body)
         verified = [hook.verify(body, headers) for hook in self._hooks]
         assert request.method == "POST" and request.content_type == "application/json"
         found = verified[0]

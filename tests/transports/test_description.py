@@ -37,7 +37,7 @@ async def test_every_route_is_described_and_every_description_is_served(serve: S
         (route.method, re.sub(r"\{(\w+)(:[^}]*)?\}", r"{\1}", route.resource.canonical))
         for route in served.app.router.routes()
         if route.resource is not None
-        and route.resource.canonical.startswith(PREFIX)
+        and route.resource.canonical.startswith((PREFIX, "/.well-known/"))
         and route.method not in ("*", "HEAD")
     } - {("GET", f"{PREFIX}/openapi.json")}
     assert routes == {(method.upper(), path) for method, path in OPERATIONS}

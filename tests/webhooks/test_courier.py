@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,9 +13,11 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import jwt
 import pytest
 from aiohttp import web
 
+from collab.auth.signing import BODY_HASH, HEADER, Signer
 from collab.content.edits import Format
 from collab.errors import ConfigurationError
 from collab.outbound import Outbound
@@ -23,6 +27,7 @@ from collab.webhooks.courier import AT_A_TIME, MAX_ALONE, MAX_PAUSE, TROUBLE, Co
 from collab.webhooks.messages import Content
 from collab.webhooks.receivers import Receiver as Wanted
 from collab.webhooks.receivers import read_keys
+from tests.auth.makers import pair, write
 from tests.support.webhooks import OTHER, SECRET, Receiver, cut, endless, never, redirect
 from tests.transports.test_tls import make_certificate
 
@@ -63,7 +68,14 @@ Make = Callable[..., Any]
 async def make() -> AsyncIterator[Make]:
     made: list[Outbound] = []
 
-    async def courier(url: str, *, seconds: float = 20.0, content: Format | None = None, read: Any = None) -> Courier:
+    async def courier(
+        url: str,
+        *,
+        seconds: float = 20.0,
+        content: Format | None = None,
+        read: Any = None,
+        signer: Signer | None = None,
+    ) -> Courier:
         outbound = Outbound(url, option="it", danger="read", timeout=seconds, max_bytes=65_536)
         await outbound.start()
         made.append(outbound)
@@ -71,7 +83,15 @@ async def make() -> AsyncIterator[Make]:
         counts = WebhookCounts()
         now = Now()
         found = Courier(
-            wanted, outbound, read, first_pause=5.0, clock=time.time, now=now, random=Random(1), counts=counts
+            wanted,
+            outbound,
+            read,
+            first_pause=5.0,
+            clock=time.time,
+            now=now,
+            random=Random(1),
+            counts=counts,
+            signer=signer,
         )
         found.test_now, found.test_counts = now, counts  # type: ignore[attr-defined]
         return found
@@ -92,6 +112,30 @@ async def test_a_message_is_signed_and_counts_as_taken_by_any_2xx(make: Make) ->
         assert (first.id, first.about, first.data["to"]) == ("evt_1", (CHANGED, "d"), 1)
         assert first.headers["User-Agent"] == "collab" and second.id == first.id
         assert courier.test_counts.attempts["delivered"] == 2
+
+
+@pytest.mark.parametrize(("algorithm", "versions"), [("EdDSA", ["v1", "v1a"]), ("RS256", ["v1"])])
+async def test_a_message_is_signed_with_the_key_of_the_server_too(
+    make: Make, algorithm: str, versions: list[str], tmp_path: Path
+) -> None:
+    signer = Signer([write(tmp_path / "key", pair(algorithm).private_pem)], "collab")
+    async with Receiver() as receiver:
+        courier = await make(receiver.url + "?key=geheim", signer=signer)
+        receiver.replies = [500, 200]
+        for _ in range(2):
+            await courier.attempt(delivery())
+        (message,) = receiver.taken
+        keys = jwt.PyJWKSet.from_dict({"keys": [dict(key) for key in signer.published]})
+        token = message.headers[HEADER]
+        claims = jwt.decode(token, keys[jwt.get_unverified_header(token)["kid"]], [algorithm], audience=receiver.url)
+        assert claims["webhook_id"] == message.id == "evt_1"
+        assert claims[BODY_HASH] == hashlib.sha256(receiver.bodies[-1]).hexdigest()
+        signatures = message.headers["webhook-signature"].split(" ")
+        assert [signature.partition(",")[0] for signature in signatures] == versions
+        if algorithm == "EdDSA":
+            text = f"{message.id}.{message.headers['webhook-timestamp']}.".encode() + receiver.bodies[-1]
+            pair(algorithm).private.public_key().verify(base64.b64decode(signatures[1][4:]), text)
+        assert claims["aud"] == receiver.url  # without what may be a secret in it
 
 
 @pytest.mark.parametrize("status", [300, 400, 401, 404, 429, 500, 503])

@@ -72,7 +72,8 @@ def entry(**given: str) -> str:
         (entry(name='"A b"'), "receiver.0.name: is 1 to 64"),
         (entry(name='""'), "receiver.0.name"),
         (entry(url='""'), "receiver.0.url"),
-        (entry(secrets="[]"), "receiver.0.secrets"),
+        (entry(secrets="[]"), "the receiver 'a' in .* has no secret, and the server has no key"),
+        (entry(secrets=str([SECRET] * 6)), "receiver.0.secrets"),
         (entry(secrets='["whsec_c2VjcmV0"]'), "secret 1 of the receiver 'a'.*24 to 64 bytes"),
         (entry(events="[]"), "receiver.0.events"),
         (entry(events='["document.opened"]'), "an event that there is not; there are document.created"),
@@ -90,10 +91,18 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, what: str) 
     assert "\n" not in str(caught.value) and "c2Vj" not in str(caught.value)
 
 
+def test_where_the_server_signs_with_a_key_of_its_own_secrets_may_be_missing(tmp_path: Path) -> None:
+    without = write(tmp_path, '[[receiver]]\nname = "a"\nurl = "https://a.example"\n' + entry(name='"b"'))
+    a, b, default = read_receivers(URL, (), without, signed=True)
+    assert (a.keys, default.keys) == ((), ()) and b.keys
+    with pytest.raises(ConfigurationError, match="the receiver 'a' in .* has no secret"):
+        read_receivers(None, (), without)
+
+
 def test_options_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="--webhook-secrets has 1 to 5"):
+    with pytest.raises(ConfigurationError, match="--webhook-secrets has no secret, and the server has no key"):
         read_receivers(URL, (), None)
-    with pytest.raises(ConfigurationError, match="--webhook-secrets has 1 to 5"):
+    with pytest.raises(ConfigurationError, match="--webhook-secrets has 6 secrets; at most 5"):
         read_receivers(URL, (SECRET,) * 6, None)
     with pytest.raises(ConfigurationError, match="secret 2 of --webhook-secrets is none"):
         read_receivers(URL, (SECRET, "s3cret"), None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import time
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from collab.webhooks.signing import make_secret, read_secret, sign
@@ -31,6 +33,28 @@ def test_each_secret_verifies_and_no_other() -> None:
                 Webhook(secret).verify(BODY, {**headers, name: value})
     with pytest.raises(WebhookVerificationError):
         Webhook(make_secret()).verify(BODY, headers)
+
+
+def test_keys_sign_beside_secrets_as_the_specification_says() -> None:
+    keys = [Ed25519PrivateKey.generate() for _ in range(2)]
+    asked: list[bytes] = []
+
+    def ed25519(text: bytes) -> list[bytes]:
+        asked.append(text)
+        return [key.sign(text) for key in keys]
+
+    now = int(time.time())
+    headers = sign([read_secret(SECRET)], "evt_1", now, BODY, ed25519)
+    assert Webhook(SECRET).verify(BODY, headers) == {"type": "document.changed"}
+    assert asked == [f"evt_1.{now}.".encode() + BODY]
+    versions = [signature.partition(",") for signature in headers["webhook-signature"].split(" ")]
+    assert [version for version, _, _ in versions] == ["v1", "v1a", "v1a"]
+    for key, (_, _, signature) in zip(keys, versions[1:], strict=True):
+        key.public_key().verify(base64.b64decode(signature, validate=True), asked[0])
+
+
+def test_without_secrets_and_ed25519_keys_there_is_no_signature_of_this_kind() -> None:
+    assert sign([], "evt_1", 7, BODY).keys() == {"webhook-id", "webhook-timestamp"}
 
 
 def test_what_is_made_is_another_one_each_time_and_can_be_read() -> None:

@@ -77,7 +77,7 @@ def _describe(routes: Sequence[AnyRoute]) -> dict[str, Any]:
     paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for route in routes:
         operation = _operation(route, references)
-        paths[PREFIX + route.path][route.method.lower()] = operation
+        paths[route.address][route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {"title": TITLE, "version": release(), "description": _ABOUT},

@@ -131,7 +131,7 @@ class Route(Generic[Q, B]):
 
     Attributes:
         method: GET (which answers HEAD too), POST, PUT, PATCH or DELETE.
-        path: below ``PREFIX``, such as ``/documents/{name}``.
+        path: below ``prefix``, such as ``/documents/{name}``.
         handler: does it, and raises what is wrong.
         id: the name of the operation in the description; never changes.
         tag: the part of the API that it belongs to.
@@ -146,6 +146,7 @@ class Route(Generic[Q, B]):
         answers: all answers that tell no error.
         problems: the codes of the errors that it has beyond those of every route.
         headers: request headers that it reads, each with what it says.
+        prefix: ``PREFIX``, but for an address that a standard says.
     """
 
     method: str
@@ -164,6 +165,12 @@ class Route(Generic[Q, B]):
     access: str = ""
     problems: Sequence[str] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    prefix: str = PREFIX
+
+    @property
+    def address(self) -> str:
+        """The whole path, with ``{name}`` for the name of a document."""
+        return self.prefix + self.path
 
 
 AnyRoute = Route[Any, Any]
@@ -173,16 +180,16 @@ def add_routes(app: web.Application, routes: Iterable[AnyRoute], permission: Per
     """Serve routes, and answer what asks for anything else below ``PREFIX``; so this is called once."""
     methods: defaultdict[str, set[str]] = defaultdict(set)
     for route in routes:
-        path = PREFIX + route.path.replace(NAME, _NAME_PATTERN)
+        path = route.address.replace(NAME, _NAME_PATTERN)
         handler = answering(_served(route, permission))
         if route.method == hdrs.METH_GET:
             app.router.add_get(path, handler)
-            methods[route.path].add(hdrs.METH_HEAD)
+            methods[route.address].add(hdrs.METH_HEAD)
         else:
             app.router.add_route(route.method, path, handler)
-        methods[route.path].add(route.method)
+        methods[route.address].add(route.method)
     for address, known in methods.items():
-        app.router.add_route("*", PREFIX + address.replace(NAME, _NAME_PATTERN), _other_method(sorted(known)))
+        app.router.add_route("*", address.replace(NAME, _NAME_PATTERN), _other_method(sorted(known)))
     app.router.add_route("*", PREFIX + r"/{rest:[\s\S]*}", _unknown)
 
 
