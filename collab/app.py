@@ -589,7 +589,7 @@ async def serve(settings: Settings, supervisor: Supervisor | None = None) -> int
         loop.add_signal_handler(signal.SIGHUP, _reload, certificate, signer)
     number = 1 if supervisor is None else supervisor.number
     if number == 1:
-        _warn(settings, authenticator is not None)
+        warn(settings, authenticator is not None)
     raise_file_limit(settings.max_connections)
     app = create_app(settings, authenticator, signer=signer)
     stop = app[STOP]
@@ -705,7 +705,7 @@ def _reload(certificate: Certificate | None, signer: Signer | None) -> None:
             _log.info("SIGHUP: the signing keys are read again: %s; the first one signs", kids)
 
 
-def _warn(settings: Settings, authenticated: bool) -> None:
+def warn(settings: Settings, authenticated: bool) -> None:
     """Say what is open on purpose."""
     if not authenticated:
         reach = "this machine alone is served" if not settings.insecure else "whoever reaches it gets everything"

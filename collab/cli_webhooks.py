@@ -1,4 +1,4 @@
-"""The commands for webhooks: list, deliveries, resend, enable, secret.
+"""The commands for webhooks: list, deliveries, resend, enable, secret, public-keys.
 
 Strategy: as the other commands they work on the database. The server that delivers looks for something to do once a
 second, so it need not be told. Addresses and secrets are in the settings of servers and in no database.
@@ -146,6 +146,22 @@ def secret() -> None:
     from collab.webhooks.signing import make_secret
 
     print(make_secret())
+
+
+@webhooks.command("public-keys")
+@with_settings("signing_keys", "log_level", "log_format")
+def public_keys(settings: Settings) -> None:
+    """Print the public Ed25519 keys of --signing-keys, as libraries of Standard Webhooks take them (whpk_...)."""
+    from collab.auth.signing import Signer
+    from collab.webhooks.signing import encode_public_key
+
+    if not settings.signing_keys:
+        raise ConfigurationError("give the keys of the server with --signing-keys")
+    signer = Signer([path.expanduser() for path in settings.signing_keys], settings.signing_issuer)
+    for key in signer.ed25519_public:
+        print(encode_public_key(key))
+    if not signer.ed25519_public:
+        print("none of the keys is an Ed25519 key, the one type that these libraries know", file=sys.stderr)
 
 
 def _facts(state: ReceiverState) -> dict[str, Any]:

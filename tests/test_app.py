@@ -7,9 +7,10 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 from aiohttp.test_utils import TestServer
 
-from collab.app import create_app, make_guard
+from collab.app import create_app, make_guard, warn
 from collab.limits.memory import MARK_SHARE, machine_memory
 from collab.settings import Settings
 from collab.storage.memory import MemoryStorage, MemoryStore
@@ -98,3 +99,21 @@ def test_workers_share_the_memory_of_the_machine_unless_marks_are_set() -> None:
     ).limits.memory
     memory.used = there_is
     assert not memory.past_mark
+
+
+def test_files_with_secrets_that_everybody_can_read_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [tmp_path / name for name in ("key.pem", "receivers.toml", "signing.jwk")]
+    for path in files:
+        path.touch()
+    settings = Settings(tls_key=files[0], webhooks_file=files[1], signing_keys=(files[2], tmp_path / "missing"))
+    for mode, warned in ((0o640, []), (0o644, files)):
+        for path in files:
+            path.chmod(mode)
+        caplog.clear()
+        warn(settings, authenticated=True)
+        lines = [record.getMessage() for record in caplog.records if "everybody on this machine" in record.message]
+        assert lines == [
+            f"everybody on this machine can read {path}, which holds secrets: chmod o-r" for path in warned
+        ]

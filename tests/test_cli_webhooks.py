@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from collab.adapters import make_store
 from collab.cli import run
 from collab.storage.webhooks import CREATED, KINDS, Attempt, Subscription
 from collab.webhooks.signing import read_secret
+from tests.auth.makers import pair, write
 from tests.support.sqlite import migrated
 
 
@@ -84,6 +86,20 @@ def test_deliveries_are_sent_again_and_receivers_enabled(directory: Path, capsys
     ):
         assert command(directory, *wrong) == code
         assert what in capsys.readouterr().err
+
+
+def test_public_keys_are_printed_as_libraries_take_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = write(
+        tmp_path / "keys", {"keys": [pair("EdDSA", 0).private_jwk(), pair("EdDSA", 1).jwk(), pair("ES256").jwk()]}
+    )
+    assert run(["webhooks", "public-keys", "--signing-keys", str(keys)]) == 0
+    raw = [pair("EdDSA", number).private.public_key().public_bytes_raw() for number in range(2)]
+    assert capsys.readouterr().out.splitlines() == ["whpk_" + base64.b64encode(key).decode() for key in raw]
+    other = write(tmp_path / "other", pair("ES256").private_pem)
+    assert run(["webhooks", "public-keys", "--signing-keys", str(other)]) == 0
+    assert capsys.readouterr() == ("", "none of the keys is an Ed25519 key, the one type that these libraries know\n")
+    assert run(["webhooks", "public-keys"]) == 2
+    assert "--signing-keys" in capsys.readouterr().err
 
 
 def test_a_secret_is_made(capsys: pytest.CaptureFixture[str]) -> None:

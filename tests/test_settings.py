@@ -67,6 +67,8 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         "hooks": "shop.collab:Index,other:hooks",
         "listen_url": "postgresql://collab@direct/collab",
         "redis_url": "rediss://cache:6379",
+        "signing_keys": "new.pem,old.pem",
+        "signing_issuer": "https://collab.example",
         "webhook_url": "https://app.example/hooks",
         "webhook_secrets": "whsec_one,whsec_two",
         "webhooks_file": "receivers.toml",

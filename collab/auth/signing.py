@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
 from collab.auth.keys import (
     ALGORITHMS_OF,
+    CURVES,
     PRIVATE_MEMBER,
     PUBLIC_MEMBERS,
     UnusableKey,
@@ -133,6 +135,11 @@ class Signer:
     def published(self) -> list[Mapping[str, str]]:
         """The public JWKs of all keys."""
         return [key.public for key in self._keys]
+
+    @property
+    def ed25519_public(self) -> list[bytes]:
+        """The 32 bytes of each public Ed25519 key."""
+        return [urlsafe_b64decode(key["x"] + "=") for key in self.published if key.get("crv") == CURVES["OKP"]]
 
     def headers(self, audience: str, body: bytes, **claims: str) -> dict[str, str]:
         """Give the header that signs a request.

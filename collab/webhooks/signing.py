@@ -30,6 +30,11 @@ def make_secret() -> str:
     return PREFIX + base64.b64encode(secrets.token_bytes(_MADE_BYTES)).decode()
 
 
+def encode_public_key(key: bytes) -> str:
+    """Write the 32 bytes of an Ed25519 public key as receivers take it."""
+    return PUBLIC_PREFIX + base64.b64encode(key).decode()
+
+
 def read_secret(text: str) -> bytes:
     """Read a secret; raises ``ValueError``, whose text does not show it."""
     if not text.startswith(PREFIX):
