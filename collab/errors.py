@@ -60,7 +60,7 @@
     │   ├── EditNotShown            what an edit gives is not what others would see of it
     │   └── UnreadableContent       the document holds what the server's CRDT library cannot read
     ├── SandboxError
-    │   ├── SandboxBusy             retryable: too much waits, or the process with the document has gone
+    │   ├── SandboxBusy             retryable: too much waits, or the sandbox or its process has gone
     │   ├── SandboxTimeout
     │   └── SandboxCrashed
     └── ClientError                 of the Python client (``collab.client``): it cannot do what it was asked for
@@ -596,7 +596,7 @@ class UnreadableContent(ContentError):
 
 
 class SandboxError(CollabError):
-    """A job in a sandbox process did not give a result."""
+    """A job in a sandbox process did not give a result; one of those below says why."""
 
     public = "the document could not be processed"
 

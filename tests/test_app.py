@@ -114,6 +114,5 @@ def test_files_with_secrets_that_everybody_can_read_are_warned_of(
         caplog.clear()
         warn(settings, authenticated=True)
         lines = [record.getMessage() for record in caplog.records if "everybody on this machine" in record.message]
-        assert lines == [
-            f"everybody on this machine can read {path}, which holds secrets: chmod o-r" for path in warned
-        ]
+        line = "everybody on this machine can read {}, which holds secrets: chmod o-r"
+        assert lines == [line.format(path) for path in warned]

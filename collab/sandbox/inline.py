@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from collab.content.edits import Edit, Format
-from collab.errors import SandboxBusy, SandboxError
+from collab.errors import SandboxBusy
 from collab.sandbox import jobs, stays
 from collab.sandbox.port import Ending, Outcome, Task
 from collab.update.compact import Compacted
@@ -64,7 +64,7 @@ class InlineSandbox:
         """Wait for the next turn of the loop: a job elsewhere never ends in the one in which it was begun."""
         await asyncio.sleep(0)
         if self._closed:
-            raise SandboxError("the sandbox is closed")
+            raise SandboxBusy("the sandbox is closed")
 
 
 class InlineStay:

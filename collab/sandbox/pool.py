@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from pebble import ProcessExpired, ProcessPool
 
 from collab.content.edits import Edit, Format
-from collab.errors import CollabError, DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxError, SandboxTimeout
+from collab.errors import CollabError, DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxTimeout
 from collab.sandbox import jobs, stays
 from collab.sandbox.port import Ending, Outcome, Task
 from collab.update.compact import Compacted
@@ -101,10 +101,10 @@ class ProcessSandbox:
         """Run a function of an importable module in a sandbox process; it and its arguments are pickled.
 
         Raises what the function raises if that is a CollabError; SandboxTimeout, SandboxCrashed (any other
-        exception too), and SandboxError when too many jobs wait or the sandbox is closed.
+        exception too), and SandboxBusy when too many jobs wait or the sandbox is closed.
         """
         if self._waiting >= MAX_WAITING:
-            raise SandboxError(f"{self._waiting} jobs wait for the sandbox already")
+            raise SandboxBusy(f"{self._waiting} jobs wait for the sandbox already")
         self._waiting += 1
         try:
             await self._free.acquire()
@@ -112,7 +112,7 @@ class ProcessSandbox:
             self._waiting -= 1
         try:
             if self._closed:
-                raise SandboxError("the sandbox is closed")
+                raise SandboxBusy("the sandbox is closed")
             return await self._run(job, arguments)
         finally:
             self._free.release()
@@ -139,7 +139,7 @@ class ProcessSandbox:
                 pool.schedule, jobs.limited, args=(limit, job, *arguments), timeout=seconds
             )
             if self._closed:
-                raise SandboxError("the sandbox was closed")
+                raise SandboxBusy("the sandbox was closed")
             result_future = self._running[pool] = asyncio.wrap_future(future)
             # Pebble measures the job from its start in the process; this is for what never starts.
             async with asyncio.timeout(limit):
@@ -156,13 +156,13 @@ class ProcessSandbox:
         except (CancelledError, asyncio.CancelledError):
             task = asyncio.current_task()
             if self._closed and task is not None and not task.cancelling():
-                raise SandboxError("the sandbox was closed") from None
+                raise SandboxBusy("the sandbox was closed") from None
             raise
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             if self._closed:
-                raise SandboxError("the sandbox was closed") from None
+                raise SandboxBusy("the sandbox was closed") from None
             raise SandboxCrashed(f"a {job.__name__} job failed: {type(error).__name__}: {error}") from error
         finally:
             self._running.pop(pool, None)
@@ -206,7 +206,7 @@ class ProcessSandbox:
             self._stay_waiting -= 1
         try:
             if self._closed:
-                raise SandboxError("the sandbox is closed")
+                raise SandboxBusy("the sandbox is closed")
             if stay.over:
                 raise SandboxBusy("the stay is over")
             self._make_stay_room(stay, nbytes)
@@ -274,7 +274,7 @@ class ProcessSandbox:
         )
 
     async def close(self) -> None:
-        """Stop all processes; jobs that run end with SandboxError."""
+        """Stop all processes; jobs that run end with SandboxBusy."""
         self._closed = True
         pools = [pool for pool in self._idle if pool is not None]
         pools += self._running

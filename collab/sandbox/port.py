@@ -88,8 +88,8 @@ class Stay(Protocol):
 
         A task that is refused changes nothing, and its outcome is a CollabError.
 
-        Raises SandboxBusy when nothing was done, because the stay is over or too much waits; SandboxTimeout,
-        SandboxCrashed and SandboxError, after which the stay is over.
+        Raises SandboxBusy when nothing was done, because the stay is over, too much waits or the sandbox is closed;
+        SandboxTimeout and SandboxCrashed, after which the stay is over.
         """
         ...
 
@@ -108,7 +108,7 @@ class Sandbox(Protocol):
     async def compact(self, data: bytes, gc: bool) -> Compacted:
         """Compact a whole document (`collab.update.compact.compact`) and make its index.
 
-        Raises UpdateError when ``data`` is no update; SandboxTimeout, SandboxCrashed, and SandboxError when too
+        Raises UpdateError when ``data`` is no update; SandboxTimeout, SandboxCrashed, and SandboxBusy when too
         many jobs wait or the sandbox is closed.
         """
         ...
@@ -134,7 +134,7 @@ class Sandbox(Protocol):
         The ID is random, as yjs makes them (32 bits), in no state vector of the document, and no other stay's ever.
         Of the documents that stay only so many are kept: the one that was used longest ago goes first.
 
-        Raises what `content` raises, and SandboxBusy when too many jobs wait.
+        Raises what `content` raises.
         """
         ...
 
@@ -156,5 +156,5 @@ class Sandbox(Protocol):
         ...
 
     async def close(self) -> None:
-        """Stop; jobs that run end with SandboxError. Harmless when called again."""
+        """Stop; jobs that run end with SandboxBusy. Harmless when called again."""
         ...

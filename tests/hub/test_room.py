@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from collab.errors import DecodeError, DocumentBusy, DocumentTooLarge, SandboxError, StoreUnavailable, UpdateError
+from collab.errors import DecodeError, DocumentBusy, DocumentTooLarge, SandboxBusy, StoreUnavailable, UpdateError
 from collab.hub.member import Member
 from collab.hub.room import SLICED, LiveRoom
 from collab.protocol.awareness import AwarenessUpdate, Entry, encode_awareness
@@ -165,7 +165,7 @@ async def test_a_size_that_cannot_be_told_is_no_final_refusal(
     live.receive(a, SyncUpdate(author.replace("a" * 1_000)))
 
     async def busy(data: bytes, gc: bool) -> Compacted:
-        raise SandboxError("too many jobs wait")
+        raise SandboxBusy("too many jobs wait")
 
     monkeypatch.setattr(node.sandbox, "compact", busy)
     with pytest.raises(DocumentBusy) as raised:

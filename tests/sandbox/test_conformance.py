@@ -11,7 +11,7 @@ import pycrdt
 import pytest
 
 from collab.content.edits import Format, Patch, Replace, TextInsert, TextReplace
-from collab.errors import CollabError, ContentError, SandboxBusy, SandboxError, UnreadableContent, UpdateError
+from collab.errors import CollabError, ContentError, SandboxBusy, UnreadableContent, UpdateError
 from collab.sandbox import jobs
 from collab.sandbox.counted import CountedSandbox
 from collab.sandbox.inline import InlineSandbox
@@ -124,9 +124,9 @@ class SandboxConformance:
         for _ in range(2):
             await sandbox.close()
         for result in await asyncio.gather(*running, return_exceptions=True):
-            assert isinstance(result, SandboxError)
+            assert isinstance(result, SandboxBusy)
         for job in (sandbox.compact(DOCUMENTS["written"], True), sandbox.content(DOCUMENTS["written"])):
-            with pytest.raises(SandboxError, match="closed"):
+            with pytest.raises(SandboxBusy, match="closed"):
                 await job
 
     # Documents that stay
@@ -223,10 +223,10 @@ class SandboxConformance:
         await asyncio.sleep(0)
         await sandbox.close()
         (result,) = await asyncio.gather(running, return_exceptions=True)
-        assert isinstance(result, SandboxError)
-        with pytest.raises(SandboxError):
+        assert isinstance(result, SandboxBusy)
+        with pytest.raises(SandboxBusy):
             await stay.run([], [])
-        with pytest.raises(SandboxError, match="closed"):
+        with pytest.raises(SandboxBusy, match="closed"):
             await sandbox.stay(b"\0\0", 77)
 
 

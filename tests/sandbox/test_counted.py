@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from collab.content.edits import Format
-from collab.errors import SandboxBusy, SandboxCrashed, SandboxError, SandboxTimeout, UpdateError
+from collab.errors import SandboxBusy, SandboxCrashed, SandboxTimeout, UpdateError
 from collab.sandbox.counted import CRASHED, DONE, FAILED, TIMED_OUT, CountedSandbox
 from collab.sandbox.inline import InlineSandbox
 from collab.sandbox.port import Ending, Reading
@@ -45,7 +45,7 @@ class Scripted:
     [
         (SandboxTimeout("late"), TIMED_OUT),
         (SandboxCrashed("dead"), CRASHED),
-        (SandboxError("full"), FAILED),
+        (SandboxBusy("full"), FAILED),
         (UpdateError("no update"), FAILED),
         (asyncio.CancelledError(), FAILED),
     ],

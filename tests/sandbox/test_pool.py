@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from collab.errors import SandboxCrashed, SandboxError, SandboxTimeout, UnreadableContent, UpdateError
+from collab.errors import SandboxBusy, SandboxCrashed, SandboxTimeout, UnreadableContent, UpdateError
 from collab.protocol.lib0 import encode_var_uint
 from collab.sandbox import jobs
 from collab.sandbox.pool import MAX_WAITING, ProcessSandbox
@@ -139,7 +139,7 @@ async def test_too_many_waiting_jobs_are_refused() -> None:
     async with sandbox(seconds=1.0) as box:
         running = [asyncio.create_task(box.run(hostile.hang)) for _ in range(MAX_WAITING + 1)]
         await asyncio.sleep(0)
-        with pytest.raises(SandboxError, match="wait for the sandbox"):
+        with pytest.raises(SandboxBusy, match="wait for the sandbox"):
             await box.run(jobs.ready)
         for task in running:
             task.cancel()
@@ -165,10 +165,10 @@ async def test_closing_ends_processes_and_running_jobs(tmp_path: Path) -> None:
     task = asyncio.create_task(box.run(hostile.hang_visibly, str(tmp_path / "begun")))
     await made(tmp_path / "begun")
     await box.close()
-    with pytest.raises(SandboxError, match="closed"):
+    with pytest.raises(SandboxBusy, match="closed"):
         await task
     await gone(first)
-    with pytest.raises(SandboxError, match="closed"):
+    with pytest.raises(SandboxBusy, match="closed"):
         await box.run(jobs.ready)
 
 

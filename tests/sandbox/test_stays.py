@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from collab.content.edits import Format, TextInsert
-from collab.errors import DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxError, SandboxTimeout
+from collab.errors import DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxTimeout
 from collab.sandbox import jobs, pool
 from collab.sandbox.pool import ProcessSandbox
 from collab.sandbox.port import Ending, Reading, Stay
@@ -188,5 +188,5 @@ async def test_closing_stops_the_process() -> None:
     await box.close()
     await gone(process)
     assert stay.ending is Ending.CLOSED
-    with pytest.raises(SandboxError):
+    with pytest.raises(SandboxBusy):
         await stay.run([], [TEXT])
