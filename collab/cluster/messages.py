@@ -20,13 +20,14 @@ nodes of two releases can be on one bus while they are replaced.
     17 Claimed   varuint(client ID) varuint(clock) byte(1: first) byte(0: no author, 1: varbytes(author))
                  byte(0: no address, 1: varbytes(address))
                                                          a session of the sender claims an ID that the receiver shows
-    18 Moved     varuint(client ID) byte(0: no author, 1: varbytes(author))
-                                                         the sender shows this ID next: its visitor has come there
+    18 Visited   varbytes(awareness update) varuint(count) count*person
+                                                         states of the sender's visitors, and who these are
     19 Posted    varuint(document id) varbytes(stream) varbytes(node) varuint(number) varuint(age in seconds)
                  varbytes(bytes)                         a named presence stream has this; number 0: it is there
     24 Question  varuint(number) varbytes(JSON)          the sender asks all nodes; ``collab.hub.questions`` says what
     25 Answer    varuint(number) varbytes(JSON)          to the question with this number of the receiver
     row          float64le(time, Unix seconds) byte(0: no author, 1: varbytes(author)) varbytes(update)
+    person       varuint(client ID) byte(0: no author, 1: varbytes(author)) byte(0: no address, 1: varbytes(address))
 
 An author, or an address, is UTF-8, with lone surrogates as the store keeps them.
 """
@@ -136,15 +137,19 @@ class Claimed(NamedTuple):
     address: str | None
 
 
-class Moved(NamedTuple):
-    """A visitor has come to the sender, which shows its client ID next, with a greater clock.
-
-    Attributes:
-        author: its user; None where nobody knows.
-    """
+class VisitedBy(NamedTuple):
+    """Whose a client ID is that a visitor shows: its user and its address; None where nobody knows."""
 
     client: int
     author: str | None
+    address: str | None
+
+
+class Visited(NamedTuple):
+    """An awareness update (y-protocols) of the sender's visitors, with who these are, one for each state."""
+
+    update: bytes
+    people: tuple[VisitedBy, ...]
 
 
 class Posted(NamedTuple):
@@ -192,7 +197,7 @@ NodeMessage = (
     | Renamed
     | Asked
     | Claimed
-    | Moved
+    | Visited
     | Posted
     | Question
     | Answer
@@ -229,8 +234,9 @@ def encode_node_message(message: NodeMessage) -> bytes:
         case Claimed(client, clock, first, author, address):
             head = encode_var_uint(client) + encode_var_uint(clock) + (b"\x01" if first else b"\x00")
             return b"\x11" + head + _encode_optional(author) + _encode_optional(address)
-        case Moved(client, author):
-            return b"\x12" + encode_var_uint(client) + _encode_optional(author)
+        case Visited(update, people):
+            head = encode_var_bytes(update) + encode_var_uint(len(people))
+            return b"\x12" + head + b"".join([_encode_person(person) for person in people])
         case Posted(document_id, stream, origin, number, age, data):
             texts = encode_var_bytes(stream.encode()) + encode_var_bytes(origin.encode())
             numbers = encode_var_uint(number) + encode_var_uint(age)
@@ -245,6 +251,10 @@ def encode_node_message(message: NodeMessage) -> bytes:
 
 def _encode_row(row: Row) -> bytes:
     return _TIME.pack(row.at) + _encode_optional(row.author) + encode_var_bytes(row.data)
+
+
+def _encode_person(person: VisitedBy) -> bytes:
+    return encode_var_uint(person.client) + _encode_optional(person.author) + _encode_optional(person.address)
 
 
 def _encode_optional(text: str | None) -> bytes:
@@ -306,9 +316,7 @@ def decode_node_message(data: bytes) -> NodeMessage | None:
         address, pos = _read_optional(data, pos)
         message = Claimed(client, clock, first, author, address)
     elif kind == 18:
-        client, pos = read_var_uint(data, pos)
-        author, pos = _read_optional(data, pos)
-        message = Moved(client, author)
+        message, pos = _read_visited(data, pos)
     elif kind == 19:
         message, pos = _read_posted(data, pos)
     elif kind in (24, 25):
@@ -320,6 +328,18 @@ def decode_node_message(data: bytes) -> NodeMessage | None:
     if pos != len(data):
         raise DecodeError(f"{len(data) - pos} bytes behind the end of a message between nodes")
     return message
+
+
+def _read_visited(data: bytes, pos: int) -> tuple[Visited, int]:
+    update, pos = read_var_bytes(data, pos)
+    count, pos = read_var_uint(data, pos)
+    people = []
+    for _ in range(count):
+        client, pos = read_var_uint(data, pos)
+        author, pos = _read_optional(data, pos)
+        address, pos = _read_optional(data, pos)
+        people.append(VisitedBy(client, author, address))
+    return Visited(update, tuple(people)), pos
 
 
 def _read_posted(data: bytes, pos: int) -> tuple[Posted, int]:

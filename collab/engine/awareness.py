@@ -35,12 +35,13 @@ The rules beyond y-protocols, all of which protect the others:
   own, and removes the ID for it (``judge_distant``);
 - agents (``collab.engine.agents``) have IDs of their own, which no session may show: an echo of one says nothing;
 - a visitor (``collab.engine.visitors``) shows one client by requests. It is told by its answer what was not taken, and
-  its claims do not wait: it comes again.
+  its claims do not wait: it comes again. Nodes tell whose the states of visitors are: of one person's the greater clock
+  counts, whichever node shows it, and also its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from collab.engine.agents import FIRST_ID, Agent, is_of_node, next_clock
@@ -55,7 +56,7 @@ from collab.engine.comebacks import (
     read_own,
 )
 from collab.engine.departed import Departed, Left
-from collab.engine.visitors import AnothersClient, Visitor
+from collab.engine.visitors import AnothersClient, Person, Somebody, Visitor, are_same
 from collab.errors import CollabError, DecodeError, LimitExceeded, forget_frames
 from collab.protocol.awareness import (
     NULL,
@@ -97,6 +98,8 @@ _ROOM_IDS: Final = 10_000
 
 ANOTHERS: Final = "awareness: this client ID is shown by another connection"
 
+_NOBODY: Final[Mapping[int, Somebody]] = {}
+
 Ask = tuple[Session, Entry]
 """A session, and the ``null`` for its own ID upon which its client announces itself anew."""
 
@@ -130,6 +133,14 @@ class Idle(NamedTuple):
     there: bytes | None
 
 
+class _Waiting(NamedTuple):
+    """What another node has told of an ID that somebody else still shows; ``person`` is whose, if it is a visitor's."""
+
+    node: Owner
+    entry: Entry
+    person: Somebody | None
+
+
 class AwarenessStates:
     """The awareness states of one room.
 
@@ -149,12 +160,13 @@ class AwarenessStates:
         "_foreign",
         "_freed",
         "_fresh",
-        "_moving",
         "_nbytes",
         "_nodes",
         "_owners",
+        "_people",
         "_recent",
         "_states",
+        "_told",
         "_waiting",
         "comebacks",
         "departed",
@@ -179,9 +191,10 @@ class AwarenessStates:
         self._recent: dict[bytes, None] = {}
         # Newer states that another node has told of IDs that somebody else still shows: a client has moved to that
         # node, and its old one does not know yet, or is dead. At most one for each ID that is shown.
-        self._waiting: dict[int, tuple[Owner, Entry]] = {}
-        self._freed: list[tuple[Owner, Entry]] = []  # of those, what was waited for has happened
-        self._moving: dict[int, Owner] = {}  # IDs that are shown, and the nodes to which their visitors have gone
+        self._waiting: dict[int, _Waiting] = {}
+        self._freed: list[_Waiting] = []  # of those, what was waited for has happened
+        self._people: dict[int, Somebody] = {}  # whose IDs are that visitors of other nodes show
+        self._told: dict[int, Somebody] = {}  # of those that have changed: whose, if a visitor of this node did it
 
     def __len__(self) -> int:
         return len(self._states)
@@ -199,16 +212,17 @@ class AwarenessStates:
         """Whether so much is shown that nobody may add a large state."""
         return self._nbytes > max(_ROOM_BYTES, 4 * self.max_bytes) or len(self._states) > _ROOM_IDS
 
-    def apply(self, owner: Owner, payload: bytes) -> Taken:
+    def apply(self, owner: Owner, payload: bytes, people: Mapping[int, Somebody] = _NOBODY) -> Taken:
         """Take an awareness update that a session, or another node, has sent.
 
-        One of a session above ``LARGE`` bytes is better given to ``apply_in_slices``.
+        One of a session above ``LARGE`` bytes is better given to ``apply_in_slices``. ``people`` says whose the IDs are
+        that visitors of another node show.
 
         Raises:
             DecodeError: it cannot be split into its states; nothing of it was taken.
             LimitExceeded: it holds more states than could be of use; nothing of it was taken.
         """
-        if len(payload) <= _RECENT_BYTES and payload in self._recent and not may_bring(owner):
+        if len(payload) <= _RECENT_BYTES and payload in self._recent and not people and not may_bring(owner):
             return Taken([], [], None)
         if not isinstance(owner, Session):
             entries = decode_awareness(payload)
@@ -221,7 +235,7 @@ class AwarenessStates:
         brought = _brought(owner, entries)
         if brought is not None:
             _announce(owner, brought)
-        return self._take(owner, entries, None, brought)
+        return self._take(owner, entries, None, brought, people)
 
     def apply_in_slices(self, session: Session, payload: bytes) -> Generator[None, None, Taken]:
         """Do what ``apply`` does in a generator that yields about every millisecond.
@@ -259,10 +273,25 @@ class AwarenessStates:
         """How many entries a session's update may hold: what it may show, what it may echo, and some more."""
         return self.max_ids + len(self._states) + len(self.departed) + _STRANGE
 
-    def _take(self, owner: Owner, entries: Sequence[Entry], bounds: Bounds | None, brought: Entry | None) -> Taken:
+    def _take(
+        self,
+        owner: Owner,
+        entries: Sequence[Entry],
+        bounds: Bounds | None,
+        brought: Entry | None,
+        people: Mapping[int, Somebody] = _NOBODY,
+        *,
+        given: bool = False,
+    ) -> Taken:
         """Take entries of as many clients, within the bounds of the message that they are of.
 
-        ``brought`` is the one among them, if any, that a session's client can only have brought along.
+        Args:
+            owner: who sends them.
+            entries: of different clients.
+            bounds: None for those of the owner.
+            brought: the one among them, if any, that a session's client can only have brought along.
+            people: whose IDs are that visitors of another node show.
+            given: the node that shows the ID of a visitor has said that it is the visitor's.
         """
         accepted: list[Entry] = []
         back: list[Entry] = []
@@ -288,6 +317,8 @@ class AwarenessStates:
                     continue
             if held_by is None:
                 if entry.state == NULL:
+                    if client in people:
+                        self.note_end(entry, people[client])
                     continue
                 left = self.departed.get(client)
                 known = 0 if left is None else left.clock
@@ -307,16 +338,17 @@ class AwarenessStates:
                     if not is_newer(known, True, entry):
                         continue
                 else:
+                    own = given or self._is_one_person(client, held_by, owner, people)
                     if is_newer(known, True, entry):
-                        if entry.state == NULL and self._moving.get(client) is not owner:
+                        if entry.state == NULL and not own:
                             self.comebacks.withdraw_claim(client, owner)
                             self._wait_no_more(client, owner)
                             continue
                     elif entry is not brought or entry.clock < known:
                         continue
-                    if self._moving.get(client) is not owner:
+                    if not own:
                         contested[held_by] = None
-                        if not self._claim(owner, held_by, entry):
+                        if not self._claim(owner, held_by, entry, people):
                             if isinstance(owner, Visitor):
                                 refused = refused or _anothers(ANOTHERS)
                             continue
@@ -359,8 +391,23 @@ class AwarenessStates:
                     self._recent = {}  # as in ``leave``: its session has left there, and its client may come here
         for entry in accepted:
             self._set(owner, entry)
+            if entry.client in people and entry.state != NULL:
+                self._people[entry.client] = people[entry.client]
         self._take_freed()
         return Taken(back, list(contested), refused, asks)
+
+    def _is_one_person(self, client: int, held_by: Owner, owner: Owner, people: Mapping[int, Somebody]) -> bool:
+        """Tell whether who shows an ID, and who wants to, are known to be one person, at least one of them a visitor.
+
+        At least one of them is on another node; those of one node settle it among themselves.
+        """
+        person: Person | None = owner if isinstance(owner, Visitor) and is_of_node(held_by) else people.get(client)
+        if person is None:
+            return False
+        if isinstance(held_by, Session):
+            return person.author is not None and held_by.author == person.author
+        known: Person | None = held_by if isinstance(held_by, Visitor) else self._people.get(client)
+        return known is not None and are_same(known, person)
 
     def is_anothers(self, client: int, session: Session) -> bool:
         """Tell whether somebody else shows a client ID, or has shown it until lately: none of the session's user.
@@ -384,7 +431,7 @@ class AwarenessStates:
     def _may_return(self, owner: Owner, left: Left) -> bool:
         return may_follow(owner, left.user, sure=left.sure)
 
-    def _claim(self, owner: Owner, held_by: Owner, entry: Entry) -> bool:
+    def _claim(self, owner: Owner, held_by: Owner, entry: Entry, people: Mapping[int, Somebody]) -> bool:
         """Tell whether an owner has the ID that another one shows at once; else its claim waits.
 
         A client that comes back and has moved nothing meanwhile claims its ID with the clock that is known.
@@ -398,20 +445,20 @@ class AwarenessStates:
             self.comebacks.claim(entry.client, owner, entry.clock)
         elif is_of_node(owner):
             waiting = self._waiting.get(entry.client)
-            if waiting is None or waiting[0] is owner or waiting[1].clock < entry.clock:
-                self._waiting[entry.client] = (owner, entry)
+            if waiting is None or waiting.node is owner or waiting.entry.clock < entry.clock:
+                self._waiting[entry.client] = _Waiting(owner, entry, people.get(entry.client))
         return False
 
     def _wait_no_more(self, client: int, owner: Owner) -> None:
         """Forget what a node has told of an ID, for it says now that its session has left."""
-        if (waiting := self._waiting.get(client)) is not None and waiting[0] is owner:
+        if (waiting := self._waiting.get(client)) is not None and waiting.node is owner:
             del self._waiting[client]
 
     def _take_freed(self) -> None:
         """Take the states that have waited for those that were removed just now."""
         while self._freed:
-            owner, entry = self._freed.pop()
-            self._take(owner, [entry], None, None)
+            node, entry, person = self._freed.pop()
+            self._take(node, [entry], None, None, _NOBODY if person is None else {entry.client: person})
 
     def yield_ids(self, owner: Owner) -> list[Ask]:
         """Give the IDs of an owner that is silent, or is about to end, to those who claim them and are its client.
@@ -560,22 +607,25 @@ class AwarenessStates:
     def _note_foreign(self, client: int) -> None:
         """Note that another node changes a state: it tells the others, but for the removal that came before it here."""
         if client not in self._foreign:
-            # A state that a session of this node still has is not changed by others: it is a removal.
-            self._foreign[client] = self._changed.get(client)
+            # What is still shown is overtaken; who has heard nothing of it need not.
+            self._foreign[client] = None if client in self._states else self._changed.get(client)
 
     def _set(self, owner: Owner, entry: Entry) -> None:
         client, clock, state = entry
+        if isinstance(owner, Visitor):
+            self._told[client] = Somebody(owner.author, owner.address)
+        elif self._told:
+            self._told.pop(client, None)
+        self._people.pop(client, None)
         before = self._owners.get(client)
         if before is not None and before is not owner and before.awareness is not None:
             before.awareness.pop(client, None)
         if state == NULL:
-            self._remove(client, clock)
+            self._remove(client, clock, self._told.get(client))
             if owner.awareness is not None:
                 owner.awareness.pop(client, None)
             return
         encoded = self._changed[client] = encode_entry(client, clock, state)
-        if before is not owner:
-            self._moving.pop(client, None)
         if before is None:
             left = self.departed.remove(client)
             if isinstance(owner, Visitor) and left is not None:
@@ -601,11 +651,17 @@ class AwarenessStates:
                 self._nodes[owner] = None
         owner.awareness[client] = len(state)
 
-    def _remove(self, client: int, clock: int) -> None:
-        """Remove the state of a client, which has one, by ``null`` with this clock."""
+    def _remove(self, client: int, clock: int, by: Somebody | None = None) -> None:
+        """Remove the state of a client, which has one, by ``null`` with this clock.
+
+        ``by`` is whose visitor has said so. Else this node does, which speaks for itself: its visitor may have gone to
+        another one.
+        """
         owner = self._owners.pop(client)
         user = owner.author if isinstance(owner, (Session, Agent, Visitor)) else self._user_of(client)
-        self._moving.pop(client, None)
+        self._people.pop(client, None)
+        if by is None:
+            self._told.pop(client, None)
         self._nbytes -= len(self._states.pop(client))
         del self._clocks[client]
         comebacks = self.comebacks
@@ -624,7 +680,7 @@ class AwarenessStates:
         Those who have claimed its IDs are to be asked to announce themselves. What they may own already stays.
         """
         asks = self.yield_ids(owner)
-        self._waiting = {client: waiting for client, waiting in self._waiting.items() if waiting[0] is not owner}
+        self._waiting = {client: waiting for client, waiting in self._waiting.items() if waiting.node is not owner}
         for client in owner.awareness or ():
             if is_of_node(owner):
                 self._note_foreign(client)
@@ -758,29 +814,51 @@ class AwarenessStates:
         owner = self._owners.get(client)
         return owner is not None and is_of_node(owner)
 
+    def is_known_to_be(self, client: int, person: Person) -> bool:
+        """Tell whether another node shows a client ID, and has said that it is this person's, who has no socket."""
+        known = self._people.get(client)
+        return known is not None and are_same(known, person)
+
     def visit(self, visitor: Visitor, entry: Entry, *, moved: bool = False) -> Taken:
         """Take what a visitor posts for its client ID; ``moved``: it was found to be its, whichever node shows it.
 
         An entry that is not newer than what is known says nothing, and is not refused. Of one that cannot be shown what
         was shown before under the ID is removed.
         """
-        if moved and self.may_be_elsewhere(entry.client):
-            self._moving[entry.client] = visitor
-        taken = self._take(visitor, [entry], None, None)
-        if self._moving.get(entry.client) is visitor:
-            del self._moving[entry.client]  # it was not taken
-        return taken
+        return self._take(visitor, [entry], None, None, given=moved and self.may_be_elsewhere(entry.client))
 
-    def note_moved(self, client: int, author: str | None, node: Owner) -> None:
-        """Note that a visitor has gone to another node, which will show its ID with a greater clock.
+    def note_end(self, entry: Entry, person: Person) -> bool:
+        """Note the end of a visitor's client that nobody is known to show; tell whether that is news.
 
-        What a session of this node shows is given away to its own user only.
+        Its request has overtaken what its node is about to tell: a state with a smaller clock is none by then.
         """
-        owner = self._owners.get(client)
-        if owner is None or owner is node or isinstance(owner, Agent):
-            return
-        if not isinstance(owner, Session) or (author is not None and owner.author == author):
-            self._moving[client] = node
+        client = entry.client
+        left = self.departed.get(client)
+        known = 0 if left is None else left.clock
+        if client in self._states or client >= FIRST_ID or entry.clock <= known or is_far_ahead(known, entry):
+            return False
+        if left is not None:
+            if left.user != person.author:
+                return False
+            self.departed.remove(client)
+        self.departed.add(client, entry.clock, person.author, self.comebacks.turn - 1)
+        return True
+
+    def take_told(self) -> Mapping[int, Somebody]:
+        """Return whose the visitors of this node are that have changed states since the last call; for ``flush``."""
+        if not self._told:
+            return _NOBODY
+        told, self._told = self._told, {}
+        return told
+
+    def list_visitors(self) -> tuple[bytes | None, Mapping[int, Somebody]]:
+        """Return one awareness update with the states of this node's visitors, and whose they are; None for none."""
+        people = {
+            client: Somebody(owner.author, owner.address)
+            for client, owner in self._owners.items()
+            if isinstance(owner, Visitor)
+        }
+        return join_entries([self._states[client] for client in people]) if people else None, people
 
     def may_give(self, claim: DistantClaim) -> tuple[bool, Session | None]:
         """Tell whether a visitor of another node may have an ID that is shown here, and who is to be probed if not.

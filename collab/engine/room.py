@@ -30,7 +30,8 @@ last word, so nothing is read of it for that.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple, assert_never
 
 from collab.authorship import FirstUse, Note
@@ -41,7 +42,7 @@ from collab.engine.comebacks import DistantClaim
 from collab.engine.departed import Departed
 from collab.engine.document import NEW, Applied, Document, Row, at_once
 from collab.engine.kept import NODE_BYTES, KeptChange, KeptUpdate, KeptUpdates, covers
-from collab.engine.visitors import Visitor
+from collab.engine.visitors import Person, Somebody, Visitor
 from collab.errors import (
     CollabError,
     DecodeError,
@@ -215,6 +216,7 @@ class TurnEnd(NamedTuple):
         effects: questions to sessions whose earlier answer had to wait.
         author: the session that has sent all of ``delta``; None when nothing changed or several took part.
         before: the state vector before the turn, if ``delta`` is large; else None.
+        people: whose visitors of this node have changed states in ``own_awareness``, by client ID.
         kept: what changes among the updates that are kept, to be stored together with the rows; None if nothing does.
     """
 
@@ -227,6 +229,7 @@ class TurnEnd(NamedTuple):
     author: Session | None
     before: bytes | None = None
     kept: KeptChange | None = None
+    people: Mapping[int, Somebody] = MappingProxyType({})
 
 
 _SEVERAL = Session()
@@ -872,17 +875,19 @@ class Room:
         return new
 
     def receive_awareness_of(
-        self, node: Owner, payload: bytes, *, whole: bool = False
+        self, node: Owner, payload: bytes, people: Mapping[int, Somebody] | None = None, *, whole: bool = False
     ) -> tuple[Sequence[Effect], CollabError | None]:
         """Take awareness states of another node's sessions, which ``node`` stands for; all of them if ``whole``.
+
+        ``people`` says whose they are, if they are those of visitors.
 
         Return what is to be done, and why a state was left out, if one was.
 
         Raises:
             DecodeError: it is malformed; nothing was taken.
         """
-        take = self.awareness.replace if whole else self.awareness.apply
-        taken = take(node, payload)
+        awareness = self.awareness
+        taken = awareness.replace(node, payload) if whole else awareness.apply(node, payload, people or {})
         if self.awareness.changed:
             self.pending = True
         return self._ask_claimants(taken.asks), taken.refused
@@ -940,6 +945,10 @@ class Room:
         effects: list[Effect] = [Probe(owner) for owner in taken.contested if isinstance(owner, Session)]
         return effects, taken.refused
 
+    def note_end(self, entry: Entry, person: Person) -> bool:
+        """Note the end of a visitor's client that nobody is known to show; see ``AwarenessStates.note_end``."""
+        return self.awareness.note_end(entry, person)
+
     def may_give(self, claim: DistantClaim) -> tuple[bool, Sequence[Effect]]:
         """Tell whether a visitor of another node may have an ID that is shown here, and what is to be done."""
         given, probed = self.awareness.may_give(claim)
@@ -963,17 +972,20 @@ class Room:
         if acks:
             self._acks = []
         awareness, own_awareness = self.awareness.flush() if self.awareness.changed else (None, None)
+        people = self.awareness.take_told()
         kept = None
         if self.kept is not None:
             self.kept.note_clocks(self.document.list_turn_clients(), self.document.lacks)
             kept = self.kept.flush()
         turn = self.document.flush()
         if turn is None:
-            return TurnEnd(None, (), acks, awareness, own_awareness, (), None, None, kept)
+            return TurnEnd(None, (), acks, awareness, own_awareness, (), None, None, kept, people)
         author, self._author = self._author, None
         effects = self._ask_unblocked() if self._blocked else ()
         author = None if author is _SEVERAL else author
-        return TurnEnd(turn.delta, turn.rows, acks, awareness, own_awareness, effects, author, turn.before, kept)
+        return TurnEnd(
+            turn.delta, turn.rows, acks, awareness, own_awareness, effects, author, turn.before, kept, people
+        )
 
     def _ask_unblocked(self) -> list[Effect]:
         effects: list[Effect] = []

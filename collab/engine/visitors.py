@@ -10,13 +10,13 @@ Its client may go from a socket to requests and back, and its requests may come 
 - a session that begins with the ID of a visitor who is the same has it at once;
 - a visitor has the ID of a session of its own user at once; without users the session is probed first, for it may be a
   neighbour's that lives;
-- a node to which a visitor has come says so to the others (``AwarenessStates.note_moved``), and what it tells next of
-  the ID counts there without a moment in which nobody shows it.
+- each node says whose the states of its visitors are. Of two nodes that show one person's ID the greater clock counts,
+  on all nodes. So requests that go to several nodes may overtake what these tell each other.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from collab.errors import LimitExceeded
 from collab.protocol.session import Owner
@@ -38,6 +38,13 @@ class Person(Protocol):
     def address(self) -> str | None:
         """What its client's address counts as; None for one that many may share."""
         ...
+
+
+class Somebody(NamedTuple):
+    """Whose the client of a visitor is, as another node says."""
+
+    author: str | None
+    address: str | None
 
 
 class Visitor(Owner):
@@ -67,10 +74,15 @@ class Visitor(Owner):
         return self.awareness is not None and self.client in self.awareness
 
     def is_one_with(self, person: Person) -> bool:
-        """Tell whether somebody who posts for its client is the same person.
+        """Tell whether somebody who posts for its client is the same person."""
+        return are_same(self, person)
 
-        Where nobody knows users and many share an address, all of them count as one: their requests say no more.
-        """
-        if self.author is not None or person.author is not None:
-            return self.author == person.author
-        return self.address == person.address
+
+def are_same(a: Person, b: Person) -> bool:
+    """Tell whether two who show one client ID by requests are the same person.
+
+    Where nobody knows users and many share an address, all of them count as one: their requests say no more.
+    """
+    if a.author is not None or b.author is not None:
+        return a.author == b.author
+    return a.address == b.address

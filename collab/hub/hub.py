@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -22,6 +22,7 @@ from collab.engine.comebacks import DistantClaim
 from collab.engine.departed import Unloaded
 from collab.engine.document import Document
 from collab.engine.room import Room
+from collab.engine.visitors import Somebody
 from collab.errors import (
     CollabError,
     DamagedDocument,
@@ -263,6 +264,7 @@ class Hub:
         )
         self._replication = Replication(store, bus, self.rooms, self.tasks, self.control.told)
         self._replication.questions, self._replication.named = self.questions, self.named
+        self._replication.visitors = self.visitors
         self.healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)
         self._attends = False
         self._gaps: set[int] = set()  # documents of which rows waited when they were live last
@@ -602,9 +604,9 @@ class Hub:
         """Compare the rooms with the database, which lacks rows of this one."""
         self.healing.begin(lacks_rows(live))
 
-    def publish_awareness(self, live: LiveRoom, update: bytes) -> None:
-        """Tell other nodes what has changed in the awareness states of this node's sessions."""
-        self._replication.awareness(live, update)
+    def publish_awareness(self, live: LiveRoom, update: bytes, people: Mapping[int, Somebody]) -> None:
+        """Tell other nodes what has changed in the awareness states of this node; ``people`` are its visitors."""
+        self._replication.awareness(live, update, people)
 
     def ask_there(self, live: LiveRoom, clients: bytes) -> None:
         """Let other nodes ask clients of theirs to announce themselves."""
@@ -613,10 +615,6 @@ class Hub:
     def publish_claim(self, live: LiveRoom, claim: DistantClaim) -> None:
         """Tell other nodes that a session of this one claims an ID that one of them shows."""
         self._replication.claim(live, claim)
-
-    def publish_moved(self, live: LiveRoom, client: int, author: str | None) -> None:
-        """Tell other nodes that the visitor whose client ID one of them shows has come to this one."""
-        self._replication.moved(live, client, author)
 
     def publish_posted(self, name: str, posted: Posted) -> None:
         """Tell other nodes what a named presence stream of a document has."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import assert_never
+from typing import NamedTuple, assert_never
 
 from collab.cluster.bus import Bus, BusMessage
 from collab.cluster.messages import (
@@ -27,7 +27,6 @@ from collab.cluster.messages import (
     Deleted,
     Held,
     Look,
-    Moved,
     NodeMessage,
     Posted,
     Question,
@@ -35,10 +34,13 @@ from collab.cluster.messages import (
     Row,
     Rows,
     Stateless,
+    Visited,
+    VisitedBy,
     decode_node_message,
     encode_node_message,
 )
 from collab.engine.comebacks import DistantClaim
+from collab.engine.visitors import Somebody
 from collab.errors import (
     CollabError,
     DamagedDocument,
@@ -54,9 +56,10 @@ from collab.hub.named_presence import NamedStreams
 from collab.hub.questions import Questions
 from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
+from collab.hub.stream_presence import Visitors
 from collab.hub.tasks import Tasks
 from collab.protocol import messages
-from collab.protocol.awareness import decode_awareness, encode_awareness, newest_entries
+from collab.protocol.awareness import Entry, decode_awareness, encode_awareness, newest_entries
 from collab.protocol.session import Owner
 from collab.storage.records import Appended, Head, LogRow, NewRow
 from collab.storage.store import Store
@@ -103,10 +106,12 @@ class Replication:
     Attributes:
         questions: what nodes ask each other; set by the hub before the start.
         named: the named presence streams; as well.
+        visitors: people without a socket; as well.
     """
 
     questions: Questions
     named: NamedStreams
+    visitors: Visitors
 
     def __init__(
         self, store: Store, bus: Bus, rooms: Mapping[str, LiveRoom], tasks: Tasks, told: Callable[[], None]
@@ -125,7 +130,7 @@ class Replication:
         self.suspended = False
         self._others = 0  # servers that write to the database and are not on the bus
         self._asked = asyncio.Event()  # for a look at the heads
-        self._unsent: dict[LiveRoom, list[bytes]] = {}  # awareness updates that are gathered
+        self._unsent: dict[LiveRoom, list[_Presence]] = {}  # what is gathered
         self._sending: asyncio.TimerHandle | None = None
         self._sent_at = float("-inf")
         self._early = EarlyRows()
@@ -184,14 +189,14 @@ class Replication:
         else:
             self._publish(live, Committed(document_id, last))
 
-    def awareness(self, live: LiveRoom, update: bytes) -> None:
-        """Tell the others what has changed in the awareness states of this node's sessions."""
+    def awareness(self, live: LiveRoom, update: bytes, people: Mapping[int, Somebody]) -> None:
+        """Tell the others what has changed in the awareness states of this node; ``people`` are its visitors."""
         if not self._bus.wanted(live.name):
             return
         if not self._bus.presence_seconds:
-            self._publish(live, Awareness(update))
+            self._publish_presence(live, _Presence(update, people))
             return
-        self._unsent.setdefault(live, []).append(update)
+        self._unsent.setdefault(live, []).append(_Presence(update, people))
         if self._sending is None:
             loop = asyncio.get_running_loop()
             at = max(loop.time(), self._sent_at + self._bus.presence_seconds)
@@ -202,8 +207,23 @@ class Replication:
         self._sending = None
         self._sent_at = asyncio.get_running_loop().time()
         unsent, self._unsent = self._unsent, {}
-        for live, updates in unsent.items():
-            self._publish(live, Awareness(updates[0] if len(updates) == 1 else _merge(updates)))
+        for live, gathered in unsent.items():
+            self._publish_presence(live, gathered[0] if len(gathered) == 1 else _merge(gathered))
+
+    def _publish_presence(self, live: LiveRoom, presence: _Presence) -> None:
+        """Publish the states of sessions, and those of visitors with whose they are."""
+        update, people = presence
+        if not people:
+            self._publish(live, Awareness(update))
+            return
+        entries = decode_awareness(update)
+        visited = [entry for entry in entries if entry.client in people]
+        if visited:
+            by = tuple([VisitedBy(entry.client, *people[entry.client]) for entry in visited])
+            self._publish(live, Visited(encode_awareness(visited), by))
+        if len(visited) < len(entries):
+            rest = [entry for entry in entries if entry.client not in people]
+            self._publish(live, Awareness(encode_awareness(rest)))
 
     def ask_there(self, live: LiveRoom, clients: bytes) -> None:
         """Ask clients of other nodes to announce themselves, for somebody here does not see them."""
@@ -212,10 +232,6 @@ class Replication:
     def claim(self, live: LiveRoom, claim: DistantClaim) -> None:
         """Tell the node that shows a client ID that a session of this one claims it."""
         self._publish(live, Claimed(*claim))
-
-    def moved(self, live: LiveRoom, client: int, author: str | None) -> None:
-        """Tell the nodes that show a client ID that its visitor, of this user, has come to this one."""
-        self._publish(live, Moved(client, author))
 
     def posted(self, name: str, posted: Posted) -> None:
         """Tell the others what a named presence stream of a document has."""
@@ -292,8 +308,10 @@ class Replication:
                 live.receive_asked(update)
             case Claimed(client, clock, first, author, address):
                 live.receive_claim(DistantClaim(client, clock, first, author, address))
-            case Moved(client, author):
-                live.room.awareness.note_moved(client, author, self._node(live, sender))
+            case Visited(update, people):
+                known = {client: Somebody(author, address) for client, author, address in people}
+                self.visitors.renew(live, known)
+                live.receive_awareness_of(self._node(live, sender), update, known)
             case Posted():
                 self.named.receive(live, message)
             case Question() | Answer():
@@ -320,6 +338,9 @@ class Replication:
         """Tell a node that has come to a document what this one holds of it."""
         live = self._rooms.get(topic)
         if live is not None and live.ended is None:
+            visited, people = live.room.awareness.list_visitors()
+            if visited is not None:
+                self._publish_presence(live, _Presence(visited, people))
             own = live.room.awareness.own() or _NO_STATES
             self._publish(live, Held(live.persistence.document_id, live.persistence.seq, own))
             for posted in self.named.held(live):
@@ -640,9 +661,24 @@ class Replication:
             self.read(live)
 
 
-def _merge(updates: Iterable[bytes]) -> bytes:
-    """Return one awareness update with the newest entry of each client."""
-    return encode_awareness(newest_entries([entry for update in updates for entry in decode_awareness(update)]))
+class _Presence(NamedTuple):
+    """An awareness update of this node, and whose its visitors are among those in it, by client ID."""
+
+    update: bytes
+    people: Mapping[int, Somebody]
+
+
+def _merge(gathered: Iterable[_Presence]) -> _Presence:
+    """Return one with the newest entry of each client."""
+    entries: list[Entry] = []
+    people: dict[tuple[int, int], Somebody] = {}  # by ID and clock: a client may have gone to a socket meanwhile
+    for update, by in gathered:
+        own = decode_awareness(update)
+        entries += own
+        people.update({entry[:2]: by[entry.client] for entry in own if entry.client in by})
+    newest = newest_entries(entries)
+    known = {entry.client: people[entry[:2]] for entry in newest if entry[:2] in people}
+    return _Presence(encode_awareness(newest), known)
 
 
 def renamed(name: str, new_name: str | None = None) -> DocumentRenamed:

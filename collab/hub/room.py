@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from time import perf_counter
 from typing import NamedTuple, Protocol, TypeGuard, assert_never
@@ -44,7 +44,7 @@ from collab.engine.room import (
     Unseen,
 )
 from collab.engine.tags import name_state
-from collab.engine.visitors import Visitor
+from collab.engine.visitors import Person, Somebody, Visitor
 from collab.errors import CollabError, InternalError, OutcomeUnknown, UpdateError, is_refusal
 from collab.hub.answers import Answered, Answers
 from collab.hub.catch_up import CatchUp
@@ -64,7 +64,7 @@ from collab.hub.slices import Usage, in_slices, own_turn
 from collab.hub.tail import Tail
 from collab.hub.tasks import Tasks
 from collab.protocol import messages
-from collab.protocol.awareness import AwarenessUpdate, Entry
+from collab.protocol.awareness import NULL, AwarenessUpdate, Entry, encode_awareness
 from collab.protocol.messages import Message
 from collab.protocol.session import Access, Copy, Event, Owner, Session, State
 from collab.protocol.sync import EMPTY_UPDATE, SyncStep1, SyncStep2, SyncUpdate
@@ -211,12 +211,8 @@ class Keeper(Protocol):
         """Tell other nodes what a session of this one claims."""
         ...
 
-    def publish_moved(self, live: LiveRoom, client: int, author: str | None) -> None:
-        """Tell other nodes that the visitor whose client ID one of them shows has come to this one."""
-        ...
-
-    def publish_awareness(self, live: LiveRoom, update: bytes) -> None:
-        """Tell other nodes what has changed in the awareness states of this node's sessions."""
+    def publish_awareness(self, live: LiveRoom, update: bytes, people: Mapping[int, Somebody]) -> None:
+        """Tell other nodes what has changed in the awareness states of this node; ``people`` are its visitors."""
         ...
 
     def publish_stateless(self, live: LiveRoom, message: messages.Stateless) -> None:
@@ -456,8 +452,6 @@ class LiveRoom:
 
         One that shows nothing is not here.
         """
-        awareness = self.room.awareness
-        elsewhere = moved and awareness.may_be_elsewhere(entry.client)
         try:
             effects, refused = self.room.visit(visitor, entry, moved=moved)
             self.perform(effects)
@@ -466,9 +460,8 @@ class LiveRoom:
             raise
         finally:
             self._touch_if_pending()
-        if elsewhere and not awareness.may_be_elsewhere(entry.client):
-            # What it shows is published later, when the turn ends.
-            self._hub.publish_moved(self, entry.client, visitor.author)
+        if moved and entry.state != NULL and self.room.awareness.may_be_elsewhere(entry.client):
+            self._tell_visited(entry, visitor)  # it says nothing new, but the other node is to show it longer
         if self.room.lacking:
             self._rounds.ask_soon(self)
         if visitor.shown:
@@ -476,6 +469,17 @@ class LiveRoom:
         elif self.visitors.pop(visitor, None) is not None:
             self._note_idle()
         return refused
+
+    def end_elsewhere(self, entry: Entry, person: Person) -> None:
+        """Take the end of a visitor's client that is not shown here, and tell the others of it: one may show it."""
+        if self.room.note_end(entry, person):
+            self._tell_visited(entry, person)
+
+    def _tell_visited(self, entry: Entry, person: Person) -> None:
+        """Tell other nodes what a visitor has posted, of which this one shows nothing."""
+        if self._hub.bus.others:
+            people = {entry.client: Somebody(person.author, person.address)}
+            self._hub.publish_awareness(self, encode_awareness([entry]), people)
 
     def may_give(self, claim: DistantClaim) -> bool:
         """Tell whether a visitor of another node may have an ID that is shown here."""
@@ -1009,7 +1013,7 @@ class LiveRoom:
             if self.presence is not None:
                 self.presence.publish(end.awareness)
             if end.own_awareness is not None and self._hub.bus.others:
-                self._hub.publish_awareness(self, end.own_awareness)
+                self._hub.publish_awareness(self, end.own_awareness, end.people)
         if end.effects:
             self.perform(end.effects)
         if self.room.document.waiting and end.delta is not None:
@@ -1178,14 +1182,16 @@ class LiveRoom:
             if self.tail is not None:
                 self.tail.renumbered(self.persistence.document_id, self.persistence.seq)
 
-    def receive_awareness_of(self, node: Owner, update: bytes, *, whole: bool = False) -> None:
-        """Take awareness states of another node's sessions, all of them if ``whole``.
+    def receive_awareness_of(
+        self, node: Owner, update: bytes, people: Mapping[int, Somebody] | None = None, *, whole: bool = False
+    ) -> None:
+        """Take awareness states of another node's sessions, all of them if ``whole``; ``people`` as for the room.
 
         Raises:
             DecodeError: it is malformed, or a state in it, which was left out.
         """
         try:
-            effects, refused = self.room.receive_awareness_of(node, update, whole=whole)
+            effects, refused = self.room.receive_awareness_of(node, update, people, whole=whole)
             self.perform(effects)
         finally:
             self._touch_if_pending()
@@ -1243,7 +1249,7 @@ class LiveRoom:
             # No turn ends any more, and other nodes must not show for ever who was here.
             _, own = self.room.awareness.flush()
             if own is not None and self._hub.bus.others:
-                self._hub.publish_awareness(self, own)
+                self._hub.publish_awareness(self, own, self.room.awareness.take_told())
         except Exception as defect:
             _limited.error("end", "awareness of %s did not end well", shown_name(self.name), exc_info=defect)
 

@@ -5,9 +5,12 @@ request says that its client is still there, so a visitor lives for ``LIFETIME``
 clients post every 15 s. It renews its clock by itself, as any client does. When its room ends because the document is
 read again, its client posts the next state within those 15 s.
 
-A post may come to any node. One for an ID that another node shows asks the others whether the ID is this person's
-(``may_give``). Where users are known it asks once: both nodes know the visitor then, and what its user posts on either
-of them is shown there at once. While a node does not answer the post is refused as one that may come again.
+A post may come to any node, before that has heard what the others were posted. Nodes tell whose the states of their
+visitors are, so each can say whether a post is of the person whom another node shows, and of one person's states the
+newest counts everywhere. One for an ID that a session of another node shows asks for it (``may_give``). While a node
+does not answer, the post is refused as one that may come again. The end of a client is told to the others also where it
+is not known to be shown: what it has posted before may have gone to another node. So is a post that says nothing new:
+the node that shows the state shows it for longer.
 
 A visitor has the rights of its user: it ends when these run out, when the user is kicked, and when the user is asked
 about again and may not read any more.
@@ -16,14 +19,15 @@ about again and may not read any more.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from collab.cluster.bus import Bus
 from collab.engine.awareness import ANOTHERS
 from collab.engine.comebacks import DistantClaim
-from collab.engine.visitors import AnothersClient, Visitor
+from collab.engine.visitors import AnothersClient, Somebody, Visitor
 from collab.errors import (
     AccessExpired,
     CollabError,
@@ -99,14 +103,21 @@ class TooManyVisitors(LimitExceeded):
 
 
 class _Held:
-    """One visitor; times in the loop's seconds. It is kept until its lifetime ends, also when another node shows it."""
+    """One visitor; times in the loop's seconds.
 
-    def __init__(self, visitor: Visitor, live: LiveRoom, facts: VisitorFacts, recheck: Recheck, until: float) -> None:
+    It is kept until its lifetime ends, also when another node shows it: its posts go on to be counted.
+
+    Attributes:
+        until: the end of its lifetime.
+        expires: the end of its access.
+    """
+
+    def __init__(self, visitor: Visitor, live: LiveRoom, facts: VisitorFacts, recheck: Recheck) -> None:
         self.visitor = visitor
         self.live = live
         self.facts = facts
         self.recheck = recheck
-        self.until = until
+        self.until = self.expires = 0.0
         self.bucket: TokenBucket | None = None
 
 
@@ -171,14 +182,10 @@ class Visitors:
 
     async def _post_one(self, live: LiveRoom, entry: Entry, poster: Poster, rate: float) -> LiveRoom:
         key = (live.name, entry.client)
-        moved = False
-        if live.room.awareness.may_be_elsewhere(entry.client):
-            held = self._held.get(key)
-            if held is not None and poster.author is not None and held.visitor.author == poster.author:
-                moved = True
-            else:
-                moved = await self._ask_for(live.name, entry, poster)
-                live = await self._open(live.name)
+        moved = live.room.awareness.is_known_to_be(entry.client, poster)
+        if not moved and live.room.awareness.may_be_elsewhere(entry.client):
+            moved = await self._ask_for(live.name, entry, poster)
+            live = await self._open(live.name)
         held = self._held.get(key)
         if held is not None and not held.visitor.is_one_with(poster):
             if held.visitor.shown:
@@ -187,10 +194,11 @@ class Visitors:
                 raise AnothersClient("a client ID that another visitor shows", public=ANOTHERS)
             self._forget(held)  # it has gone elsewhere, or says nothing any more
             held = None
+        if entry.state == NULL and not moved and (held is None or not held.visitor.shown):
+            live.end_elsewhere(entry, poster)
+            return live
         now = self._hub.now()
         if held is None:
-            if entry.state == NULL and not moved:
-                return live
             held = self._make(live, entry, poster)
         self._count(held, rate, now)
         self._show(held, live, entry, poster, moved=moved, now=now)
@@ -201,7 +209,7 @@ class Visitors:
         self._check_count(live.name, poster)
         caller = poster.caller
         visitor = Visitor(entry.client, caller.author, poster.address)
-        return _Held(visitor, live, VisitorFacts(caller.access, self._hub.clock()), caller.recheck, 0.0)
+        return _Held(visitor, live, VisitorFacts(caller.access, self._hub.clock()), caller.recheck)
 
     def _count(self, held: _Held, rate: float, now: float) -> None:
         if not rate:
@@ -222,12 +230,11 @@ class Visitors:
         held.facts = held.facts._replace(access=caller.access)
         refused = live.visit(visitor, held.facts, entry, moved=moved)
         key = (live.name, visitor.client)
-        if not visitor.shown:
-            # One that posts what another node shows is remembered for the rest of its time here.
-            if not live.room.awareness.may_be_elsewhere(visitor.client):
-                self._forget(held)
+        if not visitor.shown and (refused is not None or not live.room.awareness.may_be_elsewhere(visitor.client)):
+            self._forget(held)
         else:
-            held.until = now + (LIFETIME if caller.left is None else min(LIFETIME, caller.left))
+            held.expires = math.inf if caller.left is None else now + caller.left
+            held.until = min(now + LIFETIME, held.expires)
             if key not in self._held:
                 self._held[key] = held
                 self._of_document[live.name] += 1
@@ -295,6 +302,13 @@ class Visitors:
         """End all visitors of a document, on all nodes; return which nodes were silent. Raises ``Overloaded``."""
         self.end_here(self.of(name, None))
         return (await self.questions.ask({"kind": "end visitors", "name": name})).silent
+
+    def renew(self, live: LiveRoom, people: Mapping[int, Somebody]) -> None:
+        """Renew the lifetimes of visitors whose clients have posted something on another node."""
+        for client, person in people.items():
+            held = self._held.get((live.name, client))
+            if held is not None and held.live is live and held.visitor.is_one_with(person):
+                held.until = min(self._hub.now() + LIFETIME, held.expires)
 
     # What happens here
 

@@ -14,7 +14,21 @@ from pycrdt import Doc, Text
 
 from collab.engine.document import Document, Row, at_once
 from collab.engine.kept import KeptUpdate, make_key
-from collab.engine.room import READ_ONLY, Ack, Answer, Claim, Effect, Probe, Refused, Relay, Room, Send, Unkept, Unseen
+from collab.engine.room import (
+    READ_ONLY,
+    Ack,
+    Answer,
+    Claim,
+    Effect,
+    Probe,
+    Refused,
+    Relay,
+    Room,
+    Send,
+    TurnEnd,
+    Unkept,
+    Unseen,
+)
 from collab.errors import DecodeError, DocumentTooLarge, LimitExceeded, StoreUnavailable, UpdateError
 from collab.protocol.awareness import AwarenessUpdate, Entry, QueryAwareness, decode_awareness, encode_awareness
 from collab.protocol.messages import LocalVersion, PermissionDenied, Stateless, SyncStatus
@@ -348,7 +362,7 @@ def test_with_a_full_backlog_only_what_is_new_is_put_off(
     a.type(" and new")
     with pytest.raises(StoreUnavailable):
         feed(room, session, message(a.doc.get_update()), backlog_full=True)
-    assert room.end_turn() == (None, (), [], None, None, (), None, None, None)
+    assert room.end_turn() == TurnEnd(None, (), [], None, None, (), None)
     assert held(room) == "known"
     assert feed(room, session, message(a.doc.get_update())) == ()
     assert held(room) == "known and new", "later, as it was told"

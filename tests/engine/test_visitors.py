@@ -6,6 +6,8 @@ for two nodes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from collab.engine.agents import FIRST_ID
@@ -13,7 +15,7 @@ from collab.engine.awareness import AwarenessStates
 from collab.engine.comebacks import DistantClaim
 from collab.engine.departed import Departed
 from collab.engine.room import Probe
-from collab.engine.visitors import AnothersClient, Visitor
+from collab.engine.visitors import AnothersClient, Somebody, Visitor
 from collab.errors import CollabError, DecodeError, LimitExceeded
 from collab.protocol.awareness import Entry, User
 from collab.protocol.session import Owner
@@ -183,46 +185,128 @@ def test_one_that_comes_back_lets_the_others_announce_themselves() -> None:
     assert bob.clock > clock
 
 
-def test_its_requests_may_come_to_another_node_each_time() -> None:
-    a, b, c = states(), states(), states()
-    on_a, on_b = visitor(), visitor()
-    nodes = {room: Owner() for room in (a, b)}
-    rooms = {a: on_a, b: on_b}
+class Tables:
+    """The tables of some nodes, each with a visitor of its own for one client, and what they tell each other."""
 
-    def told(sender: AwarenessStates, *others: AwarenessStates) -> None:
-        own = sender.flush()[1]
-        assert own is not None
-        for room in others:
-            room.apply(nodes[sender], own)
+    def __init__(self, count: int, author: str | None = "ada") -> None:
+        self.rooms = [states() for _ in range(count)]
+        self.visitors = [visitor(author) for _ in range(count)]
+        self.nodes = [Owner() for _ in range(count)]
+        self.unheard: list[tuple[int, bytes, Mapping[int, Somebody]]] = []
 
-    posts(a, on_a, 1)
-    told(a, b, c)
-    b.flush(), c.flush()
-    for clock, here in enumerate((b, a, a, b), 2):
-        there = b if here is a else a
-        moves = here.may_be_elsewhere(5)
-        assert posts(here, rooms[here], clock, str(clock), moved=True) is None
-        assert rooms[here].shown
-        if moves:
-            for room in (there, c):
-                room.note_moved(5, "ada", nodes[here])
-        told(here, there, c)
-        for room in (there, c):
-            assert flushed(room) == [Entry(5, clock, str(clock).encode())], "it never leaves"
-        assert not rooms[there].shown and there.own() is None
+    def post(self, at: int, clock: int, state: str) -> None:
+        """Post at one node, which is to tell the others."""
+        assert posts(self.rooms[at], self.visitors[at], clock, state) is None
+        _, own = self.rooms[at].flush()
+        if own is not None:
+            self.unheard.append((at, own, self.rooms[at].take_told()))
+
+    def hear(self) -> None:
+        """Let all nodes hear what was told; the last node hears of the last one first."""
+        unheard, self.unheard = self.unheard, []
+        for to, room in enumerate(self.rooms):
+            order = unheard if to < len(self.rooms) - 1 else sorted(unheard, key=lambda said: -said[0])
+            for at, own, people in order:
+                if at != to:
+                    room.apply(self.nodes[at], own, people)
+
+    def shown(self) -> list[list[Entry]]:
+        return [decoded(room.everything()) for room in self.rooms]
+
+
+@pytest.mark.parametrize("author", ["ada", None])
+def test_its_requests_may_come_to_another_node_each_time(author: str | None) -> None:
+    tables = Tables(3, author)
+    for clock, at in enumerate((0, 1, 0, 0, 1, 2, 1), 1):
+        tables.post(at, clock, str(clock))
+        tables.hear()
+        assert tables.shown() == [[Entry(5, clock, str(clock).encode())]] * 3
+        assert [who.shown for who in tables.visitors] == [node == at for node in range(3)]
+        told = [flushed(room) for node, room in enumerate(tables.rooms) if node != at]
+        assert told == [[Entry(5, clock, str(clock).encode())]] * 2, "nobody has seen it leave"
     # Its end, too, may be told to a node that does not show it.
-    posts(a, on_a, 6, "null", moved=True)
-    for room in (b, c):
-        room.note_moved(5, "ada", nodes[a])
-    told(a, b, c)
-    for room in (b, c):
-        assert flushed(room) == [Entry(5, 6, b"null")] and 5 not in room
-    assert not on_a.shown and not on_b.shown
+    tables.post(0, 8, "null")
+    tables.hear()
+    assert tables.shown() == [[]] * 3 and not any(who.shown for who in tables.visitors)
 
 
-def test_without_the_word_that_it_has_moved_the_new_state_waits_for_its_end() -> None:
-    """The bus may lose that; the visitor's time on the node before ends some time later."""
-    a, b, there = states(), states(), Owner()
+@pytest.mark.parametrize("author", ["ada", None])
+@pytest.mark.parametrize("way", [(0, 1), (0, 1, 0), (0, 1, 2), (0, 1, 0, 1, 2, 0), (2, 1, 0)])
+def test_its_requests_may_overtake_what_nodes_tell_each_other(way: tuple[int, ...], author: str | None) -> None:
+    for ends in (False, True):
+        tables = Tables(3, author)
+        for clock, at in enumerate(way, 1):
+            tables.post(at, clock, str(clock))
+        if ends:
+            tables.post(1, len(way) + 1, "null")
+        tables.hear()
+        last = [] if ends else [Entry(5, len(way), str(len(way)).encode())]
+        assert tables.shown() == [last] * 3
+        assert sum(who.shown for who in tables.visitors) == (not ends)
+
+
+def test_an_end_that_comes_before_all_else_is_known() -> None:
+    room, node, ada = states(), Owner(), Somebody("ada", HOME)
+    end = Entry(5, 3, b"null")
+    assert room.note_end(end, ada) and not room.note_end(end, ada), "once"
+    room.apply(node, update((5, 2, "{}")), {5: ada})
+    assert room.flush() == (None, None), "it was overtaken"
+    assert not room.note_end(Entry(5, 9, b"null"), Somebody("eve", HOME)), "the ID is a user's"
+    assert not room.note_end(Entry(6, 2**52, b"null"), ada) and not room.note_end(Entry(FIRST_ID, 1, b"null"), ada)
+    room.apply(node, update((5, 4, "{}")), {5: ada})
+    assert flushed(room) == [Entry(5, 4, b"{}")]
+    assert not room.note_end(Entry(5, 9, b"null"), ada), "it is shown"
+    # The same from another node.
+    room.apply(node, update((7, 3, "null")), {7: ada})
+    room.apply(Owner(), update((7, 2, "{}")), {7: ada})
+    assert 7 not in room
+
+
+def test_who_is_ended_by_its_own_node_alone_goes_on_elsewhere() -> None:
+    """Its time there was over because its requests came to another node."""
+    tables = Tables(2)
+    tables.post(0, 1, "1")
+    tables.post(1, 2, "2")
+    tables.rooms[0].leave(tables.visitors[0])
+    _, own = tables.rooms[0].flush()
+    assert own is not None and tables.rooms[0].take_told() == {}
+    tables.rooms[1].apply(tables.nodes[0], own, {})
+    tables.unheard = tables.unheard[1:]
+    tables.hear()
+    assert tables.shown() == [[Entry(5, 2, b"2")]] * 2
+
+
+def test_another_person_has_it_on_no_node() -> None:
+    room, ada, node = states(), visitor(), Owner()
+    posts(room, ada, 1)
+    room.flush()
+    for person in (Somebody("eve", HOME), Somebody(None, HOME)):
+        room.apply(node, update((5, 9, '"mine"')), {5: person})
+        room.apply(node, update((5, 9, "null")), {5: person})
+        assert ada.shown and room.flush() == (None, None)
+    # Nor on one that has heard of both.
+    room, one, two = states(), Owner(), Owner()
+    room.apply(one, update((5, 1, "{}")), {5: Somebody("ada", HOME)})
+    room.flush()
+    room.apply(two, update((5, 9, '"mine"')), {5: Somebody("eve", HOME)})
+    assert room.flush() == (None, None)
+    assert room.is_known_to_be(5, ada) and not room.is_known_to_be(5, visitor("eve"))
+
+
+def test_what_waits_for_an_end_is_known_to_be_somebodys() -> None:
+    """A session of the node before has shown it: nobody says that both are one person, so it waits for its end."""
+    room, one, two, ada = states(), Owner(), Owner(), Somebody("ada", HOME)
+    room.apply(one, update((5, 1, "{}")))
+    room.apply(two, update((5, 2, '"moved"')), {5: ada})
+    assert flushed(room) == [Entry(5, 1, b"{}")]
+    room.apply(one, update((5, 1, "null")))
+    assert flushed(room) == [Entry(5, 2, b'"moved"')] and room.is_known_to_be(5, ada)
+    room.apply(two, update((5, 3, '"a socket"')))
+    assert not room.is_known_to_be(5, ada), "it has a socket there now"
+
+
+def test_without_the_word_whose_it_is_the_new_state_waits_for_its_end() -> None:
+    a, there = states(), Owner()
     ada = visitor()
     posts(a, ada, 1)
     a.flush()
@@ -230,8 +314,6 @@ def test_without_the_word_that_it_has_moved_the_new_state_waits_for_its_end() ->
     assert ada.shown and a.flush() == (None, None)
     a.leave(ada)
     assert flushed(a) == [Entry(5, 2, b'"b"')]
-    b.note_moved(5, "ada", there)
-    assert b.apply(there, update((5, 3, '"b"'))).refused is None, "nobody has shown it here"
 
 
 def test_a_session_is_not_given_away_because_a_node_says_so() -> None:
@@ -239,11 +321,9 @@ def test_a_session_is_not_given_away_because_a_node_says_so() -> None:
     room.apply(ann, update((5, 1, "{}")))
     room.flush()
     for author in ("eve", None):
-        room.note_moved(5, author, node)
-        room.apply(node, update((5, 2, '"theirs"')))
+        room.apply(node, update((5, 2, '"theirs"')), {5: Somebody(author, HOME)})
         assert ann.awareness and room.flush() == (None, None)
-    room.note_moved(5, "ann", node)
-    room.apply(node, update((5, 3, '"hers"')))
+    room.apply(node, update((5, 3, '"hers"')), {5: Somebody("ann", HOME)})
     assert not ann.awareness and flushed(room) == [Entry(5, 3, b'"hers"')]
 
 

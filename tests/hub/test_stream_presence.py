@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from collab.cluster.local import LocalBus
 from collab.engine.agents import FIRST_ID
 from collab.engine.visitors import AnothersClient
 from collab.errors import (
@@ -82,6 +83,12 @@ async def all_see(boxes: list[Box], clock: int | None) -> None:
 
 def room(node: Node) -> Any:
     return node.hub.rooms["d"]
+
+
+class Dear(LocalBus):
+    """A bus on which presence is gathered, so requests overtake it."""
+
+    presence_seconds = 0.1
 
 
 @pytest.fixture
@@ -342,6 +349,57 @@ async def test_its_requests_may_come_to_another_node_each_time(nodes: Nodes, bus
     await all_see(boxes, None)
 
 
+@pytest.mark.parametrize("bus", [LocalBus, Dear])
+@pytest.mark.parametrize("author", ["ada", None])
+async def test_its_requests_may_overtake_what_nodes_tell_each_other(nodes: Nodes, bus: Any, author: str | None) -> None:
+    one, two, three = [await nodes.start(bus=bus) for _ in range(3)]
+    await created(one)
+    boxes: list[Box] = [(await each.join("d"))[2] for each in (one, two, three)]
+    clock = 0
+    for way in ((one, two), (one,), (two, one, two, three), (three, one)):
+        for each in way:
+            clock += 1
+            await post(each, clock, f'{{"clock":{clock}}}', author=author)
+        await all_see(boxes, clock)
+    assert [len(room(node).visitors) for node in (one, two, three)].count(1) >= 1
+    for box in boxes:
+        told = [message.payload for message in box.messages if isinstance(message, AwarenessUpdate)]
+        assert not any(payload.endswith(b"null") for payload in told), "nobody has seen it leave"
+    # Its end is posted before all nodes have heard of its last state.
+    await post(two, clock + 1, f'{{"clock":{clock + 1}}}', author=author)
+    await post(three, clock + 2, "null", author=author)
+    await all_see(boxes, None)
+    await happens(lambda: not any(room(node).visitors for node in (one, two, three)), "no node has it")
+
+
+async def test_a_client_that_nobody_has_heard_of_yet_may_leave_by_another_node(nodes: Nodes) -> None:
+    one, two, three = [await nodes.start(bus=Dear) for _ in range(3)]
+    await created(one)
+    boxes: list[Box] = [(await each.join("d"))[2] for each in (one, two, three)]
+    await post(one, 1, '{"clock":1}')
+    await post(two, 2, "null")
+    await boxes[0].until(lambda: boxes[0].awareness().get(ADA) == (2, "null"), "its end")
+    await post(two, 3, '{"clock":3}')
+    await all_see(boxes, 3)
+    assert not any(box.awareness()[ADA][0] == 1 for box in boxes[1:])
+
+
+async def test_a_post_that_says_nothing_new_renews_its_lifetime_on_the_other_node(nodes: Nodes) -> None:
+    one, two = await nodes.start(bus=Dear), await nodes.start(bus=Dear)
+    await created(one)
+    _, _, there = await two.join("d")
+    await post(one, 1, '{"clock":1}', left=20.0)
+    await there.until(lambda: seen(there), "the visitor")
+    (held,) = one.hub.visitors._held.values()
+    held.until = 0.0
+    with pytest.raises(TooOften):
+        for _ in range(100):
+            await post(two, 1, '{"clock":1}', rate=4.0)
+    await happens(lambda: held.until > 0, "it is renewed")
+    assert held.until <= one.hub.now() + 20.0, "but no longer than its access lasts"
+    assert held.visitor.shown and not any(held.visitor.shown for held in two.hub.visitors._held.values())
+
+
 async def test_another_person_cannot_move_it_to_another_node(nodes: Nodes) -> None:
     one, two = await nodes.start(), await nodes.start()
     await created(one)
@@ -361,14 +419,16 @@ async def test_a_node_that_is_silent_makes_it_come_again(nodes: Nodes, monkeypat
     one, two = await nodes.start(), await nodes.start()
     await created(one)
     _, _, there = await two.join("d")
-    await post(one, 1)
-    await there.until(lambda: seen(there), "the visitor")
+    live, member, _ = await one.join("d")
+    member.author = "ada"
+    live.receive(member, AwarenessUpdate(said((ADA, 1, "{}"))))
+    await there.until(lambda: seen(there) is not None, "its client, with a socket")
     with monkeypatch.context() as patch:
         patch.setattr(one.hub.visitors, "answer", lambda asked: None)
         with pytest.raises(DocumentBusy):
             await post(two, 2)
     await post(two, 2, '{"x":2}')
-    await there.until(lambda: seen(there).get("x") == 2, "it came again")
+    await there.until(lambda: (seen(there) or {}).get("x") == 2, "it came again")
 
 
 async def test_its_client_may_go_to_a_socket_of_another_node_and_back(nodes: Nodes) -> None:

@@ -1,7 +1,7 @@
 """Presence between the published clients of all three protocols, one of which has plain HTTP alone, on two nodes.
 
-Strategy: two servers on one PostgreSQL. What clients show of each other is read from them; that nobody was seen to
-leave is read from what a socket was sent.
+Strategy: two servers on one PostgreSQL, which hear each other by it or by Valkey. What clients show of each other is
+read from them; that nobody was seen to leave is read from what a socket was sent.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from tests.interop.hocuspocus import HocuspocusAgent, Provider
 from tests.interop.streams import StreamsAgent
 from tests.interop.test_comebacks import ADA, BOB, SECRET, shows, token, told
 from tests.support.server import ServerProcess
+from tests.support.valkey import Valkey, running
 from tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.postgres, pytest.mark.server, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.postgres, pytest.mark.server, pytest.mark.valkey, pytest.mark.timeout(240)]
 
 AgentOf = Callable[[str], Awaitable[Agent]]
 
@@ -44,16 +45,23 @@ async def streams() -> AsyncIterator[StreamsAgent]:
         yield agent
 
 
-@pytest.fixture
+@pytest.fixture(params=["postgresql", "redis"])
 async def cluster(
-    tmp_path: Path, postgres_url: str, agent_of: AgentOf, hocuspocus: HocuspocusAgent
+    request: pytest.FixtureRequest, tmp_path: Path, postgres_url: str, agent_of: AgentOf, hocuspocus: HocuspocusAgent
 ) -> AsyncIterator[Cluster]:
+    """The nodes hear each other on the bus that the parameter names."""
     async with AsyncExitStack() as stack:
+        bus: tuple[str, ...] = ()
+        if request.param == "redis":
+            valkey = Valkey()
+            stack.enter_context(running(valkey))
+            bus = ("--redis-url", valkey.url)
         one, two = [
             await stack.enter_async_context(
                 ServerProcess(
                     tmp_path / name,
                     "--no-stamp-users",
+                    *bus,
                     database_url=postgres_url,
                     environment={"COLLAB_JWT_SECRET": SECRET},
                 )
@@ -71,14 +79,18 @@ async def cluster(
         yield Cluster(one, two, ada, bob)
 
 
+# Seconds in which everybody sees what changes: less than the 15 s after which clients renew their states.
+SOON = 10.0
+
+
 async def until_seen(states: dict[int, Any], *clients: DocumentClient) -> None:
-    """Wait until all these clients see these states and no others."""
+    """Wait until all these clients see these states and no others, which no heartbeat of a client has helped."""
     expected = {str(client): state for client, state in states.items()}
 
     async def look() -> bool:
         return all([(await client.state())["states"] == expected for client in clients])
 
-    await eventually(look, f"all see {expected}")
+    await eventually(look, f"all see {expected}", SOON)
 
 
 async def test_clients_of_all_protocols_see_each_other(cluster: Cluster, streams: StreamsAgent) -> None:
@@ -115,19 +127,20 @@ async def test_clients_of_all_protocols_see_each_other(cluster: Cluster, streams
     eve = await streams.open("eve", one.url, NAME, [two.url], token=token("eve"), clientID=EVE, presence=True)
     await eve.until(connected=True)
     states = {BOB: states[BOB]}
-    for turn in range(4):
+    for turn in range(8):
         states[EVE] = shows("Eve") | {"turn": turn}
         await eve.present(states[EVE])
         await until_seen(states, bob, eve)
     assert [entry for entry in await told(bob) if entry[0] == EVE and entry[2] == "null"] == [], "it was never gone"
     state = await eve.state()
-    assert state["errors"] == [] and state["requests"]["POST presence 204"] >= 4
+    assert state["errors"] == [] and state["requests"]["POST presence 204"] >= 8
     assert not any(refused in text for text in state["requests"] for refused in (" 4", " 5"))
     await eve.close()
     del states[EVE]
     await until_seen(states, bob)
 
 
+@pytest.mark.parametrize("cluster", ["postgresql"], indirect=True)
 async def test_a_client_goes_from_requests_to_a_socket_and_back(
     cluster: Cluster, streams: StreamsAgent, agent_of: AgentOf
 ) -> None:
