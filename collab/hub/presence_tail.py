@@ -23,9 +23,9 @@ from collab.protocol.streams import Batch, Begin, encode_frame
 # Batches that are kept, until a turn ends, for readers that have the same position.
 _KEPT: Final = 8
 
-# Stand for turns: of a reader that begins, and of one whose position is of another memory.
-_BEGINNING: Final = -1
-_ELSEWHERE: Final = -2
+# Stand for turns, which are counted from 1: of a reader that begins, and of one whose position is of another memory.
+_BEGINNING: Final = 0
+_ELSEWHERE: Final = -1
 
 _FINE: Final = 1_000
 
@@ -87,6 +87,11 @@ class PresenceTail:
     def end(self) -> Position:
         """The position of a reader that has been told everything."""
         return Position(self._epoch, self._awareness.comebacks.turn)
+
+    @property
+    def beginning(self) -> Position:
+        """The position of a reader that has been told nothing yet."""
+        return Position(self._epoch, _BEGINNING)
 
     def publish(self, update: bytes) -> None:
         """Hand on what a turn has brought, which has just ended."""

@@ -235,7 +235,10 @@ async def test_a_read_gives_all_states_and_where_to_go_on(streams: Streams) -> N
     assert await streams("GET", offset=offset) == (200, b"")
     assert streams.headers["Stream-Next-Offset"] == offset
     assert await streams("GET", offset="now") == (200, b""), "as the specification says of a reader that does not wait"
-    assert streams.headers["Stream-Next-Offset"] == offset
+    begin = streams.headers["Stream-Next-Offset"]
+    status, body = await streams("GET", offset=begin, live="long-poll")
+    assert status == 200 and len(entries_of(body)) == 2, "one that goes on from there is told who is here"
+    assert streams.headers["Stream-Next-Offset"] == offset > begin
     await streams.post(2, '{"x":1}', client=1)
     status, body = await streams("GET", offset=offset, live="long-poll")
     assert status == 200 and [entry[:2] for entry in entries_of(body)] == [(1, 2)]
@@ -421,7 +424,8 @@ async def test_a_named_stream_has_what_is_posted_as_it_is(streams: Streams, even
     assert await streams("GET", stream="other") == (200, b"\x01b")
     assert await streams("GET", stream="cursors", offset=end) == (200, b"")
     assert await streams("GET", stream="cursors", offset="now") == (200, b"")
-    assert streams.headers["Stream-Next-Offset"] == end
+    begin = streams.headers["Stream-Next-Offset"]
+    assert await streams("GET", stream="cursors", offset=begin) == (200, b"\x01a\x01\x02\x03"), "of those here now"
     assert entries_of((await streams("GET"))[1]) == [], "and the presence of the document knows nothing of it"
     assert (await streams("DELETE", user="rea", stream="cursors"))[0] == 403
     assert (await streams("DELETE", stream="cursors"))[0] == 204

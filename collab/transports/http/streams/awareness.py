@@ -152,18 +152,21 @@ class AwarenessHandlers:
         cursor: Cursor
         if stream == streams.DEFAULT_AWARENESS:
             tail = live.open_presence()
-            end, cursor = tail.end, PresenceCursor(tail, start)
+            end, begin, cursor = tail.end, tail.beginning, PresenceCursor(tail, start)
         else:
             found = await self._hub.named.find(live, stream)
             if found is None:
                 raise StreamNotFound("there is none")
-            end, cursor = found.end, NamedCursor(found, found.begin(start, self._hub.now()))
+            begin = found.begin(start, self._hub.now())
+            end, cursor = found.end, NamedCursor(found, begin)
         if request.method == hdrs.METH_HEAD:
             return web.Response(
                 headers={**HEADERS, hdrs.CONTENT_TYPE: streams.MEDIA, streams.NEXT_OFFSET: encode_position(end)}
             )
         if how is not Live.NO:
             return await self._readers.serve(request, live, grant, cursor, how)
-        if start is Begin.NOW:  # of a reader that does not go on, the specification says
-            return await octets(request, Batch(b"", encode_position(end), up_to_date=True), {})
+        if start is Begin.NOW:
+            # Nothing, the specification says. The stock client asks so before it reads on as events, from the position
+            # that it is given: there it is told who is here.
+            return await octets(request, Batch(b"", encode_position(begin), up_to_date=True), {})
         return await octets(request, await cursor.read(), {})
