@@ -70,6 +70,13 @@ def find_operation(method: str, path: str) -> dict[str, Any] | None:
     return None
 
 
+def check_event(message: dict[str, Any]) -> None:
+    """Compare a message of a webhook with the description."""
+    operation = description()["webhooks"][message["type"]]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    _check_schema(schema, json.dumps(message).encode(), message["type"])
+
+
 def _check_schema(schema: dict[str, Any], body: bytes, place: object) -> None:
     resource = Resource.from_contents(description(), default_specification=DRAFT202012)
     registry = Registry().with_resource(_BASE, resource)

@@ -12,6 +12,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from standardwebhooks import Webhook
 
+from tests.support.api import check_event
+
 SECRET = "whsec_" + base64.b64encode(b"s" * 32).decode()
 OTHER = "whsec_" + base64.b64encode(b"o" * 24).decode()
 
@@ -80,6 +82,7 @@ class Receiver:
         verified = [hook.verify(body, headers) for hook in self._hooks]
         assert request.method == "POST" and request.content_type == "application/json"
         found = verified[0]
+        check_event(found)
         message = Message(request.headers["webhook-id"], found["type"], found["data"], headers)
         self.asked.append(message.id)
         document = message.data["document"]

@@ -17,10 +17,11 @@ from collab import errors
 from collab.auth.access import AccessRequest, Grant
 from collab.errors import Unauthenticated
 from collab.protocol.session import Access
+from collab.storage.webhooks import KINDS as KINDS_OF_EVENTS
 from collab.transports.http.api.page import render
 from collab.transports.http.api.route import PREFIX
 from collab.transports.problems import KINDS, code_of
-from tests.support.api import description, told
+from tests.support.api import check_event, description, told
 from tests.support.snippets import ROOT
 from tests.transports.conftest import Serve
 
@@ -41,6 +42,17 @@ async def test_every_route_is_described_and_every_description_is_served(serve: S
         and route.method not in ("*", "HEAD")
     } - {("GET", f"{PREFIX}/openapi.json")}
     assert routes == {(method.upper(), path) for method, path in OPERATIONS}
+
+
+def test_every_event_of_webhooks_is_described() -> None:
+    described = description()["webhooks"]
+    assert [*described] == [*KINDS_OF_EVENTS]
+    schemas = description()["components"]["schemas"]
+    for kind, operations in described.items():
+        reference = operations["post"]["requestBody"]["content"]["application/json"]["schema"]["$ref"]
+        assert schemas[reference.rsplit("/", 1)[1]]["properties"]["type"]["const"] == kind
+        with pytest.raises(AssertionError):
+            check_event({"type": kind, "timestamp": "2026-11-30T09:30:00.250Z", "data": {"document": "d"}})
 
 
 async def test_the_description_and_its_page_are_served_without_a_token(

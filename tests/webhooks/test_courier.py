@@ -31,6 +31,8 @@ from tests.auth.makers import pair, write
 from tests.support.webhooks import OTHER, SECRET, Receiver, cut, endless, never, redirect
 from tests.transports.test_tls import make_certificate
 
+CHANGE = {"from": 1, "to": 1, "authors": [], "on_behalf_of": [], "more_authors": False}
+
 
 def delivery(kind: str = CHANGED, attempts: int = 0) -> Delivery:
     return Delivery(
@@ -40,7 +42,7 @@ def delivery(kind: str = CHANGED, attempts: int = 0) -> Delivery:
         kind=kind,
         lane=1,
         name="d",
-        data={"from": 1, "to": 1},
+        data=CHANGE if kind == CHANGED else {"seq": 1},
         at=time.time(),
         attempts=attempts,
         due_at=0.0,

@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from collab.telemetry.release import release
+from collab.transports.http.api.events import EVENTS, Event
+from collab.transports.http.api.events import HEADERS as EVENT_HEADERS
 from collab.transports.http.api.route import JSON, NAME, PREFIX, Answer, AnyRoute, Raw
 from collab.transports.problems import CONTENT_TYPE, HEADERS, KINDS
 
@@ -70,6 +72,7 @@ def _describe(routes: Sequence[AnyRoute]) -> dict[str, Any]:
             for answer in route.answers
             if isinstance(answer.model, type) and issubclass(answer.model, BaseModel)
         ]
+    modes += [(event.message, "validation") for event in EVENTS.values()]
     references, definitions = models_json_schema(
         list(dict.fromkeys(modes)), ref_template="#/components/schemas/{model}"
     )
@@ -85,6 +88,7 @@ def _describe(routes: Sequence[AnyRoute]) -> dict[str, Any]:
         "servers": [{"url": "../.."}],
         "tags": [{"name": tag} for tag in dict.fromkeys(route.tag for route in routes)],
         "paths": dict(paths),
+        "webhooks": {kind: {"post": _webhook(kind, event, references)} for kind, event in EVENTS.items()},
         "security": [{"bearer": []}, {}],
         "components": {
             "schemas": dict(sorted(schemas.items())),
@@ -135,6 +139,34 @@ def _operation(route: AnyRoute, references: Any) -> dict[str, Any]:
     for status, codes in by_status.items():
         operation["responses"][str(status)] = _problem_response(status, codes)
     return operation
+
+
+def _webhook(kind: str, event: Event, references: Any) -> dict[str, Any]:
+    """Describe what receivers are sent."""
+    return {
+        "operationId": "on_" + kind.replace(".", "_"),
+        "summary": event.summary,
+        "security": [],
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "required": name in ("webhook-id", "webhook-timestamp"),
+                "description": meaning,
+                "schema": {"type": "string"},
+            }
+            for name, meaning in EVENT_HEADERS.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {JSON: {"schema": references[event.message, "validation"]}},
+        },
+        "responses": {
+            "2XX": {"description": "It was taken."},
+            "410": {"description": "The receiver wants nothing more, and is disabled."},
+            "default": {"description": "It was not taken: it is sent again later."},
+        },
+    }
 
 
 def _parameters(route: AnyRoute) -> list[dict[str, Any]]:

@@ -91,6 +91,7 @@ def render(description: Mapping[str, Any]) -> str:
             '<p>For programs: <a href="v1/openapi.json">openapi.json</a>.</p>',
             *_contents(description),
             *_operations(description),
+            *_webhooks(description),
             '<h2 id="models">Models</h2>',
             *(_model(name, schema) for name, schema in schemas.items()),
             '<h2 id="problems">Codes of errors</h2><table><tr><th>code</th><th>status and meaning</th></tr>',
@@ -115,6 +116,7 @@ def _contents(description: Mapping[str, Any]) -> Iterator[str]:
     for tag in description["tags"]:
         for method, path, operation in _by_tag(description, tag["name"]):
             yield f"<li><a href='#{operation['operationId']}'>{method.upper()} {escape(path)}</a></li>"
+    yield "<li><a href='#webhooks'>Webhooks</a></li>"
     yield "<li><a href='#models'>Models</a></li><li><a href='#problems'>Codes of errors</a></li></ul></nav>"
 
 
@@ -131,6 +133,14 @@ def _operations(description: Mapping[str, Any]) -> Iterator[str]:
                 yield f"<h4>Body</h4><p>{_content(body['content'])}</p>{_paragraphs(body.get('description', ''))}"
             yield from _answers(operation["responses"])
             yield "</article>"
+
+
+def _webhooks(description: Mapping[str, Any]) -> Iterator[str]:
+    yield '<h2 id="webhooks">What receivers of webhooks are sent</h2>'
+    for kind, operations in description["webhooks"].items():
+        operation = operations["post"]
+        yield f"<article id='{operation['operationId']}'><h3><code>{escape(kind)}</code></h3>"
+        yield f"<p>{_inline(operation['summary'])} {_content(operation['requestBody']['content'])}</p></article>"
 
 
 def _parameters(parameters: list[Mapping[str, Any]]) -> Iterator[str]:
