@@ -596,7 +596,9 @@ async def serve(settings: Settings, supervisor: Supervisor | None = None) -> int
     # At a terminal nobody stands before the server who had to notice.
     loop.add_signal_handler(signal.SIGINT, stop.ask)
     loop.add_signal_handler(signal.SIGTERM, partial(stop.ask, delayed=True))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_time_for_the_end(settings))
+    # No body that is compressed is taken, so none is unpacked.
+    end = _time_for_the_end(settings)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=end, auto_decompress=False)
     await runner.setup()
     metrics = make_metrics_port(settings, app[METRICS], number)
     try:

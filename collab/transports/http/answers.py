@@ -21,7 +21,7 @@ from collab.hub.agents import Caller
 from collab.protocol.session import Access
 from collab.telemetry import get_logger, shown_name
 from collab.transports.guard.guard import Guard
-from collab.transports.http.bodies import coming, too_large
+from collab.transports.http.bodies import check_media, coming, too_large
 from collab.transports.problems import KINDS, BadRequest, code_of, problem
 from collab.transports.requests import bearer_token
 
@@ -188,13 +188,12 @@ class Permission:
         document. ``known`` says that the token was good for a document already.
 
         Raises:
-            BadRequest: its content type is none of these, it is larger than ``most`` bytes, or comes too slowly; or
-                its address has too many requests whose bodies are waited for.
+            BadRequest: its content type is none of these, it is compressed, larger than ``most`` bytes, or comes too
+                slowly; or its address has too many requests whose bodies are waited for.
             AccessDenied: the token is not good; the audit log has it.
             AccessUnavailable: this cannot be decided now.
         """
-        if request.content_type not in content_types:
-            raise BadRequest(f"the content type is {' or '.join(content_types)}", "unsupported_media_type")
+        check_media(request, content_types)
         if not known:
             with self.noting(request), self._guard.waiting(request):
                 await self._admission.check_token(self._guard.peer(request), bearer_token(request))

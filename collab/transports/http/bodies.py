@@ -73,11 +73,10 @@ class LongBodies:
         """Read the body of a request whose sender may send it; it counts in memory until the end of the context.
 
         Raises:
-            BadRequest: its content type is none of ``media``, it is larger than ``most`` bytes, or comes too slowly;
-                or its address has too many bodies on their way.
+            BadRequest: its content type is none of ``media``, it is compressed, larger than ``most`` bytes, or comes
+                too slowly; or its address has too many bodies on their way.
         """
-        if request.content_type not in media:
-            raise BadRequest(f"the content type is {' or '.join(media)}", "unsupported_media_type")
+        check_media(request, media)
         most = self.largest if most is None else min(most, self.largest)
         if request.content_length is not None and request.content_length > most:
             raise too_large(most)
@@ -114,6 +113,20 @@ class LongBodies:
             body.room.clear()
             if self._arrivals.add(body, count):
                 return loop.time() - since
+
+
+def check_media(request: web.Request, media: Collection[str]) -> None:
+    """Check that a body is of one of these content types, and not compressed: a small one could unpack to any size.
+
+    Raises:
+        BadRequest: it is not.
+    """
+    if request.content_type not in media:
+        raise BadRequest(f"the content type is {' or '.join(media)}", "unsupported_media_type")
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower() != "identity":
+        # Closed, or aiohttp would read the rest and unpack it: in an application of somebody else it does unpack.
+        headers = {"Connection": "close"}
+        raise BadRequest("a body that is compressed is not taken", "unsupported_media_type", headers=headers)
 
 
 def too_large(most: int) -> BadRequest:

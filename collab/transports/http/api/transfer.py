@@ -43,7 +43,7 @@ from collab.transports.http.api.route import (
     Route,
     json_response,
 )
-from collab.transports.http.bodies import coming
+from collab.transports.http.bodies import check_media, coming
 from collab.transports.problems import HEADERS, BadRequest, code_of
 
 _log = get_logger("http")
@@ -192,10 +192,7 @@ class TransferRoutes:
     async def import_(self, call: Call[NoQuery, NoBody]) -> web.StreamResponse:
         """Create the documents of the body."""
         request = call.request
-        if request.content_type not in (NDJSON, TAR):
-            raise BadRequest(f"the content type is {NDJSON} or {TAR}", "unsupported_media_type")
-        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-            raise BadRequest("a body that is compressed is not taken", "unsupported_media_type", headers=_CLOSE)
+        check_media(request, (NDJSON, TAR))
         await self._permission.require(request, ALL_DOCUMENTS, Access.ADMIN)
         most = self._max_document_bytes
         reader: Reader = TarReader(most) if request.content_type == TAR else LineReader(most)
@@ -287,10 +284,6 @@ async def export_pieces(
         step(head["name"])
     for piece in writer.end(export.done, export.failed):
         yield piece
-
-
-# The rest of such a body is not waited for.
-_CLOSE: Final = {"Connection": "close"}
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
