@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 from collab.cluster.bus import Bus
 from collab.engine.agents import TICKS, Agent
@@ -80,7 +80,62 @@ class Keeper(Protocol):
 
 
 Recheck = Callable[[], Awaitable[Access]]
-"""Asks again what the user of an agent may do with its document; raises as ``Admission.ask``."""
+"""Asks again what the user of an agent, or a visitor, may do with its document; raises as ``Admission.ask``."""
+
+
+K = TypeVar("K")
+S = TypeVar("S", bound="Shown")
+
+
+class Shown(Protocol):
+    """Somebody without a socket who is kept for as long as it is shown."""
+
+    @property
+    def recheck(self) -> Recheck | None:
+        """Asks again what its user may do; None before it is shown."""
+        ...
+
+    @property
+    def access(self) -> Access:
+        """What its user may do, as far as is known."""
+        ...
+
+
+async def ask_again(
+    held: Mapping[K, S], keys: Iterable[K], end: Callable[[S], None], note: Callable[[S, Access], None]
+) -> Counter[Checked]:
+    """Ask again what the users of some who have no socket may do.
+
+    Args:
+        held: all of them; they may come and go meanwhile.
+        keys: of those who are asked about.
+        end: called with one that may not read any more.
+        note: called with one that may do something else than before, and what.
+
+    Returns:
+        What became of how many; one that may do the same is not counted.
+    """
+    counts: Counter[Checked] = Counter()
+    for key in keys:
+        one = held.get(key)
+        if one is None or one.recheck is None:
+            continue
+        try:
+            access = await one.recheck()
+        except CollabError as error:
+            if not is_refusal(error):
+                raise
+            if error.retryable and not isinstance(error, AccessExpired):
+                counts[Checked.UNDECIDED] += 1
+            elif held.get(key) is one:
+                end(one)
+                counts[Checked.ENDED] += 1
+        else:
+            if held.get(key) is one and access is not one.access:
+                note(one, access)
+                counts[Checked.CHANGED] += 1
+        await asyncio.sleep(0)
+    return counts
 
 
 class Caller(NamedTuple):
@@ -121,6 +176,10 @@ class _Held:
         self.tokens = _BURST
         self.counted_at = float("-inf")
         self.showing = False
+
+    @property
+    def access(self) -> Access:
+        return self.facts.access
 
     def count(self, now: float) -> float:
         """Count a state; return the seconds until there may be one, 0 if there may be now."""
@@ -353,26 +412,10 @@ class Agents:
 
     async def check(self, clients: Iterable[int]) -> Counter[Checked]:
         """Ask again what the users of these agents may do; end those that may not read any more."""
-        counts: Counter[Checked] = Counter()
-        for client in clients:
-            held = self._held.get(client)
-            if held is None or held.recheck is None:
-                continue
-            try:
-                access = await held.recheck()
-            except CollabError as error:
-                if not is_refusal(error):
-                    raise
-                if error.retryable and not isinstance(error, AccessExpired):
-                    counts[Checked.UNDECIDED] += 1
-                elif self._held.get(client) is held:
-                    self._forget(held)
-                    counts[Checked.ENDED] += 1
-            else:
-                if self._held.get(client) is held and access is not held.facts.access:
-                    held.facts = held.facts._replace(access=access)
-                    if held.agent in held.live.agents:
-                        held.live.agents[held.agent] = held.facts
-                    counts[Checked.CHANGED] += 1
-            await asyncio.sleep(0)
-        return counts
+        return await ask_again(self._held, clients, self._forget, _note_access)
+
+
+def _note_access(held: _Held, access: Access) -> None:
+    held.facts = held.facts._replace(access=access)
+    if held.agent in held.live.agents:
+        held.live.agents[held.agent] = held.facts

@@ -18,7 +18,6 @@ about again and may not read any more.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,7 +28,6 @@ from collab.engine.awareness import ANOTHERS
 from collab.engine.comebacks import DistantClaim
 from collab.engine.visitors import AnothersClient, Somebody, Visitor
 from collab.errors import (
-    AccessExpired,
     CollabError,
     DocumentBusy,
     DocumentNotFound,
@@ -37,7 +35,7 @@ from collab.errors import (
     forget_frames,
     is_refusal,
 )
-from collab.hub.agents import Caller, Recheck, TooOften
+from collab.hub.agents import Caller, Recheck, TooOften, ask_again
 from collab.hub.member import Checked
 from collab.hub.questions import Facts, Questions
 from collab.hub.room import LiveRoom, VisitorFacts
@@ -119,6 +117,10 @@ class _Held:
         self.recheck = recheck
         self.until = self.expires = 0.0
         self.bucket: TokenBucket | None = None
+
+    @property
+    def access(self) -> Access:
+        return self.facts.access
 
 
 class Visitors:
@@ -351,32 +353,13 @@ class Visitors:
 
     async def check(self, keys: Iterable[Key]) -> Counter[Checked]:
         """Ask again what the users of these visitors may do; end those that may not read any more."""
-        counts: Counter[Checked] = Counter()
-        for key in keys:
-            held = self._held.get(key)
-            if held is None:
-                continue
-            try:
-                access = await held.recheck()
-            except CollabError as error:
-                if not is_refusal(error):
-                    raise
-                if error.retryable and not isinstance(error, AccessExpired):
-                    counts[Checked.UNDECIDED] += 1
-                elif self._held.get(key) is held:
-                    self._forget(held)
-                    counts[Checked.ENDED] += 1
-            else:
-                if self._held.get(key) is held and access is not held.facts.access:
-                    self._note_access(held, access)
-                    counts[Checked.CHANGED] += 1
-            await asyncio.sleep(0)
-        return counts
+        return await ask_again(self._held, keys, self._forget, _note_access)
 
-    def _note_access(self, held: _Held, access: Access) -> None:
-        held.facts = held.facts._replace(access=access)
-        if held.visitor in held.live.visitors:
-            held.live.visitors[held.visitor] = held.facts
+
+def _note_access(held: _Held, access: Access) -> None:
+    held.facts = held.facts._replace(access=access)
+    if held.visitor in held.live.visitors:
+        held.live.visitors[held.visitor] = held.facts
 
 
 _ANYBODY: Final = (None, None)
