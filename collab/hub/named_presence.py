@@ -25,7 +25,7 @@ from collab.cluster.messages import Posted
 from collab.errors import CollabError, DecodeError, LimitExceeded
 from collab.hub.presence_tail import Position, PresenceStart, encode_position, new_epoch
 from collab.hub.questions import Answers, Facts, Questions
-from collab.hub.readers import Sink
+from collab.hub.readers import LevelReaders, Sink
 from collab.hub.room import LiveRoom
 from collab.hub.stream_presence import LIFETIME
 from collab.protocol.streams import MAX_FRAMES, Batch, Begin, check_stream_name, decode_frames
@@ -97,27 +97,25 @@ class NamedStream:
 
     Attributes:
         items: what is kept, in the order in which it came here.
+        nbytes: the bytes of the items.
         touched: when it was created, or something was posted last.
         gone: it is there no more.
+        level: the readers that are level.
     """
 
     def __init__(self, epoch: int, now: float) -> None:
         self.items: deque[_Item] = deque()
+        self.nbytes = 0
         self.touched = now
         self.gone = False
         self._epoch = epoch
         self._first = 0  # the number of the oldest item
-        self._level: dict[NamedCursor, None] = {}
+        self.level = LevelReaders()
 
     @property
     def end(self) -> Position:
         """The position behind the newest item."""
         return Position(self._epoch, self._first + len(self.items))
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the items."""
-        return sum(len(item.data) for item in self.items)
 
     def holds(self, origin: str, number: int) -> bool:
         """Tell whether an item is here."""
@@ -126,18 +124,17 @@ class NamedStream:
     def add(self, item: _Item) -> None:
         """Add an item, and hand it to all readers that are level."""
         self.items.append(item)
+        self.nbytes += len(item.data)
         self.touched = max(self.touched, item.at)
-        if self._level:
-            end = self.end
-            batch = Batch(item.data, encode_position(end), up_to_date=True)
-            for cursor in list(self._level):
-                if not cursor.take(batch, end):
-                    self._level.pop(cursor, None)
+        if self.level:
+            self.level.push(Batch(item.data, encode_position(self.end), up_to_date=True))
 
     def drop_oldest(self) -> int:
         """Forget the oldest item; return how many bytes it had."""
         self._first += 1
-        return len(self.items.popleft().data)
+        size = len(self.items.popleft().data)
+        self.nbytes -= size
+        return size
 
     def begin(self, start: PresenceStart, now: float) -> Position:
         """Give the position at which a reader begins; ``NOW`` is where the posts of those begin who are there now."""
@@ -165,20 +162,10 @@ class NamedStream:
         position = Position(self._epoch, begin + len(found))
         return Batch(b"".join(found), encode_position(position), up_to_date=position == self.end), position
 
-    def attach(self, cursor: NamedCursor) -> None:
-        """Hand what comes to a reader that is level."""
-        self._level[cursor] = None
-
-    def detach(self, cursor: NamedCursor) -> None:
-        """Hand it nothing more."""
-        self._level.pop(cursor, None)
-
     def close(self) -> None:
         """Let all readers find out that it is there no more."""
         self.gone = True
-        level, self._level = self._level, {}
-        for cursor in level:
-            cursor.wake()
+        self.level.wake()
 
 
 class NamedCursor:
@@ -203,23 +190,23 @@ class NamedCursor:
         if self._stream.gone or self._since != self._stream.end:
             return False
         self._sink = sink
-        self._stream.attach(self)
+        self._stream.level.attach(self)
         return True
 
     def detach(self) -> None:
         """Hand it nothing more; a second call does nothing."""
-        self._stream.detach(self)
+        self._stream.level.detach(self)
         self._sink = None
 
-    def take(self, batch: Batch, end: Position) -> bool:
-        """Hand a batch on, up to ``end``; False if its reader cannot take it now."""
+    def push(self, batch: Batch) -> bool:
+        """Hand a batch on, up to the end; False if its reader cannot take it now."""
         if self._sink is None or not self._sink.push(batch):
             return False
-        self._since = end
+        self._since = self._stream.end
         return True
 
     def wake(self) -> None:
-        """Let the reader find out that the stream has ended."""
+        """Let the reader read on, or find out that the stream has ended."""
         if self._sink is not None:
             self._sink.wake()
 
@@ -263,8 +250,11 @@ class NamedStreams:
     # What is asked for
 
     async def find(self, live: LiveRoom, stream: str) -> NamedStream | None:
-        """Return the stream of a document that is stored; None if there is none. Raises ``Overloaded``."""
-        document = await self._current(live)
+        """Return the stream of a document that is stored; None if there is none. Raises ``Overloaded``.
+
+        One that is not here is asked for: its client may come from the node that has created it a moment ago.
+        """
+        document = await self._current(live, stream)
         return None if document is None else document.streams.get(stream)
 
     async def create(self, live: LiveRoom, stream: str) -> bool:
@@ -319,15 +309,19 @@ class NamedStreams:
             reason = f"a document has {MAX_STREAMS} awareness streams beside the default one at most"
             raise LimitExceeded(reason, public=reason)
 
-    async def _current(self, live: LiveRoom, *, make: bool = False) -> _Document | None:
-        """Return the copies of a document, which hold what all nodes have; None if there are none."""
+    async def _current(self, live: LiveRoom, stream: str | None = None, *, make: bool = False) -> _Document | None:
+        """Return the copies of a document, which hold what all nodes have; None if there are none.
+
+        With ``stream`` others are asked if that one is not here.
+        """
         name, document_id = live.name, live.persistence.document_id
         assert document_id is not None
         document = self._documents.get(name)
         if document is not None and document.document_id != document_id:
             self._forget(name)
             document = None
-        if document is not None and (document.live is live or self._hub.now() < document.ask_at):
+        known = document is not None and (document.live is live or self._hub.now() < document.ask_at)
+        if document is not None and known and (stream is None or stream in document.streams):
             return document
         answers: Answers | None = None
         if self._hub.bus.others:

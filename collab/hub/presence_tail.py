@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 
 from collab.engine.awareness import AwarenessStates
 from collab.errors import DecodeError
-from collab.hub.readers import Sink
+from collab.hub.readers import LevelReaders, Sink
 from collab.protocol.streams import Batch, Begin, encode_frame
 
 # Batches that are kept, until a turn ends, for readers that have the same position.
@@ -73,15 +73,18 @@ class PresenceTail:
     Args:
         awareness: the room's.
         at: the time in Unix seconds.
+
+    Attributes:
+        level: the readers that are level.
     """
 
-    __slots__ = ("_awareness", "_batches", "_epoch", "_level")
+    __slots__ = ("_awareness", "_batches", "_epoch", "level")
 
     def __init__(self, awareness: AwarenessStates, at: float) -> None:
         self._awareness = awareness
         self._epoch = new_epoch(at)
         self._batches: dict[int, Batch] = {}
-        self._level: dict[PresenceCursor, None] = {}
+        self.level = LevelReaders()
 
     @property
     def end(self) -> Position:
@@ -95,12 +98,9 @@ class PresenceTail:
 
     def publish(self, update: bytes) -> None:
         """Hand on what a turn has brought, which has just ended."""
-        end = self.end
         batch = self._make(update)
-        self._batches = {end.number - 1: batch}
-        for cursor in list(self._level):
-            if not cursor.take(batch, end):
-                self._level.pop(cursor, None)
+        self._batches = {self.end.number - 1: batch}
+        self.level.push(batch)
 
     def _make(self, update: bytes | None) -> Batch:
         payload = b"" if update is None else encode_frame(update)
@@ -131,14 +131,6 @@ class PresenceTail:
             return self._awareness.everything_since(0)  # of removals only those hear who have read before
         return self._awareness.changes_since(turn)
 
-    def attach(self, cursor: PresenceCursor) -> None:
-        """Hand what comes to a reader that is level."""
-        self._level[cursor] = None
-
-    def detach(self, cursor: PresenceCursor) -> None:
-        """Hand it nothing more."""
-        self._level.pop(cursor, None)
-
 
 class PresenceCursor:
     """Where a reader stands in the presence of a room (``readers.Cursor``).
@@ -166,17 +158,22 @@ class PresenceCursor:
         if self._since != self._tail.end:
             return False
         self._sink = sink
-        self._tail.attach(self)
+        self._tail.level.attach(self)
         return True
 
     def detach(self) -> None:
         """Hand it nothing more; a second call does nothing."""
-        self._tail.detach(self)
+        self._tail.level.detach(self)
         self._sink = None
 
-    def take(self, batch: Batch, end: Position) -> bool:
-        """Hand a batch on, up to ``end``; False if its reader cannot take it now."""
+    def push(self, batch: Batch) -> bool:
+        """Hand a batch on, up to the end; False if its reader cannot take it now."""
         if self._sink is None or not self._sink.push(batch):
             return False
-        self._since = end
+        self._since = self._tail.end
         return True
+
+    def wake(self) -> None:
+        """Let the reader read on."""
+        if self._sink is not None:
+            self._sink.wake()

@@ -19,6 +19,9 @@ from collab.errors import AccessDenied, AccessExpired, AccessUnavailable, Collab
 from collab.hub.member import Checked, ConnectionFacts
 from collab.protocol.session import Access, State
 from collab.protocol.streams import Batch
+from collab.telemetry import RateLimited, get_logger
+
+_limited = RateLimited(get_logger("streams"))
 
 
 class Sink(Protocol):
@@ -55,6 +58,47 @@ class Cursor(Protocol):
     def detach(self) -> None:
         """Hand it nothing more; a second call does nothing."""
         ...
+
+
+class LevelReaders:
+    """The readers of one stream that are level: all are handed one batch, and one that fails costs none of the others.
+
+    A reader that cannot take a batch is not level any more, and attaches itself again when it is.
+    """
+
+    __slots__ = ("_sinks",)
+
+    def __init__(self) -> None:
+        self._sinks: dict[Sink, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._sinks)
+
+    def attach(self, sink: Sink) -> None:
+        """Hand it what comes."""
+        self._sinks[sink] = None
+
+    def detach(self, sink: Sink) -> None:
+        """Hand it nothing more; a second call does nothing."""
+        self._sinks.pop(sink, None)
+
+    def push(self, batch: Batch) -> None:
+        """Hand a batch to all of them."""
+        for sink in list(self._sinks):
+            try:
+                taken = sink.push(batch)
+            except Exception as error:
+                _limited.error("write", "a reader could not be told what came", exc_info=error)
+                taken = False
+                sink.wake()
+            if not taken:
+                self._sinks.pop(sink, None)
+
+    def wake(self) -> None:
+        """Let all of them find out that the end of the stream is not where it was; none is level any more."""
+        sinks, self._sinks = self._sinks, {}
+        for sink in sinks:
+            sink.wake()
 
 
 class Reader:

@@ -401,12 +401,12 @@ class DocumentCursor:
         if self._epoch != tail.epoch or self._seq != tail.seq:
             return False
         self._sink = sink
-        tail.attach(self)
+        tail.level.attach(self)
         return True
 
     def detach(self) -> None:
         """See ``Cursor``."""
-        self._tail.detach(self)
+        self._tail.level.detach(self)
         self._sink = None
 
     # What the tail says

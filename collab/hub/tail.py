@@ -16,14 +16,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from collab.errors import DocumentDeleted
-from collab.hub.readers import Sink
+from collab.hub.readers import LevelReaders
 from collab.protocol.streams import Batch, Numbers, Offset, encode_frames, encode_offset
 from collab.storage.checksums import row_checksum
 from collab.storage.producers import MAX_PRODUCERS
 from collab.storage.records import LogRow, NewRow
-from collab.telemetry import RateLimited, get_logger
-
-_limited = RateLimited(get_logger("streams"))
 
 _BYTES: Final = 256 * 1024
 """Bytes of rows that are kept for readers that are a little behind."""
@@ -40,6 +37,7 @@ class Tail:
         document_id, seq: see there; ``document_id`` is None when the log has gone.
         check: the checksum of that row; None where it is not known.
         epoch: how often numbers from before have lost their meaning.
+        level: the readers that are level.
         producers: the highest numbers of those who post, by the keys of the store, as far as this node knows them.
     """
 
@@ -48,10 +46,10 @@ class Tail:
         "_first",
         "_nbytes",
         "_rows",
-        "_sinks",
         "check",
         "document_id",
         "epoch",
+        "level",
         "producers",
         "seq",
     )
@@ -66,7 +64,7 @@ class Tail:
         self._nbytes = 0
         self._first = seq + 1  # the number of the first row that is here
         self._batches: dict[int, Batch] = {}  # by the position of those who are told them
-        self._sinks: dict[Sink, None] = {}
+        self.level = LevelReaders()
 
     @property
     def offset(self) -> Offset:
@@ -95,7 +93,8 @@ class Tail:
             self._rows.append(row.data)
             self._nbytes += len(row.data)
         self._batches.clear()
-        self._tell(self.since(before))
+        if self.level and (batch := self.since(before)) is not None:
+            self.level.push(batch)
         # Behind that: who is level needs them no more.
         while self._nbytes > _BYTES and len(self._rows) > 1:
             self._nbytes -= len(self._rows.popleft())
@@ -126,9 +125,7 @@ class Tail:
         self._batches.clear()
         self._nbytes = 0
         self._first = self.seq + 1
-        sinks, self._sinks = self._sinks, {}
-        for sink in sinks:
-            sink.wake()
+        self.level.wake()
 
     def since(self, seq: int) -> Batch | None:
         """Give what follows on row ``seq``, an empty batch at the end; None if that is not here."""
@@ -141,26 +138,3 @@ class Tail:
             batch = Batch(encode_frames(rows), encode_offset(self.offset), up_to_date=True)
             self._batches[seq] = batch
         return batch
-
-    # Readers that are level
-
-    def attach(self, sink: Sink) -> None:
-        """Hand what comes to a reader that is level."""
-        self._sinks[sink] = None
-
-    def detach(self, sink: Sink) -> None:
-        """Hand it nothing more."""
-        self._sinks.pop(sink, None)
-
-    def _tell(self, batch: Batch | None) -> None:
-        if batch is None or not self._sinks:
-            return
-        for sink in list(self._sinks):
-            try:
-                taken = sink.push(batch)
-            except Exception as error:  # it costs none of the others
-                _limited.error("write", "a reader could not be told what came", exc_info=error)
-                taken = False
-                sink.wake()
-            if not taken:
-                self._sinks.pop(sink, None)
