@@ -37,6 +37,9 @@
     │   ├── DocumentReloaded        retryable: an operator has it read again from the store
     │   ├── EditOvertaken           retryable: others have changed the document again and again meanwhile
     │   ├── PreconditionFailed      the document is not in the state that an edit was made for
+    │   ├── NoSuchVersion           the document has no such version
+    │   ├── HistoryGone             the rows of a number are gone by age, or were never there
+    │   ├── TooManyVersions         the document has as many named versions as one may have
     │   ├── OffsetExpired           a stream cannot be read on from a position: its rows are gone, or were others
     │   ├── UpdateIncomplete        an update that refers to what the document lacks, where its sender can send that too
     │   └── DocumentDeleted         a tombstone stands in the document's place
@@ -406,6 +409,24 @@ class DocumentReloaded(DocumentError):
 
     retryable = True
     public = "the document is read again, come back"
+
+
+class NoSuchVersion(DocumentError):
+    """The document has no such version: it was deleted, or is another document's."""
+
+    public = "the document has no such version"
+
+
+class HistoryGone(DocumentError):
+    """What a document held after a number of its log cannot be told: it is too old, or the number is none of it."""
+
+    public = "the history of the document does not reach this number"
+
+
+class TooManyVersions(DocumentError):
+    """The document has as many named versions as one document may have; some must be deleted first."""
+
+    public = "the document has too many versions: delete some first"
 
 
 class OffsetExpired(DocumentError):

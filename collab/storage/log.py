@@ -28,6 +28,7 @@ from collab.storage.records import (
     PendingUpdate,
     Snapshot,
 )
+from collab.storage.versions import History
 
 
 class Log(Protocol):
@@ -173,7 +174,13 @@ class Log(Protocol):
         """
 
     async def prune(
-        self, *, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf
+        self,
+        *,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
     ) -> int:
         """Remove what is not needed to rebuild any state since ``before`` (unix seconds), at most ``limit`` rows.
 
@@ -183,7 +190,17 @@ class Log(Protocol):
         two of them always stay, with all rows after the older one. Nothing of a document goes in which damage was
         noted, nor of those in ``spare``. Content of documents that were deleted before ``trash_before`` goes whatever
         its age, with titles and own keys; they leave the trash before anything of them goes. The tombstones stay.
+        The first of ``histories`` that covers the name of a document says another ``before`` for it. What a named
+        version needs that is not pinned (``collab.storage.versions``) does not go; automatic versions below the
+        snapshot with which the history begins do.
         Returns how many rows, snapshots and owners went; 0 says that nothing is left to prune now.
+        """
+
+    async def thin_snapshots(self, *, limit: int, spare: Collection[int] = ()) -> int:
+        """Remove at most ``limit`` snapshots that nobody misses: states between others are rebuilt quickly without.
+
+        ``collab.storage.spacing.superfluous`` says which. Nothing of a document goes in which damage was noted, that
+        has a snapshot without a checksum, or is in ``spare``. Returns how many went; 0 says that nothing is left to do.
         """
 
     async def note_damage(self, document_id: int, *, rows: Sequence[int] = (), snapshots: Sequence[int] = ()) -> None:

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound, DocumentRenamed, StoreRefused
 from collab.storage.batch import encode_name, make_plan, outcomes, unknown_names
@@ -24,6 +24,7 @@ from collab.storage.checksums import is_damaged_snapshot, is_verified
 from collab.storage.control import KEPT_SECONDS, MAX_INSTRUCTIONS, PAGE
 from collab.storage.membership import FORGET_SECONDS, Heartbeat, Node
 from collab.storage.memory_calls import MemoryCalls
+from collab.storage.memory_history import KeptHistory, MemoryHistory
 from collab.storage.memory_webhooks import MemoryWebhooks
 from collab.storage.metadata import merge_metadata
 from collab.storage.producers import MAX_PRODUCERS, PRODUCER_SECONDS, NewProducer, ProducerNumbers
@@ -52,6 +53,9 @@ from collab.storage.records import (
     StoredDocument,
     StoredInstruction,
 )
+from collab.storage.spacing import superfluous
+from collab.storage.timeline import Page, Summarised
+from collab.storage.versions import History, Kind, NewVersion, Reason, Unpinned, Version, history_of
 from collab.storage.webhooks import (
     CREATED,
     DELETED,
@@ -59,6 +63,7 @@ from collab.storage.webhooks import (
     RENAMED,
     RESET,
     RESTORED,
+    VERSION_MADE,
     Attempt,
     Delivery,
     Expired,
@@ -232,15 +237,25 @@ class MemoryStore:
                 claims.discard(document_id)
 
     async def prune(
-        self, *, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf
+        self,
+        *,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
     ) -> int:
         """Remove what no state since ``before`` needs."""
 
         def step() -> int:
             self.storage.forget_producers(self._clock() - PRODUCER_SECONDS)
-            return self.storage.prune(before, limit, spare, trash_before)
+            return self.storage.prune(before, limit, spare, trash_before, histories)
 
         return await self._call(step)
+
+    async def thin_snapshots(self, *, limit: int, spare: Collection[int] = ()) -> int:
+        """Remove snapshots that nobody misses."""
+        return await self._call(lambda: self.storage.thin_snapshots(limit, spare))
 
     async def note_damage(self, document_id: int, *, rows: Sequence[int] = (), snapshots: Sequence[int] = ()) -> None:
         """Note what was found to be damaged."""
@@ -392,7 +407,7 @@ class MemoryStore:
         self,
         kind: str,
         document_id: int,
-        data: Mapping[str, str] | None = None,
+        data: Mapping[str, Any] | None = None,
         *,
         before: tuple[str, ...] = (),
         changed: bool = False,
@@ -465,6 +480,88 @@ class MemoryStore:
         """Enable a receiver."""
         await self._call(lambda: self.storage.webhooks.enable(receiver, self._clock()))
 
+    async def make_version(self, document_id: int, seq: int, new: NewVersion) -> Version:
+        """Give a number a name."""
+
+        def step() -> Version:
+            version = self.storage.history.make(document_id, seq, new)
+            data = {"version": version.id, "name": version.name, "number": version.seq, "author": version.author}
+            self._note(VERSION_MADE, document_id, data)
+            return version
+
+        return await self._call(step)
+
+    async def make_automatic(
+        self, document_id: int, seq: int, reason: Reason, at: float, spacing: float
+    ) -> Version | None:
+        """Note a number."""
+        return await self._call(lambda: self.storage.history.make_automatic(document_id, seq, reason, at, spacing))
+
+    async def import_version(self, document_id: int, new: NewVersion, state: Snapshot) -> Version:
+        """Keep a version from elsewhere."""
+        return await self._call(lambda: self.storage.history.import_version(document_id, new, state))
+
+    async def versions(
+        self,
+        document_id: int,
+        *,
+        kind: Kind | None = None,
+        after: tuple[int, float, int] | None = None,
+        between: tuple[int, int] | None = None,
+        limit: int = 100,
+    ) -> list[Version]:
+        """List versions."""
+        return await self._call(lambda: self.storage.history.versions(document_id, kind, after, between, limit))
+
+    async def version(self, document_id: int, version_id: int) -> Version:
+        """Give one version."""
+        return await self._call(lambda: self.storage.history.version(document_id, version_id))
+
+    async def change_version(
+        self,
+        document_id: int,
+        version_id: int,
+        *,
+        name: str | Keep = KEEP,
+        description: str | None | Keep = KEEP,
+    ) -> Version:
+        """Change the texts of a version."""
+        return await self._call(lambda: self.storage.history.change(document_id, version_id, name, description))
+
+    async def delete_version(self, document_id: int, version_id: int) -> None:
+        """Forget a version."""
+        await self._call(lambda: self.storage.history.delete(document_id, version_id))
+
+    async def load_version(
+        self, document_id: int, version_id: int
+    ) -> tuple[Version, tuple[Snapshot | None, list[LogRow]]]:
+        """Give a version with its state."""
+        return await self._call(lambda: self.storage.history.load(document_id, version_id))
+
+    async def unpinned(
+        self, *, before: float, histories: Sequence[History] = (), after: int = 0, limit: int = 100
+    ) -> list[Unpinned]:
+        """List versions that hold up pruning."""
+        return await self._call(lambda: self.storage.history.unpinned(before, histories, after, limit))
+
+    async def pin_version(self, document_id: int, version_id: int, state: Snapshot) -> bool:
+        """Keep the state of a version."""
+        return await self._call(lambda: self.storage.history.pin(document_id, version_id, state))
+
+    async def summarise(
+        self, document_id: int, *, now: float, spacing: float | None, limit: int = 1_000
+    ) -> Summarised | None:
+        """Put the next rows into entries."""
+        return await self._call(lambda: self.storage.history.summarise(document_id, now, spacing, limit))
+
+    async def timeline(self, document_id: int, *, before: int | None = None, limit: int = 100) -> Page:
+        """Give entries."""
+        return await self._call(lambda: self.storage.history.timeline(document_id, before, limit))
+
+    async def unsummarised(self, after: int, limit: int) -> tuple[list[int], int | None]:
+        """Find documents with rows in no entry."""
+        return await self._call(lambda: self.storage.history.unsummarised(after, limit))
+
     async def begin_call(self, call: CallKey, request: bytes) -> CallState:
         """Begin a call, or tell what became of it."""
         return await self._call(lambda: self.storage.calls.begin(call, request, self._clock()))
@@ -491,6 +588,7 @@ class _Kept:
     trashed: bool = False
     owners: dict[int, ClientOwner] = field(default_factory=dict)
     producers: dict[bytes, NewProducer] = field(default_factory=dict)
+    history: KeptHistory = field(default_factory=KeptHistory)
 
     @property
     def deleted(self) -> bool:
@@ -541,6 +639,7 @@ class _Kept:
             self.pending.clear()
             self.damage.clear()
             self.producers.clear()
+            self.history.clear()
             self.document = replace(self.document, title=None, metadata={})
         else:
             owners = 0
@@ -548,9 +647,12 @@ class _Kept:
             last_old = next((row.seq - 1 for row in self.rows if row.at >= before), head)
             whole = [each for each in self.snapshots if is_verified(each.checksum) and not is_damaged_snapshot(each)]
             # Two stay, whatever their age: should one be damaged, the other one and the rows after it say the same.
+            needed = self.history.needs()
+            last_old = last_old if needed is None else min(last_old, needed)
             base = next((each for each in reversed(whole[:-1]) if each.seq <= last_old), None)
             if base is None or self.damage:
                 return 0
+            self.history.forget_before(base.seq)
             rows, snapshots = len(self.between(0, base.seq)), self.snapshots.index(base)
         # Rows before snapshots: rows that lost the snapshot before them would rebuild nothing.
         rows = min(rows, limit)
@@ -575,6 +677,7 @@ class MemoryStorage:
         calls: those that are done once.
         skeletons: by the names that they belong to.
         webhooks: receivers, and what they are still to be told.
+        history: what is done with versions and timelines.
     """
 
     def __init__(self) -> None:
@@ -582,6 +685,7 @@ class MemoryStorage:
         self.nodes: dict[str, Node] = {}
         self.calls = MemoryCalls()
         self.webhooks = MemoryWebhooks(self)
+        self.history = MemoryHistory(self)
         self.skeletons: dict[bytes, bytes] = {}
         self._ids: dict[int, _Kept] = {}
         self._names: dict[bytes, _Kept] = {}
@@ -621,6 +725,14 @@ class MemoryStorage:
         """Give a document or a tombstone."""
         kept = self._ids.get(document_id)
         return None if kept is None else kept.document
+
+    def kept(self, document_id: int) -> _Kept | None:
+        """Give all that is kept of a document or a tombstone."""
+        return self._ids.get(document_id)
+
+    def all_kept(self) -> list[_Kept]:
+        """Give all documents and tombstones in the order of their ids."""
+        return list(self._ids.values())
 
     def ids_after(self, document_id: int, limit: int) -> list[int]:
         """Give the ids of documents above ``document_id``, in order."""
@@ -977,7 +1089,31 @@ class MemoryStorage:
         _require_living(kept)
         return kept.summary()
 
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+    def thin_snapshots(self, limit: int, spare: Collection[int] = ()) -> int:
+        """Remove at most ``limit`` snapshots that nobody misses."""
+        removed = 0
+        for kept in self._ids.values():
+            whole = all(is_verified(each.checksum) for each in kept.snapshots)
+            if kept.damage or not whole or kept.document.id in spare:
+                continue
+
+            def bytes_between(after: int, last: int, kept: _Kept = kept) -> int:
+                return sum(len(row.data) for row in kept.between(after, last))
+
+            sizes = [(each.seq, len(each.data)) for each in kept.snapshots]
+            gone = superfluous(sizes, bytes_between)[: limit - removed]
+            kept.snapshots = [each for each in kept.snapshots if each.seq not in gone]
+            removed += len(gone)
+        return removed
+
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
         """Remove at most ``limit`` rows and snapshots, document by document in the order of their ids."""
         removed = 0
         for kept in list(self._ids.values()):
@@ -989,7 +1125,7 @@ class MemoryStorage:
             if kept.trashed and deleted_at is not None and deleted_at >= trash_before:
                 continue
             kept.trashed = False
-            removed += kept.prune(before, limit - removed)
+            removed += kept.prune(history_of(kept.document.name, before, histories), limit - removed)
             self._forget_nameless(kept)
         return removed
 

@@ -8,12 +8,28 @@ goes by. Appends wait for none of this.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, delete, exists, func, literal, not_, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+    update,
+)
 
 from collab.storage.backend import Backend
+from collab.storage.batch import encode_name
 from collab.storage.membership import FORGET_SECONDS
 from collab.storage.schema import (
     OF_DOCUMENT,
@@ -26,8 +42,12 @@ from collab.storage.schema import (
     producers,
     snapshots,
     trash,
+    versions,
     writers,
 )
+from collab.storage.spacing import superfluous
+from collab.storage.sql_catalogue import under
+from collab.storage.versions import History, Kind
 
 PRUNE_PAGE = 500
 """Documents looked at in one query for something to prune."""
@@ -38,10 +58,30 @@ def pruning_lock(document_id: int) -> str:
     return f"prune {document_id}"
 
 
+def needed(document_id: ColumnElement[int]) -> Any:
+    """Give the query for the lowest number that a named version needs the log for; NULL if none does."""
+    mine = (versions.c.document_id == document_id, versions.c.kind == Kind.NAMED.value, versions.c.pinned.is_(False))
+    return select(func.min(versions.c.seq)).where(*mine)
+
+
+def kept_since(before: float, histories: Sequence[History]) -> ColumnElement[float]:
+    """Give the expression for the time since which every state of a document is kept (``versions.history_of``)."""
+    if not histories:
+        return literal(before)
+    cases = []
+    for each in histories:
+        prefix, star, _ = each.pattern.partition("*")
+        same = and_(true(), *under(documents.c.name, prefix)) if star else documents.c.name == encode_name(each.pattern)
+        cases.append((and_(documents.c.name.is_not(None), same), literal(each.before)))
+    return case(*cases, else_=literal(before))
+
+
 Prunable = tuple[list[tuple[int, int | None]], int | None]
 
 
-def find_prunable(after: int, before: float, trash_before: float) -> Callable[[Connection], Prunable]:
+def find_prunable(
+    after: int, before: float, trash_before: float, histories: Sequence[History] = ()
+) -> Callable[[Connection], Prunable]:
     """Look at a page of documents for what may go.
 
     Gives the documents with something to remove, each with the number of the snapshot that its history is to begin
@@ -52,7 +92,7 @@ def find_prunable(after: int, before: float, trash_before: float) -> Callable[[C
     def read(connection: Connection) -> Prunable:
         first_kept = (
             select(log.c.seq)
-            .where(log.c.document_id == documents.c.id, log.c.at >= before)
+            .where(log.c.document_id == documents.c.id, log.c.at >= kept_since(before, histories))
             .order_by(log.c.seq)
             .limit(1)
             .correlate(documents)
@@ -88,6 +128,8 @@ def find_prunable(after: int, before: float, trash_before: float) -> Callable[[C
             snapshots.c.checksum.is_not(None),
             snapshots.c.seq <= page.c.last_old,
             snapshots.c.seq <= newest_but_one,
+            # A named version that is not pinned needs all from the snapshot before it on.
+            snapshots.c.seq <= func.coalesce(needed(page.c.id).correlate(page).scalar_subquery(), page.c.last_old),
         )
         query = select(
             page.c.id,
@@ -156,7 +198,10 @@ def remove(
         return connection.execute(delete(table).where(mine, number.in_(select(chosen.c[by])))).rowcount
 
     def is_founded(connection: Connection) -> bool:
-        """Tell whether ``base`` and a snapshot after it are there, and nothing is damaged."""
+        """Tell whether ``base`` and a snapshot after it are there, nothing is damaged, and no version needs more."""
+        lowest = connection.execute(needed(literal(document_id))).scalar()
+        if lowest is not None and lowest < base:
+            return False
         damaged = exists().where(damage.c.document_id == document_id)
         mine = (snapshots.c.document_id == document_id, snapshots.c.checksum.is_not(None), snapshots.c.seq >= base)
         found = select(snapshots.c.seq).where(*mine, not_(damaged)).order_by(snapshots.c.seq).limit(2)
@@ -184,6 +229,8 @@ def remove(
         if base is not None:
             if not is_founded(connection):
                 return 0
+            automatic = (versions.c.document_id == document_id, versions.c.kind == Kind.AUTOMATIC.value)
+            connection.execute(delete(versions).where(*automatic, versions.c.seq < base))
             removed = remove_first(connection, log, budget, log.c.seq <= base)
             return removed + remove_first(connection, snapshots, budget - removed, snapshots.c.seq < base)
         if not leave_trash(connection):
@@ -198,6 +245,56 @@ def remove(
         gone = (documents.c.id == document_id, documents.c.name.is_(None), *map(not_, left))
         connection.execute(delete(documents).where(*gone))
         return removed
+
+    return write
+
+
+def find_thinnable(after: int) -> Callable[[Connection], list[tuple[int, int]]]:
+    """Look for documents with ids above ``after`` that have more snapshots than always stay.
+
+    Gives their ids, ascending, each with the number of its newest snapshot; at most ``PRUNE_PAGE``.
+    """
+
+    def read(connection: Connection) -> list[tuple[int, int]]:
+        part = snapshots.c
+        query = (
+            select(part.document_id, func.max(part.seq).label("newest"))
+            .where(part.document_id > after)
+            .group_by(part.document_id)
+            .having(func.count() > 3)
+            .order_by(part.document_id)
+            .limit(PRUNE_PAGE)
+        )
+        return [(row.document_id, row.newest) for row in connection.execute(query)]
+
+    return read
+
+
+def thin(backend: Backend, document_id: int, limit: int) -> Callable[[Connection], int]:
+    """Remove at most ``limit`` snapshots of one document that nobody misses (``collab.storage.spacing``).
+
+    Nothing while somebody prunes it, where damage was noted, and where a snapshot has no checksum.
+    """
+
+    def write(connection: Connection) -> int:
+        if not backend.lock(connection, pruning_lock(document_id), wait=False):
+            return 0
+        part = snapshots.c
+        damaged = exists().where(damage.c.document_id == document_id)
+        query = select(part.seq, func.length(part.data).label("nbytes"), part.checksum)
+        found = connection.execute(query.where(part.document_id == document_id, not_(damaged)).order_by(part.seq)).all()
+        if any(row.checksum is None for row in found):
+            return 0
+
+        def bytes_between(after: int, last: int) -> int:
+            rows = (log.c.document_id == document_id, log.c.seq > after, log.c.seq <= last)
+            total = connection.execute(select(func.sum(func.length(log.c.data))).where(*rows)).scalar()
+            return 0 if total is None else int(total)
+
+        numbers = superfluous([(row.seq, row.nbytes) for row in found], bytes_between)[:limit]
+        if numbers:
+            connection.execute(delete(snapshots).where(part.document_id == document_id, part.seq.in_(numbers)))
+        return len(numbers)
 
     return write
 

@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 12
+SCHEMA = 13
 """The number of the schema that this release works on; a test compares it with the newest migration."""
 
 BASE_REVISION = "0002"
@@ -357,7 +357,67 @@ webhook_deliveries = Table(
     sqlite_autoincrement=True,
 )
 
-OF_DOCUMENT: tuple[Table, ...] = (pending, damage, producers, webhook_cursors, webhook_marks)
+versions = Table(
+    "versions",
+    metadata,
+    # Numbers of the log that have a name, and such that were noted by themselves (``collab.storage.versions``).
+    Column("id", _ID, primary_key=True, autoincrement=True),
+    Column("document_id", BigInteger, nullable=False),
+    # 0: it was imported, and is no number of this log.
+    Column("seq", BigInteger, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("reason", String(16), nullable=False),
+    Column("name", LargeBinary, nullable=True),
+    Column("description", LargeBinary, nullable=True),
+    Column("author", LargeBinary, nullable=True),
+    Column("at", Double, nullable=False),
+    # Whether its state is in the table below, so that it needs nothing of the log any more.
+    Column("pinned", Boolean, nullable=False),
+    Index("ix_versions_document_id", "document_id", "seq"),
+    sqlite_autoincrement=True,
+)
+
+version_states = Table(
+    "version_states",
+    metadata,
+    # What pinned versions hold; the columns are those of a snapshot.
+    Column("version_id", BigInteger, nullable=False),
+    Column("document_id", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("state_vector", LargeBinary, nullable=False),
+    Column("index_data", LargeBinary, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("checksum", BigInteger, nullable=True),
+    PrimaryKeyConstraint("version_id"),
+    Index("ix_version_states_document_id", "document_id"),
+)
+
+timeline = Table(
+    "timeline",
+    metadata,
+    # What happened to a document, in entries of many rows (``collab.storage.timeline``). They follow on each other
+    # without a gap, so the last one says how far a document is summarised. ``data`` is JSON: the authors, the marks.
+    Column("document_id", BigInteger, nullable=False),
+    Column("first_seq", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("started_at", Double, nullable=False),
+    Column("ended_at", Double, nullable=False),
+    Column("nbytes", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("document_id", "first_seq"),
+)
+
+OF_DOCUMENT: tuple[Table, ...] = (
+    pending,
+    damage,
+    producers,
+    webhook_cursors,
+    webhook_marks,
+    versions,
+    version_states,
+    timeline,
+)
 """Tables beside the log and the snapshots whose rows belong to one document, by their column ``document_id``. They go
 with the content of a document that was deleted: a new table with something of it must be added here. Owners of client
 IDs do so, too, in portions, since there may be very many (``collab.storage.pruning``)."""

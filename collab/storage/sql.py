@@ -37,11 +37,12 @@ from sqlalchemy.exc import IntegrityError
 
 from collab.errors import (
     DocumentNotFound,
+    HistoryGone,
     StoreRefused,
     StoreUnavailable,
     StoreWentBack,
 )
-from collab.storage import sql_calls, sql_catalogue, sql_control, sql_trash, sql_webhooks
+from collab.storage import sql_calls, sql_catalogue, sql_control, sql_timeline, sql_trash, sql_versions, sql_webhooks
 from collab.storage.backend import WENT_BACK, Backend, Mode, Writer
 from collab.storage.batch import decode_author, decode_note, encode_author, encode_name, encode_note
 from collab.storage.calls import check_answer
@@ -52,7 +53,15 @@ from collab.storage.metadata import merge_metadata
 from collab.storage.migrate import check_schema, missing_schema
 from collab.storage.nodes import note_beat, read_nodes
 from collab.storage.producers import PRODUCER_SECONDS, ProducerNumbers
-from collab.storage.pruning import find_prunable, pruning_lock, remove, remove_leftovers, remove_owners_left
+from collab.storage.pruning import (
+    find_prunable,
+    find_thinnable,
+    pruning_lock,
+    remove,
+    remove_leftovers,
+    remove_owners_left,
+    thin,
+)
 from collab.storage.records import (
     KEEP,
     MAX_ROW_BYTES,
@@ -78,12 +87,15 @@ from collab.storage.records import (
 )
 from collab.storage.schema import client_owners, damage, documents, log, nodes, pending, producers, snapshots, writers
 from collab.storage.sql_catalogue import find, require_living
+from collab.storage.timeline import Page, Summarised
+from collab.storage.versions import History, Kind, NewVersion, Reason, Unpinned, Version
 from collab.storage.webhooks import (
     DELETED,
     ERASED,
     RENAMED,
     RESET,
     RESTORED,
+    VERSION_MADE,
     Attempt,
     Delivery,
     Expired,
@@ -133,6 +145,9 @@ class SqlStore:
         self._doubt: tuple[Sequence[Append], int] | None = None
         self._appending = asyncio.Lock()
         self._pruned_to = self._owners_seen = 0
+        self._thinned: dict[
+            int, int
+        ] = {}  # documents with the newest snapshot for which nothing more was to be thinned
         self._compared: dict[int, int] = {}  # documents with the snapshot at which pruning has found two whole ones
         self._seen: dict[str, float] = {}  # when other writers have last shown that they live
         self._creations = Creations(lambda write: self._run(write, "write"))
@@ -727,6 +742,126 @@ class SqlStore:
         now = self._backend.now()
         await self._run(lambda connection: sql_webhooks.enable(connection, now, receiver), "write")
 
+    async def make_version(self, document_id: int, seq: int, new: NewVersion) -> Version:
+        """Insert a version, or give an automatic one a name."""
+
+        def write(connection: Connection) -> Version:
+            version = sql_versions.make(connection, self._backend, document_id, seq, new)
+            data = {"version": version.id, "name": version.name, "number": version.seq, "author": version.author}
+            self._note(connection, VERSION_MADE, document_id, data)
+            return version
+
+        return await self._run(write, "write")
+
+    async def make_automatic(
+        self, document_id: int, seq: int, reason: Reason, at: float, spacing: float
+    ) -> Version | None:
+        """Insert an automatic version."""
+        return await self._run(
+            lambda connection: sql_versions.make_automatic(
+                connection, self._backend, document_id, seq, reason, at, spacing
+            ),
+            "write",
+        )
+
+    async def import_version(self, document_id: int, new: NewVersion, state: Snapshot) -> Version:
+        """Insert a version with its state."""
+        sql_versions.check_size(state)
+        return await self._run(
+            lambda connection: sql_versions.import_version(connection, self._backend, document_id, new, state), "write"
+        )
+
+    async def versions(
+        self,
+        document_id: int,
+        *,
+        kind: Kind | None = None,
+        after: tuple[int, float, int] | None = None,
+        between: tuple[int, int] | None = None,
+        limit: int = 100,
+    ) -> list[Version]:
+        """List versions."""
+        return await self._run(
+            lambda connection: sql_versions.list_versions(connection, document_id, kind, after, between, limit), "read"
+        )
+
+    async def version(self, document_id: int, version_id: int) -> Version:
+        """Read one version."""
+        return await self._run(
+            lambda connection: sql_versions.read_of_living(connection, document_id, version_id), "read"
+        )
+
+    async def change_version(
+        self,
+        document_id: int,
+        version_id: int,
+        *,
+        name: str | Keep = KEEP,
+        description: str | None | Keep = KEEP,
+    ) -> Version:
+        """Update the texts of a version."""
+        return await self._run(
+            lambda connection: sql_versions.change(
+                connection, self._backend, document_id, version_id, name, description
+            ),
+            "write",
+        )
+
+    async def delete_version(self, document_id: int, version_id: int) -> None:
+        """Remove a version."""
+        await self._run(lambda connection: sql_versions.remove(connection, document_id, version_id), "write")
+
+    async def load_version(
+        self, document_id: int, version_id: int
+    ) -> tuple[Version, tuple[Snapshot | None, list[LogRow]]]:
+        """Read the state of a version, or what rebuilds it; it may be pinned between the two."""
+        while True:
+            version = await self.version(document_id, version_id)
+            if version.pinned:
+                state = await self._run(lambda connection: sql_versions.read_state(connection, version_id), "read")
+                if state is not None:
+                    return version, (state, [])
+                continue  # deleted a moment ago
+            found = await self.load_at(document_id, version.seq)
+            if found is not None:
+                return version, found
+            if not (await self.version(document_id, version_id)).pinned:
+                raise HistoryGone(f"the state after row {version.seq} is gone")
+
+    async def unpinned(
+        self, *, before: float, histories: Sequence[History] = (), after: int = 0, limit: int = 100
+    ) -> list[Unpinned]:
+        """List versions that hold up pruning."""
+        return await self._run(
+            lambda connection: sql_versions.unpinned(connection, before, histories, after, limit), "read"
+        )
+
+    async def pin_version(self, document_id: int, version_id: int, state: Snapshot) -> bool:
+        """Insert the state of a version."""
+        sql_versions.check_size(state)
+        return await self._run(
+            lambda connection: sql_versions.pin(connection, self._backend, document_id, version_id, state), "write"
+        )
+
+    async def summarise(
+        self, document_id: int, *, now: float, spacing: float | None, limit: int = PAGE_ROWS
+    ) -> Summarised | None:
+        """Put the next rows into entries."""
+        return await self._run(
+            lambda connection: sql_timeline.summarise(connection, self._backend, document_id, now, spacing, limit),
+            "write",
+        )
+
+    async def timeline(self, document_id: int, *, before: int | None = None, limit: int = 100) -> Page:
+        """Read entries."""
+        return await self._run(
+            lambda connection: sql_timeline.read_page(connection, document_id, before, limit), "read"
+        )
+
+    async def unsummarised(self, after: int, limit: int) -> tuple[list[int], int | None]:
+        """Find documents with rows in no entry."""
+        return await self._run(lambda connection: sql_timeline.find_unsummarised(connection, after, limit), "read")
+
     async def begin_call(self, call: CallKey, request: bytes) -> CallState:
         """Begin a call, or read what became of it."""
         now = self._backend.now()
@@ -771,14 +906,20 @@ class SqlStore:
         return await self._run(lambda connection: sql_control.read_reports(connection, number, now), "read")
 
     async def prune(
-        self, *, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf
+        self,
+        *,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
     ) -> int:
         """Remove what no state since ``before`` needs, going on with the document where the last call stopped."""
         removed = 0
         start = position = self._pruned_to
         wrapped = start == 0
         while True:
-            work, last = await self._run(find_prunable(position, before, trash_before), "read")
+            work, last = await self._run(find_prunable(position, before, trash_before, histories), "read")
             for document_id, base in work:
                 if document_id in spare or (base is not None and not await self._two_are_whole(document_id, base)):
                     continue
@@ -802,6 +943,22 @@ class SqlStore:
         )
         await self._run(leftovers, "write")
         self._owners_seen = await self._run(remove_owners_left(self._owners_seen), "write")
+        return removed
+
+    async def thin_snapshots(self, *, limit: int, spare: Collection[int] = ()) -> int:
+        """Look at documents with many snapshots, those that have a new one since the last look."""
+        removed, after = 0, 0
+        while page := await self._run(find_thinnable(after), "read"):
+            for document_id, newest in page:
+                if document_id in spare or self._thinned.get(document_id) == newest:
+                    continue
+                removed += await self._run(thin(self._backend, document_id, limit - removed), "write")
+                if removed >= limit:
+                    return removed  # it may have more
+                self._thinned[document_id] = newest
+                if len(self._thinned) > COMPARED:
+                    del self._thinned[next(iter(self._thinned))]
+            after = page[-1][0]
         return removed
 
     async def note_damage(self, document_id: int, *, rows: Sequence[int] = (), snapshots: Sequence[int] = ()) -> None:

@@ -4,7 +4,8 @@ Strategy: several ports, because they have different callers: the hub lives from
 listings and the command line from the catalogue (:mod:`collab.storage.catalogue`) and the trash
 (:mod:`collab.storage.trash`), the HTTP API does calls once by :mod:`collab.storage.calls`, servers see each other by
 membership (:mod:`collab.storage.membership`), operators tell all nodes something through
-:mod:`collab.storage.control`, and receivers are told what happened through :mod:`collab.storage.webhooks`. One
+:mod:`collab.storage.control`, receivers are told what happened through :mod:`collab.storage.webhooks`, and people see
+it through :mod:`collab.storage.versions` and :mod:`collab.storage.timeline`. One
 adapter, because a tombstone holds only if the transaction that appends looks at it, and because this storage is what
 all nodes share. What passes through is in :mod:`collab.storage.records`; ``docs/adapters.md`` is for those who
 write an adapter, ``collab.testing.store`` the suite that it must pass.
@@ -19,11 +20,13 @@ from collab.storage.catalogue import Catalogue
 from collab.storage.control import Instructions
 from collab.storage.log import Log
 from collab.storage.membership import Membership
+from collab.storage.timeline import Timelines
 from collab.storage.trash import Trash
+from collab.storage.versions import Versions
 from collab.storage.webhooks import Webhooks
 
 
-class Store(Log, Catalogue, Trash, Calls, Membership, Instructions, Webhooks, Protocol):
+class Store(Log, Catalogue, Trash, Calls, Membership, Instructions, Webhooks, Versions, Timelines, Protocol):
     """Keep documents durably; a store is one writer's connection to storage that others may share.
 
     Errors: ``StoreUnavailable`` from any method means that the same call may succeed later (no connection, locked,

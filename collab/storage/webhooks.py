@@ -27,8 +27,9 @@ RESET: Final = "document.reset"
 ERASED: Final = "document.erased"
 JOINED: Final = "user.joined"
 LEFT: Final = "user.left"
+VERSION_MADE: Final = "version.made"
 
-KINDS: Final = (CREATED, CHANGED, DELETED, RESTORED, RENAMED, RESET, ERASED, JOINED, LEFT)
+KINDS: Final = (CREATED, CHANGED, DELETED, RESTORED, RENAMED, RESET, ERASED, JOINED, LEFT, VERSION_MADE)
 """All kinds of events."""
 
 KEPT_ERASED: Final = (DELETED, ERASED)

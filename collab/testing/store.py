@@ -22,7 +22,9 @@ from collab.testing.log import LogConformance
 from collab.testing.membership import MembershipConformance
 from collab.testing.pending import PendingConformance
 from collab.testing.producers import ProducersConformance
+from collab.testing.timeline import TimelineConformance
 from collab.testing.trash import TrashConformance
+from collab.testing.versions import VersionsConformance
 from collab.testing.webhooks import WebhooksConformance
 
 
@@ -37,5 +39,7 @@ class StoreConformance(
     MembershipConformance,
     ControlConformance,
     WebhooksConformance,
+    VersionsConformance,
+    TimelineConformance,
 ):
     """Test a store; derive from this class and override the fixture ``make_store``."""

@@ -20,6 +20,7 @@ from collab.storage.checksums import is_damaged, row_checksum
 from collab.storage.membership import Node
 from collab.storage.memory import MemoryStorage, MemoryStore, _Kept
 from collab.storage.memory_calls import MemoryCalls
+from collab.storage.memory_history import KeptHistory, MemoryHistory
 from collab.storage.memory_webhooks import MemoryWebhooks
 from collab.storage.producers import MAX_PRODUCERS, NewProducer, ProducerNumbers
 from collab.storage.records import (
@@ -44,6 +45,8 @@ from collab.storage.records import (
     StoredDocument,
     StoredInstruction,
 )
+from collab.storage.timeline import Entry, Page, Summarised
+from collab.storage.versions import History, Kind, NewVersion, Reason, Unpinned, Version
 from collab.storage.webhooks import (
     CHANGED,
     CREATED,
@@ -139,8 +142,15 @@ class LosesOwnersOfRepeats(MemoryStore):
 
 @found_by("test_owners_outlive_rows_snapshots_and_names")
 class PrunesOwnersWithTheirRows(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
-        removed = super().prune(before, limit, spare, trash_before)
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
+        removed = super().prune(before, limit, spare, trash_before, histories)
         for kept in self._ids.values():
             oldest = kept.rows[0].seq if kept.rows else 0
             kept.owners = {client: owner for client, owner in kept.owners.items() if owner.seq >= oldest}
@@ -616,12 +626,19 @@ class ReadsNoRowsThatASnapshotCovers(MemoryStorage):
 
 @found_by("test_pruning_keeps_two_snapshots_that_are_whole")
 class CountsSnapshotsWithoutLooking(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
         for kept in self._ids.values():
             if not kept.deleted and len(kept.snapshots) > 1 and (rows := kept.between(0, kept.snapshots[-2].seq)):
                 del kept.rows[: len(rows)]
                 return len(rows)
-        return super().prune(before, limit, spare, trash_before)
+        return super().prune(before, limit, spare, trash_before, histories)
 
 
 @found_by("test_pruning_leaves_a_damaged_document_alone")
@@ -632,7 +649,14 @@ class ForgetsDamage(MemoryStorage):
 
 @found_by("test_pruning_keeps_every_state_within_history", "test_pruning_leaves_a_document_without_snapshot_alone")
 class PrunesByAge(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
         removed = 0
         for kept in self._ids.values():
             while kept.rows and kept.rows[0].at < before and removed < limit:
@@ -643,21 +667,42 @@ class PrunesByAge(MemoryStorage):
 
 @found_by("test_pruning_keeps_every_state_within_history")
 class KeepsOnlyWhatOpeningNeeds(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
-        return super().prune(math.inf, limit, spare, trash_before)
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
+        return super().prune(math.inf, limit, spare, trash_before, histories)
 
 
 @found_by("test_pruning_keeps_every_state_within_history")
 class PrunesMoreThanItWasAllowed(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
-        return super().prune(before, limit + 1, spare, trash_before)
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
+        return super().prune(before, limit + 1, spare, trash_before, histories)
 
 
 @found_by("test_a_row_that_is_older_than_the_one_before_it_does_not_hide_that_one")
 class TrustsTheClocksOfAllNodes(MemoryStorage):
     """The last row before the time is looked for, instead of the first one after it."""
 
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
         removed = 0
         for kept in self._ids.values():
             old = max((row.seq for row in kept.rows if row.at < before), default=0)
@@ -672,7 +717,14 @@ class TrustsTheClocksOfAllNodes(MemoryStorage):
 class NeverComesBackToTheBeginning(MemoryStorage):
     done: frozenset[int] = frozenset()
 
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
         for document_id, kept in self._ids.items():
             if document_id not in self.done:
                 if removed := kept.prune(before, limit):
@@ -683,8 +735,15 @@ class NeverComesBackToTheBeginning(MemoryStorage):
 
 @found_by("test_pruning_removes_the_content_of_deleted_documents")
 class PrunesTombstones(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
-        removed = super().prune(before, limit, spare, trash_before)
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
+        removed = super().prune(before, limit, spare, trash_before, histories)
         for name, kept in list(self._names.items()):
             if kept.deleted and not kept.rows:
                 del self._names[name], self._ids[kept.document.id]
@@ -694,7 +753,14 @@ class PrunesTombstones(MemoryStorage):
 
 @found_by("test_pruning_removes_the_content_of_deleted_documents")
 class KeepsDeletedContent(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
         return 0
 
 
@@ -998,7 +1064,14 @@ class TakesPruningForAGap(MemoryStore):
 
 @found_by("test_pruning_spares_documents_that_are_named")
 class PrunesWhatIsToBeSpared(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
         return super().prune(before, limit)
 
 
@@ -1050,10 +1123,17 @@ class KeepsPendingUpdatesInTheStore(MemoryStore):
 
 @found_by("test_snapshots_and_pruning_leave_pending_updates_alone")
 class PrunesPendingUpdatesByAge(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
         for kept in self._ids.values():
             kept.pending = {key: update for key, update in kept.pending.items() if update.at >= before}
-        return super().prune(before, limit, spare, trash_before)
+        return super().prune(before, limit, spare, trash_before, histories)
 
 
 @found_by("test_pending_updates_go_with_their_document")
@@ -1142,8 +1222,15 @@ class ListsTheTrashByName(MemoryStorage):
 
 @found_by("test_pruning_leaves_what_is_in_the_trash_for_long_enough")
 class PrunesTheTrashAtOnce(MemoryStorage):
-    def prune(self, before: float, limit: int, spare: Collection[int] = (), trash_before: float = math.inf) -> int:
-        return super().prune(before, limit, spare)
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
+        return super().prune(before, limit, spare, histories=histories)
 
 
 @found_by("test_restoring_while_others_prune_gives_all_or_nothing")
@@ -1452,3 +1539,343 @@ class WritesForNobody(MemoryWebhooks):
 class TellsFromTheHead(MemoryWebhooks):
     def _read_change(self, document_id: int, first: int, last: int) -> dict[str, Any]:
         return super()._read_change(document_id, last, last)
+
+
+# Versions.
+
+
+def _with_history(history: type[MemoryHistory]) -> type[MemoryStorage]:
+    """Give a storage with these versions and timelines."""
+
+    class Storage(MemoryStorage):
+        def __init__(self) -> None:
+            super().__init__()
+            self.history = history(self)
+
+    Storage.__name__ = history.__name__
+    return Storage
+
+
+def history_found_by(*tests: str) -> Callable[[type[MemoryHistory]], type[MemoryHistory]]:
+    """Note the tests that find a storage with these versions and timelines."""
+
+    def note(cls: type[MemoryHistory]) -> type[MemoryHistory]:
+        found_by(*tests)(_with_history(cls))
+        return cls
+
+    return note
+
+
+@history_found_by("test_a_version_keeps_what_is_said_of_it", "test_texts_have_a_bound")
+class CutsNamesOfVersions(MemoryHistory):
+    def make(self, document_id: int, seq: int, new: NewVersion) -> Version:
+        name = new.name.split("\0")[0][:200]
+        return super().make(document_id, seq, NewVersion(name, new.description, new.author, new.at))
+
+
+@history_found_by("test_a_version_is_of_a_number_that_is_there", "test_a_version_of_what_is_pruned_is_refused")
+class TakesAnyNumber(MemoryHistory):
+    def _check_number(self, kept: Any, seq: int) -> None:
+        pass
+
+
+@history_found_by("test_named_versions_have_a_bound")
+class CountsNoImportedVersions(MemoryHistory):
+    def import_version(self, document_id: int, new: NewVersion, state: Snapshot) -> Version:
+        version = super().import_version(document_id, new, state)
+        self._check_room = lambda kept: None  # type: ignore[method-assign]
+        return version
+
+
+@found_by("test_receivers_are_told_of_a_version")
+class TellsNobodyOfVersions(MemoryStore):
+    async def make_version(self, document_id: int, seq: int, new: NewVersion) -> Version:
+        return await self._call(lambda: self.storage.history.make(document_id, seq, new))
+
+
+@history_found_by(
+    "test_automatic_versions_keep_a_distance",
+    "test_a_number_has_one_automatic_version",
+    "test_pauses_become_automatic_versions",
+)
+class NotesEveryNumber(MemoryHistory):
+    def make_automatic(self, document_id: int, seq: int, reason: Reason, at: float, spacing: float) -> Version | None:
+        kept = self._living(document_id)
+        version = Version(self._next_id(), seq, Kind.AUTOMATIC, reason, None, None, None, at, pinned=False)
+        kept.history.versions[version.id] = version
+        return version
+
+
+@history_found_by("test_the_oldest_automatic_versions_go_for_newer_ones")
+class KeepsAllAutomaticVersions(MemoryHistory):
+    def make_automatic(self, document_id: int, seq: int, reason: Reason, at: float, spacing: float) -> Version | None:
+        kept = self._living(document_id)
+        before = dict(kept.history.versions)
+        made = super().make_automatic(document_id, seq, reason, at, spacing)
+        kept.history.versions = before | kept.history.versions
+        return made
+
+
+@history_found_by("test_versions_are_listed_from_the_newest_in_pages")
+class ListsVersionsByTheirIds(MemoryHistory):
+    def versions(self, *given: Any) -> list[Version]:
+        return sorted(super().versions(*given), key=lambda each: -each.id)
+
+
+@history_found_by("test_versions_are_listed_by_kind")
+class ListsEveryKind(MemoryHistory):
+    def versions(self, document_id: int, kind: Kind | None, *given: Any) -> list[Version]:
+        return super().versions(document_id, None, *given)
+
+
+@history_found_by("test_a_version_is_changed_in_part")
+class TakesKeepForNone(MemoryHistory):
+    def change(self, document_id: int, version_id: int, name: str | Keep, description: str | None | Keep) -> Version:
+        said = None if isinstance(description, Keep) else description
+        return super().change(document_id, version_id, name, said)
+
+
+@history_found_by("test_an_automatic_version_that_gets_a_name_is_a_named_one")
+class LeavesTheKindOfVersions(MemoryHistory):
+    def change(self, document_id: int, version_id: int, name: str | Keep, description: str | None | Keep) -> Version:
+        kind = self.version(document_id, version_id).kind
+        version = super().change(document_id, version_id, name, description)._replace(kind=kind)
+        self._living(document_id).history.versions[version_id] = version
+        return version
+
+
+@history_found_by("test_a_version_is_its_documents_alone")
+class FindsVersionsByTheirIdsAlone(MemoryHistory):
+    def _version(self, kept: Any, version_id: int) -> Version:
+        found = [each.history.versions.get(version_id) for each in self._storage.all_kept()]
+        return next(each for each in found if each is not None)
+
+
+@history_found_by("test_a_deleted_version_is_gone")
+class GivesIdsOfVersionsAgain(MemoryHistory):
+    def _next_id(self) -> int:
+        taken = {number for kept in self._storage.all_kept() for number in kept.history.versions}
+        return next(number for number in range(1, 10_000) if number not in taken)
+
+
+@history_found_by("test_a_version_is_read_from_the_log")
+class ReadsTheRowBefore(MemoryHistory):
+    def load(self, document_id: int, version_id: int) -> tuple[Version, tuple[Snapshot | None, list[LogRow]]]:
+        version, (snapshot, rows) = super().load(document_id, version_id)
+        return version, (snapshot, rows[:-1])
+
+
+@found_by("test_pruning_leaves_what_a_named_version_needs")
+class PrunesUnderVersions(MemoryStorage):
+    def prune(self, *given: Any, **more: Any) -> int:
+        for kept in self._ids.values():
+            kept.history = _NeedsNothing(kept.history.versions, kept.history.states, kept.history.entries)
+        return super().prune(*given, **more)
+
+
+class _NeedsNothing(KeptHistory):
+    def needs(self) -> int | None:
+        return None
+
+
+@history_found_by("test_only_what_is_in_the_way_is_to_be_pinned")
+class PinsAllVersions(MemoryHistory):
+    def unpinned(self, before: float, histories: Sequence[History], after: int, limit: int) -> list[Unpinned]:
+        return super().unpinned(math.inf, (), after, limit)
+
+
+@found_by("test_automatic_versions_go_with_their_rows")
+class KeepsAutomaticVersionsWithoutRows(MemoryStorage):
+    def prune(self, *given: Any, **more: Any) -> int:
+        before = [(kept, dict(kept.history.versions)) for kept in self._ids.values()]
+        removed = super().prune(*given, **more)
+        for kept, versions in before:
+            kept.history.versions = versions
+        return removed
+
+
+@history_found_by("test_a_version_is_pinned_once")
+class PinsAgain(MemoryHistory):
+    def pin(self, document_id: int, version_id: int, state: Snapshot) -> bool:
+        super().pin(document_id, version_id, state)
+        self._living(document_id).history.states[version_id] = state
+        return True
+
+
+@history_found_by("test_a_version_is_imported_with_its_state")
+class NumbersImportedVersions(MemoryHistory):
+    def import_version(self, document_id: int, new: NewVersion, state: Snapshot) -> Version:
+        kept = self._living(document_id)
+        version = super().import_version(document_id, new, state)._replace(seq=kept.document.head_seq)
+        kept.history.versions[version.id] = version
+        return version
+
+
+@found_by("test_versions_outlive_names_and_the_trash")
+class ForgetsVersionsOfTheTrash(MemoryStorage):
+    def delete(self, name: str, at: float) -> int:
+        document_id = super().delete(name, at)
+        self._ids[document_id].history.clear()
+        return document_id
+
+
+@found_by("test_versions_go_with_their_document")
+class GivesVersionsOfTheErased(MemoryStorage):
+    def erase(self, document_id: int) -> None:
+        versions = dict(self._ids[document_id].history.versions)
+        super().erase(document_id)
+        for kept in self._ids.values():
+            kept.history.versions |= versions
+
+    def create(self, *given: Any) -> StoredDocument:
+        created = super().create(*given)
+        for kept in list(self._ids.values()):
+            self._ids[created.id].history.versions |= kept.history.versions
+        return created
+
+
+@found_by("test_documents_have_histories_of_their_own")
+class TakesTheLastPattern(MemoryStorage):
+    def prune(
+        self,
+        before: float,
+        limit: int,
+        spare: Collection[int] = (),
+        trash_before: float = math.inf,
+        histories: Sequence[History] = (),
+    ) -> int:
+        return super().prune(before, limit, spare, trash_before, histories[::-1])
+
+
+@found_by("test_snapshots_that_nobody_misses_go")
+class ThinsNothing(MemoryStorage):
+    def thin_snapshots(self, limit: int, spare: Collection[int] = ()) -> int:
+        return 0
+
+
+@found_by("test_snapshots_stay_where_much_lies_between", "test_snapshots_that_nobody_misses_go")
+class KeepsTheFirstAndTheLast(MemoryStorage):
+    def thin_snapshots(self, limit: int, spare: Collection[int] = ()) -> int:
+        removed = 0
+        for kept in self._ids.values():
+            removed += len(kept.snapshots[1:-1])
+            kept.snapshots = kept.snapshots[:1] + kept.snapshots[1:][-1:]
+        return removed
+
+
+@found_by("test_snapshots_of_damaged_documents_stay")
+class ThinsDamagedDocuments(MemoryStorage):
+    def thin_snapshots(self, limit: int, spare: Collection[int] = ()) -> int:
+        for kept in self._ids.values():
+            kept.damage.clear()
+        return super().thin_snapshots(limit, spare)
+
+
+# The timeline.
+
+
+@history_found_by(
+    "test_rows_are_grouped_by_pauses_and_authors",
+    "test_resets_and_restores_stand_alone",
+    "test_an_entry_names_so_many_authors",
+)
+class SummarisesWithoutAuthors(MemoryHistory):
+    def timeline(self, document_id: int, before: int | None, limit: int) -> Page:
+        page = super().timeline(document_id, before, limit)
+        return page._replace(entries=[each._replace(shares=(), others=0, mark="") for each in page.entries])
+
+
+@history_found_by("test_portions_and_more_rows_give_the_same_entries")
+class BeginsAnEntryWithEachPortion(MemoryHistory):
+    def summarise(self, document_id: int, now: float, spacing: float | None, limit: int) -> Summarised | None:
+        kept = self._living(document_id)
+        before, kept.history.entries = kept.history.entries, []
+        rows, kept.rows = kept.rows, kept.rows[before[-1].last if before else 0 :]
+        done = super().summarise(document_id, now, spacing, limit)
+        kept.history.entries, kept.rows = [*before, *kept.history.entries], rows
+        return done
+
+
+@history_found_by("test_a_portion_says_how_many_rows_are_left")
+class SaysThatAllIsDone(MemoryHistory):
+    def summarise(self, document_id: int, now: float, spacing: float | None, limit: int) -> Summarised | None:
+        done = super().summarise(document_id, now, spacing, limit)
+        return done and done._replace(left=0)
+
+
+@found_by("test_those_who_summarise_at_once_do_it_once")
+class SummarisesInTwoTransactions(MemoryStore):
+    async def summarise(
+        self, document_id: int, *, now: float, spacing: float | None, limit: int = 1_000
+    ) -> Summarised | None:
+        kept = self.storage.kept(document_id)
+        before: list[Entry] = [] if kept is None else list(kept.history.entries)
+        done = await super().summarise(document_id, now=now, spacing=spacing, limit=limit)
+        await asyncio.sleep(0)
+        if kept is not None and len(kept.history.entries) > len(before) + limit:
+            kept.history.entries.append(kept.history.entries[-1])
+        return done
+
+
+@history_found_by("test_pages_go_on_behind_each_other")
+class PagesFromTheNumberItself(MemoryHistory):
+    def timeline(self, document_id: int, before: int | None, limit: int) -> Page:
+        return super().timeline(document_id, None if before is None else before + 1, limit)
+
+
+@history_found_by("test_a_page_says_what_is_not_in_it")
+class SaysThatAllIsSummarised(MemoryHistory):
+    def timeline(self, document_id: int, before: int | None, limit: int) -> Page:
+        page = super().timeline(document_id, before, limit)
+        return page._replace(summarised=page.head)
+
+
+@found_by("test_entries_outlive_their_rows")
+class PrunesEntries(MemoryStorage):
+    def prune(self, *given: Any, **more: Any) -> int:
+        removed = super().prune(*given, **more)
+        for kept in self._ids.values():
+            oldest = kept.rows[0].seq if kept.rows else 0
+            kept.history.entries = [each for each in kept.history.entries if each.last >= oldest]
+        return removed
+
+
+@history_found_by("test_rows_that_were_pruned_first_are_in_no_entry")
+class WaitsForRowsThatAreGone(MemoryHistory):
+    def summarise(self, document_id: int, now: float, spacing: float | None, limit: int) -> Summarised | None:
+        kept = self._living(document_id)
+        last = kept.history.entries[-1].last if kept.history.entries else 0
+        if kept.rows and kept.rows[0].seq > last + 1:
+            return Summarised(0, None)
+        return super().summarise(document_id, now, spacing, limit)
+
+
+@history_found_by("test_a_pause_that_goes_on_becomes_a_version_when_it_is_one")
+class NotesPausesThatAreNone(MemoryHistory):
+    def summarise(self, document_id: int, now: float, spacing: float | None, limit: int) -> Summarised | None:
+        return super().summarise(document_id, math.inf, spacing, limit)
+
+
+@history_found_by("test_documents_with_rows_in_no_entry_are_found")
+class FindsNewDocumentsAlone(MemoryHistory):
+    def unsummarised(self, after: int, limit: int) -> tuple[list[int], int | None]:
+        found, last = super().unsummarised(after, limit)
+        return [each for each in found if not self._living(each).history.entries], last
+
+
+@history_found_by("test_a_timeline_has_a_bound")
+class KeepsAllEntries(MemoryHistory):
+    def summarise(self, document_id: int, now: float, spacing: float | None, limit: int) -> Summarised | None:
+        entries = self._living(document_id).history.entries
+        first = entries[:1]
+        done = super().summarise(document_id, now, spacing, limit)
+        entries[:0] = [each for each in first if each not in entries[:1]]
+        return done
+
+
+@found_by("test_a_timeline_goes_with_its_document")
+class ForgetsTimelinesOfTheTrash(MemoryStorage):
+    def delete(self, name: str, at: float) -> int:
+        document_id = super().delete(name, at)
+        self._ids[document_id].history.entries.clear()
+        return document_id
