@@ -45,6 +45,7 @@ from collab.hub.idempotency import Once
 from collab.hub.membership import SIGNING_KEYS
 from collab.hub.streaming import Streaming
 from collab.hub.transfer import Transfer
+from collab.hub.versions import HistoryOptions, Past
 from collab.limits.arrivals import Arrivals
 from collab.limits.limits import Bounds, Limits
 from collab.limits.memory import LIMIT_SHARE, MARK_SHARE, Memory, machine_memory
@@ -83,6 +84,7 @@ from collab.transports.http.api.shares import ShareRoutes
 from collab.transports.http.api.transfer import TransferRoutes
 from collab.transports.http.api.trash import TrashRoutes
 from collab.transports.http.api.updates import UpdateRoutes
+from collab.transports.http.api.versions import VersionRoutes
 from collab.transports.http.api.webhooks import WebhookRoutes
 from collab.transports.http.bodies import LongBodies
 from collab.transports.http.health import Readiness, healthz
@@ -261,6 +263,7 @@ def create_app(
             idle_seconds=settings.idle_seconds,
             compaction=CompactionPolicy(settings.compact_rows, settings.compact_bytes, settings.compact_ratio),
             keep_deleted=settings.keep_deleted,
+            histories=history_options(settings),
             node=node_facts(
                 settings,
                 authenticated=authenticator is not None,
@@ -370,7 +373,7 @@ def create_app(
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
     documents = Documents(store, hub, clock, settings.keep_deleted, hub.resetting)
     creation = Creation(guard, Once(store), jobs, settings.max_document_bytes, random)
-    gate = context.gate
+    gate, past = context.gate, Past(hub.versions, jobs)
     bodies = LongBodies(guard, gate.arrivals, gate.largest, settings.min_bytes_per_second)
     # Where everybody may read everything there is nothing to hide.
     hidden = not admission.open_to_all
@@ -385,8 +388,9 @@ def create_app(
         *TransferRoutes(
             Transfer(store, documents, settings.max_document_bytes), permission, guard, settings.max_document_bytes
         ).routes(),
-        *ContentRoutes(editing, permission, guard, bodies).routes(),
-        *UpdateRoutes(editing, permission, guard, bodies).routes(),
+        *VersionRoutes(hub, permission, creation, settings.max_document_bytes).routes(),
+        *ContentRoutes(editing, permission, guard, bodies, past).routes(),
+        *UpdateRoutes(editing, permission, guard, bodies, past).routes(),
         *PeopleRoutes(
             hub, permission, guard, context.options.hocuspocus, context.options.stateless_rate, cursors
         ).routes(),
@@ -468,6 +472,17 @@ def make_outbound(settings: Settings, receiver: Receiver) -> Outbound:
         allow_http=settings.webhook_allow_http,
         public_only=settings.webhook_public_only,
     )
+
+
+def history_options(settings: Settings) -> HistoryOptions:
+    """Say how history is kept."""
+    spacing = settings.auto_version_minutes * 60.0
+    kept = tuple((pattern, float(days) * DAY) for pattern, _, days in map(_split_history, settings.history_days_for))
+    return HistoryOptions(spacing or None, kept)
+
+
+def _split_history(text: str) -> tuple[str, str, str]:
+    return text.rpartition("=")
 
 
 def auth_options(settings: Settings) -> AuthOptions:

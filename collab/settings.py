@@ -33,6 +33,7 @@ ENV_PREFIX = "COLLAB_"
 CONFIG_ENV = "COLLAB_CONFIG"
 """The environment's name for ``--config``, which is no field: it says where fields are read."""
 
+_MOST_DAYS = 36_500
 KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
@@ -303,6 +304,23 @@ class Settings(BaseModel):
         le=36_500,
         description=(
             "Days for which every state of a document can be rebuilt. What is older and not needed for it is removed."
+        ),
+    )
+    history_days_for: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "Documents with another number of days than --history-days, separated by commas: their names, or "
+            "beginnings of names with a * behind, each with = and the days, as in legal/*=3650. The first one that is "
+            "for a document counts."
+        ),
+    )
+    auto_version_minutes: float = Field(
+        default=10.0,
+        ge=0,
+        le=525_600,
+        description=(
+            "Minutes between two automatic versions of a document, at least. They are noted after a pause in editing, "
+            "and before a reset, a restore and the first edits of a program over HTTP. 0: there are none."
         ),
     )
     trash_days: float = Field(
@@ -783,6 +801,7 @@ class Settings(BaseModel):
         "allowed_origins",
         "jwt_keys",
         "keep_deleted",
+        "history_days_for",
         "hooks",
         "webhook_secrets",
         "signing_keys",
@@ -808,6 +827,17 @@ class Settings(BaseModel):
             if not pattern or "*" in pattern[:-1]:
                 raise ValueError(f"{pattern!r} is no name, nor the beginning of names with a * behind")
         return patterns
+
+    @field_validator("history_days_for")
+    @classmethod
+    def _histories(cls, histories: tuple[str, ...]) -> tuple[str, ...]:
+        for text in histories:
+            pattern, _, days = text.rpartition("=")
+            if not pattern or "*" in pattern[:-1]:
+                raise ValueError(f"{text!r} does not begin with a name, or the beginning of names with a * behind")
+            if not (days.isascii() and days.isdecimal() and int(days) <= _MOST_DAYS):
+                raise ValueError(f"{text!r} does not end with = and a whole number of days, up to {_MOST_DAYS}")
+        return histories
 
     @field_validator("hooks")
     @classmethod

@@ -28,6 +28,7 @@ from collab.hub.slices import in_slices
 from collab.sandbox.port import Sandbox
 from collab.storage.checksums import beside_the_loop, seal_snapshot
 from collab.storage.records import LoadedDocument, Snapshot
+from collab.storage.spacing import most_rows
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
 
@@ -85,6 +86,8 @@ class Compactor:
             return True
         if document.tail_clients >= max(_TAIL_CLIENTS, _TAIL_CLIENTS_SHARE * document.clients):
             return True
+        if log.tail_rows >= most_rows(log.snapshot_bytes):
+            return True  # else states of the history would take long to rebuild
         if log.tail_rows < self._policy.rows and log.tail_bytes < self._policy.nbytes:
             return False
         return log.tail_bytes >= self._policy.ratio * log.snapshot_bytes

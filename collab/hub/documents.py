@@ -11,10 +11,11 @@ import asyncio
 import builtins
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
+from collab.engine.document import Document
 from collab.errors import CollabError, DocumentDeleted, DocumentExists
 from collab.hub.idempotency import Call
 from collab.hub.loading import damaged, load_document
@@ -22,7 +23,7 @@ from collab.hub.resetting import InThread, Resetting
 from collab.protocol.names import check_document_name, covers
 from collab.protocol.sync import EMPTY_UPDATE
 from collab.storage.checksums import beside_the_loop, seal_row
-from collab.storage.records import KEEP, DocumentSummary, Keep, NewRow, Scalar
+from collab.storage.records import KEEP, DocumentSummary, Keep, NewRow, Scalar, StoredDocument
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
 
@@ -238,9 +239,17 @@ class Documents:
         return True
 
     async def copy(
-        self, name: str, new_name: str, *, author: str | None = None, call: Call | None = None
+        self,
+        name: str,
+        new_name: str,
+        *,
+        author: str | None = None,
+        call: Call | None = None,
+        read: Callable[[], Awaitable[tuple[StoredDocument, Document]]] | None = None,
     ) -> DocumentSummary:
         """Create a document with what another one holds now, and with its title and own keys.
+
+        ``read`` gives another state of it, with the document as it is stored.
 
         It holds what is committed: struct by struct the same, with the client IDs of the original, so that both can be
         merged later. Its history begins anew. What the original keeps of deleted content (``gc``) is kept here too.
@@ -253,13 +262,10 @@ class Documents:
         if call is not None and call.created is not None:
             return await self._store.describe_id(call.created)
         check_document_name(new_name)
-        if self._rooms is not None:
-            await self._rooms.until_stored(name)
-        loaded, document = await load_document(self._store, name)
+        stored, document = await (self._read_now(name) if read is None else read())
         if document.waiting:
             raise damaged(name, why="its log has a gap")
         update = await beside_the_loop(document.size, document.encode_state_as_update)
-        stored = loaded.document
         await self._create(
             new_name,
             stored.title,
@@ -271,6 +277,12 @@ class Documents:
             over_tombstone=True,
         )
         return await self._store.describe(new_name)
+
+    async def _read_now(self, name: str) -> tuple[StoredDocument, Document]:
+        if self._rooms is not None:
+            await self._rooms.until_stored(name)
+        loaded, document = await load_document(self._store, name)
+        return loaded.document, document
 
     async def _create(
         self,

@@ -42,6 +42,7 @@ from collab.hub.persistence import Stored
 from collab.hub.room import LiveRoom
 from collab.hub.slices import Usage, in_slices
 from collab.sandbox.port import Reading, Sandbox, Written
+from collab.storage.versions import Reason
 from collab.update.parts import Parts
 
 # Seconds for a commit that an answer waits for. A store that is away comes back later than that, and the edit is
@@ -222,6 +223,7 @@ class Editing:
                 check()
             self._admission.count_new(live, sender.grant, sender.peer)
 
+        document_id, seq = live.persistence.document_id, live.persistence.seq
         usage = self._usage(sender)
         receive = partial(
             live.receive_edit, update, sender.author, admit, usage, note=sender.note, server_client=client
@@ -234,6 +236,9 @@ class Editing:
                 raise
             new = await receive(size=size)
         # Still in the step that has taken it.
+        if new and document_id is not None and self._hub.versions.begins_to_edit(document_id, self._hub.clock()):
+            work = self._hub.versions.note(document_id, seq, Reason.AGENT)
+            self._hub.tasks.spawn(work, "noting what was before a program edits")
         return self.taken(live, new=new)
 
     async def take_posted(self, live: LiveRoom, update: bytes, sender: Sender, own: int | None) -> None:

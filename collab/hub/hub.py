@@ -12,6 +12,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 from collab.cluster.bus import Bus
@@ -61,8 +62,10 @@ from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
 from collab.hub.stream_presence import Visitors
 from collab.hub.tasks import Tasks, retrieve
+from collab.hub.timeline import Timelines
 from collab.hub.trash import Trash
 from collab.hub.turns import Turns
+from collab.hub.versions import HistoryOptions, Versions
 from collab.protocol.messages import Stateless
 from collab.protocol.names import covers
 from collab.protocol.session import State
@@ -70,6 +73,7 @@ from collab.sandbox.port import Sandbox
 from collab.storage.journal import Journal
 from collab.storage.records import Appended, Instruction, Kind, LoadedDocument, NewRow, Reports
 from collab.storage.store import Store
+from collab.storage.versions import Reason
 from collab.telemetry import RateLimited, get_logger, shown_name
 
 _log = get_logger("room")
@@ -97,6 +101,10 @@ _FORGET = 60.0
 # Log rows that one portion of pruning removes, and seconds between looks for more to remove.
 _PRUNE_ROWS = 500
 _PRUNE_PAUSE = 300.0
+
+# Snapshots that one portion of thinning removes, each a copy of a document, and seconds between looks for more.
+_PRUNE_SNAPSHOTS = 8
+_THIN_PAUSE = 3_600.0
 
 # Seconds before a compaction that has failed is tried again, twice as long each time; the log is complete without it.
 # One document may be too large for the sandbox, and must not keep it from all the others.
@@ -147,6 +155,7 @@ class HubOptions:
     idle_seconds: float
     compaction: CompactionPolicy
     keep_deleted: tuple[str, ...] = ()
+    histories: HistoryOptions = field(default_factory=HistoryOptions)
     node: NodeFacts = field(default_factory=NodeFacts)
 
 
@@ -198,6 +207,7 @@ class Hub:
         draining: the node is about to stop, and new clients belong elsewhere; everything is served as ever.
         stopping: nothing more is taken.
         trash: what becomes of deleted documents.
+        versions, timelines: what documents were, and what happened to them.
         hooks: Python code that is told of documents; None without any. Set it before ``start``.
         watcher: hears what happens to documents; None where nobody wants to know.
         troubled: names of documents that cannot be served for a reason of their own; at most ``MAX_TROUBLED``.
@@ -265,6 +275,9 @@ class Hub:
         self._replication = Replication(store, bus, self.rooms, self.tasks, self.control.told)
         self._replication.questions, self._replication.named = self.questions, self.named
         self._replication.visitors = self.visitors
+        self.versions = Versions(store, sandbox, self, clock, options.histories)
+        self.timelines = Timelines(store, clock, options.histories.spacing)
+        self.resetting.before_reset = partial(self.versions.note, reason=Reason.RESET)
         self.healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)
         self._attends = False
         self._gaps: set[int] = set()  # documents of which rows waited when they were live last
@@ -309,6 +322,7 @@ class Hub:
             await self.control.look()
         self.tasks.supervise(self._sweep_forever, "sweep of rooms")
         self.tasks.supervise(self._prune_forever, "prune")
+        self.tasks.supervise(self.timelines.fill_forever, "timelines")
         self.tasks.supervise(self._poll_forever, "look at the heads of the log")
         self.tasks.supervise(self._show_life_forever, "show other nodes that this one lives")
 
@@ -573,8 +587,10 @@ class Hub:
             self._replication.committed(live, outcome, rows)
         if self.hooks is not None:
             self.hooks.committed(live.name, outcome, [row.author for row in rows])
-        if self.watcher is not None and rows:
-            self.watcher.committed(outcome.document_id)
+        if rows:
+            self.timelines.changed(outcome.document_id)
+            if self.watcher is not None:
+                self.watcher.committed(outcome.document_id)
         self.consider_compaction(live)
 
     def hurry_shared(self, live: LiveRoom) -> None:
@@ -924,16 +940,26 @@ class Hub:
 
     async def _prune_forever(self) -> None:
         """Remove what the history settings no longer want, in portions that hold no lock for long."""
-        rows, trash_before = 0, 0.0
+        rows, trash_before, thinned = 0, 0.0, float("-inf")
         while True:
             try:
                 if not rows:
                     trash_before = self.trash.oldest
                     await self.trash.keep_skeletons(trash_before)
                 before = self.clock() - self.membership.history(self._options.history)
+                histories = self.versions.histories()
+                if not rows:
+                    await self.versions.pin_due(before, histories)
                 rows = await self.store.prune(
-                    before=before, limit=_PRUNE_ROWS, spare=self._with_gaps(), trash_before=trash_before
+                    before=before,
+                    limit=_PRUNE_ROWS,
+                    spare=self._with_gaps(),
+                    trash_before=trash_before,
+                    histories=histories,
                 )
+                if not rows and self.now() - thinned >= _THIN_PAUSE:
+                    rows = await self.store.thin_snapshots(limit=_PRUNE_SNAPSHOTS, spare=self._with_gaps())
+                    thinned = thinned if rows else self.now()
             except StoreUnavailable:
                 rows = 0
             await asyncio.sleep(0.05 if rows else _PRUNE_PAUSE)

@@ -39,6 +39,8 @@ WHY: Final[Mapping[str, str]] = {
     "cursor_secret": "lists do not go on where the page before came from the other",
     "bus": "they may not hear each other: edits then arrive about a second late, and presence not at all",
     HISTORY: "what is older goes only when it is old enough for both",
+    "history_days_for": "what is older goes as soon as one of them says so",
+    "auto_version_minutes": "how often versions are noted depends on the node",
     TRASH_DAYS: "what was deleted goes only when that is long enough ago for both",
     "keep_deleted": "one of them may remove deleted content that the other keeps",
     "max_message_bytes": "an edit is refused for good on one that the other would take",

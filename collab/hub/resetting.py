@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from functools import partial
 from typing import Final, NamedTuple, Protocol, TypeVar
 
+from collab.authorship import Note
 from collab.engine.document import Document
 from collab.errors import (
     DamagedDocument,
@@ -34,6 +35,7 @@ from collab.protocol.sync import EMPTY_UPDATE
 from collab.storage.checksums import beside_the_loop, seal_row
 from collab.storage.records import LoadedDocument, LogRow, NewRow, StoredDocument
 from collab.storage.store import Store
+from collab.storage.timeline import RESET
 from collab.telemetry import get_logger, shown_name
 from collab.update.reader import UpdateReader
 from collab.update.reset import RESERVED, make_reset, make_skeleton
@@ -120,6 +122,9 @@ class Resetting:
         sandbox: where resets are computed.
         rooms: those that are live on this node; None where there are none.
         clock: wall-clock time in Unix seconds.
+
+    Attributes:
+        before_reset: called with the id and the newest number of a document of which all content is about to go.
     """
 
     def __init__(self, store: Store, sandbox: Stripping, rooms: Written | None, clock: Callable[[], float]) -> None:
@@ -127,6 +132,7 @@ class Resetting:
         self._sandbox = sandbox
         self._rooms = rooms
         self._clock = clock
+        self.before_reset: Callable[[int, int], Awaitable[None]] | None = None
 
     async def reset(
         self, name: str, *, content: bytes | None = None, strict: bool = False, author: str | None = None
@@ -251,8 +257,10 @@ class Resetting:
             job = self._sandbox.reset([whole] if gone is None else [whole, gone], content, strict, known)
             update = await self._compute(job, "it could not be computed")
             number = await in_slices(_apply(document.copy(), update))
-            at = self._clock()
-            row = await beside_the_loop(len(update), partial(seal_row, update, at, author))
+            at, note = self._clock(), Note(label=RESET) if gone is None else None
+            row = await beside_the_loop(len(update), partial(seal_row, update, at, author, note))
+            if self.before_reset is not None and gone is None:
+                await self.before_reset(loaded.document.id, loaded.document.head_seq)
             seq = await self._append(name, loaded.document, row, told=gone is None)
             if seq is not None:
                 return Reset(number, seq)

@@ -75,7 +75,7 @@ def do_tasks(replica: Any, updates: Sequence[bytes], tasks: Sequence[Task]) -> l
     for task in tasks:
         try:
             if isinstance(task, Reading):
-                outcomes.append(_encode(replica.read(task.format, task.root), text=task.format in TEXTS))
+                outcomes.append(encode_reading(replica.read(task.format, task.root), text=task.format in TEXTS))
             else:
                 outcomes.append(replica.edit(_decode(task) if isinstance(task, Written) else task))
         except SandboxCrashed as error:
@@ -87,7 +87,7 @@ def do_tasks(replica: Any, updates: Sequence[bytes], tasks: Sequence[Task]) -> l
     return outcomes
 
 
-def _encode(value: Any, *, text: bool) -> bytes:
+def encode_reading(value: Any, *, text: bool) -> bytes:
     """Encode what was read: a text as it is, anything else as JSON."""
     if text:
         return bytes(value.encode(errors="replace"))

@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue, ValidationError
 from collab.content import edits
 from collab.content.edits import Batch, Format, Patch, Replace, RootType
 from collab.hub.editing import Editing
+from collab.hub.versions import Past
 from collab.protocol.session import Access
 from collab.sandbox.port import Written
 from collab.transports.guard.guard import Guard
@@ -28,11 +29,11 @@ from collab.transports.http.api.route import (
     Call,
     Model,
     NoBody,
-    Query,
     Raw,
     Route,
     invalid,
 )
+from collab.transports.http.api.versions import WhichQuery
 from collab.transports.http.bodies import LongBodies
 from collab.transports.problems import HEADERS, BadRequest
 
@@ -158,7 +159,7 @@ class Edits(Model):
     edits: list[OneEdit] = Field(min_length=1, max_length=edits.MAX_OPERATIONS)
 
 
-class ReadQuery(Query):
+class ReadQuery(WhichQuery):
     """What is shown of a document."""
 
     root: str | None = Field(
@@ -195,13 +196,15 @@ class ContentRoutes:
         permission: says who may do what.
         guard: knows who has sent a request.
         bodies: reads content.
+        past: reads what documents held.
     """
 
-    def __init__(self, editing: Editing, permission: Permission, guard: Guard, bodies: LongBodies) -> None:
+    def __init__(self, editing: Editing, permission: Permission, guard: Guard, bodies: LongBodies, past: Past) -> None:
         self._editing = editing
         self._permission = permission
         self._guard = guard
         self._bodies = bodies
+        self._past = past
 
     def routes(self) -> list[AnyRoute]:
         """Give the routes of this part."""
@@ -213,7 +216,7 @@ class ContentRoutes:
                 self.show,
                 "get_content",
                 TAG,
-                "Read what a document holds, in the format that `Accept` names.",
+                "Read what a document holds, or has held, in the format that `Accept` names.",
                 [
                     Answer(200, "The content.", Raw(*MEDIA.values()), conditions.ETAG),
                     Answer(304, "The document is still in a state that `If-None-Match` names.", None, conditions.ETAG),
@@ -224,6 +227,8 @@ class ContentRoutes:
                     "document_not_found",
                     "document_deleted",
                     "content_not_found",
+                    "version_not_found",
+                    "history_gone",
                     "not_possible",
                     "not_acceptable",
                     "too_large",
@@ -276,12 +281,17 @@ class ContentRoutes:
             format = choose_format(request.headers.getall(hdrs.ACCEPT, ()))
         else:
             format = Format(call.query.format)
-        tag = await self._editing.name_state(name)
+        which = call.query.which()
+        state = None if which is None else await self._past.state(name, which)
+        tag = await (self._editing.name_state(name) if state is None else state.tag())
         if conditions.has_it(request, tag):
             return conditions.not_modified(tag)
         if request.method == hdrs.METH_HEAD:
             return await conditions.head(request, MEDIA[format], tag)
-        body, tag = await self._editing.read(name, format, call.query.root)
+        if state is None:
+            body, tag = await self._editing.read(name, format, call.query.root)
+        else:
+            body = await self._past.show(state, format, call.query.root)
         headers = {**HEADERS, **conditions.quoted(tag), hdrs.VARY: hdrs.ACCEPT}
         if format is Format.HTML:
             headers["Content-Security-Policy"] = _POLICY

@@ -6,11 +6,15 @@ alone: who may only read or write a document sees nothing of what it was.
 
 from __future__ import annotations
 
+from functools import partial
+
 from aiohttp import web
 from pydantic import Field
 
+from collab.engine import document as engine
 from collab.hub.documents import Documents
 from collab.hub.hub import Hub
+from collab.hub.versions import Which
 from collab.protocol.names import check_document_name
 from collab.protocol.session import Access
 from collab.storage.records import DocumentSummary, StoredDocument
@@ -30,6 +34,7 @@ from collab.transports.http.api.documents import (
 )
 from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoBody, NoQuery, Query, Route
 from collab.transports.http.api.route import json_response as answer
+from collab.transports.http.api.versions import VersionId
 from collab.transports.problems import BadRequest
 
 TAG = "Deleted documents and copies"
@@ -85,6 +90,7 @@ class NewCopy(Model):
     """A copy to be made."""
 
     name: Name
+    version: VersionId | None = Field(None, description="The `id` of a version: the copy holds what that holds.")
 
 
 class TrashRoutes:
@@ -158,11 +164,18 @@ class TrashRoutes:
                 self.copy,
                 "copy_document",
                 TAG,
-                "Copy a document.",
+                "Copy a document, as it is or as a version of it was.",
                 [Answer(201, "The copy.", Document)],
                 body=NewCopy,
                 access="read of the document, write of the copy",
-                problems=(*CREATION_PROBLEMS, "document_not_found", "document_deleted", "document_damaged"),
+                problems=(
+                    *CREATION_PROBLEMS,
+                    "document_not_found",
+                    "document_deleted",
+                    "document_damaged",
+                    "version_not_found",
+                    "history_gone",
+                ),
                 headers=KEY_HEADER,
                 description="It holds what is committed now, with title and own keys. Its history begins anew.",
             ),
@@ -210,11 +223,16 @@ class TrashRoutes:
         async with self._creation.once(call.request, grant, f"POST /copies/{name}", body) as once:
             if once.answer is None:
                 with self._creation.counted(call.request, grant, body.name):
-                    summary = await self._documents.copy(name, body.name, author=grant.user, call=once)
+                    read = None if body.version is None else partial(self._read_version, name, body.version)
+                    summary = await self._documents.copy(name, body.name, author=grant.user, call=once, read=read)
                 document = await described(self._hub, summary, grant.access)
                 once.finish(201, document.model_dump_json().encode())
         assert once.answer is not None
         return answer_with(once.answer)
+
+    async def _read_version(self, name: str, version_id: int) -> tuple[StoredDocument, engine.Document]:
+        state = await self._hub.versions.state(name, Which(version=version_id))
+        return state.stored, state.document
 
 
 def _describe(summary: DocumentSummary) -> DeletedDocument:

@@ -14,12 +14,14 @@ from aiohttp import hdrs, web
 from pydantic import Field
 
 from collab.hub.editing import Editing
+from collab.hub.versions import Past
 from collab.protocol.session import Access
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
 from collab.transports.http.api import conditions
 from collab.transports.http.api.conditions import EditQuery
-from collab.transports.http.api.route import OCTETS, Answer, AnyRoute, Call, NoBody, Query, Raw, Route
+from collab.transports.http.api.route import OCTETS, Answer, AnyRoute, Call, NoBody, Raw, Route
+from collab.transports.http.api.versions import WhichQuery
 from collab.transports.http.bodies import LongBodies
 from collab.transports.problems import HEADERS, BadRequest
 from collab.update.parts import Cursor, Parts
@@ -33,7 +35,7 @@ _PORTION: Final = 256 * 1024
 _MAX_VECTOR: Final = 6_000
 
 
-class UpdateQuery(Query):
+class UpdateQuery(WhichQuery):
     """What is wanted of a document."""
 
     state_vector: str = Field(
@@ -52,13 +54,15 @@ class UpdateRoutes:
         permission: says who may do what.
         guard: knows who has sent a request.
         bodies: reads updates.
+        past: reads what documents held.
     """
 
-    def __init__(self, editing: Editing, permission: Permission, guard: Guard, bodies: LongBodies) -> None:
+    def __init__(self, editing: Editing, permission: Permission, guard: Guard, bodies: LongBodies, past: Past) -> None:
         self._editing = editing
         self._permission = permission
         self._guard = guard
         self._bodies = bodies
+        self._past = past
 
     def routes(self) -> list[AnyRoute]:
         """Give the routes of this part."""
@@ -69,14 +73,20 @@ class UpdateRoutes:
                 self.show,
                 "get_update",
                 TAG,
-                "Read a document as a Yjs update (v1): all of it, or what a state vector lacks.",
+                "Read a document as a Yjs update (v1), as it is or was: all of it, or what a state vector lacks.",
                 [
                     Answer(200, "The update, with the whole delete set.", Raw(OCTETS), conditions.ETAG),
                     Answer(304, "The document is still in a state that `If-None-Match` names.", None, conditions.ETAG),
                 ],
                 query=UpdateQuery,
                 access="read",
-                problems=("document_not_found", "document_deleted", "document_damaged"),
+                problems=(
+                    "document_not_found",
+                    "document_deleted",
+                    "document_damaged",
+                    "version_not_found",
+                    "history_gone",
+                ),
                 headers=conditions.READS,
             ),
             Route(
@@ -107,11 +117,15 @@ class UpdateRoutes:
         name, request = call.name, call.request
         await self._permission.require(request, name, Access.READ)
         vector = _read_vector(call.query.state_vector)
-        tag = await self._editing.name_state(name)
+        which = call.query.which()
+        state = None if which is None else await self._past.state(name, which)
+        tag = await (self._editing.name_state(name) if state is None else state.tag())
         if conditions.has_it(request, tag):
             return conditions.not_modified(tag)
         if request.method == hdrs.METH_HEAD:
             return await conditions.head(request, OCTETS, tag)
+        if state is not None:
+            return await send_parts(request, await state.lacking(vector), conditions.quoted(tag))
         whole = await self._editing.whole(name, vector)
         return await send_parts(request, whole.update, conditions.quoted(whole.tag))
 
