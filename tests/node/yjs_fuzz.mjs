@@ -275,6 +275,23 @@ class Client {
 
 const sessions = new Map()
 
+const follow = updates => {
+  const doc = declare(new Y.Doc({ gc: false }))
+  const deleted = []
+  doc.on('afterTransaction', transaction => {
+    for (const [client, items] of transaction.deleteSet.clients) {
+      for (const { clock, len } of items) deleted.at(-1).push([client, clock, len])
+    }
+  })
+  // Else yjs cleans up formats behind each remote transaction, in one of its own.
+  doc.on('beforeObserverCalls', transaction => { transaction.local = true })
+  for (const update of updates) {
+    deleted.push([])
+    Y.applyUpdate(doc, bytes(update))
+  }
+  return { doc, deleted }
+}
+
 const commands = {
   open (id, seed, split) {
     sessions.set(id, { random: new Random(spread(seed)), ids: new Set(), guids: 0, split, clients: [], truth: [] })
@@ -330,6 +347,31 @@ const commands = {
     if (all) { seen.dump = dump(doc); seen.size = Y.encodeStateAsUpdate(doc).length }
     if (!full) delete seen.content
     return seen
+  },
+  ids: id => sessions.get(id).clients.map(client => client.doc.clientID),
+  // The rows of a log, one by one, in a document that collects nothing: what each deletes, and then the items of each
+  // root in their order.
+  history (updates) {
+    const { doc, deleted } = follow(updates)
+    const order = {}
+    for (const name of ['text', 'ü', 'array', 'xml']) {
+      order[name] = []
+      for (let item = doc.get(name)._start; item !== null; item = item.right) {
+        order[name].push([item.id.client, item.id.clock, item.length, item.deleted])
+      }
+    }
+    return { deleted, order, snapshot: hex(Y.encodeSnapshot(Y.snapshot(doc))), content: view(doc).content }
+  },
+  // What changed between two states, as a page shows it: by the snapshots, in a document of its own.
+  changes (base, update, before, after) {
+    const { doc } = follow([base, update])
+    const [prev, snapshot] = [before, after].map(each => Y.decodeSnapshot(bytes(each)))
+    const mark = (kind, id) => ({ kind, id: [id.client, id.clock] })
+    const show = (to, from) => ['text', 'ü'].map(name => plain(doc.getText(name).toDelta(to, from, mark)))
+    return {
+      content: view(doc).content, changes: show(snapshot, prev), before: show(prev), after: show(snapshot),
+      snapshot: hex(Y.encodeSnapshot(Y.snapshot(doc)))
+    }
   },
   close: id => { sessions.delete(id); return null },
   // What one client makes of `characters` random single-character edits, for figures and limits.

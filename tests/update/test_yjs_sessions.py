@@ -64,6 +64,7 @@ class Server:
         self.gc = gc
         self.document = Document()
         self.log: list[bytes] = []
+        self.authors: list[str | None] = []
         self.stored: tuple[bytes, bytes] | None = None
         self.stored_rows = 0
         self.compacting: tuple[bytes, bytes, int] | None = None
@@ -126,6 +127,7 @@ class Server:
         if turn is None:
             return
         self.log += [row.data for row in turn.rows]
+        self.authors += [row.author for row in turn.rows]
         for connection in self.connections.values():
             connection.outgoing.append([UPDATE, turn.delta.hex()])
         read_update(turn.delta)

@@ -1,0 +1,177 @@
+"""What the sandbox is asked of the history of a document, and its answers; plain values that can be pickled."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from collab.errors import InvalidEdit
+from collab.history.attribution import (
+    Attribution,
+    Owner,
+    Row,
+    decode_attribution,
+    encode_attribution,
+)
+from collab.history.emptying import empty, encode_snapshot
+from collab.history.ranges import RangeMap
+from collab.history.showing import Shower, unified_diff
+from collab.history.tracing import Tracer, trace
+from collab.update.merge import merge_read_updates
+from collab.update.reader import read_update
+from collab.update.state_vector import encode_state_vector
+
+FORMATS = ("update", "prosemirror", "text", "diff")
+"""What changes can be shown as."""
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Add rows to a kept attribution; the answer is the new one, encoded.
+
+    Attributes:
+        kept: what is kept, for the row before the first one; None: nothing.
+        base: the document after that row, a v1 update.
+        rows: those that follow.
+        owners: whose client IDs are.
+    """
+
+    kept: bytes | None
+    base: bytes
+    rows: tuple[Row, ...]
+    owners: Mapping[int, Owner]
+
+
+@dataclass(frozen=True, slots=True)
+class Show:
+    """Show an attribution; the answer is JSON.
+
+    Attributes:
+        kept: the attribution, encoded.
+        document: the document after the same row, a v1 update; None: only ranges are wanted.
+        root: which root to show in runs.
+        rich: as ProseMirror JSON.
+    """
+
+    kept: bytes
+    document: bytes | None = None
+    root: str | None = None
+    rich: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Say what rows have changed; the answer is JSON.
+
+    Attributes:
+        base: the document before the first row, a v1 update.
+        rows: those of the interval.
+        owners: whose client IDs are.
+        format: one of ``FORMATS``.
+        root: which root to show, where the format shows one.
+    """
+
+    base: bytes
+    rows: tuple[Row, ...]
+    owners: Mapping[int, Owner]
+    format: str = "update"
+    root: str | None = None
+
+
+def advance(task: Advance) -> bytes:
+    """Do the task; raises UpdateError, and DecodeError when what is kept is damaged."""
+    kept = None if task.kept is None else decode_attribution(task.kept)
+    return encode_attribution(trace(task.base, task.rows, task.owners, kept))
+
+
+def show(task: Show) -> bytes:
+    """Do the task; raises DecodeError, NoSuchContent, WrongContentType."""
+    attribution = decode_attribution(task.kept)
+    if task.document is None:
+        return _json({"number": attribution.seq, **_described(attribution)})
+    tracer = Tracer(task.document, {}, Attribution())
+    shower = Shower(tracer.items, attribution, gone=False)
+    root = shower.root(task.root)
+    shown: dict[str, Any] = {"number": attribution.seq, **_named(attribution)}
+    if task.rich:
+        shown["prosemirror"] = shower.prosemirror(root)
+    else:
+        shown["runs"] = shower.text_runs(root)
+    return _json(shown)
+
+
+def changes(task: Changes) -> bytes:
+    """Do the task; raises UpdateError, NoSuchContent, WrongContentType, InvalidEdit."""
+    tracer = Tracer(task.base, task.owners, Attribution())
+    vector = tracer.items.vector()
+    tracer.follow(task.rows)
+    found = tracer.attribution
+    if task.format == "update":
+        return _json({**_updates(task, tracer, vector), **_described(found)})
+    shower = Shower(tracer.items, found, gone=True)
+    root = shower.root(task.root)
+    if task.format == "prosemirror":
+        return _json({"prosemirror": shower.prosemirror(root), **_named(found)})
+    if task.format == "text":
+        return _json({"runs": shower.text_runs(root), **_named(found)})
+    if task.format != "diff":
+        raise InvalidEdit(f"changes are shown as {', '.join(FORMATS)}")
+    shower.text_runs(root)  # refuses what is no text
+    return unified_diff(*shower.texts(root), ("before", "after")).encode(errors="replace")
+
+
+def _updates(task: Changes, tracer: Tracer, vector: Mapping[int, int]) -> dict[str, Any]:
+    """Return both states and both snapshots."""
+    found = tracer.attribution
+    update = merge_read_updates([read_update(row.data, stored=True) for row in task.rows]) if task.rows else b"\0\0"
+    # A node that has both come and gone would be shown as an empty one.
+    update = empty(update, found.insertions.common(found.deletions))
+    deleted = RangeMap()
+    for ranges in (tracer.before, found.deletions):
+        deleted.add_all((client, start, end, 0) for client, start, end, _ in ranges)
+    return {
+        "base": _base64(task.base),
+        "update": _base64(update),
+        "state_vector": _base64(encode_state_vector(tracer.items.vector())),
+        "prev_snapshot": _base64(encode_snapshot(vector, tracer.before)),
+        "snapshot": _base64(encode_snapshot(tracer.items.vector(), deleted)),
+    }
+
+
+def _described(attribution: Attribution) -> dict[str, Any]:
+    return {
+        **_named(attribution),
+        "inserted": [[client, start, end - start, mark] for client, start, end, mark in attribution.insertions],
+        "deleted": [[client, start, end - start, mark] for client, start, end, mark in attribution.deletions],
+    }
+
+
+def _named(attribution: Attribution) -> dict[str, Any]:
+    users = {mark.who.author: None for mark in attribution.marks if mark.who.author is not None}
+    return {
+        "users": list(users),
+        "marks": [
+            {
+                "author": mark.who.author,
+                "on_behalf_of": mark.who.on_behalf_of,
+                "label": mark.who.label,
+                "first": mark.first,
+                "last": mark.last,
+            }
+            for mark in attribution.marks
+        ],
+    }
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can only write as an escape
+        return json.dumps(value, separators=(",", ":")).encode()
