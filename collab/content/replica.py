@@ -10,7 +10,7 @@ documents are built anew from the bytes: the library knows no way back from with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import pycrdt
@@ -18,6 +18,7 @@ import pycrdt
 from collab.content import shared
 from collab.content.edits import Batch, Edit, Format, RootType
 from collab.content.shape import Shape, mend_pairs
+from collab.content.states import ARRAY, MAP, TEXT, XML, State, read_state, write_state
 from collab.content.steps import Places, View, agree, make_steps
 from collab.content.structures import Writer
 from collab.content.views import Roots, read_content
@@ -40,6 +41,8 @@ _Result = TypeVar("_Result")
 _MENDED: Final = 2
 # Updates that are kept one by one before they are merged.
 _PARTS: Final = 500
+
+_TYPES: Final = {TEXT: RootType.TEXT, MAP: RootType.MAP, ARRAY: RootType.ARRAY, XML: RootType.XML}
 
 
 class Replica:
@@ -121,6 +124,37 @@ class Replica:
             if isinstance(error, Exception | KeyboardInterrupt | SystemExit):
                 raise
             raise SandboxCrashed(f"the library failed: {type(error).__name__}: {error}") from None
+
+    def states(self, types: Mapping[str, RootType]) -> dict[str, State]:
+        """Return what each root holds, as others see it; ``types`` are those of roots that are empty here."""
+        return self._guarded(lambda: _states(self._peer, {**types, **_known(self._types)}))
+
+    def take_over(self, updates: Sequence[bytes], wanted: Mapping[str, State]) -> bytes:
+        """Take updates of this replica's client that were made elsewhere, and make its content what is wanted.
+
+        Returns all of that as one update, b"" when nothing changes. Raises ContentError; the document is as it was
+        then.
+        """
+        kept, types = list(self._parts), {name: _TYPES[state.kind] for name, state in wanted.items()}
+        try:
+            given = self._given(updates)
+            for tries in range(_MENDED + 1):
+                shown = _states(self._peer, {**types, **_known(self._types)})
+                if all(shown[name].key == state.key for name, state in wanted.items()):
+                    return merge_updates(given) if given else b""
+                if tries == _MENDED:
+                    break
+                self._build()
+                more: list[bytes] = []
+                self._write(lambda roots, writer: _write_states(wanted, types, roots, writer), more)
+                given += self._given(more)
+        except ContentError:
+            self._parts = kept
+            self._build()
+            raise
+        self._parts = kept
+        self._build()
+        raise EditNotShown("others would not see what is wanted, and it could not be mended")
 
     # What is not for others
 
@@ -264,6 +298,19 @@ def _declare(document: pycrdt.Doc[Any], types: dict[str, RootType]) -> None:
     for name, type_ in types.items():
         if type_ in shared.TYPES:
             document.get(name, type=shared.TYPES[type_])
+
+
+def _known(types: Mapping[str, RootType]) -> dict[str, RootType]:
+    return {name: type_ for name, type_ in types.items() if type_ is not RootType.EMPTY}
+
+
+def _states(document: pycrdt.Doc[Any], types: Mapping[str, RootType]) -> dict[str, State]:
+    return {name: read_state(document.get(name, type=shared.TYPES[type_])) for name, type_ in _known(types).items()}
+
+
+def _write_states(wanted: Mapping[str, State], types: Mapping[str, RootType], roots: Roots, writer: Writer) -> None:
+    for name, state in wanted.items():
+        write_state(roots(name, types[name]), state, writer)
 
 
 def _run(steps: Sequence[Callable[..., None]], numbered: bool, roots: Roots, writer: Writer, places: Places) -> None:

@@ -47,7 +47,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, pycrdt.Array):
         return [plain(element) for element in elements(value)]
     if isinstance(value, pycrdt.Text):
-        runs = value.diff()
+        runs = runs_of(value)
         if all(isinstance(run, str) and not attributes for run, attributes in runs):
             return "".join(run for run, _ in runs)
         return delta(runs)
@@ -112,7 +112,12 @@ _InnerElement = pycrdt._pycrdt.XmlElement
 
 def pieces(text: pycrdt.Text | pycrdt.XmlText) -> list[Piece]:
     """Return the pieces of a text: strings and embeds with their formats."""
-    return list(map(_piece, text.diff()))
+    return list(map(_piece, runs_of(text)))
+
+
+def runs_of(text: pycrdt.Text | pycrdt.XmlText) -> list[tuple[Any, dict[str, Any] | None]]:
+    """Return strings and embeds of a text with their formats; an embed may be a shared type."""
+    return [(wrapped(text.doc, content), attributes) for content, attributes in text.diff()]
 
 
 def _piece(run: tuple[Any, dict[str, Any] | None]) -> Piece:
@@ -125,21 +130,24 @@ def _piece(run: tuple[Any, dict[str, Any] | None]) -> Piece:
 def nodes(parent: pycrdt.XmlFragment | pycrdt.XmlElement) -> list[Node]:
     """Return the children of XML as a tree."""
     with parent.doc.transaction() as transaction:
-        return _nodes(parent.integrated, transaction._txn)
+        return _nodes(parent.doc, parent.integrated, transaction._txn)
 
 
-def _nodes(parent: Any, txn: Any) -> list[Node]:
+def _nodes(document: pycrdt.Doc[Any], parent: Any, txn: Any) -> list[Node]:
     """Read what the library's inner side gives: a tree has many nodes, and its outer side asks much of each."""
     found: list[Node] = []
     for child in parent.children(txn):
         kind = type(child)
         if kind is _InnerText:
-            found.append(TextNode(list(map(_piece, child.diff(txn)))))
+            runs = [(wrapped(document, content), attributes) for content, attributes in child.diff(txn)]
+            found.append(TextNode(list(map(_piece, runs))))
         elif kind is _InnerElement:
             held = sorted(child.attributes(txn), key=itemgetter(0))
-            found.append(Element(child.tag() or "", {name: plain(value) for name, value in held}, _nodes(child, txn)))
+            found.append(
+                Element(child.tag() or "", {name: plain(value) for name, value in held}, _nodes(document, child, txn))
+            )
         else:
-            found.append(Element("", {}, _nodes(child, txn)))  # a fragment in a fragment: no editor makes it
+            found.append(Element("", {}, _nodes(document, child, txn)))  # a fragment in a fragment: no editor makes it
     return found
 
 

@@ -37,7 +37,7 @@ from collab.content.fragments import Over, over_prosemirror, write_fragment
 from collab.content.nodes import write_nodes
 from collab.content.patches import Operation, apply_patch, pointer, read_patch, type_of
 from collab.content.rich import RichText
-from collab.content.shared import find, nodes, pieces, plain
+from collab.content.shared import find, nodes, pieces, plain, runs_of
 from collab.content.structures import Writer, insert, make, write_value
 from collab.content.texts import Embeds, Flat, code_point, read_attributes, read_delta, write_text
 from collab.content.tree import Piece, joined
@@ -412,7 +412,7 @@ def agree(main: Roots, peer: Roots, place: Place) -> bool:
 def _shown(value: Any) -> Any:
     """Return what a shared type shows, for comparing: fast, and of what lies deeper only its JSON."""
     if isinstance(value, pycrdt.Text | pycrdt.XmlText):
-        return [(plain(content), attributes) for content, attributes in value.diff()]
+        return [(plain(content), attributes) for content, attributes in runs_of(value)]
     if isinstance(value, pycrdt.Map | pycrdt.Array):
         return json.loads(str(value))
     return nodes(value)

@@ -14,7 +14,7 @@ import pycrdt
 from collab.content.board import ELEMENTS, FILES, scene
 from collab.content.edits import Format, RootType
 from collab.content.fragments import read_fragment, show_tree
-from collab.content.shared import TYPES, delta, pieces, plain
+from collab.content.shared import TYPES, delta, pieces, plain, runs_of
 from collab.content.tree import text_of
 from collab.errors import NoSuchContent, WrongContentType
 
@@ -74,7 +74,7 @@ def read_content(roots: Roots, format: Format, root: str | None) -> Any:
         raise WrongContentType(f"the root {name[:100]!r} is of type {roots.types[name].value}, not for {format.value}")
     shared = None if empty else roots(name)
     if format is Format.DELTA:
-        return [] if shared is None else delta(shared.diff())
+        return [] if shared is None else delta(runs_of(shared))
     if isinstance(shared, pycrdt.Text):
         return text_of(pieces(shared))
     return show_tree([], format) if shared is None else read_fragment(shared, format)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from collab.errors import DecodeError
@@ -57,9 +57,12 @@ class Who(NamedTuple):
 UNKNOWN: Final = Who(None)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Mark:
-    """Who has made edits, and when: the first and the last of them, in unix seconds, to the second."""
+    """Who has made edits, and when: the first and the last of them, in unix seconds, to the second.
+
+    It is the same object while more of them come.
+    """
 
     who: Who
     first: int
@@ -98,9 +101,10 @@ class Marks:
             mark = self._marks[number]
             close = mark.first - PAUSE_SECONDS <= second <= mark.last + PAUSE_SECONDS
             if close and second - mark.first <= LONGEST_SECONDS:
-                if not mark.first <= second <= mark.last:
-                    first, last = min(mark.first, second), max(mark.last, second)
-                    self._marks[number] = replace(mark, first=first, last=last)
+                if second > mark.last:
+                    mark.last = second
+                elif second < mark.first:
+                    mark.first = second
                 return number
         number = self._last[who] = len(self._marks)
         self._marks.append(Mark(who, second, second))

@@ -62,7 +62,11 @@ class RangeMap:
 
     def add(self, client: int, start: int, end: int, number: int) -> None:
         """Give [start, end) a number, as far as it has none."""
-        self.add_all([(client, start, end, number)])
+        found = self._of.get(client)
+        if found is not None and found[1][-1] == start and found[2][-1] == number:
+            found[1][-1] = end
+        else:
+            self.add_all([(client, start, end, number)])
 
     def add_all(self, entries: Iterable[tuple[int, int, int, int]]) -> None:
         """Give ranges (client, start, end, number) their numbers, in order, as far as they have none."""

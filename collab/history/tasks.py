@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,11 @@ class Advance:
     rows: tuple[Row, ...]
     owners: Mapping[int, Owner]
 
+    @property
+    def nbytes(self) -> int:
+        """The bytes of documents and rows in it."""
+        return len(self.base) + _size(self.rows)
+
 
 @dataclass(frozen=True, slots=True)
 class Show:
@@ -60,6 +65,11 @@ class Show:
     document: bytes | None = None
     root: str | None = None
     rich: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of documents and rows in it."""
+        return len(self.document or b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,71 @@ class Changes:
     owners: Mapping[int, Owner]
     format: str = "update"
     root: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of documents and rows in it."""
+        return len(self.base) + _size(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Make a document what it was; the answer is the update that does it, empty if there is nothing to do.
+
+    Attributes:
+        live: the document now, a v1 update; it may be ahead of the rows.
+        base: the document as it shall be.
+        rows: those since then.
+        client_id: whose the edit is; the document has never seen it.
+        root: the root that is restored; None: all.
+        element: the element of the root that alone is restored, by its id; None: all of it.
+    """
+
+    live: bytes
+    base: bytes
+    rows: tuple[Row, ...]
+    client_id: int
+    root: str | None = None
+    element: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of documents and rows in it."""
+        return len(self.live) + len(self.base) + _size(self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """Take back what somebody has done; the answer is the update that does it, empty if there is nothing to do.
+
+    Attributes:
+        live: the document now, a v1 update; it may be ahead of the rows.
+        base: the document before the interval.
+        rows: those since then, also behind the interval.
+        owners: whose client IDs are.
+        author: whose edits are taken back.
+        on_behalf_of: only those made for this user; None: all.
+        until: the number of the last row of the interval.
+        client_id: whose the edit is; the document has never seen it.
+    """
+
+    live: bytes
+    base: bytes
+    rows: tuple[Row, ...]
+    owners: Mapping[int, Owner]
+    author: str
+    on_behalf_of: str | None
+    until: int
+    client_id: int
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of documents and rows in it."""
+        return len(self.live) + len(self.base) + _size(self.rows)
+
+
+Task = Advance | Show | Changes | Restore | Undo
+"""What the sandbox can be asked."""
 
 
 def advance(task: Advance) -> bytes:
@@ -164,6 +239,10 @@ def _named(attribution: Attribution) -> dict[str, Any]:
             for mark in attribution.marks
         ],
     }
+
+
+def _size(rows: Iterable[Row]) -> int:
+    return sum([len(row.data) for row in rows])
 
 
 def _base64(data: bytes) -> str:

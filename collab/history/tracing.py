@@ -8,11 +8,15 @@ unknown, and never guessed: edits that were relayed by others, rows from before 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from collab.history.attribution import UNKNOWN, Attribution, Marks, Owner, Row, Who
 from collab.history.items import Items
 from collab.history.ranges import RangeMap
 from collab.update.reader import read_update
+
+# Deletions that are put between the others in one go: each time costs as much as all of them.
+_TOGETHER: Final = 20_000
 
 
 class Tracer:
@@ -38,7 +42,8 @@ class Tracer:
         self.items = Items()
         self.items.apply(read_update(base, stored=True))
         self.before = RangeMap()
-        self._take_deleted(self.before, 0)
+        self.before.add_all((*ranges, 0) for ranges in self._deleted())
+        self._deletions: list[tuple[int, int, int, int]] = []
 
     def follow(self, rows: Iterable[Row]) -> None:
         """Take in rows, in order.
@@ -56,8 +61,12 @@ class Tracer:
                 if end > clock:
                     self._insert(client, clock, end, row, sender)
             if self.items.deleted:
-                self._take_deleted(self.attribution.deletions, self._marks.number(sender, row.at))
+                number = self._marks.number(sender, row.at)
+                self._deletions += [(*ranges, number) for ranges in self._deleted()]
+                if len(self._deletions) > _TOGETHER:
+                    self._settle()
             self.attribution.seq = row.seq
+        self._settle()
 
     def _insert(self, client: int, start: int, end: int, row: Row, sender: Who) -> None:
         """Say whose new clocks of a client are; what it has used before it was known to be somebody's is unknown."""
@@ -76,18 +85,20 @@ class Tracer:
         if middle < end:
             insertions.add(client, middle, end, self._marks.number(who, row.at))
 
-    def _take_deleted(self, into: RangeMap, number: int) -> None:
+    def _deleted(self) -> list[tuple[int, int, int]]:
+        """Take what was deleted since the last call."""
         deleted, self.items.deleted = self.items.deleted, []
-        fresh = deleted if into is self.before else self._unknown_before(deleted)
-        into.add_all((client, start, end, number) for client, start, end in fresh)
+        return deleted
 
-    def _unknown_before(self, deleted: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-        """Leave out what was deleted in the base; a row may name it again."""
-        return [
-            (client, low, high)
-            for client, start, end in deleted
-            for low, high in self.before.missing(client, start, end)
-        ]
+    def _settle(self) -> None:
+        """Add deletions to the others, but for those of what was deleted in the base: a row may name it again."""
+        before = self.before
+        self.attribution.deletions.add_all(
+            (client, low, high, number)
+            for client, start, end, number in self._deletions
+            for low, high in before.missing(client, start, end)
+        )
+        self._deletions.clear()
 
 
 def trace(

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from collab.content.edits import Edit, Format
 from collab.errors import SandboxCrashed, SandboxTimeout
+from collab.history.tasks import Task as HistoryTask
 from collab.sandbox.port import Ending, Outcome, Sandbox, Stay, Task
 from collab.update.compact import Compacted
 
@@ -91,6 +92,10 @@ class CountedSandbox:
     async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
         """See ``Sandbox.skeleton``."""
         return await self.count(self._sandbox.skeleton(documents, known))
+
+    async def look_back(self, task: HistoryTask) -> bytes:
+        """See ``Sandbox.look_back``."""
+        return await self.count(self._sandbox.look_back(task))
 
     async def close(self) -> None:
         """See ``Sandbox.close``."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from collab.content.edits import Edit, Format
 from collab.errors import SandboxBusy
+from collab.history.tasks import Task as HistoryTask
 from collab.sandbox import jobs, stays
 from collab.sandbox.port import Ending, Outcome, Task
 from collab.update.compact import Compacted
@@ -55,6 +56,11 @@ class InlineSandbox:
         """Take the content out of documents."""
         await self.turn()
         return jobs.skeleton(documents, known)
+
+    async def look_back(self, task: HistoryTask) -> bytes:
+        """Answer what is asked of the history of a document."""
+        await self.turn()
+        return jobs.look_back(task)
 
     async def close(self) -> None:
         """Run no more jobs."""

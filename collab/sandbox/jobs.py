@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from collab.content.edits import Edit, Format
+from collab.history import tasks
 from collab.protocol.sync import EMPTY_UPDATE
 from collab.update import compact as compacting
 from collab.update import reset as resetting
@@ -112,6 +113,24 @@ def reset(documents: Sequence[bytes], content: bytes | None, strict: bool, known
 def skeleton(documents: Sequence[bytes], known: bytes | None) -> bytes:
     """Return what remains of documents without content; with ``known``, a state vector, only what that lacks."""
     return resetting.make_skeleton(documents, known)
+
+
+def look_back(task: tasks.Task) -> bytes:
+    """Answer what is asked of the history of a document (`collab.history.tasks`).
+
+    Raises UpdateError when something is malformed, DecodeError when an attribution is damaged, ContentError when what
+    is asked cannot be done or shown.
+    """
+    match task:
+        case tasks.Advance():
+            return tasks.advance(task)
+        case tasks.Show():
+            return tasks.show(task)
+        case tasks.Changes():
+            return tasks.changes(task)
+    from collab.content import rewinding
+
+    return rewinding.restore(task) if isinstance(task, tasks.Restore) else rewinding.undo(task)
 
 
 def make(edit: Edit, client_id: int) -> bytes:

@@ -24,6 +24,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from collab.content.edits import Edit, Format
 from collab.errors import CollabError, DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxTimeout
+from collab.history.tasks import Task as HistoryTask
 from collab.sandbox import jobs, stays
 from collab.sandbox.port import Ending, Outcome, Task
 from collab.update.compact import Compacted
@@ -96,6 +97,13 @@ class ProcessSandbox:
     async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
         """Take the content out of documents."""
         return await self.run(jobs.skeleton, documents, known)
+
+    async def look_back(self, task: HistoryTask) -> bytes:
+        """Answer what is asked of the history of a document."""
+        if task.nbytes > self._memory_bytes // LARGEST_SHARE:
+            public = "the document, or what has changed since, is too large for that: take a shorter interval"
+            raise DocumentTooLarge(f"{task.nbytes} bytes of history are too many", public=public)
+        return await self.run(jobs.look_back, task)
 
     async def run(self, job: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function of an importable module in a sandbox process; it and its arguments are pickled.

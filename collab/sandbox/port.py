@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from collab.content.edits import Edit, Format, Patch, Replace
 from collab.errors import CollabError
+from collab.history.tasks import Task as HistoryTask
 from collab.update.compact import Compacted
 
 
@@ -152,6 +153,13 @@ class Sandbox(Protocol):
         """Make of whole documents what remains without their content (`collab.update.reset.skeleton`).
 
         With ``known``, an encoded state vector, only what that lacks. Raises what `compact` raises.
+        """
+        ...
+
+    async def look_back(self, task: HistoryTask) -> bytes:
+        """Answer what is asked of the history of a document (`collab.sandbox.jobs.look_back`).
+
+        Raises what `compact` and that raise, DocumentTooLarge when the document is too large for it.
         """
         ...
 

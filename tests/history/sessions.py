@@ -30,11 +30,14 @@ class Played:
         return compact(whole).data if collected else whole
 
 
-def session(seed: int, split: bool = False) -> Play:
-    """Play a session of clients that go offline and come back, all of whom the server knows by their numbers."""
+def session(seed: int, split: bool = False, ordinary: bool = False) -> Play:
+    """Play a session of clients that go offline and come back, all of whom the server knows by their numbers.
+
+    With ``split`` surrogate pairs are cut; ``ordinary`` values are those that every CRDT library keeps.
+    """
     choose = random.Random(seed)
     server = Server(gc=True)
-    yield [["open", seed, seed, split]]
+    yield [["open", seed, seed, split, ordinary]]
     count = choose.randint(2, 5)
     yield [["client", seed, choose.random() < 0.7, None] for _ in range(count)]
 
@@ -82,11 +85,11 @@ def session(seed: int, split: bool = False) -> Play:
     return Played(seed, rows, {client: Owner(str(number), 0) for number, client in enumerate(ids)})
 
 
-def play(script: Any, seeds: list[int], split: bool = False) -> list[Played]:
+def play(script: Any, seeds: list[int], split: bool = False, ordinary: bool = False) -> list[Played]:
     """Play sessions side by side."""
     live: list[tuple[int, Play, Commands]] = []
     for seed in seeds:
-        game = session(seed, split)
+        game = session(seed, split, ordinary)
         live.append((seed, game, next(game)))
     played: list[Played] = []
     while live:

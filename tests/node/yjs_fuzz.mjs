@@ -29,7 +29,16 @@ const clientId = (random, used) => {
   }
 }
 
+// What nearly every application writes: no BigInts, no -0, no undefined.
+const ordinaryValue = (random, depth) => random.pick([
+  () => null, () => random.chance(0.5), () => random.int(200) - 100, () => random.int(9) / 4, () => random.pick(WORDS),
+  () => new Uint8Array([1, 2, 255].slice(0, random.int(4))),
+  () => depth > 2 ? 1 : Array.from({ length: random.int(4) }, () => ordinaryValue(random, depth + 1)),
+  () => depth > 2 ? 2 : { k: ordinaryValue(random, depth + 1), id: random.int(5) }
+])()
+
 const anyValue = (random, depth = 0) => {
+  if (random.ordinary) return ordinaryValue(random, depth)
   const kinds = 13 + (depth < 3 ? 4 : 0)
   switch (random.int(kinds)) {
     case 0: return null
@@ -67,8 +76,8 @@ const nested = (random, session) => random.pick([
   () => { const m = new Y.Map(); if (random.chance(0.6)) m.set(random.pick(KEYS), anyValue(random)); return m },
   () => { const a = new Y.Array(); if (random.chance(0.6)) a.push([element(random), element(random)]); return a },
   () => new Y.XmlFragment(),
-  () => xmlNode(random),
-  () => new Y.Doc({
+  () => random.ordinary ? new Y.Map() : xmlNode(random),
+  () => random.ordinary ? new Y.Text('in') : new Y.Doc({
     guid: 'guid-' + (session.guids++),
     ...(random.chance(0.5) ? { meta: { title: random.pick(WORDS), v: anyValue(random) } } : {}),
     ...(random.chance(0.3) ? { autoLoad: true } : {}),
@@ -80,7 +89,7 @@ const xmlNode = random => random.pick([
   () => { const e = new Y.XmlElement(random.pick(['p', 'div', 'ü'])); if (random.chance(0.6)) e.setAttribute('class', random.pick(WORDS)); return e },
   () => { const e = new Y.XmlElement('p'); e.insert(0, [new Y.XmlText(random.pick(WORDS))]); return e },
   () => new Y.XmlText(random.pick(WORDS)),
-  () => { const h = new Y.XmlHook('hook-ü'); if (random.chance(0.5)) h.set('k', anyValue(random)); return h }
+  () => { if (random.ordinary) return new Y.XmlElement('div'); const h = new Y.XmlHook('hook-ü'); if (random.chance(0.5)) h.set('k', anyValue(random)); return h }
 ])()
 
 // The positions of a text at which an edit may begin: all, or those outside of surrogate pairs.
@@ -293,8 +302,10 @@ const follow = updates => {
 }
 
 const commands = {
-  open (id, seed, split) {
-    sessions.set(id, { random: new Random(spread(seed)), ids: new Set(), guids: 0, split, clients: [], truth: [] })
+  open (id, seed, split, ordinary = false) {
+    const random = new Random(spread(seed))
+    random.ordinary = ordinary
+    sessions.set(id, { random, ids: new Set(), guids: 0, split, clients: [], truth: [] })
     return null
   },
   // A new client: empty, or with the state that another had when `copy` was called.
@@ -372,6 +383,15 @@ const commands = {
       content: view(doc).content, changes: show(snapshot, prev), before: show(prev), after: show(snapshot),
       snapshot: hex(Y.encodeSnapshot(Y.snapshot(doc)))
     }
+  },
+  // What the undo manager of yjs makes of the rows of a log, and what was inserted and deleted, as snapshots say it.
+  undone (updates, inserted, deleted) {
+    const { doc } = follow(updates)
+    const undo = new Y.UndoManager([...doc.share.values()], { doc })
+    const [insertions, deletions] = [inserted, deleted].map(each => Y.decodeSnapshot(bytes(each)).ds)
+    undo.undoStack.push({ insertions, deletions, meta: new Map() })
+    undo.undo()
+    return view(doc).content
   },
   close: id => { sessions.delete(id); return null },
   // What one client makes of `characters` random single-character edits, for figures and limits.
