@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound, DocumentRenamed, StoreRefused
+from collab.storage.attributions import KeptAttribution, check_size
 from collab.storage.batch import encode_name, make_plan, outcomes, unknown_names
 from collab.storage.checksums import is_damaged_snapshot, is_verified
 from collab.storage.control import KEPT_SECONDS, MAX_INSTRUCTIONS, PAGE
@@ -209,6 +210,15 @@ class MemoryStore:
     async def producer(self, document_id: int, key: bytes) -> ProducerNumbers | None:
         """Give the highest numbers of a producer."""
         return await self._call(lambda: self.storage.producer(document_id, key))
+
+    async def attribution(self, document_id: int) -> KeptAttribution | None:
+        """Give who wrote what in a document."""
+        return await self._call(lambda: self.storage.attribution(document_id))
+
+    async def keep_attribution(self, document_id: int, kept: KeptAttribution) -> bool:
+        """Keep who wrote what in a document."""
+        check_size(kept)
+        return await self._call(lambda: self.storage.keep_attribution(document_id, kept))
 
     async def find_gaps(self, document_ids: Sequence[int]) -> set[int]:
         """Find none: nobody removes anything by hand here."""
@@ -589,6 +599,7 @@ class _Kept:
     owners: dict[int, ClientOwner] = field(default_factory=dict)
     producers: dict[bytes, NewProducer] = field(default_factory=dict)
     history: KeptHistory = field(default_factory=KeptHistory)
+    attribution: KeptAttribution | None = None
 
     @property
     def deleted(self) -> bool:
@@ -640,6 +651,7 @@ class _Kept:
             self.damage.clear()
             self.producers.clear()
             self.history.clear()
+            self.attribution = None
             self.document = replace(self.document, title=None, metadata={})
         else:
             owners = 0
@@ -815,6 +827,21 @@ class MemoryStorage:
         kept = self._ids.get(document_id)
         found = None if kept is None or kept.deleted else kept.producers.get(key)
         return None if found is None else ProducerNumbers(found.epoch, found.seq)
+
+    def attribution(self, document_id: int) -> KeptAttribution | None:
+        """Give who wrote what in a document."""
+        kept = self._ids.get(document_id)
+        return None if kept is None or kept.deleted else kept.attribution
+
+    def keep_attribution(self, document_id: int, made: KeptAttribution) -> bool:
+        """Keep an attribution that is newer than the one there."""
+        kept = self._ids.get(document_id)
+        if kept is None or kept.deleted or made.seq > kept.document.head_seq:
+            return False
+        if kept.attribution is not None and kept.attribution.seq >= made.seq:
+            return False
+        kept.attribution = made
+        return True
 
     def _add_producers(self, kept: _Kept, producers: Sequence[NewProducer]) -> None:
         for producer in producers:

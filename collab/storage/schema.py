@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 13
+SCHEMA = 14
 """The number of the schema that this release works on; a test compares it with the newest migration."""
 
 BASE_REVISION = "0002"
@@ -408,6 +408,16 @@ timeline = Table(
     PrimaryKeyConstraint("document_id", "first_seq"),
 )
 
+attributions = Table(
+    "attributions",
+    metadata,
+    # Who wrote what in a document after row ``seq`` (``collab.history.attribution``); it outlives the rows.
+    Column("document_id", BigInteger, nullable=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("document_id"),
+)
+
 OF_DOCUMENT: tuple[Table, ...] = (
     pending,
     damage,
@@ -417,6 +427,7 @@ OF_DOCUMENT: tuple[Table, ...] = (
     versions,
     version_states,
     timeline,
+    attributions,
 )
 """Tables beside the log and the snapshots whose rows belong to one document, by their column ``document_id``. They go
 with the content of a document that was deleted: a new table with something of it must be added here. Owners of client

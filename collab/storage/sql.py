@@ -42,7 +42,17 @@ from collab.errors import (
     StoreUnavailable,
     StoreWentBack,
 )
-from collab.storage import sql_calls, sql_catalogue, sql_control, sql_timeline, sql_trash, sql_versions, sql_webhooks
+from collab.storage import (
+    sql_attributions,
+    sql_calls,
+    sql_catalogue,
+    sql_control,
+    sql_timeline,
+    sql_trash,
+    sql_versions,
+    sql_webhooks,
+)
+from collab.storage.attributions import KeptAttribution, check_size
 from collab.storage.backend import WENT_BACK, Backend, Mode, Writer
 from collab.storage.batch import decode_author, decode_note, encode_author, encode_name, encode_note
 from collab.storage.calls import check_answer
@@ -861,6 +871,15 @@ class SqlStore:
     async def unsummarised(self, after: int, limit: int) -> tuple[list[int], int | None]:
         """Find documents with rows in no entry."""
         return await self._run(lambda connection: sql_timeline.find_unsummarised(connection, after, limit), "read")
+
+    async def attribution(self, document_id: int) -> KeptAttribution | None:
+        """Read who wrote what in a document."""
+        return await self._run(lambda connection: sql_attributions.read(connection, document_id), "read")
+
+    async def keep_attribution(self, document_id: int, kept: KeptAttribution) -> bool:
+        """Keep who wrote what in a document."""
+        check_size(kept)
+        return await self._run(lambda connection: sql_attributions.keep(connection, document_id, kept), "write")
 
     async def begin_call(self, call: CallKey, request: bytes) -> CallState:
         """Begin a call, or read what became of it."""

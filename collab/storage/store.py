@@ -2,7 +2,8 @@
 
 Strategy: several ports, because they have different callers: the hub lives from the log (:mod:`collab.storage.log`),
 listings and the command line from the catalogue (:mod:`collab.storage.catalogue`) and the trash
-(:mod:`collab.storage.trash`), the HTTP API does calls once by :mod:`collab.storage.calls`, servers see each other by
+(:mod:`collab.storage.trash`), the history keeps what outlives the rows by :mod:`collab.storage.attributions`, the HTTP
+API does calls once by :mod:`collab.storage.calls`, servers see each other by
 membership (:mod:`collab.storage.membership`), operators tell all nodes something through
 :mod:`collab.storage.control`, receivers are told what happened through :mod:`collab.storage.webhooks`, and people see
 it through :mod:`collab.storage.versions` and :mod:`collab.storage.timeline`. One
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from collab.storage.attributions import Attributions
 from collab.storage.calls import Calls
 from collab.storage.catalogue import Catalogue
 from collab.storage.control import Instructions
@@ -26,7 +28,9 @@ from collab.storage.versions import Versions
 from collab.storage.webhooks import Webhooks
 
 
-class Store(Log, Catalogue, Trash, Calls, Membership, Instructions, Webhooks, Versions, Timelines, Protocol):
+class Store(
+    Log, Attributions, Catalogue, Trash, Calls, Membership, Instructions, Webhooks, Versions, Timelines, Protocol
+):
     """Keep documents durably; a store is one writer's connection to storage that others may share.
 
     Errors: ``StoreUnavailable`` from any method means that the same call may succeed later (no connection, locked,

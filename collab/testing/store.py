@@ -14,6 +14,7 @@ are cancelled in the middle, and what the port gives back. ``docs/adapters.md`` 
 
 from __future__ import annotations
 
+from collab.testing.attributions import AttributionsConformance
 from collab.testing.authorship import AuthorshipConformance
 from collab.testing.calls import CallsConformance
 from collab.testing.catalogue import CatalogueConformance
@@ -32,6 +33,7 @@ class StoreConformance(
     LogConformance,
     PendingConformance,
     AuthorshipConformance,
+    AttributionsConformance,
     ProducersConformance,
     CatalogueConformance,
     TrashConformance,

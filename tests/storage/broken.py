@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from collab.errors import DocumentExists, DocumentNotFound, StoreRefused, StoreUnavailable
+from collab.storage.attributions import KeptAttribution
 from collab.storage.checksums import is_damaged, row_checksum
 from collab.storage.membership import Node
 from collab.storage.memory import MemoryStorage, MemoryStore, _Kept
@@ -245,6 +246,35 @@ class ForgetsProducersOfTheTrash(MemoryStorage):
 
 
 # Rows and their numbers.
+
+
+@found_by("test_the_newest_attribution_of_a_document_is_kept", "test_an_attribution_outlives_rows_snapshots_and_names")
+class KeepsTheLastAttributionOnly(MemoryStorage):
+    def keep_attribution(self, document_id: int, made: KeptAttribution) -> bool:
+        for kept in self._ids.values():
+            kept.attribution = None
+        return super().keep_attribution(document_id, made) and made.seq != 5
+
+
+@found_by("test_of_two_stores_that_keep_an_attribution_at_once_the_newest_stays")
+class KeepsTheAttributionThatCameLast(MemoryStorage):
+    def keep_attribution(self, document_id: int, made: KeptAttribution) -> bool:
+        if document_id in self._ids:
+            self._ids[document_id].attribution = None
+        return super().keep_attribution(document_id, made)
+
+
+@found_by("test_an_attribution_goes_with_its_document")
+class KeepsAttributionsOfTheDead(MemoryStorage):
+    def attribution(self, document_id: int) -> KeptAttribution | None:
+        kept = self._ids.get(document_id)
+        return None if kept is None else kept.attribution
+
+
+@found_by("test_an_attribution_may_be_too_long")
+class KeepsAttributionsOfAnyLength(MemoryStore):
+    async def keep_attribution(self, document_id: int, kept: KeptAttribution) -> bool:
+        return await self._call(lambda: self.storage.keep_attribution(document_id, kept))
 
 
 @found_by("test_a_row_is_written_behind_a_known_one_alone", "test_of_those_who_write_behind_one_row_one_does")
