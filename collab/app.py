@@ -25,7 +25,7 @@ from aiohttp import web
 
 from collab.adapters import make_bus, make_sandbox, make_store
 from collab.agreement import node_facts, published_keys
-from collab.auth.access import Authenticator, OpenAccess
+from collab.auth.access import Authenticator, OpenAccess, ReadsCookies
 from collab.auth.factory import AuthOptions, make_authenticator, make_guest_tokens
 from collab.auth.hook import MAX_QUESTIONS, Hook, HookAuthenticator
 from collab.auth.remote import RemoteAuthenticator
@@ -282,7 +282,8 @@ def create_app(
     if found:
         options = HookOptions(settings.hook_seconds, settings.hook_interval_seconds, settings.max_stateless_bytes)
         hub.hooks = HookCalls(found, options, hub)
-    guard = make_guard(settings, authenticated=authenticator is not None)
+    reads_cookies = authenticator if isinstance(authenticator, ReadsCookies) else None
+    guard = make_guard(settings, authenticated=authenticator is not None, reads_cookies=reads_cookies)
     asked = None
     if authenticator is not None:
         # Our own bound what they ask themselves, and answer what they know without asking.
@@ -532,7 +533,7 @@ def make_gate(settings: Settings) -> Gate:
     )
 
 
-def make_guard(settings: Settings, *, authenticated: bool) -> Guard:
+def make_guard(settings: Settings, *, authenticated: bool, reads_cookies: ReadsCookies | None = None) -> Guard:
     """Make what stands before the application."""
     own_machine_only = not authenticated and not settings.insecure
     there_is = machine_memory() // settings.workers  # the others are on the same machine
@@ -556,8 +557,16 @@ def make_guard(settings: Settings, *, authenticated: bool) -> Guard:
         int(there_is * LIMIT_SHARE) if settings.memory_limit_bytes is None else settings.memory_limit_bytes,
     )
     return Guard(
-        Peers([parse_network(text) for text in settings.trusted_proxies], settings.proxy_headers),
-        Origins(settings.allowed_origins, loopback=own_machine_only),
+        Peers(
+            [parse_network(text) for text in settings.trusted_proxies],
+            settings.proxy_headers,
+            frozenset() if reads_cookies is None else reads_cookies.cookies,
+        ),
+        Origins(
+            settings.allowed_origins,
+            loopback=own_machine_only,
+            trusts=None if reads_cookies is None else reads_cookies.trusts,
+        ),
         Limits(bounds, memory),
         own_machine_only=own_machine_only,
     )
@@ -577,7 +586,13 @@ class Supervisor(Protocol):
         """Hear that connections are taken, and where: ``http://HOST:PORT``, and the address of the metrics."""
 
 
-async def serve(settings: Settings, supervisor: Supervisor | None = None) -> int:
+async def serve(
+    settings: Settings,
+    supervisor: Supervisor | None = None,
+    *,
+    authenticator: Authenticator | Hook | None = None,
+    hooks: Sequence[Hooks] = (),
+) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
 
     Prints ``collab listening on http://HOST:PORT`` to standard output once connections are taken, a line for each
@@ -585,7 +600,8 @@ async def serve(settings: Settings, supervisor: Supervisor | None = None) -> int
     0 means that everything taken was stored; 1 that something was not, with a line for each
     document on standard error. SIGHUP reads the certificate and the signing keys again.
 
-    With a ``supervisor`` that is told instead, and others listen on the same port.
+    With a ``supervisor`` that is told instead, and others listen on the same port. ``authenticator`` and ``hooks`` are
+    those of `create_app`.
 
     Raises:
         ConfigurationError: the server would be open by accident, or something in the settings cannot be used.
@@ -593,7 +609,8 @@ async def serve(settings: Settings, supervisor: Supervisor | None = None) -> int
     """
     loop = asyncio.get_running_loop()
     signer = make_signer(settings)
-    authenticator = make_authenticator(auth_options(settings), signer)
+    if authenticator is None:
+        authenticator = make_authenticator(auth_options(settings), signer)
     settings.check_exposure(authenticator is not None)
     settings.check_metrics()
     certificate = None
@@ -606,7 +623,7 @@ async def serve(settings: Settings, supervisor: Supervisor | None = None) -> int
     if number == 1:
         warn(settings, authenticator is not None)
     raise_file_limit(settings.max_connections)
-    app = create_app(settings, authenticator, signer=signer)
+    app = create_app(settings, authenticator, hooks=hooks, signer=signer)
     stop = app[STOP]
     # At a terminal nobody stands before the server who had to notice.
     loop.add_signal_handler(signal.SIGINT, stop.ask)

@@ -5,7 +5,7 @@ Strategy: the standard library alone and no I/O, so that settings, limits and tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from urllib.parse import urlsplit
@@ -124,6 +124,21 @@ def normal_origin(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Browser:
+    """What a browser sends along with a request by itself, whoever has written the page that makes the request.
+
+    Attributes:
+        cookies: names and values, of those cookies alone that the authenticator reads.
+        origin: the origin of the page (``Origin``); None if the browser names none.
+        site: how the page stands to the address that is asked (``Sec-Fetch-Site``); None if the browser does not say.
+    """
+
+    cookies: tuple[tuple[str, str], ...] = field(repr=False)
+    origin: str | None
+    site: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """The client of one request.
 
@@ -134,6 +149,7 @@ class Peer:
         local: the client is on this machine and has come without a proxy that is known.
         secure: it has come by https, as far as is known.
         host: the host and port that it has asked for, in lower case.
+        browser: its cookies, where an authenticator reads any of them and they are there.
     """
 
     address: str
@@ -142,3 +158,4 @@ class Peer:
     local: bool
     secure: bool
     host: str
+    browser: Browser | None = None

@@ -7,9 +7,11 @@ client sends a new one. The answer is a value; nothing here knows sockets or doc
 from __future__ import annotations
 
 from collections.abc import Hashable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from collab.net import Peer
 from collab.protocol.session import Access
 
 # Seconds after the end of a token in which it is answered by "come back with another": the client's application may be
@@ -26,12 +28,15 @@ class AccessRequest:
         document_name: what it wants to open.
         peer: its network address, for rules and logs.
         connection: stands for its socket, whose questions share a turn; None for a request without one.
+        client: who stands at the other end, with those of its cookies that the authenticator reads (`ReadsCookies`);
+            None where nobody has said.
     """
 
     token: str
     document_name: str
     peer: str
     connection: Hashable = field(default=None, repr=False, compare=False)
+    client: Peer | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         """Leave the token out: a request ends up in error messages and tracebacks."""
@@ -48,12 +53,15 @@ class Grant:
         name: what the others are shown of it; None if nothing was said.
         expires_at: when the access ends, in seconds since 1970 (UTC); None for never. The one who
             has asked ends it: nothing here calls back.
+        check_at: when a session that is still there is to be asked about again, with what it has shown, in seconds
+            since 1970 (UTC); None for not before an operator says so. What cannot be decided then leaves it as it is.
     """
 
     access: Access
     user: str | None = None
     name: str | None = None
     expires_at: float | None = None
+    check_at: float | None = None
 
 
 class Authenticator(Protocol):
@@ -85,6 +93,27 @@ class TokenChecker(Protocol):
 
         Raises:
             AccessDenied, AccessExpired, AccessNotYet, AccessUnavailable: as for a question about any document.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsCookies(Protocol):
+    """An authenticator that may know a client by the cookies of its browser.
+
+    A browser sends them with whatever a page asks for, the page of somebody else too. So they count for the pages alone
+    that the authenticator trusts: it looks at ``AccessRequest.client.browser``.
+    """
+
+    @property
+    def cookies(self) -> AbstractSet[str]:
+        """The names of the cookies that it reads; the others are not kept."""
+        ...
+
+    def trusts(self, origin: str, client: Peer) -> bool:
+        """Tell whether pages of an origin (in lower case, ``https://app.example``) may talk to this server.
+
+        It is asked beside the origins of the settings.
         """
         ...
 

@@ -85,24 +85,24 @@ class Admission:
 
     async def _decide(self, peer: Peer, token: str, name: str, questions: Questions | None) -> Grant:
         try:
-            grant = await self._authenticator.authenticate(AccessRequest(token, name, peer.address, questions))
+            grant = await self._authenticator.authenticate(_request(peer, token, name, questions))
         except asyncio.CancelledError:
             # Its sender does not wait for the answer: else whoever hangs up in time would pay nothing.
             self._count_wrong(peer, token, questions)
             raise
         except AccessDenied as error:
-            ended = self._ends.get(hash((token, name))) if isinstance(error, Unauthenticated) else None
+            ended = self._ends.get(_shown(peer, token, name)) if isinstance(error, Unauthenticated) else None
             if ended is not None and ended <= self._hub.clock() < ended + LATELY:
                 # Its application is fetching another one, it may be, and has not been quick enough.
                 raise AccessExpired(f"what this token allowed has run out: {error}") from None
             await self._pay(peer, token, questions)
             raise
-        return self._noted(grant, token, name)
+        return self._noted(grant, peer, token, name)
 
-    def _noted(self, grant: Grant, token: str, name: str) -> Grant:
+    def _noted(self, grant: Grant, peer: Peer, token: str, name: str) -> Grant:
         """Note when a grant ends; raises ``KeptOut``."""
         if grant.expires_at is not None:
-            self._remember(hash((token, name)), grant.expires_at)
+            self._remember(_shown(peer, token, name), grant.expires_at)
         self._hub.control.check(grant.user, name)
         return grant
 
@@ -116,8 +116,8 @@ class Admission:
 
         Raises: as ``ask``.
         """
-        grant = await self._authenticator.authenticate(AccessRequest(token, name, peer.address, ticket.questions))
-        return self._noted(grant, token, name)
+        grant = await self._authenticator.authenticate(_request(peer, token, name, ticket.questions))
+        return self._noted(grant, peer, token, name)
 
     async def check_token(self, peer: Peer, token: str) -> None:
         """Check that a token is good, if this can be told without a document; this grants nothing.
@@ -125,6 +125,8 @@ class Admission:
         Raises:
             AccessDenied, AccessUnavailable.
         """
+        if not token and peer.browser is not None:
+            return  # its cookies say who it is, and are looked at for a document
         if isinstance(self._authenticator, TokenChecker):
             try:
                 await self._authenticator.check_token(token)
@@ -300,11 +302,17 @@ class Admission:
         """
 
         async def recheck() -> Access:
-            request = AccessRequest(token, name, peer.address, None)
-            return self._noted(await self._authenticator.authenticate(request), token, name).access
+            request = _request(peer, token, name, None)
+            return self._noted(await self._authenticator.authenticate(request), peer, token, name).access
 
         left = None if grant.expires_at is None else max(0.0, grant.expires_at - self._hub.clock())
         return Caller(grant.user, self._user_of(grant), grant.access, left, recheck)
+
+    def when_to_check(self, grant: Grant, then: Callable[[], None]) -> asyncio.TimerHandle | None:
+        """Call ``then`` when access is to be asked about again; None if the grant says nothing of it."""
+        if grant.check_at is None:
+            return None
+        return asyncio.get_running_loop().call_later(max(0.0, grant.check_at - self._hub.clock()), then)
 
     def when_expired(self, grant: Grant, then: Callable[[], None], lead: float = 0.0) -> asyncio.TimerHandle | None:
         """Call ``then`` when what was granted runs out, ``lead`` seconds (a third of its time at most) before.
@@ -315,3 +323,12 @@ class Admission:
             return None
         left = grant.expires_at - self._hub.clock()
         return asyncio.get_running_loop().call_later(max(0.0, left - min(lead, left / 3)), then)
+
+
+def _request(peer: Peer, token: str, name: str, questions: Hashable) -> AccessRequest:
+    return AccessRequest(token, name, peer.address, questions, peer)
+
+
+def _shown(peer: Peer, token: str, name: str) -> int:
+    """Return a hash of what was shown for a document: a token, or the cookies in its place."""
+    return hash((token or (None if peer.browser is None else peer.browser.cookies), name))

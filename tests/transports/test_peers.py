@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collab.errors import ConfigurationError
-from collab.net import Peer, is_loopback, key_of, parse_address, parse_network
+from collab.net import Browser, Peer, is_loopback, key_of, parse_address, parse_network
 from collab.transports.guard.peers import Headers, Peers
 from tests.support.raw_http import request
 
@@ -175,3 +175,22 @@ async def test_over_a_socket(ask: Callable[..., Awaitable[str]]) -> None:
     forwarded = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.66\r\nX-Forwarded-For: 203.0.113.7\r\n\r\n"
     assert await ask(forwarded) == "203.0.113.7 False True False a"
     assert await ask(forwarded, "10.0.0.0/8") == "127.0.0.1 True False False a"
+
+
+def test_only_cookies_that_somebody_reads_are_taken_along() -> None:
+    def read(names: set[str], **headers: str) -> Browser | None:
+        made = make_mocked_request("GET", "/", headers, transport=Transport("203.0.113.7"))
+        return Peers(cookies=names).of(made).browser
+
+    sent = {"Cookie": 'a=1; sid="x:y"; broken; b=2; sid2=z', "Origin": "https://app.example"}
+    assert read(set(), **sent) is None
+    assert read({"other"}, **sent) is None
+    found = read({"sid"}, **sent)
+    assert found == Browser((("sid", "x:y"),), "https://app.example", None)
+    assert "x:y" not in repr(found)
+    # As Django and others read it, of two with one name the last counts.
+    assert read({"a"}, Cookie="a=1;a=2") == Browser((("a", "2"),), None, None)
+    assert read({"a"}, Cookie=f"a={'x' * 5_000}") is None
+    assert read({"a"}, **{"Cookie": "a=1", "Sec-Fetch-Site": "same-origin"}) == Browser(
+        (("a", "1"),), None, "same-origin"
+    )

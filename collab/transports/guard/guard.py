@@ -46,8 +46,8 @@ _HEADERS = MappingProxyType(
     }
 )
 
-# No Access-Control-Allow-Credentials: who a client is stands in the Authorization header, never in a cookie,
-# so a foreign page can do nothing in the name of the user who looks at it.
+# No Access-Control-Allow-Credentials: pages of other origins show a token in the Authorization header, never a cookie.
+# So such a page can do nothing in the name of the user who looks at it.
 _CORS_PREFLIGHT = MappingProxyType(
     {
         "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",

@@ -6,23 +6,29 @@ as trust reaches: read from the right, each entry was added by the one behind it
 that is no trusted proxy is the client, and whatever stands left of it is what that client has written
 itself. Only one family of headers is read, because a proxy passes on the other as the client sent it.
 
+Cookies are taken along only where an authenticator reads them, and only those that it names.
+
 An address that many may share (this machine itself, or a proxy that does not say for whom it speaks)
 is not counted: a bound for each address would make all of them pay for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
 from aiohttp import web
 
-from collab.net import Address, Network, Peer, key_of, parse_address
+from collab.net import Address, Browser, Network, Peer, key_of, parse_address
 from collab.telemetry import RateLimited, get_logger
 
 Headers = Literal["x-forwarded", "forwarded"]
+
+MAX_COOKIE = 4096
+"""Characters of a cookie that is read: browsers keep no longer one, and what is read is kept while a session lives."""
 
 _FORWARDED = ("X-Forwarded-For", "Forwarded")
 
@@ -33,15 +39,34 @@ class Peers:
     Args:
         trusted: the networks of proxies whose headers are believed; empty if none is.
         headers: which headers they write.
+        cookies: the names of the cookies that the authenticator reads.
     """
 
-    def __init__(self, trusted: Sequence[Network] = (), headers: Headers = "x-forwarded") -> None:
+    def __init__(
+        self,
+        trusted: Sequence[Network] = (),
+        headers: Headers = "x-forwarded",
+        cookies: AbstractSet[str] = frozenset(),
+    ) -> None:
         self._trusted = tuple(trusted)
         self._headers = headers
+        self._cookies = cookies
         self._limited = RateLimited(get_logger("http"), burst=1, per_second=1 / 3600)
 
     def of(self, request: web.BaseRequest) -> Peer:
         """Tell who has sent a request."""
+        peer = self._of(request)
+        if not self._cookies or "Cookie" not in request.headers:
+            return peer
+        cookies = read_cookies(request.headers.getall("Cookie"), self._cookies)
+        if not cookies:
+            return peer
+        origins = request.headers.getall("Origin", ())
+        # Several origins are none that anybody trusts.
+        origin = ", ".join(origins) if origins else None
+        return replace(peer, browser=Browser(cookies, origin, request.headers.get("Sec-Fetch-Site")))
+
+    def _of(self, request: web.BaseRequest) -> Peer:
         peername = request.transport.get_extra_info("peername") if request.transport is not None else None
         remote = parse_address(str(peername[0])) if isinstance(peername, tuple) and peername else None
         secure, host = request.scheme == "https", request.headers.get("Host", "").lower()
@@ -84,6 +109,21 @@ class Peers:
     def trusts(self, address: Address) -> bool:
         """Tell whether ``address`` is a proxy whose headers are believed."""
         return any(address in network for network in self._trusted)
+
+
+def read_cookies(headers: Iterable[str], names: AbstractSet[str]) -> tuple[tuple[str, str], ...]:
+    """Read the cookies ``names`` from the headers ``Cookie`` (RFC 6265, section 4.2); the last of those with one name.
+
+    Values stay as they were sent, without the quotes around them. Those above `MAX_COOKIE` are left out.
+    """
+    found: dict[str, str] = {}
+    for header in headers:
+        for pair in header.split(";"):
+            name, equals, value = pair.partition("=")
+            name = name.strip()
+            if equals and name in names and len(value) <= MAX_COOKIE:
+                found[name] = value.strip().strip('"')
+    return tuple(found.items())
 
 
 @dataclass(frozen=True, slots=True)

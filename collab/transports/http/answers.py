@@ -150,15 +150,19 @@ class Permission:
             AccessUnavailable: this cannot be decided now.
         """
         with self.noting(request), self._guard.waiting(request):
-            if not self.open and not bearer_token(request):
+            if not self.open and self._shows_nothing(request):
                 raise Unauthenticated("no token", public="a token is needed")
             await self._admission.check_token(self._guard.peer(request), bearer_token(request))
+
+    def _shows_nothing(self, request: web.Request) -> bool:
+        """Tell whether nothing says who has sent the request."""
+        return not bearer_token(request) and self._guard.peer(request).browser is None
 
     async def readable(self, request: web.Request, names: Sequence[str]) -> dict[str, Access]:
         """Return what the request's sender may do with those documents that it may read."""
         if self.open:
             return dict.fromkeys(names, Access.ADMIN)
-        if not bearer_token(request):
+        if self._shows_nothing(request):
             raise Unauthenticated("no token", public="a token is needed")
         questions = asyncio.Semaphore(_QUESTIONS)
 

@@ -86,6 +86,9 @@ _SILENT_SECONDS = 1.0
 # Seconds before the end of what was granted in which a client may fetch a fresh token.
 _TOKEN_LEAD = 30.0
 
+# Seconds between two questions about a session whose access cannot be decided, at the least.
+_LEAST_CHECK = 1.0
+
 # How much is counted at a time of what comes: a message costs nothing of it.
 _COUNTED_MESSAGES = 16
 _COUNTED_BYTES = 64 * 1024
@@ -120,6 +123,7 @@ class SocketChannel(events.Channel):
         task: asks for access and opens the document; None when that is done.
         renewal: looks at a token that came while the session is live; None when that is done.
         asking, expiry: when its client is asked for a fresh token, and when its access ends.
+        checking: when somebody is asked again what its client may do, with what it has shown.
         token: what its client has shown for what it was granted, so that it can be asked about again; None for one
             that is too long to be kept, or while nothing is granted.
     """
@@ -133,6 +137,7 @@ class SocketChannel(events.Channel):
     renewal: asyncio.Task[None] | None
     asking: asyncio.TimerHandle | None
     expiry: asyncio.TimerHandle | None
+    checking: asyncio.TimerHandle | None
     token: str | None
 
     @property
@@ -141,7 +146,7 @@ class SocketChannel(events.Channel):
         """The document's name for the log."""
 
 
-CHANNEL_SLOTS = ("asking", "connection", "expiry", "live", "renewal", "task", "token")
+CHANNEL_SLOTS = ("asking", "checking", "connection", "expiry", "live", "renewal", "task", "token")
 
 AnyChannel = TypeVar("AnyChannel", bound=SocketChannel)
 
@@ -840,6 +845,17 @@ class Connection(Generic[AnyChannel]):
         when = self.context.admission.when_expired
         channel.asking = when(grant, partial(self._expiring, channel), _TOKEN_LEAD)
         channel.expiry = when(grant, partial(self._expired, channel))
+        if grant.check_at is not None:
+            again = max(_LEAST_CHECK, grant.check_at - self.context.hub.clock())
+            channel.checking = self.context.admission.when_to_check(grant, partial(self._check_due, channel, again))
+
+    def _check_due(self, channel: AnyChannel, again: float) -> None:
+        """Ask again what a client may do; ``again`` seconds later once more, unless the answer says otherwise."""
+        session = channel.session
+        assert isinstance(session, Member)
+        channel.checking = asyncio.get_running_loop().call_later(again, partial(self._check_due, channel, again))
+        if channel.renewal is None:  # else it is being asked about just now
+            channel.renewal = self.context.tasks.spawn(self._check_late(session), "checking access again")
 
     def _expiring(self, channel: AnyChannel) -> None:
         self._perform_now(partial(self.protocol.expiring, channel))
@@ -1049,7 +1065,7 @@ class Connection(Generic[AnyChannel]):
 
 def _forget_expiry(channel: AnyChannel) -> None:
     """Wait no longer for the end of what was granted."""
-    for timer in (channel.asking, channel.expiry):
+    for timer in (channel.asking, channel.expiry, channel.checking):
         if timer is not None:
             timer.cancel()
-    channel.asking = channel.expiry = None
+    channel.asking = channel.expiry = channel.checking = None

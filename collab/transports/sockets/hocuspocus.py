@@ -71,7 +71,7 @@ class HocuspocusChannel(Channel, SocketChannel):
     def __init__(self, connection: HocuspocusConnection, address: bytes) -> None:
         self.connection = connection
         self.encoder = _encoder(address)
-        self.live = self.task = self.renewal = self.asking = self.expiry = self.token = None
+        self.live = self.task = self.renewal = self.asking = self.expiry = self.checking = self.token = None
         super().__init__(address, self.encoder.prefix)
 
     def new_session(self) -> HocuspocusMember:

@@ -45,7 +45,7 @@ class YWebSocketChannel(SocketChannel):
 
     def __init__(self, connection: YWebSocketConnection) -> None:
         self.connection = connection
-        self.live = self.task = self.renewal = self.asking = self.expiry = self.token = None
+        self.live = self.task = self.renewal = self.asking = self.expiry = self.checking = self.token = None
         super().__init__()
 
     def new_session(self) -> SocketMember:
