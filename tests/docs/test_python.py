@@ -8,8 +8,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import aiohttp
-import django
-import django.conf
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -24,6 +22,7 @@ from collab.settings import Settings
 from collab.storage.memory import MemoryStore
 from tests.auth.makers import SECRET
 from tests.docs.asgi import as_aiohttp, ask
+from tests.support.django import configure
 from tests.support.snippets import snippet
 from tests.support.wsclient import LiveClient
 
@@ -112,16 +111,7 @@ async def test_the_route_of_django_issues_a_token(modules: Any, monkeypatch: pyt
     monkeypatch.setenv("COLLAB_JWT_SECRET", SECRET)
     tokens(modules)
     modules("urls", urlpatterns=[])
-    if not django.conf.settings.configured:
-        applications = ["django.contrib.auth", "django.contrib.contenttypes"]
-        django.conf.settings.configure(
-            ALLOWED_HOSTS=["*"],
-            INSTALLED_APPS=applications,
-            LOGGING_CONFIG=None,
-            LOGIN_URL="/login",
-            ROOT_URLCONF="urls",
-        )
-        django.setup()
+    configure()
     from django.test import RequestFactory
 
     view = run(snippet("docs/security.md", "2. A route that issues tokens", "python", 2))["token"]

@@ -30,14 +30,17 @@ NEEDS: Mapping[str, str] = {
 
 _OF_FIXTURES: Mapping[str, str] = {
     "agent_of": "node",
+    "any_project": "server",
     "browser": "browser",
     "built_page": "page",
     "hocuspocus": "node",
     "installed": "network",
     "installed_peer": "node",
+    "migrated_project": "server",
     "page_is_built": "page",
     "postgres_server": "postgres",
     "private_postgres": "postgres",
+    "project": "server",
     "server": "server",
     "tls_server": "server",
     "valkey": "valkey",

@@ -1,0 +1,1 @@
+"""Parts for frameworks, each behind an extra of its own."""

@@ -1,0 +1,1 @@
+"""The tables of `collab.contrib.django.models`."""

@@ -1,0 +1,50 @@
+"""What has to reach the server yet, and how far the fields are that mirror documents."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class PendingEdit(models.Model):
+    """An edit of a document that was saved with a row, until the server has it.
+
+    It is written in the transaction of the row. So a row whose server is away is saved all the same, and nothing of it
+    is lost: the edit is sent when the server answers again.
+    """
+
+    EDIT, DELETE = "edit", "delete"
+
+    id = models.BigAutoField(primary_key=True)
+    document = models.CharField(max_length=512, db_index=True)
+    kind = models.CharField(max_length=10, choices=[(EDIT, "edit"), (DELETE, "delete")], default=EDIT)
+    root = models.CharField(max_length=1024, blank=True)
+    format = models.CharField(max_length=10, default="text")
+    base = models.TextField(blank=True, help_text="What its author saw before the edit.")
+    text = models.TextField(blank=True, help_text="What its author has made of it.")
+    field = models.CharField(max_length=300, blank=True, help_text="The field that it was saved with: app.Model.field.")
+    key = models.CharField(max_length=300, blank=True, help_text="The primary key of the row.")
+    created_at = models.DateTimeField(auto_now_add=True)
+    attempts = models.PositiveIntegerField(default=0)
+    claimed_until = models.DateTimeField(null=True, help_text="A process is sending it, or has died while it did.")
+    failed = models.BooleanField(default=False, help_text="The server has refused it; it is not sent again by itself.")
+    error = models.CharField(max_length=500, blank=True)
+
+    class Meta:
+        ordering = ("id",)
+        indexes = (models.Index(fields=("failed", "id"), name="collab_pending"),)
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.document}"
+
+
+class Mirror(models.Model):
+    """How far the fields are that mirror a document: an older text never comes after a newer one."""
+
+    id = models.BigAutoField(primary_key=True)
+    document = models.CharField(max_length=512, unique=True)
+    number = models.BigIntegerField(help_text="Of the document in the store: another one when it is created anew.")
+    last = models.BigIntegerField(help_text="The row of the log up to which the fields are.")
+    at = models.DateTimeField(auto_now=True, db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.document} up to {self.last}"

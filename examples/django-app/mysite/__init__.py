@@ -1,0 +1,1 @@
+"""A project with notes that people edit together."""

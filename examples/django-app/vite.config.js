@@ -1,0 +1,10 @@
+// Makes one file of the editor, where Django's static files are.
+import { defineConfig } from 'vite'
+
+export default defineConfig({
+  build: {
+    lib: { entry: 'frontend/note.js', formats: ['es'], fileName: () => 'note.js' },
+    outDir: 'notes/static/notes',
+    emptyOutDir: false
+  }
+})

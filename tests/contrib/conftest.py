@@ -1,0 +1,31 @@
+"""Projects of Django on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.django import Project, migrated_project, postgres_project, sqlite_project
+
+__all__ = ["migrated_project"]
+
+
+@pytest.fixture
+def project(migrated_project: Path, tmp_path: Path) -> Iterator[Project]:  # noqa: F811
+    """A project on SQLite."""
+    with sqlite_project(migrated_project, tmp_path / "app") as project:
+        yield project
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    """A project on SQLite, and one whose rows and documents are in one PostgreSQL."""
+    if request.param == "sqlite":
+        with sqlite_project(request.getfixturevalue("migrated_project"), tmp_path / "app") as project:
+            yield project
+        return
+    url = request.getfixturevalue("empty_postgres_url")
+    with postgres_project(url, tmp_path / "app", "COLLAB |= {'MIGRATE': True}") as project:
+        yield project
