@@ -3,7 +3,7 @@ import { defineConfig } from 'vite'
 
 export default defineConfig({
   build: {
-    lib: { entry: 'frontend/note.js', formats: ['es'], fileName: () => 'note.js' },
+    lib: { entry: 'frontend/editor.js', formats: ['es'], fileName: () => 'note.js' },
     outDir: 'notes/static/notes',
     emptyOutDir: false
   }

@@ -19,6 +19,29 @@ def project(migrated_project: Path, tmp_path: Path) -> Iterator[Project]:  # noq
         yield project
 
 
+@pytest.fixture(scope="module")
+def started_project(migrated_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:  # noqa: F811
+    """A project on SQLite whose server runs for all tests of a file."""
+    with sqlite_project(migrated_project, tmp_path_factory.mktemp("started") / "app") as project, project.server:
+        yield project
+
+
+@pytest.fixture
+def running(started_project: Project) -> Project:
+    """That project, as it was: Grace is there and may write Ada's note."""
+    started_project.code.run(
+        """
+        from django.contrib.auth import get_user_model
+        from notes.models import Note, Share
+        from collab.contrib.django import changed
+        get_user_model().objects.update(is_active=True)
+        grace = get_user_model().objects.get(username="grace")
+        Share.objects.update_or_create(note_id=1, user=grace, defaults={"access": "write"})
+        """
+    )
+    return started_project
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def any_project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
     """A project on SQLite, and one whose rows and documents are in one PostgreSQL."""

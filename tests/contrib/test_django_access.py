@@ -13,8 +13,6 @@ from tests.support.waiting import eventually
 from tests.support.wsclient import LiveClient, RawClient
 
 SHARE = """
-from notes.models import Share
-from collab.contrib.django import changed
 Share.objects.filter(user__username="grace").update(access=access)
 changed(document="note-1", user=Share.objects.get(user__username="grace").user)
 """
@@ -53,63 +51,66 @@ async def _text(client: LiveClient) -> str:
     return str(client.text())
 
 
-async def test_the_page_of_somebody_else_gets_nothing_by_a_session(project: Project) -> None:
-    async with project.server as server:
-        cookie = await asyncio.to_thread(project.sign_in, "ada")
-        document, documents = server.document_url("note-1"), f"{server.url}/api/v1/content/note-1?format=json"
-        evil = await RawClient(document).connect({"Cookie": cookie, "Origin": "https://evil.example"})
-        assert await evil.expect_close() == 4403
-        await evil.close()
-        # No Origin: no browser's socket; nobody says that a page of the project has asked.
-        bare = await RawClient(document).connect({"Cookie": cookie})
-        assert await bare.expect_close() == 4401
-        await bare.close()
-        # Django's development server is on another port of the same machine.
-        other_port = await RawClient(document).connect({"Cookie": cookie, "Origin": "http://127.0.0.1:8000"})
-        await other_port.barrier()
-        await other_port.close()
-        async with aiohttp.ClientSession(headers={"Cookie": cookie}) as http:
-            found = {
-                site: (await http.get(documents, headers={"Sec-Fetch-Site": site})).status
-                for site in ("same-origin", "same-site", "cross-site", "none")
-            }
-            assert found == {"same-origin": 200, "same-site": 401, "cross-site": 401, "none": 401}
-            assert (await http.get(documents)).status == 401
+async def test_the_page_of_somebody_else_gets_nothing_by_a_session(running: Project) -> None:
+    project = running
+    server = project.server
+    cookie = await asyncio.to_thread(project.sign_in, "ada")
+    document, documents = server.document_url("note-1"), f"{server.url}/api/v1/presence/note-1"
+    evil = await RawClient(document).connect({"Cookie": cookie, "Origin": "https://evil.example"})
+    assert await evil.expect_close() == 4403
+    await evil.close()
+    # No Origin: no browser's socket; nobody says that a page of the project has asked.
+    bare = await RawClient(document).connect({"Cookie": cookie})
+    assert await bare.expect_close() == 4401
+    await bare.close()
+    # Django's development server is on another port of the same machine.
+    other_port = await RawClient(document).connect({"Cookie": cookie, "Origin": "http://127.0.0.1:8000"})
+    await other_port.barrier()
+    await other_port.close()
+    async with aiohttp.ClientSession(headers={"Cookie": cookie}) as http:
+        found = {
+            site: (await http.get(documents, headers={"Sec-Fetch-Site": site})).status
+            for site in ("same-origin", "same-site", "cross-site", "none")
+        }
+        assert found == {"same-origin": 200, "same-site": 401, "cross-site": 401, "none": 401}
+        assert (await http.get(documents)).status == 401
 
 
-async def test_a_permission_that_changes_is_told_at_once(project: Project) -> None:
-    async with project.server as server:
-        headers = await asyncio.to_thread(project.headers, "grace")
-        provider = await RawHocuspocus(server.hocuspocus_url).connect(headers)
-        await provider.send(auth("note-1"))
-        await provider.find_type("note-1", AUTH)
-        await run(project, SHARE, access="read")
-        await provider.find(lambda one: one.fields == (AUTHENTICATED, "readonly"), "that it may only read")
-        await run(project, SHARE, access="write")
-        await provider.find(lambda one: one.fields == (AUTHENTICATED, "read-write"), "that it may write again")
-        await run(project, "Share.objects.all().delete(); changed('note-1')")
-        assert await provider.denied("note-1") == "you may not open this document"
-        await provider.close()
+async def test_a_permission_that_changes_is_told_at_once(running: Project) -> None:
+    project = running
+    server = project.server
+    headers = await asyncio.to_thread(project.headers, "grace")
+    provider = await RawHocuspocus(server.hocuspocus_url).connect(headers)
+    await provider.send(auth("note-1"))
+    await provider.find_type("note-1", AUTH)
+    await run(project, SHARE, access="read")
+    await provider.find(lambda one: one.fields == (AUTHENTICATED, "readonly"), "that it may only read")
+    await run(project, SHARE, access="write")
+    await provider.find(lambda one: one.fields == (AUTHENTICATED, "read-write"), "that it may write again")
+    await run(project, "Share.objects.all().delete(); changed('note-1')")
+    assert await provider.denied("note-1") == "you may not open this document"
+    await provider.close()
 
 
-async def test_who_signs_out_leaves(project: Project) -> None:
-    async with project.server as server:
-        headers = await asyncio.to_thread(project.headers, "grace")
-        client = await RawClient(server.document_url("note-1")).connect(headers)
-        await client.barrier()
-        status = await run(
-            project,
-            """
-            from django.test import Client
-            client = Client()
-            client.cookies[settings.SESSION_COOKIE_NAME] = key
-            result = client.post("/accounts/logout/").status_code
-            """,
-            key=headers["Cookie"].partition("=")[2],
-        )
-        assert status == 302
-        assert (await client.expect_close(), client.close_reason) == (4401, "sign in first")
-        await client.close()
+async def test_who_signs_out_leaves(running: Project) -> None:
+    project = running
+    server = project.server
+    headers = await asyncio.to_thread(project.headers, "grace")
+    client = await RawClient(server.document_url("note-1")).connect(headers)
+    await client.barrier()
+    status = await run(
+        project,
+        """
+        from django.test import Client
+        client = Client(HTTP_HOST="127.0.0.1")
+        client.cookies[settings.SESSION_COOKIE_NAME] = key
+        result = client.post("/accounts/logout/").status_code
+        """,
+        key=headers["Cookie"].partition("=")[2],
+    )
+    assert status == 302
+    assert (await client.expect_close(), client.close_reason) == (4401, "sign in first")
+    await client.close()
 
 
 async def test_a_session_is_looked_at_in_intervals(migrated_project: Any, tmp_path: Any) -> None:
@@ -168,7 +169,7 @@ async def test_an_async_function_is_asked_too(project: Project) -> None:
 TOKEN = """
 from django.test import Client
 from django.contrib.auth import get_user_model
-client = Client(enforce_csrf_checks=True)
+client = Client(enforce_csrf_checks=True, HTTP_HOST="127.0.0.1")
 if user:
     client.force_login(get_user_model().objects.get(username=user))
 answer = getattr(client, method)("/collab/token/", {"document": document})
@@ -177,7 +178,9 @@ result = [answer.status_code, body, dict(answer.headers)]
 """
 
 
-async def test_a_token_of_the_view_is_good_for_what_its_user_may_do_now(project: Project) -> None:
+async def test_a_token_of_the_view_is_good_for_what_its_user_may_do_now(running: Project) -> None:
+    project = running
+
     async def ask(user: str, document: str = "note-1", method: str = "get") -> Any:
         return await run(project, TOKEN, user=user, document=document, method=method)
 
@@ -188,19 +191,19 @@ async def test_a_token_of_the_view_is_good_for_what_its_user_may_do_now(project:
     assert (await ask("grace", "other"))[0] == 403
     assert (await ask("grace", " "))[0] == 400
     assert (await ask("grace", method="post"))[0] == 403  # without the token of Django's forms
-    async with project.server as server:
-        address = f"{server.document_url('note-1')}?token={given['token']}"
-        client = await RawClient(address).connect({"Origin": server.url})
-        await client.barrier()
-        await run(project, SHARE, access="read")
-        other = await RawClient(f"{server.document_url('note-2')}?token={given['token']}").connect()
-        assert await other.expect_close() == 4403
-        await other.close()
-        await run(project, "Share.objects.all().delete(); changed('note-1')")
-        assert await client.expect_close() == 4403
-        await client.close()
-        # The token would be good for minutes; its user is not.
-        await run(project, "get_user_model().objects.filter(username='grace').update(is_active=False)")
-        client = await RawClient(address).connect()
-        assert (await client.expect_close(), client.close_reason) == (4401, "sign in again")
-        await client.close()
+    server = project.server
+    address = f"{server.document_url('note-1')}?token={given['token']}"
+    client = await RawClient(address).connect({"Origin": server.url})
+    await client.barrier()
+    await run(project, SHARE, access="read")
+    other = await RawClient(f"{server.document_url('note-2')}?token={given['token']}").connect()
+    assert await other.expect_close() == 4403
+    await other.close()
+    await run(project, "Share.objects.all().delete(); changed('note-1')")
+    assert await client.expect_close() == 4403
+    await client.close()
+    # The token would be good for minutes; its user is not.
+    await run(project, "get_user_model().objects.filter(username='grace').update(is_active=False)")
+    client = await RawClient(address).connect()
+    assert (await client.expect_close(), client.close_reason) == (4401, "sign in again")
+    await client.close()

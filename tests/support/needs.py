@@ -41,6 +41,7 @@ _OF_FIXTURES: Mapping[str, str] = {
     "postgres_server": "postgres",
     "private_postgres": "postgres",
     "project": "server",
+    "started_project": "server",
     "server": "server",
     "tls_server": "server",
     "valkey": "valkey",

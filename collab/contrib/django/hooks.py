@@ -34,6 +34,9 @@ _log = logging.getLogger("collab.django")
 LOOK_SECONDS: Final = 5.0
 """Seconds between looks at edits that wait, and between tries of a mirror that could not be written."""
 
+FIRST_LOOK_SECONDS: Final = 0.5
+"""Seconds until the first look after the start; then twice as long each time, up to `LOOK_SECONDS`."""
+
 MAX_LATE: Final = 10_000
 """Documents whose mirror is tried again; past it the oldest is forgotten until its next change."""
 
@@ -111,16 +114,17 @@ class DjangoHooks(Hooks):
     # What waits
 
     async def _watch(self) -> None:
-        caught_up = not self._fields
+        caught_up, pause = not self._fields, FIRST_LOOK_SECONDS
         while True:
+            await asyncio.sleep(pause)  # the server does not listen yet
+            pause = min(2 * pause, LOOK_SECONDS)
             for work in (self._send, self._again) if caught_up else (self._send, self._again, self._catch_up):
                 try:
                     done = await work()
                     caught_up = caught_up or (work == self._catch_up and done)
                 except Exception as error:
                     # Its text may be that of a database, with values in it.
-                    _log.warning("%s: tried again in %g s: %s", work.__doc__, LOOK_SECONDS, type(error).__name__)
-            await asyncio.sleep(LOOK_SECONDS)
+                    _log.warning("%s: tried again in %g s: %s", work.__doc__, pause, type(error).__name__)
 
     async def _send(self) -> bool:
         """Edits that wait are sent"""
