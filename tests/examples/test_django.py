@@ -73,10 +73,17 @@ class Person:
         return found
 
     async def until_text(self, text: str) -> None:
-        async def fact() -> bool:
-            return await self.text() == text
+        seen = ""
 
-        await until(fact, f"the text {text!r} in the editor")
+        async def fact() -> bool:
+            nonlocal seen
+            seen = await self.text()
+            return seen == text
+
+        try:
+            await until(fact, f"the text {text!r} in the editor")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it shows {seen!r}") from None
 
     async def until_status(self, words: str) -> None:
         await expect(self.page.locator("#status")).to_have_text(words, timeout=PATIENCE * 1000)
@@ -180,7 +187,7 @@ async def the_admin_meanwhile(ada: Person, grace: Person, address: str) -> None:
     await look(form, "admin-form")
     await form.get_by_role("button", name="Save", exact=True).click()
     await expect(form.locator(".messagelist .success")).to_be_visible(timeout=PATIENCE * 1000)
-    merged = "First: Write it all down.\nAsk Ada.Then read it.\n"
+    merged = "First: Write it all down.\nThen read it.\nAsk Ada."
     await grace.until_text(merged)
     await ada.until_text(merged)
     await look(grace.page, "grace-after-the-admin")

@@ -33,7 +33,15 @@ class ServerError(Exception):
 
 
 class ServerAway(ServerError):
-    """The server did not answer, or cannot do it now: the same may be tried again."""
+    """The server did not answer, or cannot do it now: the same may be tried again.
+
+    Attributes:
+        silent: nothing has come from it, so that it need not be asked for anything else either.
+    """
+
+    def __init__(self, message: str, *, silent: bool = False) -> None:
+        super().__init__(message)
+        self.silent = silent
 
 
 class ServerRefused(ServerError):
@@ -145,7 +153,7 @@ class Api:
                 raise _problem(error) from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             # By its type alone: its text may hold what somebody else has sent.
-            raise ServerAway(f"{self._conf.server_url} did not answer: {type(error).__name__}") from None
+            raise ServerAway(f"{self._conf.server_url} did not answer: {type(error).__name__}", silent=True) from None
 
 
 def _read(answer: Any) -> bytes:

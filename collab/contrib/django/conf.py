@@ -46,6 +46,7 @@ class Conf:
     Attributes:
         permission: decides who may do what.
         server_url: where Django's processes reach the HTTP API of the server, without a slash at the end.
+        server_url_is_a_guess: nobody has said it, so it is that of a server on this machine.
         server_seconds: how long they wait for an answer of it.
         token_seconds: how long a token of the view is good.
         recheck_seconds: after how long the function is asked again about a live session.
@@ -57,6 +58,7 @@ class Conf:
 
     permission: Permission = field(repr=False)
     server_url: str
+    server_url_is_a_guess: bool
     server_seconds: float
     token_seconds: float
     recheck_seconds: float
@@ -222,6 +224,7 @@ def _joined(own: Mapping[str, Any], options: dict[str, object]) -> Conf:
     return Conf(
         permission=own["PERMISSION"],
         server_url=own["SERVER_URL"] or _own_address(found),
+        server_url_is_a_guess=own["SERVER_URL"] is None,
         server_seconds=own["SERVER_SECONDS"],
         token_seconds=own["TOKEN_SECONDS"],
         recheck_seconds=own["RECHECK_SECONDS"],

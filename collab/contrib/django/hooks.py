@@ -28,6 +28,7 @@ from collab.contrib.django.signals import document_changed
 from collab.contrib.django.threads import Threads
 from collab.errors import CollabError, DocumentDeleted, DocumentNotFound, NoSuchContent
 from collab.hooks import Hooks, Rows, Server
+from collab.telemetry import shown_name
 
 _log = logging.getLogger("collab.django")
 
@@ -136,7 +137,11 @@ class DjangoHooks(Hooks):
         """Mirrors that could not be written are written"""
         assert self._server is not None
         for event in list(self._late.values()):
-            await self._mirror(event, self._server)
+            try:
+                await self._mirror(event, self._server)
+            except Exception as error:
+                # The others have their turn: it may be this document's own fault.
+                _log.warning("%s is not mirrored yet: %s", shown_name(event.name), type(error).__name__)
         return True
 
     async def _catch_up(self) -> bool:

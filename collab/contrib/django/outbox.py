@@ -35,6 +35,9 @@ CLAIM_SECONDS: Final = 120
 TRIES: Final = 8
 """How often an edit is merged anew because the document has changed between reading and writing."""
 
+MAX_FAILURES: Final = 20
+"""Edits whose documents cannot be changed now, in one round: so one document holds up no other."""
+
 AWAY_SECONDS: Final = 5.0
 """For which requests of Django do not try to reach a server that did not answer: each would wait for its time-out."""
 
@@ -79,19 +82,22 @@ def databases() -> list[str]:
 def send_pending(using: str, document: str | None = None) -> int:
     """Send what waits in a database, of one document or of all; return how many edits were sent.
 
-    It stops when the server is away, and never raises for what the server says.
+    It stops when the server does not answer, or after `MAX_FAILURES` answers that it cannot be done now, and never
+    raises for what the server says.
     """
-    api, sent, after = Api(get_conf()), 0, 0
-    while (edit := _claim(using, document, after)) is not None:
+    api, sent, after, left = Api(get_conf()), 0, 0, MAX_FAILURES
+    while left and (edit := _claim(using, document, after)) is not None:
         after = edit.pk
         name = shown_name(edit.document)
         try:
             _send(api, edit, using)
-        except ServerAway as error:
-            _Away.until = time.monotonic() + AWAY_SECONDS
+        except (ServerAway, Overtaken) as error:
             _note(edit, str(error))
             _log.warning("an edit of %s waits, %d so far: %s", name, PendingEdit.objects.using(using).count(), error)
-            break
+            left -= 1
+            if isinstance(error, ServerAway) and error.silent:
+                _Away.until = time.monotonic() + AWAY_SECONDS
+                break
         except ServerRefused as error:
             _note(edit, str(error), failed=True)
             _log.error("an edit of %s is kept and not sent again: %s (manage.py collab_pending)", name, error)
@@ -142,7 +148,7 @@ def _send(api: Api, edit: PendingEdit, using: str) -> None:
             return
         except Overtaken:
             continue
-    raise ServerAway("the document changes all the time")
+    raise Overtaken("the document changes all the time")
 
 
 def merged(edit: PendingEdit, there: Text) -> str:

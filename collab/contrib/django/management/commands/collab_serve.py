@@ -55,6 +55,11 @@ class Command(BaseCommand):
             conf = get_conf()
             settings = conf.server_settings({key: value for key, value in flags.items() if value is not None})
             configure(settings.log_level, format=settings.log_format)
+            if conf.server_url_is_a_guess and not conf.server_url.endswith(f":{settings.port}"):
+                self.stderr.write(
+                    f"collab_serve: Django's processes look for the server at {conf.server_url}: set COLLAB['PORT'] "
+                    "or COLLAB['SERVER_URL']"
+                )
             if settings.migrate:
                 create_schema(conf)
             connections.close_all()  # this thread needs none from now on
