@@ -28,6 +28,12 @@ def raw_document_name(request: web.Request) -> bytes:
     return unquote_to_bytes(request.rel_url.raw_path)[len(prefix.encode()) :]
 
 
+def public_path(request: web.Request) -> str:
+    """Return the path of a request as its client sees it, percent-encoded: below the mount of an ASGI application."""
+    mount: str = getattr(request.protocol, "root_path", "")
+    return mount + request.rel_url.raw_path
+
+
 def document_name(request: web.Request) -> str:
     """Return the document name in a request's path.
 

@@ -68,7 +68,8 @@ class Peers:
 
     def _of(self, request: web.BaseRequest) -> Peer:
         peername = request.transport.get_extra_info("peername") if request.transport is not None else None
-        remote = parse_address(str(peername[0])) if isinstance(peername, tuple) and peername else None
+        told = peername if isinstance(peername, tuple) else ()
+        remote = parse_address(str(told[0])) if told else None
         secure, host = request.scheme == "https", request.headers.get("Host", "").lower()
         if remote is None or not self.trusts(remote):
             if remote is not None and remote.is_loopback and any(name in request.headers for name in _FORWARDED):
@@ -79,7 +80,8 @@ class Peers:
                     remote,
                     " or ".join(_FORWARDED),
                 )
-            return _direct(remote, secure, host)
+            # A Unix socket leads to this machine. An address that cannot be read may lead anywhere.
+            return _direct(remote, remote.is_loopback if remote is not None else not told, secure, host)
         read = _read_forwarded if self._headers == "forwarded" else _read_x_forwarded
         hops = read(request)
         client, taken = remote, 0
@@ -136,11 +138,11 @@ class _Hop:
 
 
 @lru_cache(maxsize=1_024)
-def _direct(address: Address | None, secure: bool, host: str) -> Peer:
+def _direct(address: Address | None, local: bool, secure: bool, host: str) -> Peer:
     # Most sockets come from few places: they share what is said of them.
     if address is None:
-        return Peer("", "", False, True, secure, host)
-    return Peer(str(address), key_of(address), not address.is_loopback, address.is_loopback, secure, host)
+        return Peer("", "", False, local, secure, host)
+    return Peer(str(address), key_of(address), not local, local, secure, host)
 
 
 def _read_x_forwarded(request: web.BaseRequest) -> list[_Hop]:

@@ -15,8 +15,10 @@ import hashlib
 import re
 from pathlib import Path
 from types import MappingProxyType
+from typing import IO, Any
 
 from aiohttp import ETag, hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 
 # Scripts are ours alone; data: connections and fonts, and blob: workers are what the whiteboard's drawing library
 # reads and runs for images and for text in exported drawings (its WebAssembly it can do without). Styles may be
@@ -159,7 +161,7 @@ class _Page:
             hdrs.CONTENT_TYPE: _CONTENT_TYPES[path.suffix],
             hdrs.VARY: hdrs.ACCEPT_ENCODING,
         }
-        return web.FileResponse(path, headers=headers)
+        return _File(path, headers=headers)
 
     async def _revalidated(self, request: web.Request, name: str) -> web.StreamResponse:
         try:
@@ -186,6 +188,18 @@ class _Page:
         # A link in the build could lead out of it.
         inside = found.resolve().is_relative_to(self._root)
         return found if inside and found.suffix in _CONTENT_TYPES and found.is_file() else None
+
+
+class _File(web.FileResponse):
+    """A file, also on a connection that has no socket."""
+
+    async def _sendfile(self, request: web.BaseRequest, fobj: IO[Any], offset: int, count: int) -> AbstractStreamWriter:
+        transport = request.transport
+        if transport is None or transport.get_extra_info("socket") is not None:
+            return await super()._sendfile(request, fobj, offset, count)
+        writer = await web.StreamResponse.prepare(self, request)
+        assert writer is not None
+        return await self._sendfile_fallback(writer, fobj, offset, count)
 
 
 def _not_found() -> web.HTTPNotFound:

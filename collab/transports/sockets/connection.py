@@ -39,7 +39,7 @@ from collab.hub.slices import Usage, own_turn
 from collab.limits.limits import Meter, Pace, Ticket, Turn
 from collab.limits.questions import MAX_UNANSWERED
 from collab.protocol import events
-from collab.protocol.awareness import AwarenessUpdate
+from collab.protocol.awareness import AwarenessUpdate, QueryAwareness
 from collab.protocol.ended import ENDED
 from collab.protocol.events import (
     Authenticate,
@@ -884,10 +884,19 @@ class Connection(Generic[AnyChannel]):
         loop = asyncio.get_running_loop()
         if self._probe is None:
             self._probed_with = (self.received, self.outbox.waiting())
-            self.outbox.write_control(PING)
+            self._ask_for_life()
             self._probe = loop.call_later(_SILENT_SECONDS, self._probe_unanswered)
         elif self._silent and not self._heard_since_probe:
             loop.call_soon(self._tell_silent)
+
+    def _ask_for_life(self) -> None:
+        """Send what a client that lives answers: a ping, or where none reaches it a question for its presence."""
+        if self.outbox.pings:
+            self.outbox.write_control(PING)
+            return
+        for channel in self.protocol.channels_open:
+            if channel.live is not None and isinstance(channel.session, Member):
+                self.outbox.write_control(channel.session.encoder.encode(QueryAwareness()))
 
     @property
     def _heard_since_probe(self) -> bool:

@@ -68,6 +68,7 @@ class SocketOutbox:
         deflated: whether it was sent such a frame.
         close_code: how the client has closed; None while it has not, or without a code.
         mark: see above.
+        pings: whether the client sees our pings; else the transport answers them when all before them has left it.
         closing: nothing more is written: the socket is being closed, or is lost.
         quiet: nothing but keepalives was written since the last sweep.
     """
@@ -89,6 +90,7 @@ class SocketOutbox:
         "deflated",
         "deflater",
         "mark",
+        "pings",
         "quiet",
     )
 
@@ -110,6 +112,7 @@ class SocketOutbox:
         self._line: Line | None = None
         self._measured: dict[bytes, Callable[[], object]] | None = None  # by what the pong will bring back
         self.mark = mark
+        self.pings: bool = transport.get_extra_info("pings", True)
         self.closing = False
         self.quiet = False
 

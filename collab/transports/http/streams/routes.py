@@ -47,7 +47,7 @@ from collab.transports.http.bodies import LongBodies
 from collab.transports.http.streams.answers import HEADERS, Refusal, answering, code_of, octets, refuse, send
 from collab.transports.http.streams.live import LiveReaders
 from collab.transports.problems import BadRequest
-from collab.transports.requests import document_name
+from collab.transports.requests import document_name, public_path
 
 PATH: Final = "/streams/docs/"
 
@@ -164,7 +164,7 @@ class StreamRoutes:
             streams.NEXT_OFFSET: encode_offset(Offset(head.document_id, head.seq + 1)),
         }
         if created:
-            headers[hdrs.LOCATION] = request.rel_url.raw_path
+            headers[hdrs.LOCATION] = public_path(request)
         return web.Response(status=201 if created else 200, headers=headers)
 
     async def _make(self, request: web.Request, grant: Grant, name: str) -> bool:
