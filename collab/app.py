@@ -25,7 +25,7 @@ from aiohttp import web
 
 from collab.adapters import make_bus, make_sandbox, make_store
 from collab.agreement import node_facts, published_keys
-from collab.auth.access import Authenticator, OpenAccess, ReadsCookies
+from collab.auth.access import Authenticator, OpenAccess, ReadsCookies, ReadsScope
 from collab.auth.factory import AuthOptions, make_authenticator, make_guest_tokens
 from collab.auth.hook import MAX_QUESTIONS, Hook, HookAuthenticator
 from collab.auth.remote import RemoteAuthenticator
@@ -282,8 +282,12 @@ def create_app(
     if found:
         options = HookOptions(settings.hook_seconds, settings.hook_interval_seconds, settings.max_stateless_bytes)
         hub.hooks = HookCalls(found, options, hub)
-    reads_cookies = authenticator if isinstance(authenticator, ReadsCookies) else None
-    guard = make_guard(settings, authenticated=authenticator is not None, reads_cookies=reads_cookies)
+    guard = make_guard(
+        settings,
+        authenticated=authenticator is not None,
+        reads_cookies=authenticator if isinstance(authenticator, ReadsCookies) else None,
+        reads_scope=isinstance(authenticator, ReadsScope),
+    )
     asked = None
     if authenticator is not None:
         # Our own bound what they ask themselves, and answer what they know without asking.
@@ -533,7 +537,13 @@ def make_gate(settings: Settings) -> Gate:
     )
 
 
-def make_guard(settings: Settings, *, authenticated: bool, reads_cookies: ReadsCookies | None = None) -> Guard:
+def make_guard(
+    settings: Settings,
+    *,
+    authenticated: bool,
+    reads_cookies: ReadsCookies | None = None,
+    reads_scope: bool = False,
+) -> Guard:
     """Make what stands before the application."""
     own_machine_only = not authenticated and not settings.insecure
     there_is = machine_memory() // settings.workers  # the others are on the same machine
@@ -561,6 +571,7 @@ def make_guard(settings: Settings, *, authenticated: bool, reads_cookies: ReadsC
             [parse_network(text) for text in settings.trusted_proxies],
             settings.proxy_headers,
             frozenset() if reads_cookies is None else reads_cookies.cookies,
+            scopes=reads_scope,
         ),
         Origins(
             settings.allowed_origins,

@@ -5,9 +5,11 @@ Strategy: the standard library alone and no I/O, so that settings, limits and tr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any
 from urllib.parse import urlsplit
 
 from collab.errors import ConfigurationError
@@ -150,6 +152,7 @@ class Peer:
         secure: it has come by https, as far as is known.
         host: the host and port that it has asked for, in lower case.
         browser: its cookies, where an authenticator reads any of them and they are there.
+        scope: its connection as the ASGI server has told it, where an authenticator reads that.
     """
 
     address: str
@@ -159,3 +162,4 @@ class Peer:
     secure: bool
     host: str
     browser: Browser | None = None
+    scope: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)

@@ -119,6 +119,20 @@ class ReadsCookies(Protocol):
 
 
 @runtime_checkable
+class ReadsScope(Protocol):
+    """An authenticator that knows a client by all that its connection to an ASGI server has brought.
+
+    The scope (headers, cookies, what middlewares of the host have put in) is ``AccessRequest.client.scope``. It is kept
+    while the connection lives.
+    """
+
+    @property
+    def reads_scope(self) -> bool:
+        """True."""
+        ...
+
+
+@runtime_checkable
 class Forgetful(Protocol):
     """An authenticator that keeps answers for some time, and can forget them."""
 

@@ -331,4 +331,12 @@ def _request(peer: Peer, token: str, name: str, questions: Hashable) -> AccessRe
 
 def _shown(peer: Peer, token: str, name: str) -> int:
     """Return a hash of what was shown for a document: a token, or the cookies in its place."""
-    return hash((token or (None if peer.browser is None else peer.browser.cookies), name))
+    if token:
+        return hash((token, name))
+    if peer.scope is not None:
+        return hash((*(value for header, value in peer.scope["headers"] if header in _SHOWN), name))
+    return hash((None if peer.browser is None else peer.browser.cookies, name))
+
+
+# The headers of a connection that say who it is.
+_SHOWN = frozenset({b"authorization", b"cookie"})

@@ -276,6 +276,10 @@ class ProcessSandbox:
 
     def _new_pool(self, *, stays: bool) -> ProcessPool:
         """Make a pool of one process, which starts with its first job."""
+        process = multiprocessing.current_process()
+        if process.daemon:
+            # A worker of hypercorn. What the mark forbids is left-over processes, and these end with their pipes.
+            process.daemon = False
         context = multiprocessing.get_context("spawn")
         return ProcessPool(
             max_workers=1, context=context, initializer=jobs.prepare_process, initargs=(self._memory_bytes, stays)

@@ -18,7 +18,7 @@ from tests.support import hocuspocus
 from tests.support.hocuspocus import RawHocuspocus
 from tests.support.waiting import eventually, happens
 from tests.support.wsclient import AWARENESS, EMPTY_UPDATE, RawClient, awareness, awareness_entries, parse, step2
-from tests.transports.conftest import Serve, Served
+from tests.transports.conftest import Serve, Served, on_every_server
 
 CLIENT = 77
 HERE, THERE = {"X-Forwarded-For": "192.0.2.1"}, {"X-Forwarded-For": "192.0.2.2"}
@@ -74,6 +74,7 @@ def told(client: RawClient) -> list[tuple[int, int, str]]:
     return [entry for frame in frames for entry in awareness_entries(frame.payload)]
 
 
+@on_every_server
 async def test_who_comes_from_the_same_address_has_the_id_of_a_silent_socket(
     served: Served, silent: Silent, join: Connect
 ) -> None:

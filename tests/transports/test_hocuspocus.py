@@ -37,7 +37,7 @@ from tests.support.hocuspocus import (
 from tests.support.waiting import happens
 from tests.support.wsclient import EMPTY_UPDATE, STEP1, STEP2, UPDATE, RawClient, text_update
 from tests.support.wsclient import update as plain_update
-from tests.transports.conftest import Serve
+from tests.transports.conftest import Serve, on_every_server, on_servers_that_drain
 
 Connect = Callable[[str], Awaitable[RawClient]]
 ConnectHocuspocus = Callable[[str], Awaitable[RawHocuspocus]]
@@ -75,6 +75,7 @@ class Scripted:
         )
 
 
+@on_every_server
 async def test_a_document_is_opened_as_hocuspocus_does(serve: Serve, connect_hocuspocus: ConnectHocuspocus) -> None:
     client = await connect_hocuspocus((await serve()).hocuspocus)
     assert await client.join("d") == "read-write"
@@ -85,6 +86,7 @@ async def test_a_document_is_opened_as_hocuspocus_does(serve: Serve, connect_hoc
     await client.find_sync("d", UPDATE)
 
 
+@on_every_server
 async def test_both_protocols_edit_one_document(
     serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
@@ -101,6 +103,7 @@ async def test_both_protocols_edit_one_document(
     await plain.until(lambda: any(b"ann" in one for one in plain.frames), "its awareness")
 
 
+@on_every_server
 async def test_a_slow_and_a_denied_document_do_not_touch_the_others(
     serve: Serve, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
@@ -117,6 +120,7 @@ async def test_a_slow_and_a_denied_document_do_not_touch_the_others(
     assert client.close_code is None
 
 
+@on_every_server
 async def test_a_denied_client_may_try_again_on_the_same_socket(
     serve: Serve, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
@@ -132,6 +136,7 @@ async def test_a_denied_client_may_try_again_on_the_same_socket(
     await client.find_sync("d", STEP1)
 
 
+@on_every_server
 async def test_a_client_that_was_denied_before_is_told_when_its_session_ends(
     serve: Serve, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
@@ -145,6 +150,7 @@ async def test_a_client_that_was_denied_before_is_told_when_its_session_ends(
     assert await client.denied("d", after=seen) == "the document was deleted"
 
 
+@on_every_server
 async def test_a_new_token_changes_the_scope_of_a_live_session(
     serve: Serve, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
@@ -172,6 +178,7 @@ async def test_a_new_token_changes_the_scope_of_a_live_session(
     assert client.close_code is None
 
 
+@on_every_server
 @pytest.mark.parametrize("token", ["broken", "slow"])
 async def test_without_a_decision_the_client_is_asked_to_come_back(
     serve: Serve, connect_hocuspocus: ConnectHocuspocus, token: str
@@ -182,6 +189,7 @@ async def test_without_a_decision_the_client_is_asked_to_come_back(
     assert await client.expect_close() in ({1013} if token == "broken" else {1013, 4408})
 
 
+@on_every_server
 async def test_a_provider_without_a_token_is_judged_without_one(
     serve: Serve, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
@@ -192,6 +200,7 @@ async def test_a_provider_without_a_token_is_judged_without_one(
     assert [request.token for request in scripted.asked] == [""]
 
 
+@on_every_server
 async def test_close_ends_one_document_and_opening_it_again_at_once_is_no_answer_to_it(
     serve: Serve, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
@@ -219,6 +228,7 @@ def _bytes(one: Frame) -> bytes:
     return payload if isinstance(payload, bytes) else b""
 
 
+@on_every_server
 async def test_a_provider_that_does_not_know_that_its_session_was_closed_is_made_to_come_back(
     serve: Serve, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
@@ -229,6 +239,7 @@ async def test_a_provider_that_does_not_know_that_its_session_was_closed_is_made
     assert await client.expect_close() == 4205
 
 
+@on_every_server
 async def test_two_sessions_of_one_document_on_one_socket(serve: Serve, connect_hocuspocus: ConnectHocuspocus) -> None:
     served = await serve()
     client = await connect_hocuspocus(served.hocuspocus)
@@ -250,6 +261,7 @@ def _awareness(one: Frame) -> bytes:
     return payload
 
 
+@on_every_server
 async def test_awareness_is_told_to_whoever_asks(serve: Serve, connect_hocuspocus: ConnectHocuspocus) -> None:
     client = await connect_hocuspocus((await serve()).hocuspocus)
     await client.join("d")
@@ -260,6 +272,7 @@ async def test_awareness_is_told_to_whoever_asks(serve: Serve, connect_hocuspocu
     assert b'{"x":1}' in _awareness(await client.find_type("d", AWARENESS, after=seen))
 
 
+@on_every_server
 async def test_stateless_messages_are_relayed_or_not(serve: Serve, connect_hocuspocus: ConnectHocuspocus) -> None:
     served = await serve(authenticator=Scripted(), max_stateless_bytes=10)
     writer, other, reader = [await connect_hocuspocus(served.hocuspocus) for _ in range(3)]
@@ -278,6 +291,7 @@ async def test_stateless_messages_are_relayed_or_not(serve: Serve, connect_hocus
     assert (await writer.find(lambda one: one.fields[0] == PERMISSION_DENIED, "the denial")).address == "d"
 
 
+@on_every_server
 async def test_stateless_messages_can_be_turned_off(serve: Serve, connect_hocuspocus: ConnectHocuspocus) -> None:
     served = await serve(stateless="off")
     writer, other = [await connect_hocuspocus(served.hocuspocus) for _ in range(2)]
@@ -288,6 +302,7 @@ async def test_stateless_messages_can_be_turned_off(serve: Serve, connect_hocusp
     assert not other.got("d", STATELESS)
 
 
+@on_servers_that_drain
 async def test_a_server_that_stops_closes_the_socket_so_that_providers_come_back(
     serve: Serve, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
@@ -301,6 +316,7 @@ async def test_a_server_that_stops_closes_the_socket_so_that_providers_come_back
     assert await denied.expect_close() == 1012
 
 
+@on_every_server
 async def test_a_reader_may_come_before_the_first_edit_and_makes_no_document(
     serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus
 ) -> None:
@@ -334,6 +350,7 @@ async def test_a_reader_may_come_before_the_first_edit_and_makes_no_document(
     assert await late.join("d", "read") == "readonly"
 
 
+@on_every_server
 @pytest.mark.parametrize("made_by", ["the HTTP API", "the command line"])
 async def test_a_reader_who_came_before_a_document_was_made_sees_what_it_holds(
     serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus, made_by: str
@@ -364,6 +381,7 @@ async def test_a_reader_who_came_before_a_document_was_made_sees_what_it_holds(
     await plain.until(lambda: plain_update(edit) in plain.frames, "what it holds")
 
 
+@on_every_server
 @pytest.mark.slow
 async def test_a_token_that_runs_out_ends_the_access_unless_a_fresh_one_comes(
     serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus
@@ -385,6 +403,7 @@ async def test_a_token_that_runs_out_ends_the_access_unless_a_fresh_one_comes(
     assert not [one for one in alone.got("d", AUTH) if one.fields[0] == PERMISSION_DENIED]
 
 
+@on_every_server
 @pytest.mark.parametrize("stamps", [True, False])
 async def test_awareness_says_who_a_client_is(
     serve: Serve, connect: Connect, connect_hocuspocus: ConnectHocuspocus, stamps: bool

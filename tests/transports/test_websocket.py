@@ -24,16 +24,18 @@ from tests.support.wsclient import (
     text_update,
     update,
 )
-from tests.transports.conftest import Serve
+from tests.transports.conftest import Serve, on_every_server
 
 Connect = Callable[[str], Awaitable[RawClient]]
 
 
+@on_every_server
 async def test_the_server_speaks_first_so_that_offline_edits_come_in(serve: Serve, connect: Connect) -> None:
     client = await connect((await serve()).ws("d"))
     assert await client.expect_sync(0) == b"\x00"
 
 
+@on_every_server
 @pytest.mark.parametrize(
     ("path", "name"),
     [
@@ -53,6 +55,7 @@ async def test_a_name_is_everything_behind_the_prefix(serve: Serve, connect: Con
     assert list(served.app[HUB].rooms) == [name]
 
 
+@on_every_server
 @pytest.mark.parametrize("path", ["", "e" * 513, "%FF", "%00", "%C3%A4" * 257, "%20", "%09%E2%80%83"])
 async def test_a_bad_name_is_refused_for_good(serve: Serve, connect: Connect, path: str) -> None:
     served = await serve()
@@ -61,12 +64,14 @@ async def test_a_bad_name_is_refused_for_good(serve: Serve, connect: Connect, pa
     assert not served.app[HUB].rooms
 
 
+@on_every_server
 async def test_mounted_below_a_prefix_the_name_is_the_same(serve: Serve, connect: Connect) -> None:
     served = await serve(prefix="/pre/fix")
     client = await connect(served.ws("a/b"))
     await client.expect_sync(0)
 
 
+@on_every_server
 async def test_a_burst_in_one_packet_keeps_its_order_beyond_the_budget(serve: Serve) -> None:
     served = await serve()
     async with LiveClient(served.ws("d"), client_id=7) as writer, LiveClient(served.ws("d")) as reader:
@@ -80,6 +85,7 @@ async def test_a_burst_in_one_packet_keeps_its_order_beyond_the_budget(serve: Se
         await reader.until(lambda: str(reader.text()) == str(text), "everything, in order")
 
 
+@on_every_server
 async def test_small_messages_are_taken_without_waking_the_pump(
     serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +107,7 @@ async def test_small_messages_are_taken_without_waking_the_pump(
     await client.close()
 
 
+@on_every_server
 @pytest.mark.parametrize(
     ("frame", "code"),
     [
@@ -130,6 +137,7 @@ async def test_what_is_malformed_or_too_much_closes_its_sender_alone(
         assert served.app[HUB].rooms["d"].room.document.size > 10
 
 
+@on_every_server
 async def test_a_text_frame_is_refused(serve: Serve, connect: Connect) -> None:
     client = await connect((await serve()).ws("d"))
     await client.expect_sync(0)
@@ -137,6 +145,7 @@ async def test_a_text_frame_is_refused(serve: Serve, connect: Connect) -> None:
     assert await client.expect_close() == 1003
 
 
+@on_every_server
 async def test_unknown_types_are_ignored(serve: Serve, connect: Connect) -> None:
     client = await connect((await serve()).ws("d"))
     await client.send(b"\x2a\x00\x01\x02")
@@ -145,6 +154,7 @@ async def test_unknown_types_are_ignored(serve: Serve, connect: Connect) -> None
     assert client.close_code is None
 
 
+@on_every_server
 async def test_an_edit_over_the_limit_is_4413(serve: Serve, connect: Connect) -> None:
     client = await connect((await serve(max_message_bytes=2_000)).ws("d"))
     await client.expect_sync(0)
@@ -153,6 +163,7 @@ async def test_an_edit_over_the_limit_is_4413(serve: Serve, connect: Connect) ->
     assert client.close_reason == "the message is too large"
 
 
+@on_every_server
 async def test_what_is_no_edit_and_over_the_limit_is_1008(serve: Serve, connect: Connect) -> None:
     client = await connect((await serve(max_unauthenticated_bytes=2_000)).ws("d"))
     await client.expect_sync(0)
@@ -160,6 +171,7 @@ async def test_what_is_no_edit_and_over_the_limit_is_1008(serve: Serve, connect:
     assert await client.expect_close() == 1008
 
 
+@on_every_server
 async def test_presence_over_the_limit_costs_presence_only(serve: Serve, connect: Connect) -> None:
     client = await connect((await serve(max_unauthenticated_bytes=2_000)).ws("d"))
     await client.expect_sync(0)
@@ -168,6 +180,7 @@ async def test_presence_over_the_limit_costs_presence_only(serve: Serve, connect
     assert client.close_code is None
 
 
+@on_every_server
 async def test_a_frame_that_announces_more_than_there_is_is_1009(serve: Serve, connect: Connect) -> None:
     client = await connect((await serve()).ws("d"))
     await client.expect_sync(0)
@@ -175,6 +188,7 @@ async def test_a_frame_that_announces_more_than_there_is_is_1009(serve: Serve, c
     assert await client.expect_close() == 1009
 
 
+@on_every_server
 async def test_silent_clients_are_kept_alive(serve: Serve, connect: Connect) -> None:
     client = await connect((await serve(keepalive_seconds=0.4)).ws("d"))
     frame = await client.expect(lambda frame: frame.type == AWARENESS, "the keepalive")
@@ -199,6 +213,7 @@ async def test_who_answers_no_ping_is_cut_off_and_its_presence_with_it(serve: Se
         await dead.close()
 
 
+@on_every_server
 async def test_pings_are_answered(serve: Serve) -> None:
     served = await serve()
     async with aiohttp.ClientSession() as session:
@@ -246,6 +261,7 @@ async def test_a_proxy_that_takes_the_upgrade_away_is_named(serve: Serve, caplog
     assert 0 < len(warnings) < 20
 
 
+@on_every_server
 async def test_a_client_that_vanishes_in_the_middle_of_a_frame_harms_nobody(serve: Serve, connect: Connect) -> None:
     served = await serve()
     async with LiveClient(served.ws("d")) as good:

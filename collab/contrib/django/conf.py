@@ -220,7 +220,8 @@ def _joined(own: Mapping[str, Any], options: dict[str, object]) -> Conf:
     if options.get("jwt_secret") is None:
         options["jwt_secret"] = salted_hmac(SALT, "tokens", algorithm="sha256").hexdigest()
     secret_key(str(options["jwt_secret"]))
-    found = Settings(**options)
+    values: dict[str, Any] = options
+    found = Settings(**values)
     return Conf(
         permission=own["PERMISSION"],
         server_url=own["SERVER_URL"] or _own_address(found),

@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Final
 
 from collab.telemetry import RateLimited, get_logger
 from collab.transports.sockets.frames import payload_of
 
-Message = dict[str, Any]
+Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Headers = Iterable[tuple[str, str]]
 
@@ -43,6 +43,9 @@ _NOT_PASSED_ON: Final = frozenset(
     }
 )
 
+# Bytes of the answer to a handshake that is refused.
+_REFUSAL: Final = 64 * 1024
+
 # RFC 9110, section 5.5: what could end a header early.
 _FORBIDDEN: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
@@ -63,8 +66,15 @@ class Pipe(asyncio.Transport):
         # One that is not told is no address of this machine either.
         peer = (str(client[0]), int(client[1] or 0)) if client and client[0] else ("", 0)
         secure = scope.get("scheme") in ("https", "wss")
-        extra = {"peername": peer, "sockname": scope.get("server"), "sslcontext": secure or None, "pings": False}
-        super().__init__(extra)
+        super().__init__(
+            {
+                "peername": peer,
+                "pings": False,
+                "scope": scope,
+                "sockname": scope.get("server"),
+                "sslcontext": secure or None,
+            }
+        )
         self._send = send
         self._protocol: asyncio.Protocol | None = None
         self._queue: deque[tuple[Message, int]] = deque()
@@ -275,6 +285,7 @@ class FramePipe(Pipe):
         super().__init__(scope, send)
         self.accepted: bool | None = None
         self._tells_why = "websocket.http.response" in (scope.get("extensions") or {})
+        self._refusal = b""
         self._part: bytearray | None = None  # of a frame that is not whole
         self._portions: tuple[bytes, int] | None = None  # of which frame portions come, and how much has come
 
@@ -287,7 +298,9 @@ class FramePipe(Pipe):
         elif self._tells_why:
             # An address that is no WebSocket's may have answered well.
             status = status if status >= 400 else 426
-            kept = [(name, value) for name, value in told.items() if name != "sec-websocket-protocol"]
+            kept = [
+                told_by for told_by in told.items() if told_by[0] not in ("content-length", "sec-websocket-protocol")
+            ]
             self._put({"type": "websocket.http.response.start", "status": status, "headers": encode_headers(kept)}, 0)
         else:
             self._put({"type": "websocket.close", "code": 1008}, 0)
@@ -297,9 +310,8 @@ class FramePipe(Pipe):
         if self.is_closing():
             return
         if not self.accepted:
-            if self._tells_why and data:
-                message = {"type": "websocket.http.response.body", "body": bytes(data), "more_body": True}
-                self._put(message, len(data))
+            # One message at the end, because Granian takes no more; what says why is short.
+            self._refusal += data[: _REFUSAL - len(self._refusal)]
         elif self._part is None and type(data) is bytes and _is_one_message(data):
             self._put(*_message_of(data))
         elif self._part is None and isinstance(data, memoryview) and self._is_portion(data):
@@ -311,7 +323,8 @@ class FramePipe(Pipe):
         """End the answer to a socket that was refused."""
         if not self.accepted and not self.is_closing():
             if self._tells_why:
-                self._put({"type": "websocket.http.response.body", "body": b"", "more_body": False}, 0)
+                body = bytes(self._refusal)
+                self._put({"type": "websocket.http.response.body", "body": body, "more_body": False}, len(body))
             self.close()
 
     def lost(self) -> None:

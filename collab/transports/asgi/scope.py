@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, MutableMapping
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
@@ -18,7 +18,7 @@ from aiohttp.http import HttpVersion10, RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-Scope = Mapping[str, Any]
+Scope = MutableMapping[str, Any]
 
 MOST_LINE: Final = 16 * 1024
 """Bytes of an address with its query, and of a header. As `collab.transports.guard.door` takes them of a socket."""
@@ -32,18 +32,13 @@ _KEY: Final = base64.b64encode(bytes(16)).decode()
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE: Final = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 
-# How a body and a connection are framed, what the ASGI server does itself, and what is written anew for a socket.
+# How a body and a connection are framed, and what the ASGI server does itself.
 _NOT_PASSED_ON: Final = frozenset(
     {
         b"connection",
         b"expect",
         b"keep-alive",
         b"proxy-connection",
-        b"sec-websocket-accept",
-        b"sec-websocket-extensions",
-        b"sec-websocket-key",
-        b"sec-websocket-protocol",
-        b"sec-websocket-version",
         b"te",
         b"trailer",
         b"transfer-encoding",
@@ -193,6 +188,8 @@ def _has_body(scope: Scope, headers: CIMultiDict[str]) -> bool:
 
 def _offer(headers: CIMultiDict[str], subprotocols: Iterable[str]) -> None:
     """Write the handshake of a WebSocket, which the ASGI server has taken off the wire."""
+    headers.pop(hdrs.SEC_WEBSOCKET_EXTENSIONS, None)
+    headers.pop(hdrs.SEC_WEBSOCKET_PROTOCOL, None)
     headers[hdrs.CONNECTION] = "upgrade"
     headers[hdrs.UPGRADE] = "websocket"
     headers[hdrs.SEC_WEBSOCKET_VERSION] = "13"

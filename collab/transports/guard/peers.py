@@ -40,6 +40,7 @@ class Peers:
         trusted: the networks of proxies whose headers are believed; empty if none is.
         headers: which headers they write.
         cookies: the names of the cookies that the authenticator reads.
+        scopes: whether it reads what an ASGI server says of a connection.
     """
 
     def __init__(
@@ -47,15 +48,20 @@ class Peers:
         trusted: Sequence[Network] = (),
         headers: Headers = "x-forwarded",
         cookies: AbstractSet[str] = frozenset(),
+        *,
+        scopes: bool = False,
     ) -> None:
         self._trusted = tuple(trusted)
         self._headers = headers
         self._cookies = cookies
+        self._scopes = scopes
         self._limited = RateLimited(get_logger("http"), burst=1, per_second=1 / 3600)
 
     def of(self, request: web.BaseRequest) -> Peer:
         """Tell who has sent a request."""
         peer = self._of(request)
+        if self._scopes and request.transport is not None:
+            peer = replace(peer, scope=request.transport.get_extra_info("scope"))
         if not self._cookies or "Cookie" not in request.headers:
             return peer
         cookies = read_cookies(request.headers.getall("Cookie"), self._cookies)

@@ -156,7 +156,8 @@ class Permission:
 
     def _shows_nothing(self, request: web.Request) -> bool:
         """Tell whether nothing says who has sent the request."""
-        return not bearer_token(request) and self._guard.peer(request).browser is None
+        peer = self._guard.peer(request)
+        return not bearer_token(request) and peer.browser is None and peer.scope is None
 
     async def readable(self, request: web.Request, names: Sequence[str]) -> dict[str, Access]:
         """Return what the request's sender may do with those documents that it may read."""
