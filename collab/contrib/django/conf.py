@@ -69,7 +69,7 @@ class Conf:
 
     def server_settings(self, given: Mapping[str, object] | None = None) -> Settings:
         """Give the settings of the server, those ``given`` first; raises ``ConfigurationError``."""
-        return Settings(**{**self.options, **(given or {})})
+        return _settings({**self.options, **(given or {})})
 
     @property
     def secret(self) -> str:
@@ -192,7 +192,7 @@ def _options(given: Mapping[str, object], errors: list[str]) -> dict[str, object
             continue
         options[fields[key]] = value
         try:
-            Settings(**{fields[key]: value})
+            _settings({fields[key]: value})
         except ConfigurationError as error:
             errors.append(f"COLLAB[{key!r}]: {str(error).partition(': ')[2] or error}")
     if options.get("workers", 1) != 1:
@@ -200,6 +200,10 @@ def _options(given: Mapping[str, object], errors: list[str]) -> dict[str, object
     if options.get("auth_url") is not None:
         errors.append("COLLAB['AUTH_URL'] goes without this application: PERMISSION decides")
     return options
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    return Settings(**values)
 
 
 def _joined(own: Mapping[str, Any], options: dict[str, object]) -> Conf:
@@ -220,8 +224,7 @@ def _joined(own: Mapping[str, Any], options: dict[str, object]) -> Conf:
     if options.get("jwt_secret") is None:
         options["jwt_secret"] = salted_hmac(SALT, "tokens", algorithm="sha256").hexdigest()
     secret_key(str(options["jwt_secret"]))
-    values: dict[str, Any] = options
-    found = Settings(**values)
+    found = _settings(options)
     return Conf(
         permission=own["PERMISSION"],
         server_url=own["SERVER_URL"] or _own_address(found),
