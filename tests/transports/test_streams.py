@@ -496,9 +496,22 @@ async def test_posts_that_are_malformed_are_refused(api: Api) -> None:
     assert (await api.post(b"\x01\x02\x03")).code == "400 INVALID_REQUEST"
     refused = await api("POST", body=b"\x02\x00\x00", headers={"Content-Type": "application/json"})
     assert refused.code == "409 CONFLICT"
+    for stream in ({}, {"awareness": "default"}, {"awareness": "cursors"}):
+        async with api.http.post(
+            api.url("d", **stream), data=b"\x02\x00\x00", headers={"Authorization": "Bearer root"},
+            skip_auto_headers=["Content-Type"],
+        ) as got:  # fmt: skip
+            assert got.status == 400 and "content type" in (await got.json())["error"]["message"]
     for headers in ({"Producer-Id": "p"}, {"Producer-Epoch": "0", "Producer-Seq": "0"}):
         assert (await api("POST", body=b"\x02\x00\x00", headers=headers)).code == "400 INVALID_REQUEST"
     assert (await api("GET")).body == b""
+
+
+async def test_a_post_of_too_many_updates_is_refused_for_good(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 429 its sender would send it again for ever."""
+    monkeypatch.setattr(protocol, "MAX_FRAMES", 3)
+    assert (await api("POST", body=b"\x02\x00\x00" * 3)).status == 204
+    assert (await api("POST", body=b"\x02\x00\x00" * 4)).code == "413 PAYLOAD_TOO_LARGE"
 
 
 async def test_a_post_may_be_too_large(serve: Serve, http: aiohttp.ClientSession) -> None:

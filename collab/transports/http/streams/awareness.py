@@ -31,7 +31,7 @@ from collab.protocol.session import Access
 from collab.protocol.streams import Batch, Begin, Code, Live, decode_frames, decode_live
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
-from collab.transports.http.streams.answers import HEADERS, Refusal, octets
+from collab.transports.http.streams.answers import HEADERS, Refusal, check_type, octets
 from collab.transports.http.streams.live import LiveReaders
 from collab.transports.problems import BadRequest
 
@@ -96,6 +96,7 @@ class AwarenessHandlers:
     # What is posted
 
     async def _post(self, request: web.Request, live: LiveRoom, stream: str, grant: Grant) -> web.StreamResponse:
+        check_type(request)
         named = stream != streams.DEFAULT_AWARENESS
         most = MAX_POST if named else self._max_bytes + _AROUND + 32 * MAX_ENTRIES
         body = bytes(await self._permission.read_body(request, (streams.MEDIA,), most=most, known=True))

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 from aiohttp import hdrs, web
 
 from collab.auth.access import Grant
-from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound, Forbidden
+from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound, Forbidden, LimitExceeded
 from collab.hub.documents import Documents
 from collab.hub.orders import Sender
 from collab.hub.slices import in_slices
@@ -44,7 +44,16 @@ from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
 from collab.transports.http.api.creation import Creation
 from collab.transports.http.bodies import LongBodies
-from collab.transports.http.streams.answers import HEADERS, Refusal, answering, code_of, octets, refuse, send
+from collab.transports.http.streams.answers import (
+    HEADERS,
+    Refusal,
+    answering,
+    check_type,
+    code_of,
+    octets,
+    refuse,
+    send,
+)
 from collab.transports.http.streams.live import LiveReaders
 from collab.transports.problems import BadRequest
 from collab.transports.requests import document_name, public_path
@@ -248,13 +257,17 @@ class StreamRoutes:
         names = (streams.PRODUCER_ID, streams.PRODUCER_EPOCH, streams.PRODUCER_SEQ)
         producer = decode_producer({key: headers.getall(key, []) for key in names})
         grant = await self._permission.require(request, name, Access.WRITE)
+        check_type(request)
         counts = self._readers.counts
         async with self._bodies.read(request, (streams.MEDIA,)) as body:
             await self._streaming.find(name)
             if not body and headers.get(streams.CLOSED, "").lower() == "true":
                 # The stock client does this when it leaves. A document is never closed.
                 return await self._stay_open(name, producer)
-            updates = await in_slices(decode_frames_in_slices(body))
+            try:
+                updates = await in_slices(decode_frames_in_slices(body))
+            except LimitExceeded as error:
+                raise Refusal(Code.TOO_LARGE, error.public) from None
             counts.updates += len(updates)
             sender = Sender(self._guard.peer(request), grant)
             posted = await self._streaming.post(name, updates, sender, producer, _own_client(producer))
