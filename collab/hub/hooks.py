@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
+from traceback import clear_frames
 from typing import Any, Final, Protocol, TypeVar
 
 from collab.errors import CollabError, HookUnavailable, Refused, ServerStopping, forget_frames, is_refusal
@@ -646,6 +647,8 @@ class HookCalls:
             self._counts.calls[method] += 1
             why = f": {error}" if is_refusal(error) else ""  # a text of ours holds no content
             raised = error.__cause__ if isinstance(error, _NoError) and error.__cause__ is not None else error
+            # Its frames hold what the hook held; before that is free, a MemoryError leaves no memory for the log.
+            clear_frames(raised.__traceback__)
             self._note_wrong(hook, method, name, f"raised {kind_of(raised)}{why} at {places_of(raised)}")
             _log.debug("%s.%s has failed", kind_of(hook), method, exc_info=error)
             forget_frames(error)
