@@ -15,7 +15,19 @@ from pydantic import Field, create_model
 
 from collab.auth.signing import HEADER
 from collab.content.edits import Format
-from collab.storage.webhooks import CHANGED, CREATED, DELETED, ERASED, JOINED, KINDS, LEFT, RENAMED, RESET, RESTORED
+from collab.storage.webhooks import (
+    CHANGED,
+    CREATED,
+    DELETED,
+    ERASED,
+    JOINED,
+    KINDS,
+    LEFT,
+    RENAMED,
+    RESET,
+    RESTORED,
+    VERSION_MADE,
+)
 from collab.transports.http.api.route import Model
 from collab.webhooks.messages import GONE, TOO_LARGE, UNREADABLE
 
@@ -67,6 +79,15 @@ class RenamedData(DocumentData):
     previous: str = Field(description="The name before.")
 
 
+class VersionData(DocumentData):
+    """A version of the document."""
+
+    version: int = Field(description="Its id.")
+    name: str | None = Field(description="What it is called.")
+    number: int = Field(ge=0, description="The row after which the document was so; 0: it was imported.")
+    author: str | None = Field(description="The user who has made it.")
+
+
 class UserData(ErasedData):
     """A user on a document."""
 
@@ -102,6 +123,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             (ERASED, "A document is gone for good.", ErasedData),
             (JOINED, "A user has opened a document on a node.", UserData),
             (LEFT, "A user has it open there no more.", UserData),
+            (VERSION_MADE, "A state of a document has a name.", VersionData),
         )
     }
 )
