@@ -59,7 +59,7 @@ chaos: $(VENV)/.dev node ## trouble at random in a cluster of three nodes, for M
 lint: $(VENV)/.dev ## check style, types, layers and lock files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict collab
+	$(BIN)/mypy --strict collab tests/client/usage.py examples/agent/agent.py examples/nightly-export/export.py
 	$(BIN)/lint-imports
 	@# A lock file that names a host installs from that host alone, whatever mirror its user has.
 	@if grep -nE '://|^-| @ ' constraints.txt || grep -n '"resolved": "[a-z+]*:' $(LOCKS) /dev/null; then \

@@ -271,9 +271,12 @@ class ClientSocket:
             if channel.stage is Stage.OPENING:
                 channel.stage = Stage.LET_IN
             return (LetIn(channel, message.access),)
-        if isinstance(message, PermissionDenied | Closed):
+        if isinstance(message, PermissionDenied):
             self.forget(channel)
             return (Ended(channel, message.reason),)
+        if isinstance(message, Closed):
+            # Not a refusal: it may pass. Stock servers say it after an error of theirs, and on a socket that idles.
+            raise ProtocolError(f"the server has closed the document: {message.reason}")
         if isinstance(message, TokenRequest):
             return (TokenWanted(channel),)
         if isinstance(message, QueryAwareness):

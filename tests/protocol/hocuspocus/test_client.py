@@ -88,13 +88,18 @@ def test_only_so_many_edits_are_under_way() -> None:
     assert channel.may_edit
 
 
-@pytest.mark.parametrize("end", [b"\x01d\x02\x01\x02no", b"\x01d\x07\x02no"])
-def test_a_session_that_the_server_ends_is_over(end: bytes) -> None:
+def test_a_session_that_the_server_refuses_is_over() -> None:
     socket, channel = live()
     channel.edit(b"\x00\x00", 1)
-    assert socket.receive(end) == (Ended(channel, "no"),)
+    assert socket.receive(b"\x01d\x02\x01\x02no") == (Ended(channel, "no"),)
     assert channel.stage is Stage.ENDED and not channel.may_edit
     assert socket.receive(SAVED) == (), "of a session that is over"
+
+
+def test_a_document_that_the_server_closes_comes_back_with_its_socket() -> None:
+    socket, _ = live()
+    with pytest.raises(ProtocolError, match="no"):
+        socket.receive(b"\x01d\x07\x02no")
 
 
 def test_what_is_said_of_a_session_that_was_left_never_counts_for_the_next() -> None:
