@@ -45,6 +45,22 @@ async def test_the_session_of_a_user_opens_documents_by_both_protocols(any_proje
         assert (await nobody.expect_close(), nobody.close_reason) == (4401, "sign in first")
         for client in (grace, provider, nobody):
             await client.close()
+    # Documents have a schema of their own, where they are in the project's database.
+    schemas = await run(
+        project,
+        """
+        from django.db import connection
+        result = []
+        if connection.vendor == "postgresql":
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT DISTINCT table_schema FROM information_schema.tables "
+                    "WHERE table_name IN ('alembic_version', 'schema_revision', 'documents', 'log', 'snapshots')"
+                )
+                result = [row[0] for row in cursor.fetchall()]
+        """,
+    )
+    assert schemas == ([] if (project.directory / "db.sqlite3").exists() else ["collab"])
 
 
 async def _text(client: LiveClient) -> str:

@@ -203,6 +203,48 @@ async def test_an_edit_is_a_part_of_its_transaction(running: Project) -> None:
     assert await run(project, "result = api.read('note-2', 'text', 'text').there") is False
 
 
+async def test_every_way_of_saving_a_row_is_an_edit(running: Project) -> None:
+    project = running
+    found = await run(
+        project,
+        """
+        class Draft(Note):
+            class Meta:
+                proxy = True
+                app_label = "notes"
+
+        def text():
+            return api.read(f"note-{note.pk}", "text", "text").value
+
+        result = []
+        note = Draft.objects.create(title="Proxy", owner_id=1, text="a")
+        result.append(text())
+        # What is not saved stays to be saved.
+        note.text = "a b"
+        note.save(update_fields=["title"])
+        result.append(text())
+        note.save()
+        result.append(text())
+        # Made by hand, with the key of a row that is there: its author has seen what is stored.
+        Note(pk=note.pk, title="By hand", owner_id=1, text="a b c").save()
+        result.append(text())
+        only = Note.objects.defer("text").get(pk=note.pk)
+        only.title = "Deferred"
+        only.save()
+        only.text += " d"
+        only.save()
+        result.append(text())
+        note.refresh_from_db()
+        note.text = note.text.replace("a ", "")
+        note.save()
+        result.append(text())
+        from django.apps import apps
+        del apps.all_models["notes"]["draft"]; apps.clear_cache()
+        """,
+    )
+    assert found == ["a", "a", "a b", "a b c", "a b c d", "b c d"]
+
+
 async def test_an_edit_that_is_sent_twice_is_made_once(running: Project) -> None:
     project = running
     found = await run(

@@ -11,6 +11,7 @@ is written into a table in the transaction of the row, and sent after the commit
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from string import Formatter
@@ -121,8 +122,10 @@ class CollaborativeTextField(models.TextField):  # type: ignore[type-arg]
         """Hear of what is saved and deleted."""
         super().contribute_to_class(cls, name, private_only)
         if not cls._meta.abstract:
-            post_save.connect(self._saved, sender=cls)
-            post_delete.connect(self._deleted, sender=cls)
+            # Of all models: a row may be saved as one of a proxy, or of a model that inherits from this one.
+            post_save.connect(self._saved)
+            post_delete.connect(self._deleted)
+            cls.refresh_from_db = _remembering(self, cls.refresh_from_db)  # type: ignore[method-assign]
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> str | None:
         """Let a text know that it came from the database."""
@@ -145,11 +148,12 @@ class CollaborativeTextField(models.TextField):  # type: ignore[type-arg]
         text = str(value)
         if base is None:
             base = "" if add else self.seen(instance)
+        if base is None:
+            base = self._stored(instance)
         setattr(instance, self.attname, text)
-        if base is not None and text == base:
+        if text == base:
             return text if add else models.F(self.attname)
-        changes = instance.__dict__.setdefault(_CHANGES, {})
-        changes[self.attname] = (base or "", text)
+        instance.__dict__.setdefault(_CHANGES, {})[self.attname] = (base, text)
         return text
 
     def formfield(self, **given: Any) -> Any:
@@ -164,6 +168,12 @@ class CollaborativeTextField(models.TextField):  # type: ignore[type-arg]
         """Note what whoever changes the text of an instance has seen."""
         instance.__dict__.setdefault("_collab_seen", {})[self.attname] = text
 
+    def _stored(self, instance: models.Model) -> str:
+        """Give the text of the row, for an instance that was made by hand: its author has seen that, if anything."""
+        rows = self.model._base_manager.using(instance._state.db).filter(pk=instance.pk)
+        found = rows.values_list(self.attname, flat=True).first()
+        return str(found or "")
+
     def seen(self, instance: models.Model) -> str | None:
         """Give what was seen; None if nothing of it is known."""
         found: str | None = instance.__dict__.get("_collab_seen", {}).get(self.attname)
@@ -172,17 +182,18 @@ class CollaborativeTextField(models.TextField):  # type: ignore[type-arg]
     def _saved(self, instance: models.Model, using: str, raw: bool = False, **given: Any) -> None:
         from collab.contrib.django.outbox import queue_edit
 
+        if not isinstance(instance, self.model):
+            return
         change = instance.__dict__.get(_CHANGES, {}).pop(self.attname, None)
         if change is not None and not raw:  # fixtures are loaded as they are
             queue_edit(self, instance, *change, using=using)
-        value = instance.__dict__.get(self.attname)
-        if isinstance(value, str):
-            self.saw(instance, value)
+            self.saw(instance, change[1])
 
     def _deleted(self, instance: models.Model, using: str, **given: Any) -> None:
         from collab.contrib.django.outbox import queue_deletion
 
-        if self.on_delete_document:
+        # Of a row of several tables each is told; this one is the field's own.
+        if self.on_delete_document and instance._meta.concrete_model is self.model:
             queue_deletion(self.document_of(instance), using=using)
 
     # Names
@@ -215,6 +226,20 @@ class CollaborativeTextField(models.TextField):  # type: ignore[type-arg]
             if type(error).__name__ in ("ValidationError", "DataError"):  # no such key can be
                 return None
             raise
+
+
+def _remembering(field: CollaborativeTextField, refresh: Callable[..., None]) -> Any:
+    """Let an instance that is read anew remember what was read: Django copies the value of another instance."""
+
+    @functools.wraps(refresh)
+    def refresh_from_db(self: models.Model, using: Any = None, fields: Any = None, *args: Any, **given: Any) -> None:
+        fields = None if fields is None else list(fields)
+        refresh(self, using, fields, *args, **given)
+        value = self.__dict__.get(field.attname)
+        if isinstance(value, str) and (fields is None or field.attname in fields):
+            field.saw(self, value)
+
+    return refresh_from_db
 
 
 def _fields_of(template: str) -> list[str]:

@@ -57,7 +57,7 @@ def queue_edit(field: Any, instance: models.Model, base: str, text: str, *, usin
         format=field.format,
         base=base,
         text=text,
-        field=f"{instance._meta.label}.{field.name}",
+        field=f"{field.model._meta.label}.{field.name}",
         key=str(instance.pk),
     )
     transaction.on_commit(partial(_send_soon, document, using), using=using, robust=True)
