@@ -74,7 +74,8 @@ def create_app(
         ConfigurationError: something in the settings cannot be used.
     """
     make = partial(create_aiohttp_app, settings, authenticator, hooks=hooks, store=store, bus=bus, sandbox=sandbox)
-    return Collab(make, settings.drain_seconds)
+    # What the caller has given is closed by a start that fails, and need not open twice.
+    return Collab(make, settings.drain_seconds, once=not (store is None and bus is None and sandbox is None))
 
 
 class Collab:
@@ -85,13 +86,15 @@ class Collab:
     Args:
         make: builds the aiohttp application; called again for each try to start.
         drain_seconds: how long stopping may take.
+        once: a start that has failed is not tried again.
 
     Attributes:
         app: the aiohttp application that serves, or would.
     """
 
-    def __init__(self, make: Callable[[], web.Application], drain_seconds: float) -> None:
+    def __init__(self, make: Callable[[], web.Application], drain_seconds: float, *, once: bool = False) -> None:
         self._make = make
+        self._once = once
         self._drain_seconds = drain_seconds
         self.app = make()  # now, so that what cannot be used is told where it is written
         self._tried = False
@@ -152,7 +155,7 @@ class Collab:
     async def _begun(self) -> web.Server | None:
         """Give what serves, and start it if nobody has; None if it cannot be started now."""
         loop_time = asyncio.get_running_loop().time
-        if self._stopped or (self._failed is not None and loop_time() - self._failed_at < _PAUSE):
+        if self._stopped or (self._failed is not None and (self._once or loop_time() - self._failed_at < _PAUSE)):
             return None
         try:
             async with self._starting:

@@ -25,7 +25,7 @@ from rich.table import Table
 from collab.bench.connection import Target, close_all, connect
 from collab.bench.ledger import Ledger
 from collab.bench.process import ServerProcess, pin, raise_file_limit
-from collab.bench.report import put_section, section_of
+from collab.bench.report import keep_sections
 from collab.bench.run import Bench, Figures
 from collab.bench.scenarios import SCENARIOS, run_scenario
 from collab.bench.wire import WireName, choose_wire
@@ -203,9 +203,9 @@ def peers(
             print(found.report)
         else:
             text = found.report
-            # Another command has measured several nodes, and this one has not.
-            kept = section_of(report.read_text(encoding="utf-8")) if report.exists() else None
-            report.write_text(text if kept is None else put_section(text, kept), encoding="utf-8")
+            # Other commands have measured several nodes and ASGI servers, and this one has not.
+            before = report.read_text(encoding="utf-8") if report.exists() else ""
+            report.write_text(keep_sections(before, text), encoding="utf-8")
             for name, picture in found.pictures.items():
                 report.with_name(name).write_text(picture, encoding="utf-8")
             _console.print(f"written to {report}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from statistics import median
+from typing import NamedTuple
 
 from collab.bench.plans import CANDIDATES, OURS, Candidate, Goal, Plan, Runs
 from collab.bench.plot import Curve, Point, plot
@@ -13,9 +14,16 @@ from collab.bench.run import Figures
 CURVES = "benchmarks-load.svg"
 """The picture of the curves of load, beside the report."""
 
-NODES_BEGIN = "<!-- several nodes: written by `python -m tests.bench.nodes` -->"
-NODES_END = "<!-- end of several nodes -->"
-"""What stands around a part of a page that another command writes."""
+
+class Marks(NamedTuple):
+    """What stands around a part of a page that another command writes."""
+
+    begin: str
+    end: str
+
+
+NODES = Marks("<!-- several nodes: written by `python -m tests.bench.nodes` -->", "<!-- end of several nodes -->")
+ASGI = Marks("<!-- ASGI servers: written by `python -m tests.bench.asgi` -->", "<!-- end of ASGI servers -->")
 
 _YES, _NO = "yes", "**no**"
 
@@ -31,18 +39,27 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def section_of(page: str) -> str | None:
-    """Return what stands between the marks of a page, None if there are none."""
-    begin, end = page.find(NODES_BEGIN), page.find(NODES_END)
-    return page[begin + len(NODES_BEGIN) : end].strip("\n") if 0 <= begin < end else None
+def section_of(page: str, marks: Marks) -> str | None:
+    """Return what stands between the marks on a page, None if there are none."""
+    begin, end = page.find(marks.begin), page.find(marks.end)
+    return page[begin + len(marks.begin) : end].strip("\n") if 0 <= begin < end else None
 
 
-def put_section(page: str, section: str) -> str:
-    """Return the page with ``section`` between its marks, which are put at its end if it has none."""
-    written = f"{NODES_BEGIN}\n\n{section.strip(chr(10))}\n\n{NODES_END}"
-    if section_of(page) is None:
+def put_section(page: str, section: str, marks: Marks) -> str:
+    """Return the page with ``section`` between the marks, which are put at its end if it has none."""
+    written = f"{marks.begin}\n\n{section.strip(chr(10))}\n\n{marks.end}"
+    if section_of(page, marks) is None:
         return page.rstrip("\n") + f"\n\n{written}\n"
-    return page[: page.index(NODES_BEGIN)] + written + page[page.index(NODES_END) + len(NODES_END) :]
+    return page[: page.index(marks.begin)] + written + page[page.index(marks.end) + len(marks.end) :]
+
+
+def keep_sections(before: str, page: str) -> str:
+    """Return ``page`` with the parts that other commands have written into the page ``before`` it."""
+    for marks in (NODES, ASGI):
+        kept = section_of(before, marks)
+        if kept is not None:
+            page = put_section(page, kept, marks)
+    return page
 
 
 def verdict(goal: Goal, ours: float | None, best: float | None) -> tuple[str, str, str]:

@@ -53,7 +53,7 @@ def create_app(
     Args:
         settings: every option; ``allowed_origins`` names pages of other origins that may come with cookies.
         authorize: see `Authorize`. It is asked when a client opens a document, with each request, and again when an
-            operator says so (``collab access check``). What the client itself has shown as a token, if anything, is in
+            operator says so (``collab check-access``). What the client itself has shown as a token, if anything, is in
             ``connection.state.collab_token``.
         hooks, store, bus: as in `collab.asgi.create_app`.
 

@@ -31,7 +31,7 @@ import psutil
 from collab.bench.connection import Target
 from collab.bench.nodes import Processes, acknowledged, edits_across, presence_across, rooms_on_nodes
 from collab.bench.process import pin
-from collab.bench.report import put_section
+from collab.bench.report import NODES, put_section
 from collab.bench.run import Bench, Figures
 from collab.bench.wire import WireName, choose_wire
 from tests.support.node import find_node, installed_packages
@@ -403,7 +403,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             section, file = table(runs, chosen.quick), ROOT / "docs" / "benchmarks.md"
     print(section)
     if chosen.write:
-        file.write_text(put_section(file.read_text("utf-8"), section), "utf-8")
+        file.write_text(put_section(file.read_text("utf-8"), section, NODES), "utf-8")
     return 0
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from collab.bench.connection import Target
 from collab.bench.nodes import Processes, acknowledged, edits_across, presence_across, rooms_on_nodes
-from collab.bench.report import NODES_BEGIN, NODES_END, put_section, section_of
+from collab.bench.report import ASGI, NODES, keep_sections, put_section, section_of
 from collab.bench.run import Bench
 from collab.bench.wire import WireName, choose_wire
 from tests.support.server import ServerProcess
@@ -66,9 +66,14 @@ async def test_what_does_not_arrive_on_the_other_node_is_lost(
 
 def test_a_section_is_put_between_its_marks_and_kept() -> None:
     page = "# Figures\n\nText.\n"
-    assert section_of(page) is None
-    first = put_section(page, "## Nodes\n\nOne.\n")
-    assert first == f"# Figures\n\nText.\n\n{NODES_BEGIN}\n\n## Nodes\n\nOne.\n\n{NODES_END}\n"
-    assert section_of(first) == "## Nodes\n\nOne."
-    assert put_section(first, "Two.") == f"# Figures\n\nText.\n\n{NODES_BEGIN}\n\nTwo.\n\n{NODES_END}\n"
-    assert put_section(first + "\nBehind.\n", "Two.").endswith(f"{NODES_END}\n\nBehind.\n")
+    assert section_of(page, NODES) is None
+    first = put_section(page, "## Nodes\n\nOne.\n", NODES)
+    assert first == f"# Figures\n\nText.\n\n{NODES.begin}\n\n## Nodes\n\nOne.\n\n{NODES.end}\n"
+    assert section_of(first, NODES) == "## Nodes\n\nOne."
+    assert put_section(first, "Two.", NODES) == f"# Figures\n\nText.\n\n{NODES.begin}\n\nTwo.\n\n{NODES.end}\n"
+    assert put_section(first + "\nBehind.\n", "Two.", NODES).endswith(f"{NODES.end}\n\nBehind.\n")
+    both = put_section(first, "Three.", ASGI)
+    assert keep_sections(both, "New.\n") == put_section(
+        put_section("New.\n", "## Nodes\n\nOne.", NODES), "Three.", ASGI
+    )
+    assert keep_sections("", "New.\n") == "New.\n"

@@ -56,7 +56,8 @@ class AsgiServer:
         return bool(answered)
 
     async def _serve_by_uvicorn(self) -> None:
-        config = uvicorn.Config(self._app, lifespan="on", log_config=None, timeout_graceful_shutdown=5, **self._options)
+        options = {"lifespan": "on", "log_config": None, "timeout_graceful_shutdown": 5, **self._options}
+        config = uvicorn.Config(self._app, **options)
         self._uvicorn = uvicorn.Server(config)
         await self._uvicorn._serve([self._socket])  # ``serve`` takes the signals of this process
 

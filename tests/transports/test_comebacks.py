@@ -17,7 +17,16 @@ from collab.transports.sockets import connection as connection_module
 from tests.support import hocuspocus
 from tests.support.hocuspocus import RawHocuspocus
 from tests.support.waiting import eventually, happens
-from tests.support.wsclient import AWARENESS, EMPTY_UPDATE, RawClient, awareness, awareness_entries, parse, step2
+from tests.support.wsclient import (
+    AWARENESS,
+    EMPTY_UPDATE,
+    QUERY_AWARENESS,
+    RawClient,
+    awareness,
+    awareness_entries,
+    parse,
+    step2,
+)
 from tests.transports.conftest import Serve, Served, on_every_server
 
 CLIENT = 77
@@ -110,7 +119,8 @@ async def test_one_that_claims_while_the_old_socket_is_known_to_be_silent_does_n
     assert not any(entry[2] == "null" for entry in told(other))
 
 
-async def test_who_answers_keeps_its_id(served: Served, silent: Silent, join: Connect) -> None:
+@on_every_server
+async def test_who_answers_keeps_its_id(served: Served, silent: Silent, join: Connect, below: str) -> None:
     owner = await silent(served.ws("d"), awareness((CLIENT, 1, "1")), step2(EMPTY_UPDATE), headers=HERE)
     watcher = await join(served, headers=THERE)
     await watcher.until(lambda: (CLIENT, 1, "1") in told(watcher), "its state")
@@ -123,6 +133,10 @@ async def test_who_answers_keeps_its_id(served: Served, silent: Silent, join: Co
         async for message in owner:
             if message.type is aiohttp.WSMsgType.PING:
                 await owner.pong(message.data)
+                pings += 1
+            elif below != "aiohttp" and message.data == bytes((QUERY_AWARENESS,)):
+                # No ping of ours reaches it there.
+                await owner.send_bytes(awareness((CLIENT, 1, "1")))
                 pings += 1
 
     async def probed() -> bool:

@@ -185,7 +185,7 @@ async def _fetch(asked: Asked, body: StreamReader, pipe: Pipe, receive: Receive)
     try:
         if asked.has_body and asked.message.compression is not None:
             inflated = DeflateBuffer(body, asked.message.compression, max_decompress_size=_BODY)
-        while True:
+        while not pipe.is_closing():
             await pipe.readable()
             message = await receive()
             if message["type"] == "http.disconnect":
