@@ -832,7 +832,7 @@ class Hub:
                     before = asked.get(member)
                     if before is None or before.answered != member.answered or client.held_up:
                         before = _Asked(member.answered, now, client.received)
-                    elif now - before.since >= timeout:
+                    elif now - before.since >= timeout + client.unseen_seconds:
                         came = client.received - before.received
                         if came < self.min_rate * (now - before.since):
                             text = f"SyncStep1 unanswered for {now - before.since:.0f} s, in which {came} bytes came"

@@ -139,6 +139,11 @@ class Client(Protocol):
         ...
 
     @property
+    def unseen_seconds(self) -> float:
+        """Seconds for which a message may be on its way without a byte of it being seen here; 0 where all are seen."""
+        ...
+
+    @property
     def held_up(self) -> bool:
         """Whether nothing is read from the client now, or something of it is being worked on: it need not be silent."""
         ...

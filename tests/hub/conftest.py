@@ -116,6 +116,7 @@ class Box:
         self.unseen: list[CollabError] = []
         self.received = 0
         self.held_up = False
+        self.unseen_seconds = 0.0
         self.changed = asyncio.Event()
         self.line = Line()
         self.filled = 0

@@ -206,7 +206,7 @@ async def test_an_idle_document_waits_for_its_last_edit_to_be_stored(start_node:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["bytes come", "its message is worked on"])
+@pytest.mark.parametrize("how", ["bytes come", "its message is worked on", "none are seen"])
 async def test_a_question_waits_while_its_answer_is_on_the_way(start_node: StartNode, how: str) -> None:
     node = await start_node(sync_timeout=0.3, min_rate=1_000.0)
     _, _, box = await node.join("d", answer=False)
@@ -216,12 +216,14 @@ async def test_a_question_waits_while_its_answer_is_on_the_way(start_node: Start
         trickling.received += 10  # 200 a second
         if how == "bytes come":
             box.received += 500
+        elif how == "none are seen":
+            box.unseen_seconds = 60.0
         else:
             box.held_up = True
         await asyncio.sleep(0.05)
     assert box.ended is None
     assert isinstance(trickling.ended, PeerTooSlow), "a trickle is no answer"
-    box.held_up = False
+    box.held_up, box.unseen_seconds = False, 0.0
     await box.until(lambda: box.ended, "now nothing comes")
 
 

@@ -83,6 +83,10 @@ _PROBE_SECONDS = 5.0
 # Seconds after which its presence is given to a client that claims it, as its own on a new socket.
 _SILENT_SECONDS = 1.0
 
+# Seconds that a message may be on its way below a server that gives whole ones only: 16 MiB, which is the most that such
+# servers take by default, at 28 KB/s.
+_UNSEEN_SECONDS = 600.0
+
 # Seconds before the end of what was granted in which a client may fetch a fresh token.
 _TOKEN_LEAD = 30.0
 
@@ -408,6 +412,11 @@ class Connection(Generic[AnyChannel]):
     def received(self) -> int:
         """How many bytes have come from the client, whole messages or not."""
         return 0 if self._intake is None else self._intake.nbytes
+
+    @property
+    def unseen_seconds(self) -> float:
+        """Seconds for which a message may be on its way without a byte of it being seen here."""
+        return 0.0 if self.outbox.pings else _UNSEEN_SECONDS
 
     @property
     def held_up(self) -> bool:
