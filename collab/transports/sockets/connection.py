@@ -83,8 +83,8 @@ _PROBE_SECONDS = 5.0
 # Seconds after which its presence is given to a client that claims it, as its own on a new socket.
 _SILENT_SECONDS = 1.0
 
-# Seconds that a message may be on its way below a server that gives whole ones only: 16 MiB, which is the most that such
-# servers take by default, at 28 KB/s.
+# Seconds that a message may be on its way below a server that gives whole ones only: 16 MiB at 28 KB/s, which is the
+# most that such servers take by default.
 _UNSEEN_SECONDS = 600.0
 
 # Seconds before the end of what was granted in which a client may fetch a fresh token.
