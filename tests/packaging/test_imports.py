@@ -25,6 +25,12 @@ def test_a_serving_process_loads_neither_pycrdt_nor_what_tests_it() -> None:
     assert not {"pycrdt", "pytest", "collab.testing"} & modules
 
 
+def test_the_asgi_application_needs_no_framework_and_no_server() -> None:
+    modules = loaded_by("import collab.asgi")
+    assert "collab.transports.asgi.exchange" in modules
+    assert not {"pycrdt", "starlette", "fastapi", "uvicorn", "hypercorn", "granian", "h11", "httpx"} & modules
+
+
 def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
     modules = loaded_by("import collab.cli")
     assert not {"sqlalchemy", "aiohttp", "asyncpg", "pebble", "alembic", "collab.app"} & modules
