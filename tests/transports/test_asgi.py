@@ -334,11 +334,9 @@ async def test_a_body_is_fetched_when_its_sender_may_send_it(host: Host) -> None
     status, _, _, fetched = await host.ask(method="POST", path=path, headers=sent, body=[b"abc"] * 3)
     assert status == 415 and fetched == 0
     made = text_update(1, "hello")
-    for parts, encoding in (([made], None), ([made[:3], b"", made[3:]], None), ([gzip.compress(made)], b"gzip")):
+    for parts in ([made], [made[:3], b"", made[3:]]):
         headers = [(b"content-type", b"application/octet-stream"), (b"host", b"localhost")]
         headers.append((b"transfer-encoding", b"chunked"))
-        if encoding is not None:
-            headers.append((b"content-encoding", encoding))
         status, _, text, fetched = await host.ask(method="POST", path=path, headers=headers, body=parts)
         assert status < 300, text
         assert fetched == len(parts)
@@ -350,10 +348,11 @@ async def test_a_body_that_does_not_end_is_bounded(host: Host) -> None:
         method="POST", path="/api/v1/documents", headers=headers, body=[b" " * 4096] * 10_000
     )
     assert status == 413 and fetched < 1_000
-    bomb = gzip.compress(b" " * 50_000_000)
+    # What is compressed is not unpacked, so that a small body cannot become a large one.
     headers.append((b"content-encoding", b"gzip"))
-    status, _, _, _ = await host.ask(method="POST", path="/api/v1/documents", headers=headers, body=[bomb])
-    assert status == 413
+    packed = gzip.compress(b'{"name": "small"}')
+    status, _, _, _ = await host.ask(method="POST", path="/api/v1/documents", headers=headers, body=[packed])
+    assert status in (400, 415)
 
 
 async def test_a_client_that_leaves_ends_a_request_that_waits_for_its_body(host: Host) -> None:

@@ -14,8 +14,6 @@ from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http import StreamWriter
-from aiohttp.http_exceptions import ContentEncodingError
-from aiohttp.http_parser import DeflateBuffer
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from multidict import CIMultiDict
 
@@ -159,7 +157,7 @@ async def serve_http(server: web.Server, scope: Scope, receive: Receive, send: S
 
     def fetch() -> None:
         nonlocal reading
-        reading = asyncio.get_running_loop().create_task(_fetch(asked, body, pipe, receive))
+        reading = asyncio.get_running_loop().create_task(_fetch(body, pipe, receive))
 
     body: StreamReader = EMPTY_PAYLOAD
     if asked.has_body:
@@ -179,12 +177,9 @@ async def serve_http(server: web.Server, scope: Scope, receive: Receive, send: S
         exchange.connection_lost(None)
 
 
-async def _fetch(asked: Asked, body: StreamReader, pipe: Pipe, receive: Receive) -> None:
+async def _fetch(body: StreamReader, pipe: Pipe, receive: Receive) -> None:
     """Fetch the body, then wait for the client to go."""
-    inflated = None
     try:
-        if asked.has_body and asked.message.compression is not None:
-            inflated = DeflateBuffer(body, asked.message.compression, max_decompress_size=_BODY)
         while not pipe.is_closing():
             await pipe.readable()
             message = await receive()
@@ -193,18 +188,9 @@ async def _fetch(asked: Asked, body: StreamReader, pipe: Pipe, receive: Receive)
                 return
             if body.is_eof():
                 continue
-            chunk = message.get("body") or b""
-            if inflated is None:
-                body.feed_data(chunk)
-            else:
-                more = inflated.feed_data(chunk, len(chunk))
-                while more:
-                    await pipe.readable()
-                    more = inflated.feed_data(b"", 0)
+            body.feed_data(message.get("body") or b"")
             if not message.get("more_body"):
-                (body if inflated is None else inflated).feed_eof()
-    except ContentEncodingError as error:
-        body.set_exception(web.RequestPayloadError(str(error)))
+                body.feed_eof()
     except Exception:
         pipe.abort()
         raise

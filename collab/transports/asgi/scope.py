@@ -46,8 +46,6 @@ _NOT_PASSED_ON: Final = frozenset(
     }
 )
 
-_COMPRESSED: Final = frozenset({"br", "deflate", "gzip", "zstd"})
-
 # Requests with these have no body that anybody here reads.
 _WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -99,7 +97,6 @@ def read_scope(scope: Scope) -> Asked:
     headers = _read_headers(scope["headers"])
     if for_socket:
         _offer(headers, scope.get("subprotocols") or ())
-    encoding = headers.get(hdrs.CONTENT_ENCODING, "").lower()
     message = RawRequestMessage(
         method=method,
         path=target,
@@ -108,7 +105,7 @@ def read_scope(scope: Scope) -> Asked:
         headers=CIMultiDictProxy(headers),
         raw_headers=(),
         should_close=True,
-        compression=encoding if encoding in _COMPRESSED else None,
+        compression=None,
         upgrade=for_socket,
         chunked=False,
         url=URL(target, encoded=True),
