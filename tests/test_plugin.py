@@ -60,6 +60,13 @@ SYNCHRONOUS = """
         assert create(collab_server, collab_server.token("ada")) == 201
 
 
+    def test_a_client_without_asyncio_has_a_token_where_one_is_wanted(collab_client, collab_token):
+        with collab_client.sync("notes") as document:
+            document.replace_text("content", "hello")
+        with collab_client.sync("notes", token=collab_token("bob", {"notes": "read"})) as document:
+            assert document.read_text("content") == "hello"
+
+
     @pytest.mark.collab(max_stateless_bytes=7)
     class TestOptions:
         @pytest.mark.collab(idle_seconds=3)
@@ -91,6 +98,15 @@ AUTO = f"asyncio_mode = 'auto'\n{_SCOPE}"
 ASYNCHRONOUS = """
     import aiohttp
     import pytest
+
+
+    {mark}
+    async def test_a_client_of_the_server(collab_client):
+        async with collab_client("notes") as document:
+            document.replace_text("content", "hello")
+            await document.wait_saved()
+            async with collab_client("notes") as other:
+                assert other.read_text("content") == "hello"
 
 
     {mark}
@@ -147,7 +163,7 @@ def test_it_serves_synchronous_tests_and_those_of_asyncio_in_strict_mode_and_of_
         ),
     )
     result = run(pytester, monkeypatch, "asyncio", "anyio", ini=f"{STRICT}\ncollab_settings = ['stateless = off']")
-    result.assert_outcomes(passed=9, errors=3, failed=1)
+    result.assert_outcomes(passed=12, errors=3, failed=1)
     # What is wrong is said in one line.
     result.stdout.fnmatch_lines_random(
         [
@@ -164,7 +180,7 @@ def test_it_serves_tests_of_asyncio_in_automatic_mode(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytester.makepyfile(ASYNCHRONOUS.format(mark=""))
-    run(pytester, monkeypatch, "asyncio", ini=AUTO).assert_outcomes(passed=2)
+    run(pytester, monkeypatch, "asyncio", ini=AUTO).assert_outcomes(passed=3)
 
 
 def test_tests_that_ask_for_nothing_load_nothing_of_the_server() -> None:

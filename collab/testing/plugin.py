@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collab.auth.hook import Hook
     from collab.hooks import Hooks
     from collab.settings import Settings
+    from collab.testing.clients import Connect
     from collab.testing.server import CollabServer
 
 _INI = "collab_settings"
@@ -88,6 +89,20 @@ def collab_app(
     from collab.testing.server import make_app
 
     return make_app(collab_settings, collab_authenticator, hooks=collab_hooks)
+
+
+@pytest.fixture
+def collab_client(collab_server: CollabServer, request: pytest.FixtureRequest) -> Connect:
+    """A function that opens a document of ``collab_server`` by ``collab.client``.
+
+    It is ``collab.client.connect`` without the address. In a synchronous test, ``collab_client.sync`` is
+    ``collab.client.sync.connect``. A test that asks for ``collab_token`` too is let in by a token that may write all
+    documents, unless it gives one.
+    """
+    from collab.testing.clients import Connect
+
+    token = collab_server.token() if "collab_token" in request.fixturenames else None
+    return Connect(collab_server.hocuspocus_url, token)
 
 
 @pytest.fixture
