@@ -111,3 +111,8 @@ def test_the_table_of_codes_is_the_one_of_the_server() -> None:
     text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (\d+) \| (.*) \|$", text, re.MULTILINE)
     assert rows == [(code, str(kind.status), kind.meaning) for code, kind in KINDS.items()]
+
+
+def test_a_script_uses_the_same_converters(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(snippet("docs/api.md", "The same in a script", "python"), "a snippet", "exec"), {})
+    assert capsys.readouterr().out == "<h1>Plan</h1><ul><li><p>the first</p></li></ul>\n"
