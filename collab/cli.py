@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
-from collab import cli_auth, cli_control, cli_nodes, cli_transfer, cli_trash, cli_webhooks
+from collab import cli_auth, cli_control, cli_nodes, cli_transfer, cli_trash, cli_versions, cli_webhooks
 from collab.cli_common import (
     BUS,
     DATABASE,
@@ -68,6 +68,7 @@ cli_auth.register(app)
 cli_control.register(app, documents)
 cli_transfer.register(documents)
 cli_trash.register(documents)
+cli_versions.register(app)
 cli_webhooks.register(app)
 
 
@@ -213,13 +214,24 @@ def show(
     settings: Settings,
     name: Name,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object, with the content.")] = False,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="As it was then, such as 2026-05-04T09:14:07Z.", show_default=False),
+    ] = None,
+    version: Annotated[
+        int | None, typer.Option(min=1, metavar="ID", help="As this version of it was.", show_default=False)
+    ] = None,
 ) -> None:
-    """Show a document's sizes, numbers and dates and, with --json, its content."""
+    """Show a document's sizes, numbers and dates and, with --json, its content: as it is, or as it was."""
 
     async def work(store: Store) -> None:
         summary = await store.describe(name)
-        data = await _read(store, name)
-        facts = {**_facts(summary), "update_bytes": len(data)}
+        if at is None and version is None:
+            data = await _read(store, name)
+            facts = {**_facts(summary), "update_bytes": len(data)}
+        else:
+            number, data = await cli_versions.read_past(store, name, at, version)
+            facts = {"name": name, "number": number or None, "update_bytes": len(data)}
         if as_json:
             from collab.adapters import make_sandbox
 
@@ -229,6 +241,8 @@ def show(
             finally:
                 await sandbox.close()
             print(json.dumps(facts, ensure_ascii=False, indent=2))
+        elif "number" in facts:
+            print(f"{shown_name(name)} after row {facts['number'] or 0}: {len(data)} bytes as one update")
         else:
             _print_facts(facts)
 

@@ -14,10 +14,17 @@ from collections.abc import Generator, Iterable, Sequence
 
 from collab.engine.document import Document
 from collab.engine.kept import make_key
-from collab.errors import DamagedDocument, DecodeError, DocumentNotFound, UpdateError
+from collab.errors import (
+    DamagedDocument,
+    DecodeError,
+    DocumentDeleted,
+    DocumentNotFound,
+    DocumentRenamed,
+    UpdateError,
+)
 from collab.hub.slices import in_slices
 from collab.storage.checksums import LARGE_BYTES, is_damaged
-from collab.storage.records import LoadedDocument, LogRow, PendingUpdate
+from collab.storage.records import Head, LoadedDocument, LogRow, PendingUpdate
 from collab.storage.store import Store
 from collab.telemetry import shown_name
 from collab.update.reader import UpdateReader
@@ -138,6 +145,23 @@ def read_document(name: str, loaded: LoadedDocument | None) -> Generator[None, N
     if snapshot is not None and ((yield from is_unreadable(snapshot.data)) or not found):
         lost = (snapshot.seq,)
     raise damaged(name, rows=found, snapshots=lost, why=why)
+
+
+async def find_living(store: Store, name: str) -> Head:
+    """Find a document by its name, without looking at how much is stored of it.
+
+    Raises:
+        DocumentNotFound, DocumentDeleted: there is no such document.
+        StoreUnavailable: the store cannot be read now.
+    """
+    head = (await store.heads([name])).get(name)
+    if head is None:
+        raise DocumentNotFound(f"there is no document {name!r}")
+    if head.renamed_to is not None:
+        raise DocumentRenamed(f"document {name!r} was renamed")
+    if head.deleted:
+        raise DocumentDeleted(f"document {name!r} is deleted")
+    return head
 
 
 async def load_document(store: Store, name: str) -> tuple[LoadedDocument, Document]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from collab.errors import StoreError
-from collab.storage.records import StoredDocument
+from collab.hub.loading import find_living
 from collab.storage.store import Store
 from collab.storage.timeline import PAUSE_SECONDS, Page
 from collab.telemetry import get_logger
@@ -44,9 +44,9 @@ class _Due(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A page of a timeline, with the document that it is of."""
+    """A page of a timeline, with the id of the document that it is of."""
 
-    stored: StoredDocument
+    document_id: int
     page: Page
 
 
@@ -83,14 +83,16 @@ class Timelines:
             DocumentNotFound, DocumentDeleted: there is no such document.
             StoreUnavailable: the store cannot be read now.
         """
-        stored = (await self._store.describe(name)).document
-        if before is None:
-            for _ in range(_PORTIONS):
-                if not await self._portion(stored.id):
-                    break
-            else:
-                self._due[stored.id] = _Due(0.0, _COMMITS)
-        return Asked(stored, await self._store.timeline(stored.id, before=before, limit=limit))
+        document_id = (await find_living(self._store, name)).document_id
+        page = await self._store.timeline(document_id, before=before, limit=limit)
+        if before is not None or page.summarised >= page.head:
+            return Asked(document_id, page)
+        for _ in range(_PORTIONS):
+            if not await self._portion(document_id):
+                break
+        else:
+            self._due[document_id] = _Due(0.0, _COMMITS)
+        return Asked(document_id, await self._store.timeline(document_id, limit=limit))
 
     async def fill_forever(self) -> None:
         """Summarise what is due, for as long as the server runs."""

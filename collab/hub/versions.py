@@ -15,7 +15,7 @@ import builtins
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from collab.content.edits import Format
@@ -30,13 +30,13 @@ from collab.errors import (
     SandboxError,
     StoreUnavailable,
 )
-from collab.hub.loading import damaged, read_document
+from collab.hub.loading import damaged, find_living, read_document
 from collab.hub.slices import in_slices
 from collab.hub.transfer import whole_update
 from collab.sandbox.port import Sandbox
 from collab.sandbox.stays import TEXTS, encode_reading
 from collab.storage.checksums import beside_the_loop, is_damaged_snapshot, seal_snapshot
-from collab.storage.records import KEEP, Keep, LoadedDocument, LogRow, Snapshot, StoredDocument
+from collab.storage.records import KEEP, Head, Keep, LoadedDocument, LogRow, Snapshot, StoredDocument
 from collab.storage.store import Store
 from collab.storage.versions import History, Kind, NewVersion, Reason, Unpinned, Version
 from collab.telemetry import get_logger, shown_name
@@ -79,13 +79,11 @@ class State(NamedTuple):
     """A document as it was.
 
     Attributes:
-        stored: the document as it is stored now.
         number: after which row; 0: it comes from elsewhere, or is empty.
         document: what it held.
         version: of which it is the state, if it was asked for.
     """
 
-    stored: StoredDocument
     number: int
     document: Document
     version: Version | None
@@ -172,10 +170,10 @@ class Versions:
             HistoryGone: there is no such number, its rows are pruned, or the document has no edit yet.
             TooManyVersions, LimitExceeded: there are too many, or a text is too long.
         """
-        stored = await self._stored(name)
-        seq = stored.head_seq if number is None else number
+        head = await self._stored(name)
+        seq = head.seq if number is None else number
         new = NewVersion(title, description, author, self._clock())
-        version = await self._store.make_version(stored.id, seq, new)
+        version = await self._store.make_version(head.document_id, seq, new)
         _log.info("version %d of %s is number %d", version.id, shown_name(name), version.seq)
         return version
 
@@ -203,7 +201,7 @@ class Versions:
             SandboxError: it cannot be compacted now.
             DocumentNotFound, DocumentDeleted, TooManyVersions, LimitExceeded, StoreRefused: as ``make``.
         """
-        stored = await self._stored(name)
+        stored = (await self._store.describe(name)).document
         new = NewVersion(title, description, author, at)
         document = Document()
         await in_slices(document.apply_update_in_slices(await in_slices(whole_update(update)), stored=True))
@@ -219,8 +217,8 @@ class Versions:
         limit: int = 100,
     ) -> builtins.list[Version]:
         """List versions, those of the newest states first; see ``Store.versions``. Raises as ``Store.describe``."""
-        stored = (await self._store.describe(name)).document
-        return await self._store.versions(stored.id, kind=kind, after=after, limit=limit)
+        head = await find_living(self._store, name)
+        return await self._store.versions(head.document_id, kind=kind, after=after, limit=limit)
 
     async def between(self, document_id: int, first: int, last: int, limit: int) -> builtins.list[Version]:
         """List versions with numbers from ``first`` to ``last``, the newest states first."""
@@ -228,8 +226,8 @@ class Versions:
 
     async def describe(self, name: str, version_id: int) -> Version:
         """Give one version; raises ``NoSuchVersion``, and as ``Store.describe``."""
-        stored = (await self._store.describe(name)).document
-        return await self._store.version(stored.id, version_id)
+        head = await find_living(self._store, name)
+        return await self._store.version(head.document_id, version_id)
 
     async def change(
         self, name: str, version_id: int, *, title: str | Keep = KEEP, description: str | None | Keep = KEEP
@@ -238,13 +236,13 @@ class Versions:
 
         Raises: ``NoSuchVersion``, and as ``make``.
         """
-        stored = (await self._store.describe(name)).document
-        return await self._store.change_version(stored.id, version_id, name=title, description=description)
+        head = await find_living(self._store, name)
+        return await self._store.change_version(head.document_id, version_id, name=title, description=description)
 
     async def delete(self, name: str, version_id: int) -> None:
         """Delete a version; the document and its log stay as they are. Raises as ``describe``."""
-        stored = (await self._store.describe(name)).document
-        await self._store.delete_version(stored.id, version_id)
+        head = await find_living(self._store, name)
+        await self._store.delete_version(head.document_id, version_id)
         _log.info("deleted version %d of %s", version_id, shown_name(name))
 
     async def state(self, name: str, which: Which) -> State:
@@ -255,31 +253,36 @@ class Versions:
             HistoryGone: the rows are pruned, or were never there.
             DamagedDocument: what is stored cannot be read.
         """
-        stored = (await self._store.describe(name)).document
-        if which.number is not None and which.number > stored.head_seq:
-            stored = await self._stored(name)
+        head = await find_living(self._store, name)
+        if which.number is not None and which.number > head.seq:
+            head = await self._stored(name)
         async with self._rebuilding:
             if which.version is not None:
-                version, found = await self._store.load_version(stored.id, which.version)
-                return State(stored, version.seq, await self._read(stored, version, found), version)
+                version, found = await self._store.load_version(head.document_id, which.version)
+                return State(version.seq, await self._read(name, version, found), version)
             assert which.number is not None
-            return State(stored, which.number, await self._read_at(stored, which.number), None)
+            if not 0 <= which.number <= head.seq:
+                raise HistoryGone(f"{name!r} has no row {which.number}")
+            rows = await self._store.load_at(head.document_id, which.number)
+            if rows is None:
+                raise HistoryGone(f"the rows of {name!r} up to number {which.number} are pruned")
+            return State(which.number, await self._rebuild(name, which.number, rows), None)
 
     async def number_at(self, name: str, at: float) -> int:
         """Find the number of the last row that was written up to a time, in Unix seconds; 0: none was.
 
         Raises: as ``Store.describe``, and ``HistoryGone`` if the rows of that time are pruned.
         """
-        stored = await self._stored(name)
-        oldest = await self._store.rows_after(stored.id, 0, 1)
+        head = await self._stored(name)
+        oldest = await self._store.rows_after(head.document_id, 0, 1)
         if not oldest or oldest[0].at > at:
-            if stored.head_seq and (not oldest or oldest[0].seq > 1):
+            if head.seq and (not oldest or oldest[0].seq > 1):
                 raise HistoryGone(f"the rows of {name!r} of that time are pruned")
             return 0
-        low, high = oldest[0].seq, stored.head_seq
+        low, high = oldest[0].seq, head.seq
         while low < high:
             middle = (low + high + 1) // 2
-            rows = await self._store.rows_after(stored.id, middle - 1, 1)
+            rows = await self._store.rows_after(head.document_id, middle - 1, 1)
             if rows and rows[0].at <= at:
                 low = middle
             else:
@@ -339,7 +342,7 @@ class Versions:
             found = await self._store.load_at(stored.id, version.seq)
             if found is None:
                 raise damaged(name, why=f"the rows of version {version.id} are missing")
-            document = await self._read(stored, version, found)
+            document = await self._read(name, version, found)
             state = await self._state_of(document, version.seq, version.at, gc=stored.gc)
             return await self._store.pin_version(stored.id, version.id, state)
         except StoreUnavailable:
@@ -352,38 +355,26 @@ class Versions:
 
     # How it is done
 
-    async def _stored(self, name: str) -> StoredDocument:
-        """Give a document with all of it that was taken on this node."""
+    async def _stored(self, name: str) -> Head:
+        """Find a document when all of it that was taken on this node is stored."""
         if self._rooms is not None:
             await self._rooms.until_stored(name)
-        return (await self._store.describe(name)).document
+        return await find_living(self._store, name)
 
-    async def _read_at(self, stored: StoredDocument, number: int) -> Document:
-        if not 0 <= number <= stored.head_seq:
-            raise HistoryGone(f"{stored.name!r} has no row {number}")
-        found = await self._store.load_at(stored.id, number)
-        if found is None:
-            raise HistoryGone(f"the rows of {stored.name!r} up to number {number} are pruned")
-        return await self._rebuild(stored, number, found)
-
-    async def _read(
-        self, stored: StoredDocument, version: Version, found: tuple[Snapshot | None, Sequence[LogRow]]
-    ) -> Document:
+    async def _read(self, name: str, version: Version, found: tuple[Snapshot | None, Sequence[LogRow]]) -> Document:
         state = found[0]
         if version.pinned and state is not None:
             checked = state
             if await beside_the_loop(len(checked.data), lambda: is_damaged_snapshot(checked)):
-                raise damaged(stored.name, why=f"the state of version {version.id} is damaged")
-        return await self._rebuild(stored, version.seq, found)
+                raise damaged(name, why=f"the state of version {version.id} is damaged")
+        return await self._rebuild(name, version.seq, found)
 
-    async def _rebuild(
-        self, stored: StoredDocument, number: int, found: tuple[Snapshot | None, Sequence[LogRow]]
-    ) -> Document:
+    async def _rebuild(self, name: str, number: int, found: tuple[Snapshot | None, Sequence[LogRow]]) -> Document:
         snapshot, rows = found
-        loaded = LoadedDocument(replace(stored, head_seq=number), snapshot, list(rows))
-        document = await in_slices(read_document(stored.name, loaded))
+        stored = StoredDocument(0, name, number, True, 0.0, 0.0)
+        document = await in_slices(read_document(name, LoadedDocument(stored, snapshot, list(rows))))
         if document.waiting:
-            raise damaged(stored.name, why="its log has a gap")
+            raise damaged(name, why="its log has a gap")
         return document
 
     async def _state_of(self, document: Document, seq: int, at: float, *, gc: bool) -> Snapshot:

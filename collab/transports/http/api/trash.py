@@ -232,7 +232,7 @@ class TrashRoutes:
 
     async def _read_version(self, name: str, version_id: int) -> tuple[StoredDocument, engine.Document]:
         state = await self._hub.versions.state(name, Which(version=version_id))
-        return state.stored, state.document
+        return (await self._documents.describe(name)).document, state.document
 
 
 def _describe(summary: DocumentSummary) -> DeletedDocument:

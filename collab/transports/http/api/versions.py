@@ -403,12 +403,12 @@ class VersionRoutes:
         name, query = call.name, call.query
         await self._permission.require(call.request, name, Access.READ)
         before = None if query.cursor is None else _number(decode_cursor("l", query.cursor))
-        stored, page = await self._hub.timelines.page(name, before=before, limit=query.limit + 1)
+        document_id, page = await self._hub.timelines.page(name, before=before, limit=query.limit + 1)
         entries = page.entries[: query.limit]
         versions: list[Version] = []
         if entries:
             most = _MAX_VERSIONS * len(entries)
-            versions = await self._versions.between(stored.id, entries[-1].first, entries[0].last, most)
+            versions = await self._versions.between(document_id, entries[-1].first, entries[0].last, most)
         return answer(
             TimelinePage(
                 entries=[_describe_entry(entry, versions, page.reaches) for entry in entries],

@@ -1,0 +1,196 @@
+"""Figures of the history: a document of a million edits over 30 days by 50 people.
+
+::
+
+    python -m tests.bench.history --edits 1000000            # on SQLite, in a directory of its own
+    python -m tests.bench.history --images                   # copies of a document that grows by images, as numbers
+
+Prints what the timeline costs, how long it takes to open versions, and how many bytes are stored. CPU is that of this
+process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from collab.adapters import make_store
+from collab.engine.document import Document
+from collab.hub.timeline import Timelines
+from collab.hub.versions import CompactsInThread, Versions, Which
+from collab.protocol.lib0 import encode_var_uint
+from collab.storage.checksums import seal_row, seal_snapshot
+from collab.storage.records import Append, NewRow, Snapshot
+from collab.storage.spacing import SPACING_ROWS, superfluous
+from collab.storage.store import Store
+from collab.update.compact import compact
+from tests.support.sqlite import migrated
+
+DAYS, PEOPLE = 30, 50
+WHEN = 1_760_000_000.0
+BATCH = 500
+
+
+def typed(client: int, clock: int, text: str) -> bytes:
+    """Encode the v1 update of a client that types behind what it has typed before, in the root text ``text``."""
+    head = b"\x01\x01" + encode_var_uint(client) + encode_var_uint(clock)
+    behind = b"\x84" + encode_var_uint(client) + encode_var_uint(clock - 1) if clock else b"\x04\x01\x04text"
+    data = text.encode()
+    return head + behind + encode_var_uint(len(data)) + data + b"\x00"
+
+
+def deleted(client: int, clock: int, length: int) -> bytes:
+    """Encode the v1 update of somebody who deletes."""
+    return b"\x00\x01" + encode_var_uint(client) + b"\x01" + encode_var_uint(clock) + encode_var_uint(length)
+
+
+def edits(count: int, choose: random.Random) -> Iterator[NewRow]:
+    """Give rows: on each day people come for a while, type letter by letter, some at once, and delete a tenth of it."""
+    clocks = dict.fromkeys(range(1, PEOPLE + 1), 0)
+    made = 0
+    for day in range(DAYS):
+        until = count * (day + 1) // DAYS
+        while made < until:
+            at = WHEN + 86_400 * day + choose.random() * 70_000
+            there = choose.sample(sorted(clocks), choose.randint(1, 4))
+            for _ in range(choose.randint(200, 1_500)):
+                if made == until:
+                    break
+                at += choose.expovariate(5.0)
+                client = choose.choice(there)
+                if clocks[client] > 20 and choose.random() < 0.1:
+                    data = deleted(client, choose.randrange(clocks[client] - 5), 3)
+                else:
+                    data = typed(client, clocks[client], "x")
+                    clocks[client] += 1
+                made += 1
+                yield seal_row(data, at, f"user-{client}")
+
+
+async def fill(store: Store, name: str, count: int) -> None:
+    """Write the rows in the order of their times within a day, with snapshots as a server makes them."""
+    document, rows, written, since = Document(), [], 0, 0
+    document_id = None
+    for row in edits(count, random.Random(1)):
+        document.apply_update(row.data)
+        rows.append(row)
+        if len(rows) < BATCH and written + len(rows) < count:
+            continue
+        document.flush()
+        await store.append([Append(name, document_id, tuple(rows))])
+        document_id = document_id or (await store.describe(name)).document.id
+        written, since = written + len(rows), since + len(rows)
+        if since >= SPACING_ROWS:
+            made, vector = compact(document.encode_state_as_update()), document.encode_state_vector()
+            snapshot = Snapshot(written, made.data, made.index, vector, rows[-1].at)
+            await store.write_snapshot(document_id, seal_snapshot(snapshot))
+            document.rebase(made.data, made.index, vector)
+            since = 0
+        rows = []
+
+
+class Timed(NamedTuple):
+    """What some calls have taken: milliseconds of the clock, and of this process' CPU."""
+
+    wall: list[float]
+    cpu: list[float]
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{what} median {statistics.median(times):.1f} ms, most {max(times):.1f} ms"
+            for what, times in (("time", self.wall), ("CPU", self.cpu))
+        )
+
+
+def _bytes_of(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.iterdir())
+
+
+async def measure(directory: Path, count: int) -> None:
+    """Make the document and print the figures."""
+    store = make_store(migrated(directory))
+    await store.open()
+    name = "d"
+    began = time.process_time()
+    await fill(store, name, count)
+    print(f"{count} edits written in {time.process_time() - began:.0f} s of CPU")
+    document_id = (await store.describe(name)).document.id
+    size = _bytes_of(directory)
+    summary = await store.describe(name)
+    print(
+        f"the database: {size / 1e6:.1f} MB, {size / count:.1f} bytes an edit; "
+        f"the newest snapshot {summary.snapshot_bytes} bytes"
+    )
+    began, portions = time.process_time(), 0
+    while (done := await store.summarise(document_id, now=WHEN + 1e9, spacing=600.0)) is not None and done.left:
+        portions += 1
+    spent = time.process_time() - began
+    print(
+        f"the timeline: {spent:.1f} s of CPU in {portions + 1} portions, {1e6 * spent / count:.2f} microseconds an edit"
+    )
+    entries, before = 0, None
+    while (page := await store.timeline(document_id, before=before, limit=500)).entries:
+        entries, before = entries + len(page.entries), page.entries[-1].first
+    print(f"{entries} entries, {len(await store.versions(document_id, limit=5_000))} automatic versions")
+    timelines, versions = Timelines(store), Versions(store, CompactsInThread())
+    print("the first page of the timeline:", await repeat([lambda: timelines.page(name, limit=50)] * 20))
+    choose = random.Random(2)
+    numbers = [choose.randint(1, count) for _ in range(20)]
+    numbers += [SPACING_ROWS * at - 1 for at in (1, count // SPACING_ROWS // 2, count // SPACING_ROWS) if at]
+    opened = [lambda number=number: versions.state(name, Which(number=number)) for number in numbers]
+    print("opening a number:", await repeat(opened))
+    print("thinned:", await store.thin_snapshots(limit=1_000), "snapshots of", count // SPACING_ROWS)
+    print("opening a number after that:", await repeat(opened))
+    await store.close()
+
+
+async def repeat(calls: list) -> Timed:  # type: ignore[type-arg]
+    """Call one after the other."""
+    timed = Timed([], [])
+    for call in calls:
+        wall, cpu = time.perf_counter(), time.process_time()
+        await call()
+        timed.wall.append(1e3 * (time.perf_counter() - wall))
+        timed.cpu.append(1e3 * (time.process_time() - cpu))
+    return timed
+
+
+def images(days: int = DAYS, total: int = 100_000_000, idle_a_day: int = 6, ratio: float = 0.5) -> None:
+    """Print how many copies there are of a document to which images are added, a part of them each day."""
+    seq, size, tail = 0, 0, 0
+    snapshots: list[tuple[int, int]] = []
+    at: dict[int, int] = {0: 0}
+    for day in range(1, days + 1):
+        for _ in range(idle_a_day):
+            grown = total // days // idle_a_day
+            seq, size, tail = seq + 500, size + grown, tail + grown
+            at[seq] = size
+            # A visit ends: the document leaves memory, with a snapshot if that is worth it.
+            if tail >= 0.1 * ratio * (snapshots[-1][1] if snapshots else 0):
+                snapshots.append((seq, size))
+                tail = 0
+        if day in (7, days):
+            gone = set(superfluous(snapshots, lambda after, last: at[last] - at[after]))
+            kept = [nbytes for number, nbytes in snapshots if number not in gone]
+            before, after = sum(nbytes for _, nbytes in snapshots) / 1e6, sum(kept) / 1e6
+            print(f"after {day} days: {size / 1e6:.0f} MB of images; {len(snapshots)} snapshots of {before:.0f} MB, ")
+            print(f"    of which {len(kept)} of {after:.0f} MB stay")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--edits", type=int, default=1_000_000)
+    parser.add_argument("--images", action="store_true")
+    given = parser.parse_args()
+    if given.images:
+        images()
+    else:
+        with tempfile.TemporaryDirectory() as place:
+            asyncio.run(measure(Path(place), given.edits))

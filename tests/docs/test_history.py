@@ -1,0 +1,44 @@
+"""What docs/history.md shows: its lines for a shell, an entry of a timeline, and settings."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+
+import pytest
+
+from collab.settings import Settings
+from tests.docs.test_shell import Shell
+from tests.support.server import ServerProcess
+from tests.support.snippets import snippet
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """A shell beside a server, whose commands work on the same database."""
+    directory = tmp_path_factory.mktemp("history")
+    with ServerProcess(directory / "data") as server:
+        yield Shell(directory, **{"http://localhost:1234": server.url})
+
+
+def test_history_is_made_and_read(shell: Shell) -> None:
+    first, made, second, listed, past, told = shell.run(snippet("docs/history.md", "History", "sh"))
+    assert json.loads(first)["committed"] and json.loads(second)["committed"]
+    assert json.loads(listed)["versions"][-1] == json.loads(made) or json.loads(made) in json.loads(listed)["versions"]
+    assert json.loads(made)["name"] == "Sent to Grace" and past == "First draft"
+    entry, described = json.loads(told)["entries"][0], json.loads(snippet("docs/history.md", "The timeline", "json"))
+    assert entry.keys() == described.keys() and entry["to"] == described["to"]
+    assert entry["versions"][-1].keys() == described["versions"][0].keys()
+    assert entry["authors"][0].keys() == described["authors"][0].keys()
+    lines, shown = shell.run(snippet("docs/history.md", "What it held", "sh"))
+    assert "Sent to Grace" in lines and json.loads(shown)["content"] == {"text": "Second draft"}
+    (imported,) = map(json.loads, shell.run(snippet("docs/history.md", "Moving here from another system", "sh")))
+    assert (imported["reason"], imported["author"], imported["number"]) == ("imported", "ada", None)
+
+
+def test_documents_have_a_time_of_their_own() -> None:
+    settings = Settings(**tomllib.loads(snippet("docs/history.md", "How long history is kept", "toml")))
+    assert settings.history_days_for == ("contracts/*=3650", "scratch/*=1")
