@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol, TypeVar
 
 import typer
 
@@ -212,6 +212,20 @@ def output_file(file: str) -> Iterator[Callable[[bytes], object]]:
                 raise
     except OSError as error:
         raise CollabError(f"cannot write {file}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def input_file(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
+    """Open a file, and tell its size if it has one."""
+    if file == "-":
+        yield sys.stdin.buffer, None
+        return
+    try:
+        with Path(file).open("rb") as source:
+            status = os.fstat(source.fileno())
+            yield source, status.st_size if Path(file).is_file() else None
+    except OSError as error:
+        raise CollabError(f"cannot read {file}: {error.strerror or error}") from None
 
 
 @contextlib.asynccontextmanager

@@ -8,15 +8,13 @@ when they look, within about a second.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collab.cli_common import DATABASE, output_file, progress, shown_file, with_settings, with_store
+from collab.cli_common import DATABASE, input_file, output_file, progress, shown_file, with_settings, with_store
 from collab.errors import CollabError, ConfigurationError
 from collab.settings import Settings
 from collab.telemetry import complain
@@ -123,7 +121,7 @@ def import_many(
         failed = done.failed
         print(_result(done), file=sys.stderr)
 
-    with _input_file(file) as (source, total):
+    with input_file(file) as (source, total):
         with_store(settings, work, create=True)
     return 1 if failed else 0
 
@@ -138,20 +136,6 @@ def _complain(done: Import) -> None:
         name = "" if failure.name is None else f" ({failure.name})"
         complain(f"document {failure.line}{name}: {failure.code}: {failure.detail}")
     done.failures.clear()
-
-
-@contextlib.contextmanager
-def _input_file(file: str) -> Iterator[tuple[BinaryIO, int | None]]:
-    """Open a file, and tell its size if it has one."""
-    if file == "-":
-        yield sys.stdin.buffer, None
-        return
-    try:
-        with Path(file).open("rb") as source:
-            status = os.fstat(source.fileno())
-            yield source, status.st_size if Path(file).is_file() else None
-    except OSError as error:
-        raise CollabError(f"cannot read {file}: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The commands for versions: list, make, rename, delete; and the document as it was, for ``collab documents show``.
+"""The commands for versions: list, make, import, rename, delete; and documents as they were, for ``documents show``.
 
 Strategy: as the other commands they work on the database, beside servers that may run on it. What a version holds is
 read with ``collab documents show --version`` or ``--at``.
@@ -13,11 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collab.cli_common import DATABASE, Name, with_settings, with_store
+from collab.cli_common import DATABASE, Name, input_file, shown_file, with_settings, with_store
 from collab.cli_nodes import date
-from collab.errors import ConfigurationError
+from collab.errors import (
+    CollabError,
+    ConfigurationError,
+    LimitExceeded,
+    StoreRefused,
+    TooManyVersions,
+    UpdateError,
+)
 from collab.settings import Settings
-from collab.telemetry import escape_controls, shown_name
+from collab.telemetry import complain, escape_controls, shown_name
 
 if TYPE_CHECKING:
     from collab.hub.versions import Versions
@@ -31,6 +38,9 @@ versions = typer.Typer(
 )
 
 _PAGE = 500
+
+# Bytes of a file that are read at once.
+_CHUNK = 1024 * 1024
 
 _Id = Annotated[int, typer.Argument(metavar="ID", min=1, help="The first column of list.", show_default=False)]
 _Title = Annotated[str, typer.Argument(metavar="TITLE", help="What the version is called.", show_default=False)]
@@ -84,6 +94,94 @@ def make(
         print(f"version {version.id} of {shown_name(name)} is number {version.seq}", file=sys.stderr)
 
     with_store(settings, work)
+
+
+@versions.command("import")
+@with_settings(*DATABASE, "max_document_bytes")
+def import_versions(
+    settings: Settings,
+    name: Name,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where from; - is standard input.", show_default=False)],
+) -> int:
+    """Import versions that come from another system: lines of JSON with name, at, update and, if known, author.
+
+    One of the same time and name that was imported before is left as it is, so what broke off is done again. Exit
+    code 1 if one of them failed.
+    """
+    failed = 0
+
+    async def work(store: Store) -> None:
+        nonlocal failed
+        from collab.hub.archives import ArchiveError, LineReader
+
+        done = _Import(_service(store), name, settings.max_document_bytes)
+        await done.begin()
+        reader = LineReader(settings.max_document_bytes)
+        try:
+            while chunk := source.read(_CHUNK):
+                for item in reader.feed(chunk):
+                    await done.take(item.head)
+            for item in reader.end():
+                await done.take(item.head)
+        except ArchiveError as error:
+            raise CollabError(f"{shown_file(file)}: {error}") from None
+        failed = done.failed
+        text = f"{done.made} versions imported, {done.existed} were there already, {done.failed} failed"
+        print(text, file=sys.stderr)
+
+    with input_file(file) as (source, _):
+        with_store(settings, work)
+    return 1 if failed else 0
+
+
+class _Import:
+    """Imports the lines of one file into one document, and counts them."""
+
+    def __init__(self, service: Versions, name: str, most: int) -> None:
+        self._service = service
+        self._name = name
+        self._most = most
+        self._there: set[tuple[float, str | None]] = set()
+        self.lines = self.made = self.existed = self.failed = 0
+
+    async def begin(self) -> None:
+        """Read which versions were imported before; raises as ``Versions.list``."""
+        from collab.storage.versions import Kind
+
+        after = None
+        while page := await self._service.list(self._name, kind=Kind.NAMED, after=after, limit=_PAGE):
+            self._there |= {(version.at, version.name) for version in page if version.seq == 0}
+            after = page[-1].place
+
+    async def take(self, line: bytes) -> None:
+        """Import a line; what is wrong with it is told, and hinders no other. Raises ``StoreUnavailable``."""
+        from pydantic import ValidationError
+
+        from collab.transports.http.api.creation import decode_update
+        from collab.transports.http.api.route import invalid
+        from collab.transports.http.api.versions import ImportedVersion, check_name, read_date
+        from collab.transports.problems import BadRequest
+
+        self.lines += 1
+        try:
+            try:
+                said = ImportedVersion.model_validate_json(line)
+            except ValidationError as error:
+                raise invalid(error, "the line") from None
+            check_name(said.name)
+            at, update = read_date(said.at), decode_update(said.update)
+            if len(update) > self._most:
+                raise BadRequest(f"the update has {len(update)} bytes; --max-document-bytes allows {self._most}")
+            if (round(at * 1e6) / 1e6, said.name) in self._there:
+                self.existed += 1
+                return
+            texts = {"description": said.description, "author": said.author}
+            version = await self._service.import_(self._name, said.name, update, at, **texts)
+            self._there.add((version.at, version.name))
+            self.made += 1
+        except (BadRequest, UpdateError, LimitExceeded, TooManyVersions, StoreRefused) as error:
+            self.failed += 1
+            complain(f"version {self.lines}: {error}")
 
 
 @versions.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from pathlib import Path
 
@@ -87,3 +88,36 @@ def test_a_document_is_shown_as_it_was(directory: Path, capsys: pytest.CaptureFi
     for wrong in (("--at", "yesterday"), ("--at", "2026-01-01", "--version", version)):
         assert command(directory, "documents", "show", "d", *wrong) == 2
     assert command(directory, "documents", "show", "d", "--version", "99") == 1
+
+
+def test_versions_are_imported_from_lines(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    author = Author(9)
+    lines = [
+        {
+            "name": f"old {number}",
+            "at": f"2019-0{number}-01T00:00:00Z",
+            "author": "bob",
+            "update": base64.b64encode(author.type(f"{number}") if number == 1 else author.doc.get_update()).decode(),
+            "of the other system": number,
+        }
+        for number in (1, 2)
+    ]
+    wrong = [{"name": "x", "at": "2019-01-01T00:00:00Z", "update": "AQE="}, {"name": "x"}, {**lines[0], "at": "then"}]
+    file = directory / "versions.ndjson"
+    file.write_text("\n".join(json.dumps(line) for line in [*lines, *wrong]))
+    assert command(directory, "versions", "import", "d", str(file)) == 1
+    said = capsys.readouterr().err
+    assert "2 versions imported, 0 were there already, 3 failed" in said
+    assert all(f"version {number}: " in said for number in (3, 4, 5))
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    assert command(directory, "versions", "import", "d", str(file)) == 0
+    assert "0 versions imported, 2 were there already" in capsys.readouterr().err
+    assert command(directory, "versions", "list", "d", "--json", "--named") == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["name"], each["at"], each["author"], each["number"]) for each in found] == [
+        ("old 2", "2019-02-01T00:00:00Z", "bob", None),
+        ("old 1", "2019-01-01T00:00:00Z", "bob", None),
+    ]
+    assert command(directory, "documents", "show", "d", "--json", "--version", str(found[1]["id"])) == 0
+    assert json.loads(capsys.readouterr().out)["content"] == {"t": "1"}
+    assert command(directory, "versions", "import", "none", str(file)) == 1

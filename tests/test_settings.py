@@ -64,6 +64,7 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         "auth_url": "https://app.example/access",
         "auth_allow_http": True,
         "keep_deleted": "notes/*,plan",
+        "history_days_for": "legal/*=3650,plan=1",
         "hooks": "shop.collab:Index,other:hooks",
         "listen_url": "postgresql://collab@direct/collab",
         "redis_url": "rediss://cache:6379",
@@ -170,6 +171,8 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
         ({}, None, {"port": "http"}, "--port: must be a valid integer, not 'http'"),
         ({}, None, {"batch_window_ms": "nan"}, "--batch-window-ms: must be a finite number, not 'nan'"),
         ({}, None, {"keepalive_seconds": "31"}, "--keepalive-seconds: must be less than or equal to 25"),
+        ({}, None, {"history_days_for": "a*b=3"}, "does not begin with a name, or the beginning of names"),
+        ({}, None, {"history_days_for": "a=3,b=long"}, "'b=long' does not end with = and a whole number of days"),
         ({}, None, {"log_level": "loud"}, "--log-level: must be 'debug', 'info', 'warning' or 'error', not 'loud'"),
         ({}, "port = ", {}, "{file} is not TOML"),
     ],
@@ -325,9 +328,9 @@ def test_every_option_says_what_it_means_and_its_unit_is_in_its_name() -> None:
     for option in options():
         assert option.description.endswith("."), option.name
         if option.kind == "NUMBER":
-            assert option.name.endswith(("_ms", "_seconds", "_per_second", "_per_minute", "_days", "_ratio")), (
-                option.name
-            )
+            assert option.name.endswith(
+                ("_ms", "_seconds", "_per_second", "_per_minute", "_minutes", "_days", "_ratio")
+            ), option.name
 
 
 def test_the_documentation_lists_every_option_as_the_code_has_it() -> None:

@@ -144,6 +144,18 @@ class NewVersion(Model):
     )
 
 
+class ImportedVersion(Model):
+    """A line of a file with versions of another system."""
+
+    model_config = {**Model.model_config, "extra": "ignore"}
+
+    name: VersionName
+    description: Description | None = None
+    update: str = Field(description="All that the document held then: a Yjs update (v1) as base64.")
+    at: str = Field(max_length=40, description="When that was, RFC 3339.", json_schema_extra=_DATE_TIME)
+    author: Annotated[str, Field(max_length=_MAX_USER)] | None = None
+
+
 class VersionChange(Model):
     """What is changed about a version."""
 
@@ -342,7 +354,7 @@ class VersionRoutes:
             await self._permission.require(request, name, Access.ADMIN)
             self._creation.check_memory()
         body = await call.body(known=True)
-        _check_name(body.name)
+        check_name(body.name)
         if body.update is not None:
             await self._permission.require(request, name, Access.ADMIN)
         elif body.at is not None or body.author is not None:
@@ -362,7 +374,7 @@ class VersionRoutes:
     async def _import(self, name: str, body: NewVersion, text: str) -> Version:
         if body.number is not None or body.at is None:
             raise BadRequest('"update" comes with "at", and without "number"')
-        at = _read_date(body.at)
+        at = read_date(body.at)
         update = decode_update(text)
         if len(update) > self._max_document_bytes:
             raise DocumentTooLarge(f"{len(update)} bytes of a version of {name!r}")
@@ -384,7 +396,7 @@ class VersionRoutes:
         title: str | Keep = KEEP
         if body.name is not None:
             title = body.name
-            _check_name(title)
+            check_name(title)
         description = body.description if "description" in body.model_fields_set else KEEP
         if isinstance(title, Keep) and isinstance(description, Keep):
             raise BadRequest('"name" or "description" is missing')
@@ -491,12 +503,13 @@ def _text(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Raise ``BadRequest`` for what is no name of a version."""
     if not name.strip() or not name.isprintable():
         raise BadRequest('"name" is a text that is not blank, without line breaks and control characters')
 
 
-def _read_date(text: str) -> float:
+def read_date(text: str) -> float:
     """Read a time; raises ``BadRequest``."""
     try:
         at = datetime.fromisoformat(text)
