@@ -73,6 +73,11 @@ class Timelines:
         else:
             self._due[document_id] = _Due(0.0 if due.commits >= _COMMITS else due.at, due.commits + 1)
 
+    @property
+    def waiting(self) -> int:
+        """How many documents have rows that are to be summarised, as far as this node knows."""
+        return len(self._due)
+
     async def page(self, name: str, *, before: int | None = None, limit: int = 100) -> Asked:
         """Read a part of a timeline, the newest entries first; see ``Store.timeline``.
 

@@ -15,7 +15,7 @@ from tests.crash.history import check
 from tests.support.snippets import ROOT
 from tests.support.sqlite import migrated
 
-KILLS = 4
+KILLS = 3
 
 
 async def killed(url: str, told: dict[int, int], choose: random.Random) -> int:

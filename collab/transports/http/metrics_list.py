@@ -371,6 +371,18 @@ METRICS: Final[tuple[Exported, ...]] = (
         lambda at: at.counts.snapshots_of_others,
     ),
     Exported(
+        "collab_versions_pinned",
+        COUNTER,
+        "Named versions whose states were kept beside the log, because their rows were about to go",
+        lambda at: at.hub.versions.pinned,
+    ),
+    Exported(
+        "collab_timelines_waiting",
+        GAUGE,
+        "Documents with rows that are to be put into their timelines",
+        lambda at: at.hub.timelines.waiting,
+    ),
+    Exported(
         "collab_sandbox_jobs",
         COUNTER,
         "Jobs of the sandbox, by what became of them",
