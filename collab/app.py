@@ -43,6 +43,7 @@ from collab.hub.hooks import HookCalls, HookOptions
 from collab.hub.hub import DAY, Hub, HubOptions
 from collab.hub.idempotency import Once
 from collab.hub.membership import SIGNING_KEYS
+from collab.hub.rewinding import Rewinding
 from collab.hub.streaming import Streaming
 from collab.hub.transfer import Transfer
 from collab.hub.versions import HistoryOptions, Past
@@ -75,6 +76,7 @@ from collab.transports.http.api.creation import Creation
 from collab.transports.http.api.cursors import Cursors, make_cursors
 from collab.transports.http.api.description import Description, serve_description
 from collab.transports.http.api.documents import DocumentRoutes
+from collab.transports.http.api.history import HistoryRoutes
 from collab.transports.http.api.keys import KeyRoutes
 from collab.transports.http.api.page import serve_page
 from collab.transports.http.api.people import PeopleRoutes
@@ -378,6 +380,7 @@ def create_app(
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
     documents = Documents(store, hub, clock, settings.keep_deleted, hub.resetting)
     creation = Creation(guard, Once(store), jobs, settings.max_document_bytes, random)
+    rewinding = Rewinding(hub, editing, hub.attributing, jobs, given)
     gate, past = context.gate, Past(hub.versions, jobs)
     bodies = LongBodies(guard, gate.arrivals, gate.largest, settings.min_bytes_per_second)
     # Where everybody may read everything there is nothing to hide.
@@ -393,6 +396,7 @@ def create_app(
         *TransferRoutes(
             Transfer(store, documents, settings.max_document_bytes), permission, guard, settings.max_document_bytes
         ).routes(),
+        *HistoryRoutes(rewinding, permission, guard, creation).routes(),
         *VersionRoutes(hub, permission, creation, settings.max_document_bytes).routes(),
         *ContentRoutes(editing, permission, guard, bodies, past).routes(),
         *UpdateRoutes(editing, permission, guard, bodies, past).routes(),

@@ -22,6 +22,7 @@ from collab.errors import ContentError, NoSuchContent, UnreadableContent
 from collab.history.attribution import Attribution
 from collab.history.items import Branch, Item
 from collab.history.ranges import RangeMap
+from collab.history.rows import data_of
 from collab.history.tasks import Restore, Undo
 from collab.history.tracing import Tracer
 from collab.history.values import value_of
@@ -57,7 +58,7 @@ def _guarded(work: Any) -> bytes:
 
 
 def _restore(task: Restore) -> bytes:
-    past = Past(task.base, [row.data for row in task.rows], task.live, task.client_id)
+    past = Past(task.base, data_of(task.rows), task.live, task.client_id)
     then = past.states_before()
     replica = Replica(task.live, task.client_id)
     now = replica.states(past.types)
@@ -94,7 +95,7 @@ def _undo(task: Undo) -> bytes:
     if not inserted and not deleted:
         return b""
     tracer.follow(row for row in task.rows if row.seq > task.until)
-    past = Past(task.base, [row.data for row in task.rows], task.live, task.client_id)
+    past = Past(task.base, data_of(task.rows), task.live, task.client_id)
     replica = Replica(task.live, task.client_id)
     updates = past.undo(inserted.pairs(), deleted.pairs(), list(past.types))
     wanted = past.states_now()

@@ -10,10 +10,11 @@ no library does it. From bottom to top:
 ``ranges``       client -> ranges of clocks, each with a number
 ``items``        the items of a document in their order, deleted ones too
 ``attribution``  who has inserted and deleted which ranges, and its encoding
+``rows``         rows on their way into a sandbox process
 ``tracing``      from rows of a log to their attribution
 ``emptying``     an update without the content of some ranges, and snapshots as yjs encodes them
-``changes``      what changed between two points
+``values``       plain values in content, as JSON holds them
 ``showing``      attribution and changes as JSON, text and ProseMirror JSON
-``tasks``        what the sandbox is asked
+``tasks``        what the sandbox is asked, and what it answers
 ===============  ==========================================================================
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,12 @@ from collab.errors import InvalidEdit
 from collab.history.attribution import (
     Attribution,
     Owner,
-    Row,
     decode_attribution,
     encode_attribution,
 )
 from collab.history.emptying import empty, encode_snapshot
 from collab.history.ranges import RangeMap
+from collab.history.rows import Rows, data_of
 from collab.history.showing import Shower, unified_diff
 from collab.history.tracing import Tracer, trace
 from collab.update.merge import merge_read_updates
@@ -41,13 +41,13 @@ class Advance:
 
     kept: bytes | None
     base: bytes
-    rows: tuple[Row, ...]
+    rows: Rows
     owners: Mapping[int, Owner]
 
     @property
     def nbytes(self) -> int:
         """The bytes of documents and rows in it."""
-        return len(self.base) + _size(self.rows)
+        return len(self.base) + self.rows.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class Changes:
     """
 
     base: bytes
-    rows: tuple[Row, ...]
+    rows: Rows
     owners: Mapping[int, Owner]
     format: str = "update"
     root: str | None = None
@@ -93,7 +93,7 @@ class Changes:
     @property
     def nbytes(self) -> int:
         """The bytes of documents and rows in it."""
-        return len(self.base) + _size(self.rows)
+        return len(self.base) + self.rows.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Restore:
 
     live: bytes
     base: bytes
-    rows: tuple[Row, ...]
+    rows: Rows
     client_id: int
     root: str | None = None
     element: str | None = None
@@ -119,7 +119,7 @@ class Restore:
     @property
     def nbytes(self) -> int:
         """The bytes of documents and rows in it."""
-        return len(self.live) + len(self.base) + _size(self.rows)
+        return len(self.live) + len(self.base) + self.rows.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Undo:
 
     live: bytes
     base: bytes
-    rows: tuple[Row, ...]
+    rows: Rows
     owners: Mapping[int, Owner]
     author: str
     on_behalf_of: str | None
@@ -149,7 +149,7 @@ class Undo:
     @property
     def nbytes(self) -> int:
         """The bytes of documents and rows in it."""
-        return len(self.live) + len(self.base) + _size(self.rows)
+        return len(self.live) + len(self.base) + self.rows.nbytes
 
 
 Task = Advance | Show | Changes | Restore | Undo
@@ -201,7 +201,7 @@ def changes(task: Changes) -> bytes:
 def _updates(task: Changes, tracer: Tracer, vector: Mapping[int, int]) -> dict[str, Any]:
     """Return both states and both snapshots."""
     found = tracer.attribution
-    update = merge_read_updates([read_update(row.data, stored=True) for row in task.rows]) if task.rows else b"\0\0"
+    update = merge_read_updates([read_update(data, stored=True) for data in data_of(task.rows)])
     # A node that has both come and gone would be shown as an empty one.
     update = empty(update, found.insertions.common(found.deletions))
     deleted = RangeMap()
@@ -239,10 +239,6 @@ def _named(attribution: Attribution) -> dict[str, Any]:
             for mark in attribution.marks
         ],
     }
-
-
-def _size(rows: Iterable[Row]) -> int:
-    return sum([len(row.data) for row in rows])
 
 
 def _base64(data: bytes) -> str:

@@ -128,7 +128,7 @@ class Editing:
             OutcomeUnknown: it was taken, and nobody knows whether it is or will be stored; it may be sent again.
             DocumentDeleted, StoreRefused: it will never be stored.
         """
-        async with self._visit(name, sender) as live:
+        async with self.visit(name, sender) as live:
             taken = await self.take(live, update, sender, condition)
             return await self._until_stored(name, taken, commit=commit)
 
@@ -143,7 +143,7 @@ class Editing:
             EditOvertaken: others were quicker, again and again.
             SandboxError: it could not be computed; nothing was taken.
         """
-        async with self._visit(name, sender) as live:
+        async with self.visit(name, sender) as live:
             # Before anything is computed; each is asked once more when the edit is taken.
             self.admit(live, sender, condition)
             taken = await self._editor(name).edit(live, edit, sender, condition)
@@ -155,13 +155,13 @@ class Editing:
         Raises:
             DocumentNotFound, and what ``LiveRoom``'s opening, the format and the sandbox raise.
         """
-        async with self._visit(name) as live:
+        async with self.visit(name) as live:
             _must_exist(live)
             return Shown(*await self._editor(name).read(live, Reading(format, root)))
 
     async def name_state(self, name: str) -> str:
         """Name the state of a document; raises DocumentNotFound, and what opening it raises."""
-        async with self._visit(name) as live:
+        async with self.visit(name) as live:
             _must_exist(live)
             await live.prepare_name()
             return live.name_state()
@@ -173,7 +173,7 @@ class Editing:
             DecodeError: the state vector is malformed.
             DocumentNotFound, and what opening it raises.
         """
-        async with self._visit(name) as live:
+        async with self.visit(name) as live:
             _must_exist(live)
             document = live.room.document
             if takes_long(document, state_vector):
@@ -187,10 +187,16 @@ class Editing:
             await live.prepare_name()
             return Whole(document.collect_state_as_update(state_vector), live.name_state())
 
-    # How it is done
+    async def take_and_store(self, live: LiveRoom, update: bytes, sender: Sender, client: int) -> None:
+        """Take what was computed beside the editor, under a client ID of its own, and return after the commit.
+
+        Raises: what ``apply`` raises.
+        """
+        taken = await self.take(live, update, sender, ALWAYS, client=client)
+        await self._until_stored(live.name, taken, commit=True)
 
     @contextlib.asynccontextmanager
-    async def _visit(self, name: str, sender: Sender | None = None) -> AsyncIterator[LiveRoom]:
+    async def visit(self, name: str, sender: Sender | None = None) -> AsyncIterator[LiveRoom]:
         """Open a document, and keep its room in memory meanwhile; ``sender`` wants to edit it."""
         if sender is None or not sender.asks:
             live = await self._admission.open(name)

@@ -383,7 +383,7 @@ class Editor:
             self._keep_turns()
             data, vector = await self._encode(live, b"\0")
             self._known, self._clock = vector, 0
-            self._stay = await self._sandbox.stay(data, self._new_client_id(live))
+            self._stay = await self._sandbox.stay(data, live.new_client_id(self._random))
         elif self._deltas is None:
             self._keep_turns()
             updates.append((await self._encode(live, self._known))[0])
@@ -410,13 +410,6 @@ class Editor:
         before = document.encode_flushed_vector()
         parts = await in_slices(collect(document, await in_slices(compare(document, state_vector))))
         return parts.join(), before
-
-    def _new_client_id(self, live: LiveRoom) -> int:
-        """Make a client ID as yjs does, which the document has never seen."""
-        while True:
-            client = self._random.getrandbits(32)
-            if client and live.room.document.lacks(client, 0):
-                return client
 
     def _end_stay(self) -> None:
         if self._stay is not None:

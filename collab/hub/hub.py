@@ -44,6 +44,7 @@ from collab.errors import (
 )
 from collab.hub import delivery, frames
 from collab.hub.agents import Agents
+from collab.hub.attributing import Attributing
 from collab.hub.compaction import CompactionPolicy, Compactor
 from collab.hub.control import Control
 from collab.hub.counts import HubCounts
@@ -269,6 +270,7 @@ class Hub:
         self.named.questions = self.people.questions = self.questions
         self.control = Control(self)
         self.resetting = Resetting(store, sandbox, self, clock)
+        self.attributing = Attributing(store, sandbox)
         self.trash = Trash(
             store, lambda: self.membership.trash(options.trash), self, self._let_all_forget, clock, self.resetting
         )
@@ -924,6 +926,10 @@ class Hub:
             live.end_turn(self.now())
             done = await self._compactor.compact(live, shared=not self.stopping and self._replication.shares(live))
             live.compact_pause = 0.0
+            if done and not self.stopping:
+                # The rows of it are there now; the next but one snapshot lets them go.
+                name = live.name
+                self.tasks.spawn(self.attributing.after_snapshot(name), f"attributing {shown_name(name)}")
             if not done:
                 live.compact_after = at = self.now() + _COMPACTION_LOOK
                 self.loop.call_at(at, self._consider_again, live, at)

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
+from random import Random
 from time import perf_counter
 from typing import NamedTuple, Protocol, TypeGuard, assert_never
 from weakref import ref
@@ -644,6 +645,13 @@ class LiveRoom:
         """Have the numbers of a producer stored with the turn, in which something of it was taken."""
         if self.room.pending and self.ended is None:
             self._producers += (producer,)
+
+    def new_client_id(self, random: Random) -> int:
+        """Make a client ID as yjs does, which the document has never seen."""
+        while True:
+            client = random.getrandbits(32)
+            if client and self.room.document.lacks(client, 0):
+                return client
 
     def when_stored(self) -> Stored:
         """Return a future that is done when everything that was taken until now is in the log.

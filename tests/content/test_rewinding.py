@@ -11,6 +11,7 @@ import pytest
 from collab.content.rewinding import restore, undo
 from collab.errors import ContentError
 from collab.history.emptying import encode_snapshot
+from collab.history.rows import Rows
 from collab.history.tasks import Restore, Undo
 from collab.history.tracing import trace
 from collab.update.compact import compact
@@ -44,7 +45,7 @@ def test_a_restored_document_is_what_it_was_and_can_be_restored_again() -> None:
                 then = game.state(number, collected=True)
                 rows = tuple(game.rows[number:])
                 try:
-                    update = restore(Restore(live, then, rows, SERVER)) or b"\0\0"
+                    update = restore(Restore(live, then, Rows(rows), SERVER)) or b"\0\0"
                 except ContentError:
                     met["refused"] += 1
                     continue
@@ -52,7 +53,7 @@ def test_a_restored_document_is_what_it_was_and_can_be_restored_again() -> None:
                 again = rows[-1]._replace(seq=rows[-1].seq + 1, data=update)
                 restored = compact(merge_updates([live, update])).data
                 try:
-                    back = restore(Restore(restored, live, (again,), SERVER + 1)) or b"\0\0"
+                    back = restore(Restore(restored, live, Rows([again]), SERVER + 1)) or b"\0\0"
                 except ContentError:
                     met["refused"] += 1
                     continue
@@ -83,7 +84,7 @@ def test_what_one_person_did_is_undone_as_yjs_undoes_it() -> None:
                 live, then = game.state(len(game.rows), collected=True), game.state(number, collected=True)
                 rows = tuple(game.rows[number:])
                 try:
-                    update = undo(Undo(live, then, rows, game.owners, author, None, until, SERVER)) or b"\0\0"
+                    update = undo(Undo(live, then, Rows(rows), game.owners, author, None, until, SERVER)) or b"\0\0"
                 except ContentError:
                     met["refused"] += 1
                     continue

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from collab.history.attribution import Attribution, decode_attribution, encode_attribution
+from collab.history.rows import Rows
 from collab.history.tasks import Changes, changes
 from collab.history.tracing import Tracer, trace
 from tests.history.sessions import Played, play
@@ -106,7 +107,7 @@ def test_changes_between_two_rows_lead_from_one_state_to_the_other() -> None:
                 choose = random.Random(game.seed)
                 a, b = sorted(choose.randrange(len(game.rows) + 1) for _ in range(2))
                 base = game.state(a, collected=choose.random() < 0.5)
-                task = Changes(base, tuple(game.rows[a:b]), game.owners)
+                task = Changes(base, Rows(game.rows[a:b]), game.owners)
                 found = {
                     key: base64.b64decode(value).hex()
                     for key, value in json.loads(changes(task)).items()

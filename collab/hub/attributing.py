@@ -1,0 +1,214 @@
+"""Who wrote what in documents, as the store keeps it, and what is read of the log for that.
+
+Strategy: an attribution is made of rows that come after the one that is kept, in portions, each of which is kept as
+soon as it is made. So the work goes on where it ended, whoever has ended it, and each portion is bounded. A document
+gets its own after each of its snapshots: the rows are still there then, and go only with the next snapshot but one.
+When somebody asks for it, what is lacking is made first. Rows that are gone before anybody has looked at them leave
+ranges of which nothing is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from collab.errors import (
+    CollabError,
+    DamagedDocument,
+    DecodeError,
+    DocumentTooLarge,
+    NoSuchContent,
+    is_refusal,
+)
+from collab.history.attribution import Owner, Row
+from collab.history.rows import Rows
+from collab.history.tasks import Advance, Task
+from collab.hub.loading import check_rows, read_document
+from collab.hub.slices import in_slices
+from collab.protocol.sync import EMPTY_UPDATE
+from collab.storage.attributions import KeptAttribution
+from collab.storage.records import LoadedDocument, LogRow, StoredDocument
+from collab.storage.store import Store
+from collab.telemetry import get_logger, shown_name
+
+_log = get_logger("attribution")
+
+# Rows that are read at once, and rows and bytes of a portion: about two seconds of a sandbox process. The document
+# before the portion is read anew for each, so a large one has larger portions.
+_PAGE: Final = 500
+_ROWS: Final = 5_000
+_MOST_ROWS: Final = 50_000
+_BYTES: Final = 8 * 1024 * 1024
+_BYTES_FOR_ROW: Final = 100
+
+MAX_INTERVAL_ROWS: Final = 200_000
+"""Rows of an interval that is looked at as a whole."""
+MAX_INTERVAL_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of such rows."""
+
+_OWNERS: Final = 1_000
+
+
+class LookingBack(Protocol):
+    """What this needs of the sandbox."""
+
+    async def look_back(self, task: Task) -> bytes:
+        """See ``Sandbox.look_back``."""
+        ...
+
+
+class Attributing:
+    """Keeps who wrote what.
+
+    Args:
+        store: where rows and attributions are.
+        sandbox: where they are made.
+    """
+
+    def __init__(self, store: Store, sandbox: LookingBack) -> None:
+        self._store = store
+        self._sandbox = sandbox
+        self._working: dict[int, asyncio.Lock] = {}
+
+    async def rebuild(self, name: str, document_id: int, number: int) -> bytes:
+        """Return a document after row ``number``, a v1 update; 0 is before the first one.
+
+        Raises:
+            NoSuchContent: there is no such row, or what it was made of is pruned.
+            DamagedDocument, StoreUnavailable.
+        """
+        if not number:
+            return EMPTY_UPDATE
+        found = await self._store.load_at(document_id, number)
+        if found is None:
+            raise NoSuchContent(f"there is no number {number}, or its history is not kept any more")
+        snapshot, rows = found
+        stored = StoredDocument(document_id, name, number, True, 0.0, 0.0)
+        document = await in_slices(read_document(name, LoadedDocument(stored, snapshot, rows)))
+        return document.encode_state_as_update()
+
+    async def rows(self, name: str, document_id: int, after: int, until: int) -> Rows:
+        """Read the rows of an interval, (after, until].
+
+        Raises:
+            NoSuchContent: some of them are pruned, or were never there.
+            DocumentTooLarge: they are too many to be looked at as a whole.
+            DamagedDocument, StoreUnavailable.
+        """
+        found = Rows()
+        while after < until:
+            page = await self._store.rows_after(document_id, after, min(_PAGE, until - after))
+            if not page or page[0].seq != after + 1:
+                raise NoSuchContent("the history of that time is not kept any more")
+            await in_slices(check_rows(name, page))
+            found.add(list(map(_as_row, page)))
+            after = page[-1].seq
+            if found.count > MAX_INTERVAL_ROWS or found.nbytes > MAX_INTERVAL_BYTES:
+                public = f"too much has changed: an interval has up to {MAX_INTERVAL_ROWS} numbers"
+                raise DocumentTooLarge(f"{found.count} rows of {name!r} are too many", public=public)
+        return found
+
+    async def owners(self, document_id: int) -> dict[int, Owner]:
+        """Read whose the client IDs of a document are."""
+        owners: dict[int, Owner] = {}
+        after = -1
+        while page := await self._store.client_owners(document_id, after, _OWNERS):
+            owners.update((owner.client, Owner(owner.author, owner.clock)) for owner in page)
+            after = page[-1].client
+        return owners
+
+    async def head(self, name: str) -> tuple[int, int]:
+        """Return the id of a document, and the number of its newest row.
+
+        Raises:
+            DocumentNotFound, DocumentDeleted: there is no such document.
+        """
+        document = (await self._store.describe(name)).document
+        return document.id, document.head_seq
+
+    async def bring_up(self, name: str, document_id: int, until: int) -> KeptAttribution | None:
+        """Make what is lacking up to row ``until``, keep it and return it; None for a document without rows.
+
+        Raises:
+            SandboxError: a portion could not be made; those before it are kept.
+            DamagedDocument, StoreUnavailable, NoSuchContent: rows cannot be read.
+        """
+        lock = self._working.setdefault(document_id, asyncio.Lock())
+        try:
+            async with lock:
+                return await self._bring_up(name, document_id, until)
+        finally:
+            if not lock.locked():
+                self._working.pop(document_id, None)
+
+    async def after_snapshot(self, name: str) -> None:
+        """Make what is lacking of a document that has a new snapshot; what cannot be done is done the next time."""
+        try:
+            document_id, head = await self.head(name)
+            await self.bring_up(name, document_id, head)
+        except CollabError as error:
+            if not is_refusal(error):
+                raise
+            _log.warning("who wrote what in %s is not up to date: %s", shown_name(name), error)
+
+    async def _bring_up(self, name: str, document_id: int, until: int) -> KeptAttribution | None:
+        kept = await self._store.attribution(document_id)
+        owners: Mapping[int, Owner] | None = None
+        while kept is None or kept.seq < until:
+            try:
+                base = None if kept is None else await self.rebuild(name, document_id, kept.seq)
+            except NoSuchContent:
+                kept, base = None, None  # it is so old that what follows on it is pruned
+            after = 0 if kept is None else kept.seq
+            if base is None:
+                after = await self.first_row(document_id) - 1
+                if after >= until:
+                    return None
+                base = await self.rebuild(name, document_id, after)
+            count = min(max(_ROWS, len(base) // _BYTES_FOR_ROW), _MOST_ROWS)
+            rows = await self._portion(name, document_id, after, min(until, after + count))
+            if owners is None:
+                owners = await self.owners(document_id)
+            try:
+                made = await self._sandbox.look_back(Advance(None if kept is None else kept.data, base, rows, owners))
+            except DecodeError as error:
+                if kept is None:
+                    raise DamagedDocument(f"a row of {name!r} cannot be followed: {error}", name=name) from None
+                _log.warning("who wrote what in %s begins anew: %s", shown_name(name), error)
+                kept = None
+                continue
+            kept = KeptAttribution(after + rows.count, made)
+            await self._store.keep_attribution(document_id, kept)
+        return kept
+
+    async def first_row(self, document_id: int) -> int:
+        """Return the number of the oldest row that is kept; that of none yet if there is none."""
+        rows = await self._store.rows_after(document_id, 0, 1)
+        return rows[0].seq if rows else 1 << 62
+
+    async def time_of(self, document_id: int, number: int) -> float:
+        """Return when a row was written, in unix seconds; raises NoSuchContent if it is not there."""
+        rows = await self._store.rows_after(document_id, number - 1, 1)
+        if not rows or rows[0].seq != number:
+            raise NoSuchContent("the history of that time is not kept any more")
+        return rows[0].at
+
+    async def _portion(self, name: str, document_id: int, after: int, until: int) -> Rows:
+        """Read rows up to ``until``, or fewer if they are long."""
+        found = Rows()
+        while after < until and found.nbytes < _BYTES:
+            page = await self._store.rows_after(document_id, after, min(_PAGE, until - after))
+            if not page or page[0].seq != after + 1:
+                raise NoSuchContent(f"rows of {name!r} behind {after} are gone")
+            await in_slices(check_rows(name, page))
+            found.add(list(map(_as_row, page)))
+            after = page[-1].seq
+        return found
+
+
+def _as_row(row: LogRow) -> Row:
+    note = row.note
+    if note is None:
+        return Row(row.seq, row.data, row.at, row.author)
+    return Row(row.seq, row.data, row.at, row.author, note.on_behalf_of, note.label)

@@ -1,0 +1,244 @@
+"""``/attribution``, ``/changes``, ``/restore`` and ``/undo``: who wrote what, what changed, and the way back.
+
+Strategy: all of it is read and computed below (``collab.hub.rewinding``), in sandbox processes, and what is shown comes
+from there as JSON already: a large document has hundreds of thousands of ranges. Here it is decided who may.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from aiohttp import web
+from pydantic import AwareDatetime, Field
+
+from collab.hub.rewinding import Rewinding
+from collab.protocol.session import Access
+from collab.transports.guard.guard import Guard
+from collab.transports.http.answers import Permission
+from collab.transports.http.api import conditions
+from collab.transports.http.api.conditions import EditQuery, Noted
+from collab.transports.http.api.creation import KEY_HEADER, Creation, answer_with
+from collab.transports.http.api.route import JSON, Answer, AnyRoute, Call, Model, NoBody, Query, Raw, Route
+from collab.transports.problems import HEADERS, BadRequest
+
+TAG: Final = "History"
+
+DIFF: Final = "text/x-diff"
+
+_MAX_ROOT: Final = 256
+_MAX_ELEMENT: Final = 256
+_MAX_USER: Final = 1_024
+_MOST: Final = 1 << 53
+
+Number = Annotated[int, Field(ge=0, lt=_MOST)]
+
+_PROBLEMS: Final = (
+    "document_not_found", "document_deleted", "content_not_found", "not_possible", "too_large", "document_damaged",
+)  # fmt: skip
+
+
+class AttributionQuery(Query):
+    """How it is shown who wrote what."""
+
+    root: str | None = Field(
+        None, max_length=_MAX_ROOT, description="The name of a root that is shown in runs; without it, ranges of IDs."
+    )
+    format: Literal["ranges", "text", "prosemirror"] | None = Field(
+        None, description="`ranges` without a root, `text` with one; `prosemirror` for rich texts, with marks."
+    )
+
+
+class ChangesQuery(Query):
+    """Between which numbers of the log, and how changes are shown."""
+
+    start: Number = Field(alias="from", description="The number after which changes count; 0 is before the first one.")
+    end: Number | None = Field(None, alias="to", description="The number up to which they count; the newest without.")
+    root: str | None = Field(None, max_length=_MAX_ROOT, description="The name of a root; without it the one there is.")
+    format: Literal["update", "prosemirror", "text", "diff"] = Field(
+        "update",
+        description=(
+            "`update`: for yjs in a browser, with two snapshots. `prosemirror`: ProseMirror JSON with `ychange` marks. "
+            "`text`: runs. `diff`: a unified diff of a text."
+        ),
+    )
+
+
+class RestoreBody(Model):
+    """What is restored, and what is recorded with it."""
+
+    number: Number = Field(description="The number of the log that is gone back to; 0 is before the first one.")
+    root: str | None = Field(None, max_length=_MAX_ROOT, description="Only this root.")
+    element: str | None = Field(
+        None,
+        max_length=_MAX_ELEMENT,
+        description="Only this element of the root: what has this `id`, or this key in a map. Needs `root`.",
+    )
+    on_behalf_of: Noted = Field(None, description="The user for whom the sender does it.")
+    label: Noted = Field(None, description="Instead of `restore`.")
+
+
+class UndoBody(Model):
+    """Whose edits are taken back, and what is recorded with it."""
+
+    author: str = Field(max_length=_MAX_USER, description="The user whose edits are taken back.")
+    edited_on_behalf_of: Noted = Field(None, description="Only those that were made for this user.")
+    start: Number | None = Field(None, alias="from", description="Only those after this number.")
+    end: Number | None = Field(None, alias="to", description="Only those up to this number.")
+    since: AwareDatetime | None = Field(
+        None, strict=False, description="Only those since this time, instead of `from`."
+    )
+    on_behalf_of: Noted = Field(None, description="The user for whom the sender does it.")
+    label: Noted = Field(None, description="Instead of `undo`.")
+
+
+class Rewound(Model):
+    """What became of it."""
+
+    changed: bool = Field(description="Whether there was anything to do.")
+    before: int = Field(description="The newest number before it: restore this one to take it back.")
+    number: int = Field(description="The newest number when it was stored.")
+
+
+class HistoryRoutes:
+    """The handlers.
+
+    Args:
+        rewinding: does what is asked.
+        permission: says who may do what.
+        guard: knows who has sent a request.
+        creation: does calls once.
+    """
+
+    def __init__(self, rewinding: Rewinding, permission: Permission, guard: Guard, creation: Creation) -> None:
+        self._rewinding = rewinding
+        self._permission = permission
+        self._guard = guard
+        self._creation = creation
+
+    def routes(self) -> list[AnyRoute]:
+        """Give the routes of this part."""
+        done = [Answer(200, "It was done, and this is stored.", Rewound)]
+        problems = tuple(dict.fromkeys((*_PROBLEMS, *conditions.PROBLEMS, "key_reused")))
+        return [
+            Route(
+                "GET",
+                "/attribution/{name}",
+                self.attribution,
+                "get_attribution",
+                TAG,
+                "Read who wrote what in a document.",
+                [Answer(200, "Marks, and what they are of.", Raw(JSON))],
+                query=AttributionQuery,
+                access="read",
+                problems=_PROBLEMS,
+                description=(
+                    "`marks` say who, with what note, and from when to when, in unix seconds; an author that is null "
+                    "is unknown. `inserted` and `deleted` are lists of `[client, clock, length, mark]`; runs name "
+                    "marks by their places, too."
+                ),
+            ),
+            Route(
+                "GET",
+                "/changes/{name}",
+                self.changes,
+                "get_changes",
+                TAG,
+                "Read what changed between two numbers of the log, and who has done it.",
+                [Answer(200, "The changes, in the format that was asked for.", Raw(JSON, DIFF))],
+                query=ChangesQuery,
+                access="read",
+                problems=_PROBLEMS,
+                description=(
+                    "As `update` there are `base` (the state at `from`), `update`, `prev_snapshot`, `snapshot` and "
+                    "`state_vector` in base64, with `marks`, `inserted` and `deleted` as in the attribution."
+                ),
+            ),
+            Route(
+                "POST",
+                "/restore/{name}",
+                self.restore,
+                "restore_number",
+                TAG,
+                "Make a document, or a part of it, what it was at a number of the log.",
+                done,
+                body=RestoreBody,
+                access="write",
+                problems=problems,
+                headers=KEY_HEADER,
+                description=(
+                    "It is an edit like any other: everybody sees it arrive, goes on, and it can be taken back."
+                ),
+            ),
+            Route(
+                "POST",
+                "/undo/{name}",
+                self.undo,
+                "undo_edits",
+                TAG,
+                "Take back what one user has done, and leave what others have done.",
+                done,
+                body=UndoBody,
+                access="write",
+                problems=problems,
+                headers=KEY_HEADER,
+            ),
+        ]
+
+    async def attribution(self, call: Call[AttributionQuery, NoBody]) -> web.Response:
+        """Answer who wrote what."""
+        await self._permission.require(call.request, call.name, Access.READ)
+        query = call.query
+        format = query.format or ("ranges" if query.root is None else "text")
+        found = await self._rewinding.attribution(
+            call.name, runs=format != "ranges", root=query.root, rich=format == "prosemirror"
+        )
+        return web.Response(body=found, content_type=JSON, headers=HEADERS)
+
+    async def changes(self, call: Call[ChangesQuery, NoBody]) -> web.Response:
+        """Answer what changed."""
+        await self._permission.require(call.request, call.name, Access.READ)
+        query = call.query
+        found = await self._rewinding.changes(call.name, query.start, query.end, query.format, query.root)
+        if query.format == "diff":
+            return web.Response(body=found, content_type=DIFF, charset="utf-8", headers=HEADERS)
+        return web.Response(body=found, content_type=JSON, headers=HEADERS)
+
+    async def restore(self, call: Call[EditQuery, RestoreBody]) -> web.Response:
+        """Restore; answer after the commit."""
+        name, request = call.name, call.request
+        grant = await self._permission.require(request, name, Access.WRITE)
+        body = await call.body(known=True)
+        if body.element is not None and body.root is None:
+            raise BadRequest('"element" needs a "root"')
+        query = EditQuery(wait="committed", on_behalf_of=body.on_behalf_of, label=body.label)
+        sender = conditions.sender(request, query, self._guard, grant)
+        async with self._creation.once(request, grant, f"POST /restore {name}", body) as once:
+            if once.answer is None:
+                done = await self._rewinding.restore(name, body.number, sender, root=body.root, element=body.element)
+                once.finish(200, Rewound(**done._asdict()).model_dump_json().encode())
+        assert once.answer is not None
+        return answer_with(once.answer)
+
+    async def undo(self, call: Call[EditQuery, UndoBody]) -> web.Response:
+        """Undo what one user has done; answer after the commit."""
+        name, request = call.name, call.request
+        grant = await self._permission.require(request, name, Access.WRITE)
+        body = await call.body(known=True)
+        if (body.start is None) == (body.since is None):
+            raise BadRequest('there is a "from" or a "since"')
+        query = EditQuery(wait="committed", on_behalf_of=body.on_behalf_of, label=body.label)
+        sender = conditions.sender(request, query, self._guard, grant)
+        async with self._creation.once(request, grant, f"POST /undo {name}", body) as once:
+            if once.answer is None:
+                done = await self._rewinding.undo(
+                    name,
+                    body.author,
+                    sender,
+                    start=body.start,
+                    end=body.end,
+                    since=None if body.since is None else body.since.timestamp(),
+                    on_behalf_of=body.edited_on_behalf_of,
+                )
+                once.finish(200, Rewound(**done._asdict()).model_dump_json().encode())
+        assert once.answer is not None
+        return answer_with(once.answer)
