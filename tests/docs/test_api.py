@@ -82,6 +82,17 @@ def test_content_is_edited_and_read(shell: Shell) -> None:
     assert shell.run(snippet("docs/api.md", "States", "sh")) == ["412\n"]
 
 
+def test_who_wrote_what_and_the_way_back(shell: Shell) -> None:
+    _, shown, _, diff, restored = shell.run(
+        snippet("docs/history-changes.md", "Who wrote what, what changed, and the way back", "sh")
+    )
+    assert json.loads(shown)["runs"] == [{"insert": "Once upon a time", "inserted": 0}]
+    assert "-Once upon a time\n" in diff and "+Once upon a night\n" in diff
+    assert json.loads(restored)["changed"]
+    (text,) = shell.run("curl -s 'http://localhost:1234/api/v1/content/notes/story?format=text'")
+    assert text == "Once upon a time"
+
+
 def test_people_agents_messages_and_connections(shell: Shell) -> None:
     address = "http://localhost:1234/api/v1/documents -H 'Content-Type: application/json'"
     shell.run(f'curl -s -X POST {address} -d \'{{"name": "notes/plan"}}\'')
