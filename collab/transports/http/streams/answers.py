@@ -78,8 +78,8 @@ def check_type(request: web.Request) -> None:
     """Check that a request with a body says of what type it is; a wrong one is refused where the body is read.
 
     Raises:
-        BadRequest: it says nothing. PROTOCOL.md wants a content type, and a page may send a body without one to any
-            server without asking that first.
+        BadRequest: it says nothing. The protocol of Durable Streams wants a content type, and a page
+            may send a body without one to any server without asking that first.
     """
     if request.can_read_body and hdrs.CONTENT_TYPE not in request.headers:
         raise BadRequest(f"the content type is missing; it is {streams.MEDIA}")
