@@ -861,6 +861,27 @@ async def test_what_goes_over_streams(serve: Serve) -> None:
         writer.close()
 
 
+HISTORY = shows("collab_versions_pinned_total", "collab_timelines_waiting")
+
+
+async def test_versions_and_timelines(serve: Serve, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "_PRUNE_PAUSE", 0.02)
+    served = await serve(history_days=0, compact_rows=1, compact_ratio=0)
+    before, hub = await scrape(served), served.app[HUB]
+    client: RawClient = await connect(served.ws("d"))
+    for number in range(1, 4):
+        await client.send(update(Author(number).type("x")))
+
+        async def compacted(number: int = number) -> bool:
+            stored = await hub.store.load("d")
+            return stored is not None and stored.snapshot is not None and stored.snapshot.seq >= number
+
+        await eventually(compacted, f"snapshot {number}")
+        if number == 1:
+            await hub.versions.make("d", "kept", number=1)
+    await moved(served, before, HISTORY)
+
+
 def test_each_metric_is_shown_to_move() -> None:
     assert sorted({metric.series for metric in METRICS} - _shown) == []
     assert sorted(_shown - {metric.series for metric in METRICS}) == []
