@@ -133,8 +133,8 @@ class HistoryRoutes:
                 problems=_PROBLEMS,
                 description=(
                     "`marks` say who, with what note, and from when to when, in unix seconds; an author that is null "
-                    "is unknown. `inserted` and `deleted` are lists of `[client, clock, length, mark]`; runs name "
-                    "marks by their places, too."
+                    "is unknown. `inserted` and `deleted` are lists of `[client, [clock, length, mark, ...]]`; runs "
+                    "name marks by their places, too."
                 ),
             ),
             Route(
