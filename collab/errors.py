@@ -652,7 +652,7 @@ class ConnectionRefused(ClientError):
         reason: the text that came with it; may be empty.
     """
 
-    def __init__(self, message: str, *, code: int, reason: str) -> None:
+    def __init__(self, message: str, *, code: int = 0, reason: str = "") -> None:
         super().__init__(message)
         self.code, self.reason = code, reason
 
@@ -663,11 +663,11 @@ class DocumentRefused(ClientError):
     The other documents of the connection go on.
 
     Args:
-        document_name: of which document.
         reason: the text that the server has sent.
+        document_name: of which document.
     """
 
-    def __init__(self, document_name: str, reason: str) -> None:
+    def __init__(self, reason: str, *, document_name: str = "") -> None:
         super().__init__(f"the document {document_name[:100]!r} is refused: {reason}")
         self.document_name, self.reason = document_name, reason
 

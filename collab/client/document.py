@@ -468,7 +468,7 @@ class Document:
         elif isinstance(event, Said):
             self._call("stateless", event.text)
         elif isinstance(event, Ended):
-            self.fail(DocumentRefused(self.name, event.reason))
+            self.fail(DocumentRefused(event.reason, document_name=self.name))
 
     async def _receive(self, update: bytes, synced: bool) -> None:
         reader = UpdateReader(update, stored=True)
@@ -508,7 +508,7 @@ class Document:
             try:
                 token = await _token_of(self._token)
             except AccessDenied as error:
-                self.fail(DocumentRefused(self.name, error.public))
+                self.fail(DocumentRefused(error.public, document_name=self.name))
                 return
             except Exception:
                 _log.warning("the token for %r could not be had; it is asked for again", self.name[:100], exc_info=True)

@@ -199,6 +199,7 @@ async def test_states_are_told_in_order(serve: Serve, dial: Dial) -> None:
             assert Status.CLOSED not in called
 
 
+@pytest.mark.slow
 async def test_a_line_that_stalls_is_noticed(serve: Serve, dial: Dial) -> None:
     served = await serve()
     with SlowLine(port_of(served)) as line:
@@ -273,6 +274,7 @@ async def test_a_token_function_is_asked_at_each_connection(serve: Serve, dial: 
             assert (await connection.open("f", token=lambda: token(documents=["f"]))).synced
 
 
+@pytest.mark.slow
 async def test_a_token_that_runs_out_is_asked_for_again(serve: Serve, dial: Dial) -> None:
     brief = Brief(1.5)
     served = await serve(authenticator=brief)
@@ -285,6 +287,7 @@ async def test_a_token_that_runs_out_is_asked_for_again(serve: Serve, dial: Dial
             assert line.connections == 1, "it was asked on the socket that was open"
 
 
+@pytest.mark.slow
 async def test_edits_of_a_reader_are_sent_when_it_may_write(serve: Serve, dial: Dial) -> None:
     served = await serve(authenticator=Brief(1.5))
     tokens = iter(["read"])
@@ -384,6 +387,7 @@ async def test_stateless_messages(serve: Serve) -> None:
         await ada.send_stateless("too late")
 
 
+@pytest.mark.slow
 async def test_edits_faster_than_the_line_cost_no_memory(serve: Serve, dial: Dial) -> None:
     served = await serve()
     port = port_of(served)
@@ -403,6 +407,7 @@ async def test_edits_faster_than_the_line_cost_no_memory(serve: Serve, dial: Dia
         assert len(other.doc.get("numbers", type=Array)) == 2_000
 
 
+@pytest.mark.slow
 async def test_a_large_document_on_a_slow_line_never_shows_a_part(serve: Serve, dial: Dial) -> None:
     served = await serve()
     port = port_of(served)
