@@ -14,8 +14,6 @@ from collab.errors import ClientError, CollabError
 def every_error(kind: type[CollabError] = CollabError) -> list[type[CollabError]]:
     """The classes of ``collab.errors`` that are an error of this kind."""
     below = [
-        child
-        for child in kind.__subclasses__()
-        if child.__module__ == errors.__name__ and child is not errors.ClientError
+        child for child in kind.__subclasses__() if child.__module__ == errors.__name__ and child is not ClientError
     ]
     return [kind, *(one for child in below for one in every_error(child))]
