@@ -46,8 +46,11 @@ function outranks(a: Entry, b: Entry): boolean {
   return a.version > b.version || (a.version === b.version && a.versionNonce < b.versionNonce)
 }
 
+/** A `Y.Array` of entries, or a plain one. */
+type Entries = { forEach(visit: (entry: unknown) => void): void }
+
 /** The entry that counts, of each element that is there. */
-function winners(elements: Y.Array<unknown>): Map<string, Entry> {
+function winners(elements: Entries): Map<string, Entry> {
   const found = new Map<string, Entry>()
   elements.forEach((entry) => {
     if (!isElement(entry)) return
@@ -69,7 +72,7 @@ function toElement(entry: Entry): OrderedExcalidrawElement | undefined {
 }
 
 /** Give what is drawn, in order, to begin a scene with or to keep. */
-export function readElements(elements: Y.Array<unknown>): OrderedExcalidrawElement[] {
+export function readElements(elements: Entries): OrderedExcalidrawElement[] {
   return [...winners(elements).values()].sort(byIndex).flatMap((entry) => toElement(entry) ?? [])
 }
 

@@ -27,6 +27,7 @@ if (import.meta.env.DEV) Object.assign(window, { EXCALIDRAW_ASSET_PATH: '/node_m
 export async function openBoard(name: string): Promise<void> {
   const page = await openPage(name, withFallback(connectHocuspocus), {
     // What Excalidraw, here or elsewhere, takes from the clipboard.
+    viewer: async () => (await import('./past')).openBoardViewer,
     saving: {
       shows: (doc) => JSON.stringify(readElements(doc.getArray('elements')).map(({ id, version, versionNonce }) => [id, version, versionNonce])).replace(/^\[\]$/, ''),
       file: (doc) => ({

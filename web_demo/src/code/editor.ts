@@ -36,6 +36,9 @@ const classes = tagHighlighter([
   { tag: [tags.propertyName, tags.attributeName], class: 'tok-property' },
 ])
 
+/** Code in colours; which they are stands in code.css. */
+export const colours = syntaxHighlighting(classes)
+
 export interface CodeEditor {
   readonly view: EditorView
   setReadOnly(readOnly: boolean): void
@@ -92,7 +95,7 @@ export function createEditor(parent: HTMLElement, text: Y.Text, awareness: Aware
         closeBrackets(),
         autocompletion(),
         dropCursor(),
-        syntaxHighlighting(classes),
+        colours,
         EditorView.lineWrapping,
         placeholder('Write something. Everybody with the link sees it as you type.'),
         EditorView.contentAttributes.of({ id: 'editor', 'aria-label': label, 'aria-describedby': 'way-out' }),

@@ -16,6 +16,10 @@ const ROOT = 'codemirror'
 export async function openCode(name: string): Promise<void> {
   const page = await openPage(name, withFallback(connectYWebsocket), {
     content: ({ doc }) => doc.getText(ROOT).toString(),
+    viewer: async () => {
+      const { openCodeViewer } = await import('./past')
+      return (place) => openCodeViewer(place, ROOT)
+    },
     saving: {
       shows: (doc) => doc.getText(ROOT).toString(),
       file: (doc) => {

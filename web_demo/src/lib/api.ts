@@ -26,17 +26,31 @@ export class ApiError extends Error {
   }
 }
 
-async function request(method: string, url: URL, body?: unknown): Promise<unknown> {
+async function answerOf(method: string, url: URL, body?: unknown): Promise<Response> {
   const headers: Record<string, string> = {}
   if (getToken()) headers['Authorization'] = `Bearer ${getToken()}`
   if (body !== undefined) headers['Content-Type'] = 'application/json'
   // keepalive: a delete that is sent as the page closes arrives all the same.
   const init: RequestInit = { method, headers, keepalive: method !== 'GET' }
   const response = await fetch(url, body === undefined ? init : { ...init, body: JSON.stringify(body) })
+  if (response.ok) return response
+  const answer = (await jsonOf(response)) as { detail?: string } | null
+  throw new ApiError(response.status, answer?.detail ?? response.statusText)
+}
+
+async function jsonOf(response: Response): Promise<unknown> {
   const text = await response.text()
-  const answer: unknown = text && response.headers.get('Content-Type')?.includes('json') ? JSON.parse(text) : null
-  if (!response.ok) throw new ApiError(response.status, (answer as { detail?: string } | null)?.detail ?? response.statusText)
-  return answer
+  return text && response.headers.get('Content-Type')?.includes('json') ? JSON.parse(text) : null
+}
+
+/** Call the API with a JSON `body`; gives the JSON of the answer, null if it has none. Throws `ApiError`. */
+export async function request(method: string, url: URL, body?: unknown): Promise<unknown> {
+  return jsonOf(await answerOf(method, url, body))
+}
+
+/** Read bytes, such as a Yjs update. Throws `ApiError`. */
+export async function requestBytes(url: URL): Promise<Uint8Array> {
+  return new Uint8Array(await (await answerOf('GET', url)).arrayBuffer())
 }
 
 const documentUrl = (name: string): URL => apiUrl(`v1/documents/${encodePath(name)}`)

@@ -9,7 +9,9 @@
 import { pageUrl, takeNewMark } from '../lib/address'
 import type { Connect, Status } from '../lib/connection'
 import { openDocument, type OpenDocument } from '../lib/document'
+import type { OpenViewer } from '../history/viewer'
 import { h, icon } from './dom'
+import { historyButton } from './history-button'
 import { oldCopies, type Saving } from './old-copies'
 import { followBanner, peopleMenu } from './people'
 import { shareMenu } from './share'
@@ -39,6 +41,8 @@ export interface PageOptions {
   content?: (document: OpenDocument) => string
   /** How a copy from before a reset is saved. */
   saving: Saving
+  /** Load what shows a state of the past. */
+  viewer: () => Promise<OpenViewer>
 }
 
 /** Open the document `name` and build the page around it. */
@@ -65,7 +69,7 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
       ...(embedded ? [] : [brand]),
       h('div', { class: 'title-box' }, heading, title),
       statusLine(opened, spoken),
-      h('div', { class: 'actions' }, ...peopleMenu(opened, spoken), ...(embedded ? [] : [split, themeButton(), ...shareMenu(opened)])),
+      h('div', { class: 'actions' }, ...peopleMenu(opened, spoken), ...(embedded ? [] : [historyButton(opened, options.viewer), split, themeButton(), ...shareMenu(opened)])),
     ),
     refusal(opened, connect, () => options.content?.(opened) ?? ''),
     oldCopies(opened, options.saving, () => resets.forEach((listener) => listener())),

@@ -12,8 +12,8 @@ import { BoundedImage } from './image'
 /** The root type, Tiptap's usual one. */
 export const ROOT = 'default'
 
-/** The extensions for a text that lives in `doc`, in `ROOT`. */
-export function richText(doc: Y.Doc): Extensions {
+/** What there may be in a text: paragraphs, lists, tables, images, and how words look. */
+export function nodes(): Extensions {
   return [
     StarterKit.configure({
       // Undo is Yjs's: it takes back one's own changes only.
@@ -28,6 +28,13 @@ export function richText(doc: Y.Doc): Extensions {
     TaskItem.configure({ nested: true }),
     TableKit.configure({ table: { resizable: false } }),
     BoundedImage,
+  ]
+}
+
+/** The extensions for a text that lives in `doc`, in `ROOT`. */
+export function richText(doc: Y.Doc): Extensions {
+  return [
+    ...nodes(),
     TextDirections,
     Placeholder.configure({ placeholder: 'Write something. Everybody with the link sees it as you type.' }),
     Collaboration.configure({ document: doc, field: ROOT }),

@@ -13,6 +13,7 @@ import { toolbar } from './toolbar'
 export async function openText(name: string): Promise<void> {
   const page = await openPage(name, withFallback(connectHocuspocus), {
     content: () => editor.getText(),
+    viewer: async () => (await import('./past')).openTextViewer,
     saving: {
       // Empty paragraphs are nothing to see.
       shows: (doc) => doc.getXmlFragment(ROOT).toString().replaceAll(/<paragraph[^>]*><\/paragraph>/g, ''),

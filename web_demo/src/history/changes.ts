@@ -1,0 +1,108 @@
+/**
+ * What changed between two rows of the log, and who has done it, on a Yjs document that still has what was deleted.
+ *
+ * The server says who has inserted and deleted which clocks of which client. The items of a Yjs list lie in the order of
+ * the text, deleted ones too, so a walk over them gives it in runs of one author each. A run that has both come and gone
+ * within the interval is not shown, and neither is one that was gone before it.
+ */
+import * as Y from 'yjs'
+import type { ChangesAnswer, Mark, MarkedRange } from './api'
+
+/** A part of a list that has one author. */
+export interface Run {
+  readonly item: Y.Item
+  /** From where to where in the content of the item: UTF-16 units of a text, elements of an array. */
+  readonly start: number
+  readonly end: number
+  readonly change?: Change
+}
+
+export interface Change {
+  readonly kind: 'added' | 'removed'
+  readonly mark: Mark
+  /** The client ID that has inserted it; of what was removed it is not known which client has done that. */
+  readonly client?: number
+}
+
+/** Where something is known of clocks, by client, in order. */
+class Ranges {
+  readonly #ranges = new Map<number, MarkedRange[]>()
+
+  constructor(ranges: readonly MarkedRange[]) {
+    for (const range of ranges) {
+      const known = this.#ranges.get(range[0])
+      if (known) known.push(range)
+      else this.#ranges.set(range[0], [range])
+    }
+    for (const known of this.#ranges.values()) known.sort((a, b) => a[1] - b[1])
+  }
+
+  /** The range that has this clock, or else how far it is to the next one. */
+  at(client: number, clock: number): { mark: number | undefined; end: number } {
+    const ranges = this.#ranges.get(client) ?? []
+    let low = 0
+    let high = ranges.length
+    while (low < high) {
+      const middle = (low + high) >> 1
+      const [, start, length] = ranges[middle]!
+      if (start + length <= clock) low = middle + 1
+      else high = middle
+    }
+    const range = ranges[low]
+    if (!range) return { mark: undefined, end: Infinity }
+    const [, start, length, mark] = range
+    return start <= clock ? { mark, end: start + length } : { mark: undefined, end: start }
+  }
+}
+
+function bytesOf(base64: string): Uint8Array {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))
+}
+
+export class Changes {
+  /** The state at the end, with what was deleted in between. For reading alone. */
+  readonly doc = new Y.Doc({ gc: false })
+  readonly #marks: readonly Mark[]
+  readonly #inserted: Ranges
+  readonly #deleted: Ranges
+
+  constructor({ base, update, marks, inserted, deleted }: ChangesAnswer) {
+    Y.applyUpdate(this.doc, bytesOf(base))
+    Y.applyUpdate(this.doc, bytesOf(update))
+    this.#marks = marks
+    this.#inserted = new Ranges(inserted)
+    this.#deleted = new Ranges(deleted)
+  }
+
+  /** The runs of a list that are to be shown, in order. */
+  *runs(type: Y.AbstractType<unknown>): Generator<Run> {
+    // Y.Array, Y.Text and Y.XmlFragment are linked lists; the bindings walk them by the same field.
+    for (let item: Y.Item | null = type._start; item !== null; item = item.right) {
+      const { client, clock } = item.id
+      let start = 0
+      while (start < item.length) {
+        const gone = item.deleted ? this.#deleted.at(client, clock + start) : { mark: undefined, end: Infinity }
+        const made = this.#inserted.at(client, clock + start)
+        const end = Math.min(item.length, gone.end - clock, made.end - clock)
+        const shown = item.deleted ? gone.mark !== undefined && made.mark === undefined : true
+        if (shown) yield { item, start, end, ...this.#change(client, made.mark, gone.mark) }
+        start = end
+      }
+    }
+  }
+
+  #change(client: number, made: number | undefined, gone: number | undefined): { change?: Change } {
+    if (gone !== undefined) return { change: { kind: 'removed', mark: this.#marks[gone]! } }
+    if (made !== undefined) return { change: { kind: 'added', mark: this.#marks[made]!, client } }
+    return {}
+  }
+
+  destroy(): void {
+    this.doc.destroy()
+  }
+}
+
+/** The text of a run; empty if it is none. */
+export function textOf({ item, start, end }: Run): string {
+  return item.content instanceof Y.ContentString ? item.content.str.slice(start, end) : ''
+}
