@@ -14,6 +14,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
 from collab.transports.http.static import find_web_root
+from tests.auth.makers import SECRET
 from tests.browser.window import Window
 from tests.support.needs import demand
 from tests.support.server import ServerProcess
@@ -108,6 +109,14 @@ def page_is_built() -> None:
 def shared_server(page_is_built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server for the tests that never stop it."""
     with ServerProcess(tmp_path_factory.mktemp("browser")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def signed_server(page_is_built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    """A server that wants signed tokens by a shared secret, and takes them to the second."""
+    directory = tmp_path_factory.mktemp("signed")
+    with ServerProcess(directory, "--jwt-leeway-seconds", "0", environment={"COLLAB_JWT_SECRET": SECRET}) as server:
         yield server
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import jwt
 import pytest
@@ -19,14 +18,6 @@ from tests.support.server import ServerProcess
 KINDS = ["text/", "code/"]
 
 CLIPBOARD = ["clipboard-read", "clipboard-write"]
-
-
-@pytest.fixture(scope="module")
-def signed_server(page_is_built: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server that knows the secret, and takes tokens to the second."""
-    directory = tmp_path_factory.mktemp("signed")
-    with ServerProcess(directory, "--jwt-leeway-seconds", "0", environment={"COLLAB_JWT_SECRET": SECRET}) as server:
-        yield server
 
 
 def token(name: str = "Ada", access: str = "write", seconds: float = 3600) -> str:

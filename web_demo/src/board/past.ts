@@ -43,7 +43,7 @@ interface Difference {
 function difference(changes: Changes): Difference {
   const [before, after]: [unknown[], unknown[]] = [[], []]
   const [added, removed] = [new Map<string, Change>(), new Map<string, Change>()]
-  for (const { item, start, end, change } of changes.runs(changes.doc.getArray('elements') as Y.AbstractType<unknown>)) {
+  for (const { item, start, end, change } of changes.runs(changes.doc.getArray('elements'))) {
     if (!(item.content instanceof Y.ContentAny)) continue
     for (const entry of item.content.arr.slice(start, end) as ({ id?: unknown } | null)[]) {
       if (change?.kind !== 'added') before.push(entry)

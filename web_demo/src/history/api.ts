@@ -59,16 +59,16 @@ export interface Mark {
   last: number
 }
 
-/** Some clocks of one client, and the place of the mark that they have. */
-export type MarkedRange = [client: number, clock: number, length: number, mark: number]
+/** The ranges of one client, in order: three numbers each, which are a clock, a length, and the place of a mark. */
+export type MarkedRanges = [client: number, ranges: number[]]
 
 export interface ChangesAnswer {
   /** The state at the beginning, and what came then: v1 updates in base64. */
   base: string
   update: string
   marks: Mark[]
-  inserted: MarkedRange[]
-  deleted: MarkedRange[]
+  inserted: MarkedRanges[]
+  deleted: MarkedRanges[]
 }
 
 export interface Rewound {

@@ -6,7 +6,7 @@
  * within the interval is not shown, and neither is one that was gone before it.
  */
 import * as Y from 'yjs'
-import type { ChangesAnswer, Mark, MarkedRange } from './api'
+import type { ChangesAnswer, Mark, MarkedRanges } from './api'
 
 /** A part of a list that has one author. */
 export interface Run {
@@ -26,32 +26,25 @@ export interface Change {
 
 /** Where something is known of clocks, by client, in order. */
 class Ranges {
-  readonly #ranges = new Map<number, MarkedRange[]>()
+  readonly #ranges: ReadonlyMap<number, number[]>
 
-  constructor(ranges: readonly MarkedRange[]) {
-    for (const range of ranges) {
-      const known = this.#ranges.get(range[0])
-      if (known) known.push(range)
-      else this.#ranges.set(range[0], [range])
-    }
-    for (const known of this.#ranges.values()) known.sort((a, b) => a[1] - b[1])
+  constructor(ranges: readonly MarkedRanges[]) {
+    this.#ranges = new Map(ranges)
   }
 
-  /** The range that has this clock, or else how far it is to the next one. */
+  /** The mark of this clock, if it has one, and the clock behind the last one of which the same is true. */
   at(client: number, clock: number): { mark: number | undefined; end: number } {
     const ranges = this.#ranges.get(client) ?? []
     let low = 0
-    let high = ranges.length
+    let high = ranges.length / 3
     while (low < high) {
       const middle = (low + high) >> 1
-      const [, start, length] = ranges[middle]!
-      if (start + length <= clock) low = middle + 1
+      if (ranges[3 * middle]! + ranges[3 * middle + 1]! <= clock) low = middle + 1
       else high = middle
     }
-    const range = ranges[low]
-    if (!range) return { mark: undefined, end: Infinity }
-    const [, start, length, mark] = range
-    return start <= clock ? { mark, end: start + length } : { mark: undefined, end: start }
+    const [start, length, mark] = ranges.slice(3 * low, 3 * low + 3)
+    if (start === undefined) return { mark: undefined, end: Infinity }
+    return start <= clock ? { mark: mark!, end: start + length! } : { mark: undefined, end: start }
   }
 }
 
@@ -75,7 +68,7 @@ export class Changes {
   }
 
   /** The runs of a list that are to be shown, in order. */
-  *runs(type: Y.AbstractType<unknown>): Generator<Run> {
+  *runs(type: Y.Text | Y.XmlFragment | Y.Array<unknown>): Generator<Run> {
     // Y.Array, Y.Text and Y.XmlFragment are linked lists; the bindings walk them by the same field.
     for (let item: Y.Item | null = type._start; item !== null; item = item.right) {
       const { client, clock } = item.id

@@ -56,29 +56,38 @@ function beforeOf(first: number, { reaches }: TimelinePage): number | null {
   return first - 1 >= lowest ? first - 1 : null
 }
 
-function entryMoment(entry: Entry, page: TimelinePage, authors: Authors): Moment {
+/** A part of a sitting, behind `after` and up to `number`, where a version with a name ends it or the sitting does. */
+function part(entry: Entry, after: number, number: number, page: TimelinePage, authors: Authors): Moment {
   return {
-    key: `from ${entry.from}`,
-    which: { number: entry.to },
-    number: entry.to,
-    before: beforeOf(entry.from, page),
+    key: `up to ${number} of ${entry.from}`,
+    which: { number },
+    number,
+    before: beforeOf(after + 1, page),
     at: new Date(entry.ended_at),
     authors: entry.authors.map(({ user, on_behalf_of }) => authors.user(on_behalf_of ?? user)),
     users: [...new Set(entry.authors.flatMap(({ user }) => (user === null ? [] : [user])))],
     name: null,
     version: null,
-    edits: entry.edits,
+    edits: number - after,
   }
 }
 
-/** The moments of a page of the timeline, the newest first: sittings, and the named versions that were made of them. */
-export function timelineMoments(page: TimelinePage, authors: Authors): Moment[] {
+/**
+ * The moments of a page of the timeline, the newest first: sittings, cut where somebody has given a state a name. `named`
+ * says more of the versions than the timeline does, by their ids.
+ */
+export function timelineMoments(page: TimelinePage, named: ReadonlyMap<number, Version>, authors: Authors): Moment[] {
   return page.entries.flatMap((entry) => {
-    const sitting = entryMoment(entry, page, authors)
-    const named = entry.versions.filter(({ kind }) => kind === 'named')
-    const versions = named.map(({ id, number, name }) => ({ ...sitting, key: `version ${id}`, which: { version: id }, number, name, version: id, edits: null }))
+    const versions = entry.versions.filter(({ kind }) => kind === 'named').sort((a, b) => b.number - a.number)
+    const below = (number: number): number => versions.find((one) => one.number < number)?.number ?? entry.from - 1
+    const stars = versions.map(({ id, number, name }) => {
+      const { at, author } = named.get(id) ?? { at: entry.ended_at }
+      const moment = part(entry, below(number), number, page, authors)
+      return { ...moment, key: `version ${id}`, which: { version: id }, name, version: id, edits: null, at: new Date(at), ...(author !== undefined && { authors: [authors.user(author)] }) }
+    })
     // What is no longer kept can be read as a version alone.
-    return entry.marks.includes('pruned') ? versions : [...versions, sitting]
+    const open = !entry.marks.includes('pruned') && versions[0]?.number !== entry.to
+    return open ? [{ ...part(entry, versions[0]?.number ?? entry.from - 1, entry.to, page, authors), key: `from ${entry.from}` }, ...stars] : stars
   })
 }
 

@@ -9,10 +9,11 @@ import { createDocument } from '../lib/api'
 import type { OpenDocument } from '../lib/document'
 import { copyLink } from '../shell/copy'
 import { h, icon, iconButton, type IconName } from '../shell/dom'
+import { face } from '../shell/people'
 import { toast } from '../shell/toast'
-import { makeVersion, readNamedVersions, readState, readTimeline, readVersion, renameVersion, restore, type TimelinePage, undoAuthor, type Which } from './api'
+import { makeVersion, readNamedVersions, readState, readTimeline, readVersion, renameVersion, restore, type TimelinePage, undoAuthor, type Version, type Which } from './api'
 import './history.css'
-import { drawList, type Moment, moveByArrows, timelineMoments, versionMoments } from './list'
+import { dayOf, drawList, type Moment, moveByArrows, timelineMoments, timeOf, versionMoments } from './list'
 import { type Look, makeLook } from './look'
 import { Authors } from './people'
 import type { OpenViewer } from './viewer'
@@ -54,6 +55,7 @@ class HistoryPanel {
   readonly #panel: HTMLElement
   #moments: Moment[] = []
   #timeline: TimelinePage | undefined
+  #versions: ReadonlyMap<number, Version> = new Map()
   #next: string | null = null
   #look: Look | undefined
   #chosen: Moment | undefined
@@ -132,13 +134,17 @@ class HistoryPanel {
 
   async #read(): Promise<void> {
     const mine = (this.#turn += 1)
+    // A document in which nothing was ever written is none yet: the server would say that it knows no such name.
+    if (this.#opened.doc.store.clients.size === 0) return this.#draw()
     try {
-      const page = await readTimeline(this.#opened.name)
-      const versions = this.#named.checked ? await readNamedVersions(this.#opened.name) : undefined
+      const { name } = this.#opened
+      const [page, { versions, next }] = await Promise.all([readTimeline(name), readNamedVersions(name)])
       if (mine !== this.#turn) return
+      const alone = this.#named.checked
       this.#timeline = page
-      this.#next = versions ? versions.next : page.next
-      this.#moments = versions ? versionMoments(versions.versions, versions.next === null, page, this.#authors) : timelineMoments(page, this.#authors)
+      this.#versions = new Map(versions.map((version) => [version.id, version]))
+      this.#next = alone ? next : page.next
+      this.#moments = alone ? versionMoments(versions, next === null, page, this.#authors) : timelineMoments(page, this.#versions, this.#authors)
       this.#draw()
     } catch (error) {
       if (mine === this.#turn) this.#list.replaceChildren(h('p', { class: 'hint' }, message(error)))
@@ -165,7 +171,7 @@ class HistoryPanel {
 
   async #olderEntries(cursor: string): Promise<{ moments: Moment[]; next: string | null }> {
     const page = await readTimeline(this.#opened.name, cursor)
-    return { moments: timelineMoments(page, this.#authors), next: page.next }
+    return { moments: timelineMoments(page, this.#versions, this.#authors), next: page.next }
   }
 
   #draw(): void {
@@ -251,12 +257,29 @@ class HistoryPanel {
     if (this.#mayWrite && number !== null) {
       found.push(this.#action('undo', 'Restore this version', () => this.#restore(number), 'small'))
       if (version === null) found.push(this.#action('star', 'Name it', async () => this.#nameIt(moment)))
-      for (const user of moment.users.slice(0, 3)) found.push(this.#action('redo', `Undo ${this.#authors.user(user).name}’s edits since`, () => this.#undo(user, moment)))
     }
     if (this.#mayWrite && version !== null) found.push(this.#action('pencil', 'Rename it', async () => this.#nameIt(moment)))
     found.push(this.#action('copy', 'Make a copy', () => this.#copy(moment)))
+    if (this.#mayWrite && moment.users.length > 0 && moment.before !== null) found.push(...this.#undoMenu(moment))
     found.push(this.#action('link', 'Copy link', () => copyLink(momentUrl(this.#opened.name, moment.which), 'Link to this version copied')))
     return found
+  }
+
+  /** Make the button that asks whose edits shall be undone, and its menu. */
+  #undoMenu(moment: Moment): HTMLElement[] {
+    const since = `${dayOf(moment.at)} ${timeOf(moment.at)}`
+    const menu = h(
+      'div',
+      { id: 'undo-menu', class: 'menu undo-menu', popover: 'auto' },
+      h('p', { class: 'hint' }, `Takes back what one person has done in this entry and later (${since}). What others have done stays.`),
+      ...moment.users.map((user) => {
+        const button = this.#action('undo', `Undo ${this.#authors.user(user).name}’s edits`, () => this.#undo(user, moment))
+        button.prepend(face(this.#authors.user(user)))
+        return button
+      }),
+    )
+    const label = 'Undo one person’s edits'
+    return [h('button', { type: 'button', class: 'button quiet small', popovertarget: menu.id, 'aria-label': label, title: label }, icon('people'), h('span', {}, 'Undo edits of …')), menu]
   }
 
   async #restore(number: number): Promise<void> {
