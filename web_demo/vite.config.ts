@@ -71,7 +71,7 @@ export default defineConfig({
     chunkSizeWarningLimit: 800,
     license: { fileName: 'licenses.md' },
     // What every page with a document needs travels as one file: a dozen small ones cost more in headers than in content.
-    rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'shared', test: SHARED }, { name: 'text', test: TEXT }] } } },
+    rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'shared', test: SHARED }, { name: 'text', test: TEXT, includeDependenciesRecursively: false }] } } },
   },
   plugins: [excalidraw(), precompress()],
   // Found late, in a worker, they would make the first visit reload itself.
