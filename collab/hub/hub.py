@@ -344,7 +344,9 @@ class Hub:
             raise ServerStopping("the server is stopping")
         live = self.rooms.get(name)
         if live is not None:
-            return live
+            if not live.ending:
+                return live
+            self.end_again(live)  # its end has failed half-way, and nobody may be left whose sweep goes on with it
         if self._quarantine and (left := self._quarantine.left(name, self.now())):
             raise DocumentBusy(f"document {name!r} has failed too often, it is closed for {left:.0f} s more")
         # Shielded: others may wait for the same document when this one's client goes away. The task has no name
@@ -468,7 +470,11 @@ class Hub:
             await self.store.note_damage(document_id, rows=rows, snapshots=sorted(set(snapshots)))
 
     def evict(self, live: LiveRoom, error: CollabError) -> None:
-        """End a room whose document is gone or cannot go on; the next open reads the store again."""
+        """End a room whose document is gone or cannot go on; the next open reads the store again.
+
+        Should there be no memory for that, the sweep of sockets, or who opens it next, lets ``end_again`` do the rest.
+        """
+        live.ending = True
         if isinstance(error, DocumentRenamed | DocumentReloaded):
             live.end_turn(self.now())  # the document goes on, and so does what was taken of it
             if live.ended is not None:
@@ -479,14 +485,18 @@ class Hub:
             # Its clients were sent what the store will not take: for the next document of this name that is gone too.
             work = self.resetting.keep(live.name, live.room.document)
             self.tasks.spawn(work, f"remembering what was in {shown_name(live.name)}")
-        if isinstance(error, DocumentDeleted | DocumentReloaded):
-            _log.info("closed %s to its clients: %s", shown_name(live.name), error)
-        else:
-            self._note_failure(live, error)
-            self._note_trouble(live.name)
-        self._forget_room(live)
-        self._evicted.add(live.name)
-        live.end_all(error)
+        try:
+            if isinstance(error, DocumentDeleted | DocumentReloaded):
+                _log.info("closed %s to its clients: %s", shown_name(live.name), error)
+            else:
+                self._note_failure(live, error)
+                self._note_trouble(live.name)
+        finally:  # without memory the log says nothing, and its clients have to hear of it all the same
+            try:
+                self._forget_room(live)
+                self._evicted.add(live.name)
+            finally:
+                live.end_all(error)
         self.counts.evictions[type(error).__name__] += 1
 
     async def reload(self, name: str) -> int:
@@ -521,9 +531,17 @@ class Hub:
         What memory holds may be in no log and on no way into it. The document is read again, and its members bring
         what the log lacks.
         """
+        live.ending = True
         told = InternalError(f"document {live.name!r} has failed and is read again")
         told.__cause__ = error
         self.evict(live, told)
+
+    def end_again(self, live: LiveRoom) -> None:
+        """Go on with the end of a room that has failed half-way; harmless for one that has ended well."""
+        if self.rooms.get(live.name) is live:
+            self._forget_room(live)
+            self._evicted.add(live.name)
+        live.end_all(live.ended or InternalError(f"document {live.name!r} could not be ended before"))
 
     def _note_failure(self, live: LiveRoom, error: CollabError) -> None:
         """Say that a room has failed; if it fails too often, that its document stays closed, and nothing until then."""

@@ -252,6 +252,7 @@ class LiveRoom:
         dirty: its turn is about to end.
         flushed_at: when its last turn ended, in the loop's seconds.
         ended: why the room is over; None while it lives.
+        ending: its end has begun, and may have failed half-way.
         idle_since: when its last member left, in the loop's seconds.
         compacting, compact_after: whether a snapshot is being made, and before which time none is tried.
         compact_pause: seconds for which none was tried after the last failure; 0 after a success.
@@ -282,6 +283,7 @@ class LiveRoom:
         "compacting",
         "dirty",
         "ended",
+        "ending",
         "flushed_at",
         "follower",
         "frames",
@@ -316,6 +318,7 @@ class LiveRoom:
         self.presence: PresenceTail | None = None
         self.tail: Tail | None = None
         self.ended: CollabError | None = None
+        self.ending = False
         self.flushed_at = 0.0
         self.dirty = False
         self.compacting = False
@@ -1241,17 +1244,20 @@ class LiveRoom:
         A session that cannot be told costs none of the others.
         """
         self.ended = error
-        if self._calls is not None:
-            settle(self._calls, OutcomeUnknown(f"the room of {self.name!r} has ended: {error}"))
-            self._calls = None
         for member in list(self.members):
             try:
                 self.end(member, error)
             except Exception as defect:
                 _limited.error("end", "a session of %s did not end well", shown_name(self.name), exc_info=defect)
         for reader in list(self.readers):
-            reader.end(error)
+            try:
+                reader.end(error)
+            except Exception as defect:
+                _limited.error("end", "a reader of %s did not end well", shown_name(self.name), exc_info=defect)
         try:
+            if self._calls is not None:
+                settle(self._calls, OutcomeUnknown(f"the room of {self.name!r} has ended: {error}"))
+                self._calls = None
             for owner in (*self.agents, *self.visitors):
                 self.room.leave_awareness(owner)
             # No turn ends any more, and other nodes must not show for ever who was here.

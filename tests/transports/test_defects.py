@@ -8,6 +8,7 @@ traceback is in the log once, no message is taken twice, and everybody else goes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
@@ -31,7 +32,9 @@ from collab.settings import Settings
 from collab.transports.guard.door import Door, DoorOptions
 from collab.transports.http.http_log import HttpLog
 from collab.transports.sockets.connection import Connection
+from collab.transports.sockets.outbox import SocketOutbox
 from tests.support import api
+from tests.support.faults import Fault
 from tests.support.hocuspocus import AUTH, PERMISSION_DENIED, SYNC_STATUS, RawHocuspocus, auth
 from tests.support.hocuspocus import awareness as addressed_awareness
 from tests.support.hocuspocus import close as close_document
@@ -687,3 +690,46 @@ def test_a_peer_that_has_gone_is_no_defect_and_a_refused_connection_is_no_peer(
 ) -> None:
     HttpLog().exception("Error handling request", exc_info=error)
     assert [record.exc_info[1] for record in log.errors() if record.exc_info] == ([error] if logged else [])
+
+
+# What runs when a session is ended because of a defect.
+ENDING = [
+    (Hub, "evict"),
+    (LiveRoom, "end_all"),
+    (LiveRoom, "end"),
+    (Connection, "end"),
+    (Connection, "fail"),
+    (SocketOutbox, "close"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a generator that is being closed
+@pytest.mark.parametrize(("owner", "method"), ENDING, ids=[f"{owner.__name__}.{method}" for owner, method in ENDING])
+async def test_a_client_is_closed_though_its_end_has_no_memory_at_any_call(
+    serve: Serve, owner: type, method: str
+) -> None:
+    """A socket that stayed open after that would wait for ever for answers that nobody gives."""
+    served = await serve(keepalive_seconds=0.1)
+    hub, places, hit = served.app[HUB], 0, True
+    while hit:
+        name = f"d{places}"
+        async with RawHocuspocus(served.hocuspocus) as told, RawClient(served.ws(name)) as plain:
+            await told.join(name)
+            await plain.expect_sync(0)
+            live = hub.rooms[name]
+            with Fault(owner, method, places, MemoryError) as fault, contextlib.suppress(MemoryError):
+                if method == "fail":
+                    for member in list(live.members):
+                        with contextlib.suppress(MemoryError):
+                            member.client.fail(RuntimeError("a defect"))
+                else:
+                    hub.failed(live, RuntimeError("a defect"))
+            hit = fault.hit
+            for client in (told, plain):
+                await client.until(lambda: client.close_code is not None, f"it is closed, place {places}")  # noqa: B023
+                assert client.close_code == TOLD[0]
+        # It comes back should the sweep find the old room still there.
+        async with LiveClient(served.ws(name), keep=True) as again:
+            await again.until_synced()
+        places += 1
+    assert places >= 3, "the walk has found nothing to walk"

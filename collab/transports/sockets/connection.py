@@ -878,8 +878,11 @@ class Connection(Generic[AnyChannel]):
         """Tell the client that a session is over, and why."""
         channel = self._channel_of(member)
         if channel is not None:
-            self.context.guard.audit.note(error, self.peer.address, channel.name)
-            self._perform_now(partial(self.protocol.ended, channel, member, error))
+            self._perform_now(partial(self._ended, channel, member, error))
+
+    def _ended(self, channel: AnyChannel, member: Member, error: CollabError) -> Iterable[Event[AnyChannel]]:
+        self.context.guard.audit.note(error, self.peer.address, channel.name)
+        return self.protocol.ended(channel, member, error)
 
     def _channel_of(self, member: Member) -> AnyChannel | None:
         assert isinstance(member, SocketMember)
@@ -951,10 +954,19 @@ class Connection(Generic[AnyChannel]):
     # Liveness
 
     def sweep(self, now: float, ping: float) -> None:
-        """Keep a silent client's watchdog fed, ping one that says nothing, cut off one that is dead."""
+        """Keep a silent client's watchdog fed, ping one that says nothing, cut off one that is dead.
+
+        A socket that waits for what will never come, because an end has failed half-way, is closed.
+
+        Raises:
+            PeerTooSlow, InternalError: the socket has to be closed.
+        """
         outbox = self.outbox
         if outbox.closing:
+            if outbox.stuck:
+                outbox.close_again(self.protocol.close_code(InternalError("it could not be closed before")))
             return
+        self._check_rooms()
         received = self.received
         # What comes before a client is let in is bounded, so the time for it is bounded too.
         allowed = min(received, self.context.gate.other) / _BRISK
@@ -978,6 +990,19 @@ class Connection(Generic[AnyChannel]):
             if message is not None:
                 outbox.write_control(binary_frame(message))
         outbox.quiet = True
+
+    def _check_rooms(self) -> None:
+        """See that no session waits for a room whose end has begun.
+
+        Raises:
+            InternalError: one does: there was no memory to tell it, say.
+        """
+        for channel in list(self.protocol.channels_open):
+            live = channel.live
+            if live is not None and live.ending:
+                self.context.hub.end_again(live)
+                if channel.live is live:
+                    raise InternalError(f"nobody could tell this client that {channel.name!r} has ended")
 
     def _watch_arriving(self, now: float, grace: float) -> None:
         """End a client whose message comes too slowly.
@@ -1010,8 +1035,12 @@ class Connection(Generic[AnyChannel]):
             error: why.
             channel: whose message or admission it was, if that is known.
         """
-        self.note(error, channel)
-        self.outbox.close(self.protocol.close_code(error))
+        try:
+            self.note(error, channel)
+        finally:
+            if not self.outbox.closing:
+                self.outbox.closing = True  # should the rest fail, the next sweep closes it
+                self.outbox.close_again(self.protocol.close_code(error))
 
     def cut(self) -> None:
         """End a connection that has shown no token for too long, while others need its place."""

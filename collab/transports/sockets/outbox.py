@@ -295,14 +295,22 @@ class SocketOutbox:
         Not closed at once: with bytes of the client still unread, the kernel would reset the connection,
         which overtakes the close frame, and the client would never see its code.
         """
-        if self.closing:
-            return
+        if not self.closing:
+            self.close_again(code)
+
+    def close_again(self, code: CloseCode) -> None:
+        """Close a socket whose close may have failed half-way."""
         self.closing = True
         if self._portions is None:
             self._write_close(code)
         else:
             self._last = code  # behind the frame that is on its way, in whose middle it would stand
         self._abort_later()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it is closing and nothing will end it: the close has failed half-way, for want of memory say."""
+        return self.closing and self._cutting is None and not self._transport.is_closing()
 
     def _abort_later(self) -> None:
         if self._cutting is None:
