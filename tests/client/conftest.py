@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from collab.client import Backoff, Connection
-from tests.transports.conftest import serve  # noqa: F401
+from tests.transports.conftest import below, serve  # noqa: F401
 
 Dial = Callable[..., Connection]
 

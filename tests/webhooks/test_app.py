@@ -18,9 +18,9 @@ from collab.storage.webhooks import CHANGED, CREATED, DELETED, ERASED, JOINED, L
 from tests.support.waiting import eventually
 from tests.support.webhooks import SECRET, Receiver
 from tests.support.wsclient import LiveClient
-from tests.transports.conftest import Serve, Served, serve
+from tests.transports.conftest import Serve, Served, below, serve
 
-__all__ = ["serve"]
+__all__ = ["below", "serve"]
 
 
 @pytest.fixture
