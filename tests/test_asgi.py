@@ -8,13 +8,12 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import django.conf
 import pytest
 from litestar import Litestar, get
 from quart import Quart
@@ -30,6 +29,7 @@ from collab.storage.lock import lock_database
 from collab.storage.memory import MemoryStore
 from collab.transports.http.streams.routes import PATH as STREAMS
 from tests.support.asgi import AsgiServer
+from tests.support.django import configure
 from tests.support.sqlite import migrated
 from tests.support.waiting import eventually
 from tests.support.wsclient import LiveClient
@@ -92,24 +92,8 @@ def in_quart(collab: Collab) -> AsgiApplication:
 def in_django(collab: Collab) -> AsgiApplication:
     from django.core.asgi import get_asgi_application
 
-    if not django.conf.settings.configured:
-        django.conf.settings.configure(DEBUG=False, ALLOWED_HOSTS=["*"], ROOT_URLCONF="tests.test_asgi", SECRET_KEY="x")
+    configure()
     return beside("/collab", collab, get_asgi_application())
-
-
-def _home(request: Any) -> Any:
-    from django.http import HttpResponse
-
-    return HttpResponse("home")
-
-
-def _urls() -> Sequence[Any]:
-    from django.urls import path
-
-    return [path("", _home)]
-
-
-urlpatterns = _urls()
 
 
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])

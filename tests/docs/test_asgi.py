@@ -13,8 +13,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import aiohttp
-import django
-import django.conf
 import pytest
 from packaging.requirements import Requirement
 from starlette.requests import HTTPConnection
@@ -24,6 +22,7 @@ from collab.auth.access import Grant
 from collab.protocol.session import Access
 from tests.docs.test_python import run
 from tests.support.asgi import AsgiServer
+from tests.support.django import configure
 from tests.support.snippets import ROOT, snippet
 from tests.support.sqlite import migrated
 from tests.support.wsclient import LiveClient, RawClient, step1
@@ -67,12 +66,13 @@ async def test_an_application_of_its_own(here: Path) -> None:
 
 
 async def test_in_django(here: Path) -> None:
-    if not django.conf.settings.configured:
-        django.conf.settings.configure(SECRET_KEY="x")
+    configure()
     values = run(snippet("docs/asgi.md", "Mounted", "python"))
     assert values["beside"] is beside
     async with served(values["application"]) as address:
         await edits(f"ws://{address}/collab/ws/d")
+        async with aiohttp.ClientSession() as session, session.get(f"http://{address}/") as response:
+            assert (response.status, await response.text()) == (200, "home")
 
 
 async def test_in_fastapi(here: Path) -> None:

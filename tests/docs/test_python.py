@@ -110,7 +110,6 @@ async def test_a_bus_is_handed_in(tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 async def test_the_route_of_django_issues_a_token(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLLAB_JWT_SECRET", SECRET)
     tokens(modules)
-    modules("urls", urlpatterns=[])
     configure()
     from django.test import RequestFactory
 

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import aiohttp
-import django.conf
 import pytest
 from aiohttp.test_utils import TestServer
 
@@ -22,6 +21,7 @@ from collab.webhooks.receivers import read_receivers
 from collab.webhooks.signing import read_secret, sign
 from tests.docs.test_python import run
 from tests.docs.test_shell import Shell
+from tests.support.django import configure
 from tests.support.server import ServerProcess
 from tests.support.snippets import snippet
 from tests.support.sqlite import migrated
@@ -74,16 +74,7 @@ def test_the_view_of_django_takes_what_a_server_sends(monkeypatch: pytest.Monkey
         module = ModuleType(name)
         vars(module).update(values)
         monkeypatch.setitem(sys.modules, name, module)
-    if not django.conf.settings.configured:
-        applications = ["django.contrib.auth", "django.contrib.contenttypes"]
-        django.conf.settings.configure(
-            ALLOWED_HOSTS=["*"],
-            INSTALLED_APPS=applications,
-            LOGGING_CONFIG=None,
-            LOGIN_URL="/login",
-            ROOT_URLCONF="urls",
-        )
-        django.setup()
+    configure()
     from django.test import RequestFactory
 
     view = run(snippet("docs/webhooks.md", "In five minutes", "python", 2))["collab"]

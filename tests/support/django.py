@@ -54,7 +54,12 @@ for line in sys.stdin:
 
 
 def configure() -> None:
-    """Let Django be used in this process, without a database; harmless when called again."""
+    """Let Django be used in this process, without a database; harmless when called again.
+
+    All tests of a process share these settings, because Django takes settings once. The pages are those of
+    ``tests.support.django_urls``: with none at all Django fails below its own handler of errors, and leaves the file
+    of the request's body open, which is the warning of a later test.
+    """
     if django.conf.settings.configured:
         return
     django.conf.settings.configure(
@@ -67,7 +72,7 @@ def configure() -> None:
         ],
         LOGGING_CONFIG=None,
         LOGIN_URL="/login",
-        ROOT_URLCONF="urls",
+        ROOT_URLCONF="tests.support.django_urls",
         SECRET_KEY="a secret of the tests, long enough for everybody",
         USE_TZ=True,
     )
