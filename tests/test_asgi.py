@@ -227,7 +227,8 @@ async def program(folder: Path, *command: str) -> AsyncIterator[asyncio.subproce
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+        # To the end of what it has printed: the pipe closes then, and else outlives the loop.
+        await process.communicate()
 
 
 def free_port() -> int:

@@ -98,12 +98,15 @@ async def test_small_messages_are_taken_without_waking_the_pump(
         return message
 
     monkeypatch.setattr(EagerWebSocketResponse, "receive", counted)
+    # On a busy machine any message may last long, and the pump is given the next one.
+    monkeypatch.setattr("collab.transports.sockets.connection._LONG", 60.0)
     client = await connect((await serve()).ws("d"))
-    await client.expect_sync(0)
+    await client.barrier()  # what comes while the socket is opened is left to the pump
+    woken.clear()
     for n in range(1, 6):
         await client.send(awareness((n, 1, "{}")))
         await client.barrier()
-    assert len(woken) <= 1
+    assert not woken
     await client.close()
 
 
@@ -181,10 +184,13 @@ async def test_presence_over_the_limit_costs_presence_only(serve: Serve, connect
 
 
 @on_every_server
-async def test_a_frame_that_announces_more_than_there_is_is_1009(serve: Serve, connect: Connect) -> None:
+async def test_a_frame_that_announces_more_than_there_is_is_1009(serve: Serve, connect: Connect, below: str) -> None:
     client = await connect((await serve()).ws("d"))
     await client.expect_sync(0)
     client.cut(b"\x82\xff" + (1 << 41).to_bytes(8) + bytes(4))
+    if below == "hypercorn":
+        # It counts the bytes that have come, and not those that are announced: more than its 16 MiB have to come.
+        client.cut(bytes((16 << 20) + 1))
     assert await client.expect_close() == 1009
 
 
