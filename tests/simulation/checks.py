@@ -60,7 +60,7 @@ def converged(world: World) -> str | None:
     """Say what keeps the cluster from being whole; None if nothing does."""
     for node in world.nodes:
         if node is None or not node.up:
-            return "a node is not up"
+            return f"a node is not up: {node.failed if node else 'nobody has started it'}"
     for person in world.persons:
         if not person.online:
             return f"{person.name} is not online"

@@ -23,9 +23,8 @@ EPOCH: Final = 1_700_000_000.0
 
 def make_settings(random: Random) -> Settings:
     """Choose options that bring everything about within seconds, and in small documents."""
-    return Settings.model_construct(
-        **{
-            **_DEFAULTS.model_dump(),
+    return _DEFAULTS.model_copy(
+        update={
             "outbox_bytes": random.choice((1024, 2048, 1 << 20)),
             "backlog_bytes": random.choice((64 * 1024, 64 << 20)),
             "compact_rows": random.choice((4, 10, 40, 500)),
@@ -123,18 +122,18 @@ class Node:
         self.process.context.run(self.loop.create_task, self._start())
 
     async def _start(self) -> None:
-        self.app = create_app(
-            self.settings,
-            store=self._store,
-            bus=self.bus,
-            sandbox=SlowSandbox(self._random),
-            clock=self._clock,
-            monotonic=self.loop.time,
-            worked=self.loop.time,
-            random=self._random,
-        )
-        self._runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=1.0)
         try:
+            self.app = create_app(
+                self.settings,
+                store=self._store,
+                bus=self.bus,
+                sandbox=SlowSandbox(self._random),
+                clock=self._clock,
+                monotonic=self.loop.time,
+                worked=self.loop.time,
+                random=self._random,
+            )
+            self._runner = web.AppRunner(self.app, access_log=None, shutdown_timeout=1.0)
             await self._runner.setup()
         except Exception as error:
             self.failed = f"{type(error).__name__}: {error}"

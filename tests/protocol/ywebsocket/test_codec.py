@@ -233,6 +233,9 @@ CODES: dict[type[BaseException], int] = {
     errors.SandboxCrashed: 4500,
     # These meet calls over HTTP alone.
     errors.InvalidMetadata: 4500,
+    errors.HistoryGone: 4500,
+    errors.NoSuchVersion: 4500,
+    errors.TooManyVersions: 4500,
     errors.UpdateIncomplete: 4500,
     errors.PreconditionFailed: 4500,
     errors.EditOvertaken: 4500,
