@@ -15,6 +15,8 @@ from tests.support.waiting import eventually
 
 ASGI_SERVERS = ("uvicorn", "hypercorn")
 
+_OF_UVICORN = {"lifespan": "on", "log_config": None, "timeout_graceful_shutdown": 5}
+
 
 class AsgiServer:
     """An ASGI application below a server, by the server's name.
@@ -37,8 +39,13 @@ class AsgiServer:
 
     async def start_server(self) -> None:
         """Start, and wait until connections are taken."""
-        serve = {"uvicorn": self._serve_by_uvicorn, "hypercorn": self._serve_by_hypercorn}[self._name]
-        self._task = asyncio.create_task(serve())
+        if self._name == "uvicorn":
+            # Before the first look, which would else ask the application itself for a page.
+            self._uvicorn = uvicorn.Server(uvicorn.Config(self._app, **{**_OF_UVICORN, **self._options}))
+            serving = self._uvicorn._serve([self._socket])  # ``serve`` takes the signals of this process
+        else:
+            serving = self._serve_by_hypercorn()
+        self._task = asyncio.create_task(serving)
         await eventually(self._is_ready, f"{self._name} serves")
 
     async def _is_ready(self) -> bool:
@@ -54,12 +61,6 @@ class AsgiServer:
         answered = await reader.read()
         writer.close()
         return bool(answered)
-
-    async def _serve_by_uvicorn(self) -> None:
-        options = {"lifespan": "on", "log_config": None, "timeout_graceful_shutdown": 5, **self._options}
-        config = uvicorn.Config(self._app, **options)
-        self._uvicorn = uvicorn.Server(config)
-        await self._uvicorn._serve([self._socket])  # ``serve`` takes the signals of this process
 
     async def _serve_by_hypercorn(self) -> None:
         config = HypercornConfig()
