@@ -275,6 +275,7 @@ class Node:
             self.store, self.journal, self.sandbox, replace(OPTIONS, **options), LocalBus() if bus is None else bus
         )
         self.recorders: dict[type[Member], Recorder] = {}
+        self.closed = False
 
     @property
     def recorder(self) -> Recorder:
@@ -294,9 +295,14 @@ class Node:
 
     async def stop(self) -> list[str]:
         unsaved = await self.hub.drain(5.0)
+        await self.close()
+        return unsaved
+
+    async def close(self) -> None:
+        """Close what a hub that has stopped does not close itself."""
+        self.closed = True
         await self.sandbox.close()
         await self.store.close()
-        return unsaved
 
     async def join(
         self, name: str, *, answer: bool = True, kind: type[Member] = Member, access: Access = Access.WRITE
@@ -354,6 +360,6 @@ async def start_node(url: DatabaseUrl) -> AsyncIterator[StartNode]:
 
     yield start
     for node in nodes:
-        if not node.hub.stopping:
+        if not node.closed:
             node.store.down = node.store.full = False
-            await node.stop()
+            await (node.close() if node.hub.stopping else node.stop())

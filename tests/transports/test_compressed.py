@@ -7,6 +7,7 @@ import json
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import pytest
@@ -21,8 +22,9 @@ BOMB = gzip.compress(bytes(10_000_000))
 
 def address(path: str, operation: dict[str, Any]) -> str:
     """Give an address of an operation, with what it must have in its query."""
-    needed = [one["name"] for one in operation["parameters"] if one["in"] == "query" and one["required"]]
-    return path.replace("{name}", "d") + "?" + "&".join(f"{name}=a" for name in needed)
+    needed = [one for one in operation["parameters"] if one["in"] == "query" and one["required"]]
+    values = {one["name"]: 1 if one["schema"]["type"] == "integer" else "a" for one in needed}
+    return path.replace("{name}", "d") + "?" + urlencode(values)
 
 
 WITH_BODY = [

@@ -22,6 +22,7 @@ from collab.transports.http.api.page import render
 from collab.transports.http.api.route import PREFIX
 from collab.transports.problems import KINDS, code_of
 from tests.support.api import check_event, description, told
+from tests.support.errors import every_error
 from tests.support.snippets import ROOT
 from tests.transports.conftest import Serve
 
@@ -118,14 +119,13 @@ async def test_a_name_may_have_slashes_either_way(serve: Serve, session: aiohttp
 
 
 def test_every_error_that_may_be_told_has_a_code() -> None:
-    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.CollabError)]
     # Those that no request of the API can meet: they end a start, a session, a stream, or are defects.
     without = {
         errors.CollabError, errors.ConfigurationError, errors.CannotListen, errors.ProtocolError, errors.InternalError,
         errors.InvalidTransition, errors.AccessError, errors.Kicked, errors.DocumentError, errors.StoreError,
         errors.SchemaError, errors.OffsetExpired,
     }  # fmt: skip
-    told_so = {kind for kind in kinds if code_of(kind.__new__(kind)) == "internal"}
+    told_so = {kind for kind in every_error() if code_of(kind.__new__(kind)) == "internal"}
     assert told_so == without
 
 
