@@ -13,10 +13,12 @@ from typing import Any, Protocol
 from collab.errors import NoSuchWebhook
 from collab.storage import webhooks as bounds
 from collab.storage.records import LogRow, StoredDocument
+from collab.storage.timeline import read_restore_label
 from collab.storage.webhooks import (
     CHANGED,
     CREATED,
     KEPT_ERASED,
+    VERSION_RESTORED,
     Attempt,
     Delivery,
     Expired,
@@ -27,6 +29,7 @@ from collab.storage.webhooks import (
     merge_changes,
     new_event,
     say_changed,
+    say_restored,
 )
 
 
@@ -233,7 +236,10 @@ class MemoryWebhooks:
             if due and document.head_seq > cursor:
                 self._cursors[document_id] = document.head_seq
                 data = self._read_change(document_id, cursor + 1, document.head_seq)
-                self._write([Happened(CHANGED, document_id, (document.name,), data)], now, busy)
+                happened = [Happened(CHANGED, document_id, (document.name,), data)]
+                for said in self._read_restored(document_id, cursor, document.head_seq):
+                    happened.append(Happened(VERSION_RESTORED, document_id, (document.name,), said))
+                self._write(happened, now, busy)
         return len(chosen)
 
     def _read_change(self, document_id: int, first: int, last: int) -> dict[str, Any]:
@@ -242,6 +248,15 @@ class MemoryWebhooks:
         authors = {row.author for row in rows if row.author is not None}
         others = {row.note.on_behalf_of for row in rows if row.note is not None and row.note.on_behalf_of is not None}
         return say_changed(first, last, authors, others, more=looked > first)
+
+    def _read_restored(self, document_id: int, after: int, last: int) -> list[dict[str, Any]]:
+        found = []
+        for row in self._documents.rows_of(document_id, after, last):
+            note = row.note
+            restored = None if note is None else read_restore_label(note.label)
+            if note is not None and restored is not None:
+                found.append(say_restored(row.seq, row.author, note.on_behalf_of, restored))
+        return found[-bounds.MAX_RESTORED :]
 
     # Deliveries
 

@@ -44,10 +44,12 @@ from collab.storage.schema import (
     webhook_receivers,
 )
 from collab.storage.sql_control import read_time
+from collab.storage.timeline import RESTORE, read_restore_label
 from collab.storage.webhooks import (
     CHANGED,
     CREATED,
     KEPT_ERASED,
+    VERSION_RESTORED,
     Attempt,
     Delivery,
     Expired,
@@ -57,6 +59,7 @@ from collab.storage.webhooks import (
     merge_changes,
     new_event,
     say_changed,
+    say_restored,
 )
 
 Clock = ColumnElement[float]
@@ -400,8 +403,13 @@ def tell_changed(
         if row.head_seq <= cursors[row.id]:
             continue
         data = _read_change(connection, row.id, cursors[row.id] + 1, row.head_seq)
-        happened = Happened(CHANGED, row.id, (row.name.decode(errors="replace"),), data)
-        _write(connection, receivers, at, [happened], busy)
+        names = (row.name.decode(errors="replace"),)
+        happened = [Happened(CHANGED, row.id, names, data)]
+        happened += [
+            Happened(VERSION_RESTORED, row.id, names, said)
+            for said in _read_restored(connection, row.id, cursors[row.id] + 1, row.head_seq)
+        ]
+        _write(connection, receivers, at, happened, busy)
         mine = webhook_cursors.c.document_id == row.id
         connection.execute(update(webhook_cursors).where(mine).values(seq=row.head_seq))
     return len(ids)
@@ -417,6 +425,21 @@ def _read_change(connection: Connection, document_id: int, first: int, last: int
         authors |= {text for text in [decode_author(author)] if text is not None}
         others |= {text for text in [decode_author(other)] if text is not None}
     return say_changed(first, last, authors, others, more=looked > first)
+
+
+def _read_restored(connection: Connection, document_id: int, first: int, last: int) -> list[dict[str, Any]]:
+    """Say which of the rows restore an older state, in their order."""
+    begins = RESTORE.encode()
+    mine = (log.c.document_id == document_id, log.c.seq >= first, log.c.seq <= last)
+    # All labels that begin so; the next larger ones begin with another last letter.
+    labelled = (log.c.label >= begins, log.c.label < begins[:-1] + bytes([begins[-1] + 1]))
+    query = select(log.c.seq, log.c.author, log.c.on_behalf_of, log.c.label).where(*mine, *labelled)
+    found = connection.execute(query.order_by(log.c.seq.desc()).limit(bounds.MAX_RESTORED)).all()
+    return [
+        say_restored(row.seq, decode_author(row.author), decode_author(row.on_behalf_of), restored)
+        for row in reversed(found)
+        if (restored := read_restore_label(decode_author(row.label))) is not None
+    ]
 
 
 # Deliveries

@@ -12,6 +12,7 @@ Entries stay when their rows are pruned: they say that something was there.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
@@ -35,8 +36,33 @@ MAX_ENTRIES: Final = 20_000
 
 RESTORE: Final = "restore"
 RESET: Final = "reset"
-MARKS: Final = (RESTORE, RESET)
-"""Labels of rows that stand in an entry of their own, which is marked with them."""
+"""Labels of rows that stand in an entry of their own, which is marked with them; that of a restore may say more."""
+
+_RESTORE: Final = re.compile(r"restore(?: number=(\d{1,18}))?(?: version=(\d{1,18}))?", re.ASCII)
+
+
+class Restored(NamedTuple):
+    """Which state a document was restored to: after a number of its log, or of a version; None: that is not known."""
+
+    number: int | None
+    version: int | None
+
+
+def restore_label(number: int | None, version: int | None) -> str:
+    """Make the label of the row that restores a state."""
+    said = [f"{what}={value}" for what, value in (("number", number), ("version", version)) if value is not None]
+    return " ".join((RESTORE, *said))
+
+
+def read_restore_label(label: str | None) -> Restored | None:
+    """Reverse ``restore_label``; None for another label."""
+    found = None if label is None else _RESTORE.fullmatch(label)
+    return None if found is None else Restored(*(None if part is None else int(part) for part in found.groups()))
+
+
+def mark_of(label: str | None) -> str:
+    """Tell with what the entry of a row with this label is marked; empty: with nothing."""
+    return RESET if label == RESET else "" if read_restore_label(label) is None else RESTORE
 
 
 class Share(NamedTuple):
@@ -56,7 +82,7 @@ class Entry(NamedTuple):
         nbytes: bytes of their updates.
         shares: who has made them, the one with the most edits first.
         others: edits of more authors than are named.
-        mark: one of ``MARKS``; empty for usual edits.
+        mark: what ``mark_of`` gives; empty for usual edits.
     """
 
     first: int
@@ -204,8 +230,7 @@ def fold(last: Entry | None, rows: Iterable[RowFacts]) -> Folded:
     pauses: list[tuple[int, float]] = []
     current = None if last is None else _Open.of(last)
     for row in rows:
-        mark = row.note.label if row.note is not None and row.note.label in MARKS else ""
-        assert mark is not None
+        mark = mark_of(None if row.note is None else row.note.label)
         if current is None or row.seq != current.last + 1 or not current.takes(row, mark):
             if current is not None:
                 entries.append(current.entry())

@@ -5,7 +5,8 @@ method of the catalogue or the trash does (create, delete, restore, rename, eras
 in the transaction that does it. An edit does not: that would cost each append. A **cursor** for each document says up
 to which row receivers were told. A server **marks** the documents that it has written now and then, which is only a
 hint. Whoever delivers looks at the marks, writes what lies between cursor and head as one delivery, and moves the
-cursor in the same transaction. What was never marked, because a server died, is found by a look at all heads. So no
+cursor in the same transaction. Rows that restore an older state are told of with that, each by a delivery of its own:
+their labels say so. What was never marked, because a server died, is found by a look at all heads. So no
 commit is passed over, and a document that is edited all the time costs one delivery for each interval.
 
 One server delivers, by a lease in the storage. It moves cursors and settles deliveries only while it holds that.
@@ -18,6 +19,8 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple, Protocol
 from uuid import uuid4
 
+from collab.storage.timeline import Restored
+
 CREATED: Final = "document.created"
 CHANGED: Final = "document.changed"
 DELETED: Final = "document.deleted"
@@ -28,8 +31,11 @@ ERASED: Final = "document.erased"
 JOINED: Final = "user.joined"
 LEFT: Final = "user.left"
 VERSION_MADE: Final = "version.made"
+VERSION_RESTORED: Final = "version.restored"
 
-KINDS: Final = (CREATED, CHANGED, DELETED, RESTORED, RENAMED, RESET, ERASED, JOINED, LEFT, VERSION_MADE)
+KINDS: Final = (
+    CREATED, CHANGED, DELETED, RESTORED, RENAMED, RESET, ERASED, JOINED, LEFT, VERSION_MADE, VERSION_RESTORED,
+)  # fmt: skip
 """All kinds of events."""
 
 KEPT_ERASED: Final = (DELETED, ERASED)
@@ -53,6 +59,9 @@ AUTHOR_ROWS: Final = 500
 
 MAX_ERROR: Final = 200
 """Characters that are kept of why an attempt has failed."""
+
+MAX_RESTORED: Final = 100
+"""Restores between cursor and head that are told of, the newest ones."""
 
 PORTION: Final = 1_000
 """Deliveries that one call gives up or removes."""
@@ -212,6 +221,17 @@ def say_changed(first: int, last: int, authors: set[str], others: set[str], *, m
     }
 
 
+def say_restored(seq: int, author: str | None, on_behalf_of: str | None, to: Restored) -> dict[str, Any]:
+    """Make the data of a restore: the number of its row, who has done it for whom, and which state it was."""
+    return {
+        "seq": seq,
+        "number": to.number,
+        "version": to.version,
+        "author": author,
+        "on_behalf_of": on_behalf_of,
+    }
+
+
 class Webhooks(Protocol):
     """Keep what receivers are still to be told.
 
@@ -250,6 +270,8 @@ class Webhooks(Protocol):
 
     async def tell_changed(self, node: str, seconds: float, limit: int, busy: Collection[int]) -> int | None:
         """Write deliveries for documents that were marked ``seconds`` ago or earlier, at most ``limit``; give how many.
+
+        Behind the change there is a delivery for each of its rows that restores an older state, up to ``MAX_RESTORED``.
 
         A document that receivers do not know yet is told of as created, however long ago it was marked. A change joins
         the delivery that waits behind all others of its lane if that is a change which was never tried, and whose

@@ -15,6 +15,7 @@ from collab.storage import webhooks
 from collab.storage.checksums import seal_row
 from collab.storage.records import Append
 from collab.storage.store import Store
+from collab.storage.timeline import restore_label
 from collab.storage.webhooks import (
     CHANGED,
     CREATED,
@@ -25,6 +26,7 @@ from collab.storage.webhooks import (
     RENAMED,
     RESET,
     RESTORED,
+    VERSION_RESTORED,
     Attempt,
     Delivery,
     Happened,
@@ -196,6 +198,26 @@ class WebhooksConformance(OnStorage):
         await store.restore(document_id, at=AT)
         await edited("eve")
         assert await kinds(store) == [CREATED, CHANGED, CHANGED, CHANGED, DELETED, RESTORED, CHANGED]
+
+    async def test_rows_that_restore_a_state_are_told_behind_the_change(self, store: Store) -> None:
+        await told(store)
+        document_id = (await put(store, "d", b"1", b"2")).document_id
+        labels = [restore_label(1, None), "restored", restore_label(None, 7), "restore number=x", "restore"]
+        for at, label in enumerate(labels):
+            row = seal_row(b"%d" % at, AT, "ada", Note("grace" if at == 2 else None, label))
+            await written(store, [Append("d", document_id, (row,))])
+        await store.mark_changed([document_id])
+        await tell(store)
+        found = await said(store)
+        assert found[1] == (CHANGED, "d", change(1, 7, "ada", on_behalf_of=("grace",)))
+        expected = [(3, 1, None, None), (5, None, 7, "grace"), (7, None, None, None)]
+        assert found[2:] == [
+            (VERSION_RESTORED, "d", {"seq": seq, "number": n, "version": v, "author": "ada", "on_behalf_of": other})
+            for seq, n, v, other in expected
+        ]
+        await store.mark_changed([document_id])
+        await tell(store)
+        assert len(await waiting(store)) == len(found), "told once"
 
     async def test_each_change_of_the_catalogue_writes_its_own(self, store: Store) -> None:
         await told(store)

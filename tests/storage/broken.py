@@ -1488,6 +1488,12 @@ class ChangesWhatIsOnItsWay(MemoryWebhooks):
         return super()._join(receiver, happened, ())
 
 
+@hooks_found_by("test_rows_that_restore_a_state_are_told_behind_the_change")
+class TellsOfNoRestore(MemoryWebhooks):
+    def _read_restored(self, document_id: int, after: int, last: int) -> list[dict[str, Any]]:
+        return []
+
+
 @found_by("test_each_change_of_the_catalogue_writes_its_own")
 class ForgetsResets(MemoryStore):
     async def append_next(self, document_id: int, seq: int, row: NewRow, *, reset: bool = False) -> bool:

@@ -27,6 +27,7 @@ from collab.storage.webhooks import (
     RESET,
     RESTORED,
     VERSION_MADE,
+    VERSION_RESTORED,
 )
 from collab.transports.http.api.route import Model
 from collab.webhooks.messages import GONE, TOO_LARGE, UNREADABLE
@@ -88,6 +89,15 @@ class VersionData(DocumentData):
     author: str | None = Field(description="The user who has made it.")
 
 
+class RestoredData(DocumentData):
+    """The document, and the state that it was restored to."""
+
+    number: int | None = Field(description="The row after which it was so; null: it comes from another system.")
+    version: int | None = Field(description="The id of the version, if one was restored.")
+    author: str | None = Field(description="The user who has restored it.")
+    on_behalf_of: str | None = Field(description="For whom, if that was said.")
+
+
 class UserData(ErasedData):
     """A user on a document."""
 
@@ -124,6 +134,7 @@ EVENTS: Final[Mapping[str, Event]] = MappingProxyType(
             (JOINED, "A user has opened a document on a node.", UserData),
             (LEFT, "A user has it open there no more.", UserData),
             (VERSION_MADE, "A state of a document has a name.", VersionData),
+            (VERSION_RESTORED, "A document was made what it was before.", RestoredData),
         )
     }
 )
