@@ -1,4 +1,4 @@
-"""The commands for versions: list, make, import, rename, delete; and documents as they were, for ``documents show``.
+"""The commands for versions: list, make, import, rename, delete, restore; and documents as they were.
 
 Strategy: as the other commands they work on the database, beside servers that may run on it. What a version holds is
 read with ``collab documents show --version`` or ``--at``.
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collab.cli_common import DATABASE, Name, input_file, shown_file, with_settings, with_store
+from collab.cli_common import BUS, DATABASE, Name, input_file, shown_file, telling_nodes, with_settings, with_store
 from collab.cli_nodes import date
 from collab.errors import (
     CollabError,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collab.storage.versions import Version
 
 versions = typer.Typer(
-    help="List, make, rename and delete versions of documents. On the database; a server may be running on it.",
+    help="List, make, change and restore versions of documents. On the database; a server may be running on it.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -204,6 +204,55 @@ def delete(settings: Settings, name: Name, version: _Id) -> None:
     async def work(store: Store) -> None:
         await _service(store).delete(name, version)
         print(f"deleted version {version} of {shown_name(name)}", file=sys.stderr)
+
+    with_store(settings, work)
+
+
+@versions.command()
+@with_settings(*DATABASE, *BUS, "sandbox_seconds", "sandbox_memory_bytes", "auto_version_minutes")
+def restore(
+    settings: Settings,
+    name: Name,
+    version: Annotated[
+        int | None, typer.Option(min=1, metavar="ID", help="What this version holds.", show_default=False)
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="What it held after this number of the log.", show_default=False),
+    ] = None,
+    root: Annotated[str | None, typer.Option(metavar="ROOT", help="Only this root.", show_default=False)] = None,
+    element: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Only this element of the root, by its id or key.", show_default=False),
+    ] = None,
+) -> None:
+    """Make a document what it was. Who has it open sees it change. It prints the number that takes it back."""
+    from collab.adapters import make_sandbox
+    from collab.hub.restoring import restore_stored
+    from collab.hub.versions import CompactsInThread, HistoryOptions, Versions, Which
+
+    if (version is None) == (number is None):
+        raise typer.BadParameter("there is a --version or a --number")
+    if element is not None and root is None:
+        raise typer.BadParameter("--element needs a --root")
+    which = Which(version, number)
+
+    async def work(store: Store) -> None:
+        options = HistoryOptions(settings.auto_version_minutes * 60.0 or None)
+        service = Versions(store, CompactsInThread(), options=options)
+        sandbox = make_sandbox(1, settings.sandbox_seconds, settings.sandbox_memory_bytes)
+        try:
+            async with telling_nodes(settings) as tell:
+                done = await restore_stored(store, sandbox, service, name, which, root=root, element=element)
+                tell([name])
+        finally:
+            await sandbox.close()
+        if done.changed:
+            print(done.before)
+            text = f"restored {shown_name(name)} by row {done.number}; number {done.before} is what it was before"
+            print(text, file=sys.stderr)
+        else:
+            print(f"{shown_name(name)} is so already", file=sys.stderr)
 
     with_store(settings, work)
 

@@ -121,3 +121,30 @@ def test_versions_are_imported_from_lines(directory: Path, capsys: pytest.Captur
     assert command(directory, "documents", "show", "d", "--json", "--version", str(found[1]["id"])) == 0
     assert json.loads(capsys.readouterr().out)["content"] == {"t": "1"}
     assert command(directory, "versions", "import", "none", str(file)) == 1
+
+
+def test_a_document_is_restored(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def content() -> dict[str, str]:
+        assert command(directory, "documents", "show", "d", "--json") == 0
+        found: dict[str, str] = json.loads(capsys.readouterr().out)["content"]
+        return found
+
+    assert command(directory, "versions", "make", "d", "v", "--number", "2") == 0
+    version = capsys.readouterr().out.strip()
+    assert command(directory, "versions", "restore", "d", "--version", version) == 0
+    done = capsys.readouterr()
+    assert done.out.strip() == "3" and "by row 4" in done.err
+    assert content() == {"t": "onetwo"}
+    assert command(directory, "versions", "restore", "d", "--version", version) == 0
+    assert capsys.readouterr().out == ""
+    assert command(directory, "versions", "list", "d", "--json") == 0
+    listed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (listed[0]["number"], listed[0]["reason"]) == (3, "restore")
+    assert command(directory, "versions", "restore", "d", "--number", "3", "--root", "t") == 0
+    capsys.readouterr()
+    assert content() == {"t": "onetwothree"}
+    for wrong in ((), ("--number", "1", "--version", version), ("--number", "1", "--element", "e")):
+        assert command(directory, "versions", "restore", "d", *wrong) == 2
+    for gone in (("--number", "99"), ("--version", "99"), ("--number", "1", "--root", "none")):
+        assert command(directory, "versions", "restore", "d", *gone) == 1
+    assert command(directory, "versions", "restore", "none", "--number", "1") == 1

@@ -267,24 +267,11 @@ class Resetting:
         raise DocumentBusy(f"{name!r} was reset by others again and again", public="others reset it at the same time")
 
     async def _append(self, name: str, document: StoredDocument, row: NewRow, *, told: bool) -> int | None:
-        """Write a row behind those that come meanwhile; give its number, or None if one of them is a reset too.
-
-        ``told``: it takes content away, so receivers of webhooks are told of a reset.
-        """
-        seq = document.head_seq
-        for _ in range(_TRIES):
-            if await self._store.append_next(document.id, seq, row, reset=told):
-                if self._rooms is not None:
-                    await self._rooms.written(name, document.id, seq + 1, row.author)
-                return seq + 1
-            rows = await self._store.rows_after(document.id, seq, _ROWS)
-            if not rows or rows[0].seq != seq + 1:
-                return None  # deleted, or pruned meanwhile
-            await in_slices(check_rows(name, rows))
-            if await in_slices(_has_reset(rows)):
-                return None
-            seq = rows[-1].seq
-        raise DocumentBusy(f"so much is written to {name!r} that a reset found no place between it")
+        """Write a row as ``write_behind`` does, and let the rooms read it."""
+        seq = await write_behind(self._store, name, document.id, document.head_seq, row, reset=told)
+        if seq is not None and self._rooms is not None:
+            await self._rooms.written(name, document.id, seq, row.author)
+        return seq
 
     async def _has_tombstone(self, name: str) -> bool:
         """Tell whether a name has had a document, and has none now."""
@@ -338,6 +325,31 @@ class Resetting:
             return await job
         except SandboxError as error:
             raise DocumentBusy(f"not reset: {error}", public=f"{public}, come back later") from None
+
+
+async def write_behind(
+    store: Store, name: str, document_id: int, seq: int, row: NewRow, *, reset: bool = False
+) -> int | None:
+    """Write a row behind number ``seq`` and those that come meanwhile.
+
+    Returns its number, or None if one of them is a reset: then it may not say any more what it is to. ``reset``: it
+    takes content away, so receivers of webhooks are told of a reset.
+
+    Raises:
+        DocumentBusy: so much is written that it has found no place.
+        StoreUnavailable: it may have been written or not. StoreRefused: it is more than the store takes.
+    """
+    for _ in range(_TRIES):
+        if await store.append_next(document_id, seq, row, reset=reset):
+            return seq + 1
+        rows = await store.rows_after(document_id, seq, _ROWS)
+        if not rows or rows[0].seq != seq + 1:
+            return None  # deleted, or pruned meanwhile
+        await in_slices(check_rows(name, rows))
+        if await in_slices(_has_reset(rows)):
+            return None
+        seq = rows[-1].seq
+    raise DocumentBusy(f"so much is written to {name!r} that a row found no place between it")
 
 
 def _check(content: bytes) -> Generator[None, None, None]:
