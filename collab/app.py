@@ -380,7 +380,7 @@ def create_app(
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None
     documents = Documents(store, hub, clock, settings.keep_deleted, hub.resetting)
     creation = Creation(guard, Once(store), jobs, settings.max_document_bytes, random)
-    rewinding = Rewinding(hub, editing, hub.attributing, jobs, given)
+    rewinding = Rewinding(hub, editing, jobs, given)
     gate, past = context.gate, Past(hub.versions, jobs)
     bodies = LongBodies(guard, gate.arrivals, gate.largest, settings.min_bytes_per_second)
     # Where everybody may read everything there is nothing to hide.

@@ -4,7 +4,8 @@ Strategy: the interval is undone as one item of the library's undo manager, in a
 it. So cursors, identities and what others type meanwhile survive. The library undoes rightly in its own document, but
 what its update does for others is another thing in some cases (a key that was overwritten below a parent that was
 deleted). So the update is applied to a replica of the live document, as any peer would; what differs there from what is
-wanted is changed on top, and looked at again. If it still differs, nothing is done, and this is said.
+wanted is changed on top, and looked at again. If it still differs, nothing is done, and this is said. Where there
+are no rows of the interval, all of it is changed on top: what comes back is new content.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any
 import pycrdt
 
 from collab.content import shared
+from collab.content.edits import RootType
 from collab.content.replica import Replica, load
 from collab.content.shape import Shape, mend_pairs
 from collab.content.states import MAP, VALUE, State, empty_state, read_state, state_of, with_element
-from collab.errors import ContentError, NoSuchContent, UnreadableContent
+from collab.errors import ContentError, NoSuchContent, UnreadableContent, WrongContentType
 from collab.history.attribution import Attribution
 from collab.history.items import Branch, Item
 from collab.history.ranges import RangeMap
@@ -58,27 +60,44 @@ def _guarded(work: Any) -> bytes:
 
 
 def _restore(task: Restore) -> bytes:
-    past = Past(task.base, data_of(task.rows), task.live, task.client_id)
-    then = past.states_before()
+    past = None if task.rows is None else Past(task.base, data_of(task.rows), task.live, task.client_id)
+    types, then = _old_states(task.base) if past is None else (past.types, past.states_before())
     replica = Replica(task.live, task.client_id)
-    now = replica.states(past.types)
-    wanted = dict(now) if task.root is not None else {name: then.get(name, _none(state)) for name, state in now.items()}
-    if task.root is not None:
-        if task.root not in now:
-            raise NoSuchContent(f"there is no root {task.root[:100]!r}")
-        before = then.get(task.root, _none(now[task.root]))
-        if task.element is not None:
-            found = with_element(now[task.root], before, task.element)
-            if found is None:
-                raise NoSuchContent(f"there is no element {task.element[:100]!r} in {task.root[:100]!r}")
-            before = found
-        wanted[task.root] = before
+    now = replica.states(types)
+    wanted = _wanted(task, now, then)
     if wanted == now:
         return b""
     updates: list[bytes] = []
-    if task.element is None:
+    if past is not None and task.element is None:
         updates = past.undo(past.inserted, past.deleted, [*wanted] if task.root is None else [task.root])
     return _take(replica, updates, wanted)
+
+
+def _wanted(task: Restore, now: Mapping[str, State], then: Mapping[str, State]) -> dict[str, State]:
+    """Return what each root is to hold."""
+    for name in now if task.root is None else (task.root,):
+        if name in now and name in then and now[name].kind != then[name].kind:
+            raise WrongContentType(f"the root {name[:100]!r} is of another type now")
+    if task.root is None:
+        return {name: then.get(name, _none(state)) for name, state in now.items()}
+    if task.root not in now:
+        raise NoSuchContent(f"there is no root {task.root[:100]!r}")
+    before: State | None = then.get(task.root, _none(now[task.root]))
+    assert before is not None
+    if task.element is not None:
+        before = with_element(now[task.root], before, task.element)
+        if before is None:
+            raise NoSuchContent(f"there is no element {task.element[:100]!r} in {task.root[:100]!r}")
+    return {**now, task.root: before}
+
+
+def _old_states(base: bytes) -> tuple[dict[str, RootType], dict[str, State]]:
+    """Return the roots of a document that is looked at for itself, and what each of them holds."""
+    data = mend_pairs(base)
+    shape = Shape()
+    shape.add(read_update(data, stored=True))
+    types = shape.roots()
+    return types, _read_states(load(data, types, None), types)
 
 
 def _undo(task: Undo) -> bytes:
@@ -171,12 +190,7 @@ class Past:
 
     def states_before(self) -> dict[str, State]:
         """Return what each root held before the interval."""
-        document = load(self._before, self.types, None)
-        return {
-            name: read_state(document.get(name, type=shared.TYPES[type_]))
-            for name, type_ in self.types.items()
-            if type_ in shared.TYPES
-        }
+        return _read_states(load(self._before, self.types, None), self.types)
 
     def states_now(self) -> dict[str, State]:
         """Return what each root holds now."""
@@ -221,6 +235,14 @@ def _set_former_values(
             if key not in values or values[key].kind == VALUE:
                 values[key] = state_of(VALUE, value_of(content))
     wanted[branch.name or ""] = state_of(MAP, values)
+
+
+def _read_states(document: pycrdt.Doc[Any], types: Mapping[str, RootType]) -> dict[str, State]:
+    return {
+        name: read_state(document.get(name, type=shared.TYPES[type_]))
+        for name, type_ in types.items()
+        if type_ in shared.TYPES
+    }
 
 
 def _none(state: State) -> State:

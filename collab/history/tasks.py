@@ -103,7 +103,7 @@ class Restore:
     Attributes:
         live: the document now, a v1 update; it may be ahead of the rows.
         base: the document as it shall be.
-        rows: those since then.
+        rows: those since then; None: there are none, or they are not needed. It comes back as new content then.
         client_id: whose the edit is; the document has never seen it.
         root: the root that is restored; None: all.
         element: the element of the root that alone is restored, by its id; None: all of it.
@@ -111,7 +111,7 @@ class Restore:
 
     live: bytes
     base: bytes
-    rows: Rows
+    rows: Rows | None
     client_id: int
     root: str | None = None
     element: str | None = None
@@ -119,7 +119,7 @@ class Restore:
     @property
     def nbytes(self) -> int:
         """The bytes of documents and rows in it."""
-        return len(self.live) + len(self.base) + self.rows.nbytes
+        return len(self.live) + len(self.base) + (0 if self.rows is None else self.rows.nbytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,17 +18,17 @@ from collab.errors import (
     DamagedDocument,
     DecodeError,
     DocumentTooLarge,
-    NoSuchContent,
+    HistoryGone,
     is_refusal,
 )
 from collab.history.attribution import Owner, Row
 from collab.history.rows import Rows
 from collab.history.tasks import Advance, Task
-from collab.hub.loading import check_rows, read_document
+from collab.hub.loading import check_rows, find_living
+from collab.hub.rebuilding import Rebuilding, encode
 from collab.hub.slices import in_slices
-from collab.protocol.sync import EMPTY_UPDATE
 from collab.storage.attributions import KeptAttribution
-from collab.storage.records import LoadedDocument, LogRow, StoredDocument
+from collab.storage.records import LogRow
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
 
@@ -64,35 +64,24 @@ class Attributing:
     Args:
         store: where rows and attributions are.
         sandbox: where they are made.
+        rebuilding: rebuilds states.
     """
 
-    def __init__(self, store: Store, sandbox: LookingBack) -> None:
+    def __init__(self, store: Store, sandbox: LookingBack, rebuilding: Rebuilding) -> None:
         self._store = store
+        self._rebuilding = rebuilding
         self._sandbox = sandbox
         self._working: dict[int, asyncio.Lock] = {}
 
     async def rebuild(self, name: str, document_id: int, number: int) -> bytes:
-        """Return a document after row ``number``, a v1 update; 0 is before the first one.
-
-        Raises:
-            NoSuchContent: there is no such row, or what it was made of is pruned.
-            DamagedDocument, StoreUnavailable.
-        """
-        if not number:
-            return EMPTY_UPDATE
-        found = await self._store.load_at(document_id, number)
-        if found is None:
-            raise NoSuchContent(f"there is no number {number}, or its history is not kept any more")
-        snapshot, rows = found
-        stored = StoredDocument(document_id, name, number, True, 0.0, 0.0)
-        document = await in_slices(read_document(name, LoadedDocument(stored, snapshot, rows)))
-        return document.encode_state_as_update()
+        """Return a document after row ``number``, a v1 update. Raises as ``Rebuilding.at``."""
+        return await encode(await self._rebuilding.at(name, document_id, number))
 
     async def rows(self, name: str, document_id: int, after: int, until: int) -> Rows:
         """Read the rows of an interval, (after, until].
 
         Raises:
-            NoSuchContent: some of them are pruned, or were never there.
+            HistoryGone: some of them are pruned, or were never there.
             DocumentTooLarge: they are too many to be looked at as a whole.
             DamagedDocument, StoreUnavailable.
         """
@@ -100,7 +89,7 @@ class Attributing:
         while after < until:
             page = await self._store.rows_after(document_id, after, min(_PAGE, until - after))
             if not page or page[0].seq != after + 1:
-                raise NoSuchContent("the history of that time is not kept any more")
+                raise HistoryGone("the history of that time is not kept any more")
             await in_slices(check_rows(name, page))
             found.add(list(map(_as_row, page)))
             after = page[-1].seq
@@ -118,21 +107,12 @@ class Attributing:
             after = page[-1].client
         return owners
 
-    async def head(self, name: str) -> tuple[int, int]:
-        """Return the id of a document, and the number of its newest row.
-
-        Raises:
-            DocumentNotFound, DocumentDeleted: there is no such document.
-        """
-        document = (await self._store.describe(name)).document
-        return document.id, document.head_seq
-
     async def bring_up(self, name: str, document_id: int, until: int) -> KeptAttribution | None:
         """Make what is lacking up to row ``until``, keep it and return it; None for a document without rows.
 
         Raises:
             SandboxError: a portion could not be made; those before it are kept.
-            DamagedDocument, StoreUnavailable, NoSuchContent: rows cannot be read.
+            DamagedDocument, StoreUnavailable, HistoryGone: rows cannot be read.
         """
         lock = self._working.setdefault(document_id, asyncio.Lock())
         try:
@@ -145,8 +125,8 @@ class Attributing:
     async def after_snapshot(self, name: str) -> None:
         """Make what is lacking of a document that has a new snapshot; what cannot be done is done the next time."""
         try:
-            document_id, head = await self.head(name)
-            await self.bring_up(name, document_id, head)
+            head = await find_living(self._store, name)
+            await self.bring_up(name, head.document_id, head.seq)
         except CollabError as error:
             if not is_refusal(error):
                 raise
@@ -158,7 +138,7 @@ class Attributing:
         while kept is None or kept.seq < until:
             try:
                 base = None if kept is None else await self.rebuild(name, document_id, kept.seq)
-            except NoSuchContent:
+            except HistoryGone:
                 kept, base = None, None  # it is so old that what follows on it is pruned
             after = 0 if kept is None else kept.seq
             if base is None:
@@ -187,20 +167,13 @@ class Attributing:
         rows = await self._store.rows_after(document_id, 0, 1)
         return rows[0].seq if rows else 1 << 62
 
-    async def time_of(self, document_id: int, number: int) -> float:
-        """Return when a row was written, in unix seconds; raises NoSuchContent if it is not there."""
-        rows = await self._store.rows_after(document_id, number - 1, 1)
-        if not rows or rows[0].seq != number:
-            raise NoSuchContent("the history of that time is not kept any more")
-        return rows[0].at
-
     async def _portion(self, name: str, document_id: int, after: int, until: int) -> Rows:
         """Read rows up to ``until``, or fewer if they are long."""
         found = Rows()
         while after < until and found.nbytes < _BYTES:
             page = await self._store.rows_after(document_id, after, min(_PAGE, until - after))
             if not page or page[0].seq != after + 1:
-                raise NoSuchContent(f"rows of {name!r} behind {after} are gone")
+                raise HistoryGone(f"rows of {name!r} behind {after} are gone")
             await in_slices(check_rows(name, page))
             found.add(list(map(_as_row, page)))
             after = page[-1].seq

@@ -57,6 +57,7 @@ from collab.hub.named_presence import NamedStreams
 from collab.hub.people import People
 from collab.hub.quarantine import Quarantine
 from collab.hub.questions import Facts, Questions
+from collab.hub.rebuilding import Rebuilding
 from collab.hub.replication import Replication, is_shorter, lacks_rows, renamed
 from collab.hub.resetting import Resetting
 from collab.hub.room import LiveRoom
@@ -270,14 +271,15 @@ class Hub:
         self.named.questions = self.people.questions = self.questions
         self.control = Control(self)
         self.resetting = Resetting(store, sandbox, self, clock)
-        self.attributing = Attributing(store, sandbox)
+        rebuilding = Rebuilding(store)
+        self.attributing = Attributing(store, sandbox, rebuilding)
         self.trash = Trash(
             store, lambda: self.membership.trash(options.trash), self, self._let_all_forget, clock, self.resetting
         )
         self._replication = Replication(store, bus, self.rooms, self.tasks, self.control.told)
         self._replication.questions, self._replication.named = self.questions, self.named
         self._replication.visitors = self.visitors
-        self.versions = Versions(store, sandbox, self, clock, options.histories)
+        self.versions = Versions(store, sandbox, self, clock, options.histories, rebuilding)
         self.timelines = Timelines(store, clock, options.histories.spacing)
         self.resetting.before_reset = partial(self.versions.note, reason=Reason.RESET)
         self.healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)

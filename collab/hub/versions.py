@@ -1,8 +1,7 @@
 """Versions of documents: made, listed, read and kept; and the state after any number of a log.
 
-Strategy: a state is put together from bytes, of the nearest snapshot and the rows behind it, as a document is opened;
-no CRDT library takes part, so it is exact. That is done in slices, beside the rooms: who looks at an old state disturbs
-nobody who edits. A few are rebuilt at a time, for each is in memory as a whole.
+Strategy: a version is a number of the log, so making one writes a row. Its state is rebuilt when somebody asks for it
+(``collab.hub.rebuilding``).
 
 A named version is pinned only when pruning is about to take what it needs. Automatic versions are noted by the
 timeline (after a pause), and here before something that changes much at once.
@@ -30,13 +29,14 @@ from collab.errors import (
     SandboxError,
     StoreUnavailable,
 )
-from collab.hub.loading import damaged, find_living, read_document
+from collab.hub.loading import find_living
+from collab.hub.rebuilding import Rebuilding, encode
 from collab.hub.slices import in_slices
 from collab.hub.transfer import whole_update
 from collab.sandbox.port import Sandbox
 from collab.sandbox.stays import TEXTS, encode_reading
-from collab.storage.checksums import beside_the_loop, is_damaged_snapshot, seal_snapshot
-from collab.storage.records import KEEP, Head, Keep, LoadedDocument, LogRow, Snapshot, StoredDocument
+from collab.storage.checksums import beside_the_loop, seal_snapshot
+from collab.storage.records import KEEP, Head, Keep, Snapshot
 from collab.storage.store import Store
 from collab.storage.versions import History, Kind, NewVersion, Reason, Unpinned, Version
 from collab.telemetry import get_logger, shown_name
@@ -44,9 +44,6 @@ from collab.update.compact import Compacted, compact
 from collab.update.parts import Parts
 
 _log = get_logger("versions")
-
-# States that are rebuilt at the same time.
-_AT_A_TIME: Final = 4
 
 # Documents of which it is remembered when a program has begun to edit them.
 _AGENTS: Final = 10_000
@@ -130,6 +127,7 @@ class Versions:
         rooms: those that are live on this node; None where there are none, as in a command line.
         clock: wall-clock time in Unix seconds.
         options: see ``HistoryOptions``.
+        rebuilding: rebuilds states, together with others; None: for this alone.
 
     Attributes:
         pinned: how many versions this node has pinned.
@@ -142,13 +140,14 @@ class Versions:
         rooms: Rooms | None = None,
         clock: Callable[[], float] = time.time,
         options: HistoryOptions | None = None,
+        rebuilding: Rebuilding | None = None,
     ) -> None:
         self._store = store
         self._sandbox = sandbox
         self._rooms = rooms
         self._clock = clock
         self._options = HistoryOptions() if options is None else options
-        self._rebuilding = asyncio.Semaphore(_AT_A_TIME)
+        self._rebuilding = Rebuilding(store) if rebuilding is None else rebuilding
         self._agents: OrderedDict[int, float] = OrderedDict()
         self.pinned = 0
 
@@ -170,7 +169,7 @@ class Versions:
             HistoryGone: there is no such number, its rows are pruned, or the document has no edit yet.
             TooManyVersions, LimitExceeded: there are too many, or a text is too long.
         """
-        head = await self._stored(name)
+        head = await self.stored(name)
         seq = head.seq if number is None else number
         new = NewVersion(title, description, author, self._clock())
         version = await self._store.make_version(head.document_id, seq, new)
@@ -255,25 +254,31 @@ class Versions:
         """
         head = await find_living(self._store, name)
         if which.number is not None and which.number > head.seq:
-            head = await self._stored(name)
-        async with self._rebuilding:
-            if which.version is not None:
-                version, found = await self._store.load_version(head.document_id, which.version)
-                return State(version.seq, await self._read(name, version, found), version)
-            assert which.number is not None
-            if not 0 <= which.number <= head.seq:
-                raise HistoryGone(f"{name!r} has no row {which.number}")
-            rows = await self._store.load_at(head.document_id, which.number)
-            if rows is None:
-                raise HistoryGone(f"the rows of {name!r} up to number {which.number} are pruned")
-            return State(which.number, await self._rebuild(name, which.number, rows), None)
+            head = await self.stored(name)
+        return await self.rebuild(name, head, which)
+
+    async def rebuild(self, name: str, head: Head, which: Which) -> State:
+        """Rebuild what a document held whose newest row is that of ``head``. Raises as ``state``."""
+        if which.version is not None:
+            version, document = await self._rebuilding.version(name, head.document_id, which.version)
+            return State(version.seq, document, version)
+        assert which.number is not None
+        if not 0 <= which.number <= head.seq:
+            raise HistoryGone(f"{name!r} has no row {which.number}")
+        return State(which.number, await self._rebuilding.at(name, head.document_id, which.number), None)
+
+    async def stored(self, name: str) -> Head:
+        """Find a document when all of it that was taken on this node is stored. Raises as ``find_living``."""
+        if self._rooms is not None:
+            await self._rooms.until_stored(name)
+        return await find_living(self._store, name)
 
     async def number_at(self, name: str, at: float) -> int:
         """Find the number of the last row that was written up to a time, in Unix seconds; 0: none was.
 
         Raises: as ``Store.describe``, and ``HistoryGone`` if the rows of that time are pruned.
         """
-        head = await self._stored(name)
+        head = await self.stored(name)
         oldest = await self._store.rows_after(head.document_id, 0, 1)
         if not oldest or oldest[0].at > at:
             if head.seq and (not oldest or oldest[0].seq > 1):
@@ -339,15 +344,12 @@ class Versions:
         name, version = due.document_name, due.version
         try:
             stored = (await self._store.describe_id(due.document_id)).document
-            found = await self._store.load_at(stored.id, version.seq)
-            if found is None:
-                raise damaged(name, why=f"the rows of version {version.id} are missing")
-            document = await self._read(name, version, found)
+            document = await self._rebuilding.at(name, stored.id, version.seq)
             state = await self._state_of(document, version.seq, version.at, gc=stored.gc)
             return await self._store.pin_version(stored.id, version.id, state)
         except StoreUnavailable:
             raise
-        except (SandboxError, LimitExceeded, DamagedDocument) as error:
+        except (SandboxError, LimitExceeded, DamagedDocument, HistoryGone) as error:
             _log.warning("version %d of %s is not kept beside the log yet: %s", version.id, shown_name(name), error)
         except CollabError as error:
             _log.info("version %d of %s is gone: %s", version.id, shown_name(name), error)
@@ -355,30 +357,8 @@ class Versions:
 
     # How it is done
 
-    async def _stored(self, name: str) -> Head:
-        """Find a document when all of it that was taken on this node is stored."""
-        if self._rooms is not None:
-            await self._rooms.until_stored(name)
-        return await find_living(self._store, name)
-
-    async def _read(self, name: str, version: Version, found: tuple[Snapshot | None, Sequence[LogRow]]) -> Document:
-        state = found[0]
-        if version.pinned and state is not None:
-            checked = state
-            if await beside_the_loop(len(checked.data), lambda: is_damaged_snapshot(checked)):
-                raise damaged(name, why=f"the state of version {version.id} is damaged")
-        return await self._rebuild(name, version.seq, found)
-
-    async def _rebuild(self, name: str, number: int, found: tuple[Snapshot | None, Sequence[LogRow]]) -> Document:
-        snapshot, rows = found
-        stored = StoredDocument(0, name, number, True, 0.0, 0.0)
-        document = await in_slices(read_document(name, LoadedDocument(stored, snapshot, list(rows))))
-        if document.waiting:
-            raise damaged(name, why="its log has a gap")
-        return document
-
     async def _state_of(self, document: Document, seq: int, at: float, *, gc: bool) -> Snapshot:
-        data = await beside_the_loop(document.size, document.encode_state_as_update)
+        data = await encode(document)
         compacted = await self._sandbox.compact(data, gc)
         unsealed = Snapshot(seq, compacted.data, compacted.index, document.encode_state_vector(), at)
         return await beside_the_loop(len(compacted.data), lambda: seal_snapshot(unsealed))
@@ -402,6 +382,6 @@ class Past:
 
     async def show(self, state: State, format: Format, root: str | None) -> bytes:
         """Read a state in a format: UTF-8, or JSON; raises what ``Sandbox.content`` raises."""
-        data = await beside_the_loop(state.document.size, state.document.encode_state_as_update)
+        data = await encode(state.document)
         value = await self._sandbox.content(data, format, root)
         return await asyncio.to_thread(encode_reading, value, text=format in TEXTS)

@@ -41,7 +41,7 @@ class Api:
         sent = self._session.post(f"{self._url}/{path}", params={"token": token}, json=body, headers=headers)
         async with sent as response:
             answer = await told(response)
-            return answer if response.status == 200 else response.status
+            return answer if response.status in (200, 201) else response.status
 
 
 def ranges(found: list[Any]) -> list[tuple[int, int, int, int]]:
@@ -91,7 +91,7 @@ async def test_who_wrote_what_and_what_changed(serve: Serve, session: aiohttp.Cl
     assert [(run["insert"], "inserted" in run, "deleted" in run) for run in runs] == [
         ("one", False, True), ("ONE", True, False), (" two\n", False, False),
     ]  # fmt: skip
-    assert await api.get("changes/d", **{"from": 0, "to": number + 99}) == 404
+    assert await api.get("changes/d", **{"from": 0, "to": number + 99}) == 410
     assert await api.get("changes/d", **{"from": number, "to": 0}) == 422
     assert await api.get("changes/none", **{"from": 0}) == 404
     assert await api.get("attribution/d", root="none") == 404
@@ -118,14 +118,34 @@ async def test_a_restore_is_seen_by_those_who_have_it_open_and_can_be_restored(
         await client.barrier()
         changes = await api.get("changes/d", **{"from": done["before"], "to": done["number"]})
         (mark,) = changes["marks"]
-        assert (mark["author"], mark["label"]) == ("ada", "restore")
+        assert (mark["author"], mark["label"]) == ("ada", f"restore number={number}")
         again = await api.post("restore/d", "bob", number=done["before"], label="back", on_behalf_of="zoe")
         assert again["changed"]
         await client.until(lambda: str(client.text()) == "bad", "what was there before")
-    assert await api.post("restore/d", number=10_000) == 404
+    assert await api.post("restore/d", number=10_000) == 410
+    assert await api.post("restore/d", version=10_000) == 404
+    assert await api.post("restore/d") == await api.post("restore/d", number=0, version=1) == 400
     assert await api.post("restore/d", number=0, element="e") == 400
     assert await api.post("restore/d", number=0, root="none") == 404
     assert await api.post("restore/none", number=0) == 404
+
+
+async def test_a_version_is_restored_by_its_id(serve: Serve, session: aiohttp.ClientSession) -> None:
+    served = await serve(auto_version_minutes=1e-9)
+    api = Api(session, served)
+    await type_as(served, "d", "", 0, "good")
+    made = await api.post("versions/d", name="v")
+    await type_as(served, "d", "", 0, "bad", delete=4)
+    async with LiveClient(served.ws("d")) as client:
+        await client.until_synced()
+        done = await api.post("restore/d", version=made["id"])
+        await client.until(lambda: str(client.text()) == "good", "what was restored")
+    listed = (await api.get("versions/d", kind="automatic"))["versions"]
+    assert [(each["number"], each["reason"]) for each in listed if each["number"] == done["before"]] == [
+        (done["before"], "restore")
+    ]
+    entry = (await api.get("timeline/d"))["entries"][0]
+    assert (entry["marks"], entry["from"]) == (["restored"], done["number"])
 
 
 async def test_what_one_person_did_is_undone(serve: Serve, session: aiohttp.ClientSession) -> None:

@@ -12,6 +12,7 @@ from aiohttp import web
 from pydantic import AwareDatetime, Field
 
 from collab.hub.rewinding import Rewinding
+from collab.hub.versions import Which
 from collab.protocol.session import Access
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
@@ -19,6 +20,7 @@ from collab.transports.http.api import conditions
 from collab.transports.http.api.conditions import EditQuery, Noted
 from collab.transports.http.api.creation import KEY_HEADER, Creation, answer_with
 from collab.transports.http.api.route import JSON, Answer, AnyRoute, Call, Model, NoBody, Query, Raw, Route
+from collab.transports.http.api.versions import VersionId
 from collab.transports.problems import HEADERS, BadRequest
 
 TAG: Final = "History"
@@ -33,7 +35,8 @@ _MOST: Final = 1 << 53
 Number = Annotated[int, Field(ge=0, lt=_MOST)]
 
 _PROBLEMS: Final = (
-    "document_not_found", "document_deleted", "content_not_found", "not_possible", "too_large", "document_damaged",
+    "document_not_found", "document_deleted", "content_not_found", "history_gone", "not_possible", "too_large",
+    "document_damaged",
 )  # fmt: skip
 
 
@@ -66,7 +69,10 @@ class ChangesQuery(Query):
 class RestoreBody(Model):
     """What is restored, and what is recorded with it."""
 
-    number: Number = Field(description="The number of the log that is gone back to; 0 is before the first one.")
+    number: Number | None = Field(
+        None, description="The number of the log that is gone back to; 0 is before the first one."
+    )
+    version: VersionId | None = Field(None, description="Instead of `number`: the `id` of a version that is restored.")
     root: str | None = Field(None, max_length=_MAX_ROOT, description="Only this root.")
     element: str | None = Field(
         None,
@@ -74,7 +80,7 @@ class RestoreBody(Model):
         description="Only this element of the root: what has this `id`, or this key in a map. Needs `root`.",
     )
     on_behalf_of: Noted = Field(None, description="The user for whom the sender does it.")
-    label: Noted = Field(None, description="Instead of `restore`.")
+    label: Noted = Field(None, description="Instead of `restore number=N version=ID`.")
 
 
 class UndoBody(Model):
@@ -157,16 +163,17 @@ class HistoryRoutes:
                 "POST",
                 "/restore/{name}",
                 self.restore,
-                "restore_number",
+                "restore_state",
                 TAG,
-                "Make a document, or a part of it, what it was at a number of the log.",
+                "Make a document, or a part of it, what it was at a number of the log, or as a version of it.",
                 done,
                 body=RestoreBody,
                 access="write",
-                problems=problems,
+                problems=(*problems, "version_not_found"),
                 headers=KEY_HEADER,
                 description=(
-                    "It is an edit like any other: everybody sees it arrive, goes on, and it can be taken back."
+                    "It is an edit like any other: everybody sees it arrive, goes on, and it can be taken back. "
+                    "There is either a `number` or a `version`. The state before it is noted as an automatic version."
                 ),
             ),
             Route(
@@ -210,11 +217,14 @@ class HistoryRoutes:
         body = await call.body(known=True)
         if body.element is not None and body.root is None:
             raise BadRequest('"element" needs a "root"')
+        if (body.number is None) == (body.version is None):
+            raise BadRequest('there is a "number" or a "version"')
+        which = Which(body.version, body.number)
         query = EditQuery(wait="committed", on_behalf_of=body.on_behalf_of, label=body.label)
         sender = conditions.sender(request, query, self._guard, grant)
         async with self._creation.once(request, grant, f"POST /restore {name}", body) as once:
             if once.answer is None:
-                done = await self._rewinding.restore(name, body.number, sender, root=body.root, element=body.element)
+                done = await self._rewinding.restore(name, which, sender, root=body.root, element=body.element)
                 once.finish(200, Rewound(**done._asdict()).model_dump_json().encode())
         assert once.answer is not None
         return answer_with(once.answer)
