@@ -83,9 +83,7 @@ def test_content_is_edited_and_read(shell: Shell) -> None:
 
 
 def test_who_wrote_what_and_the_way_back(shell: Shell) -> None:
-    _, shown, _, diff, restored = shell.run(
-        snippet("docs/history-changes.md", "Who wrote what, what changed, and the way back", "sh")
-    )
+    _, shown, _, diff, restored = shell.run(snippet("docs/history.md", "Who wrote what", "sh"))
     assert json.loads(shown)["runs"] == [{"insert": "Once upon a time", "inserted": 0}]
     assert "-Once upon a time\n" in diff and "+Once upon a night\n" in diff
     assert json.loads(restored)["changed"]

@@ -35,6 +35,11 @@ def test_history_is_made_and_read(shell: Shell) -> None:
     assert entry["authors"][0].keys() == described["authors"][0].keys()
     lines, shown = shell.run(snippet("docs/history.md", "What it held", "sh"))
     assert "Sent to Grace" in lines and json.loads(shown)["content"] == {"text": "Second draft"}
+    (before,) = shell.run(snippet("docs/history.md", "Restore", "sh"))
+    (number,) = shell.run("collab versions list notes/history --json | head -n 1")
+    assert before == f"{json.loads(number)['number']}\n"
+    (shown,) = shell.run("collab documents show notes/history --json")
+    assert json.loads(shown)["content"] == {"text": "First draft"}
     (imported,) = map(json.loads, shell.run(snippet("docs/history.md", "Moving here from another system", "sh")))
     assert (imported["reason"], imported["author"], imported["number"]) == ("imported", "ada", None)
 
