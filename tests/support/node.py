@@ -87,20 +87,21 @@ def _installed_packages(directory: Path) -> Path:
 
 
 class NodeScript:
-    """Run a script of ``tests/node`` and talk to it in JSON lines; use as a context manager.
+    """Run a script beside ``packages`` and talk to it in JSON lines; use as a context manager.
 
     The script reads a JSON value a line on standard input, answers each with one line on standard output,
     and ends when its input does.
     """
 
-    def __init__(self, script: str, *arguments: str) -> None:
+    def __init__(self, script: str, *arguments: str, packages: Path = PACKAGES) -> None:
+        self._packages = packages
         self.script = script
         self.arguments: Sequence[str] = arguments
         self._errors: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        packages = installed_packages()
+        packages = installed_packages(self._packages)
         self._errors = tempfile.TemporaryFile()
         # Deep enough for the recursion of yjs over long lists of items.
         command = [find_node()[0], "--stack-size=4000", str(packages / self.script), *self.arguments]
