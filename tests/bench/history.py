@@ -5,33 +5,41 @@
     python -m tests.bench.history --edits 1000000            # on SQLite, in a directory of its own
     python -m tests.bench.history --images                   # copies of a document that grows by images, as numbers
 
-Prints what the timeline costs, how long it takes to open versions, and how many bytes are stored. CPU is that of this
-process.
+Prints what the timeline costs, how long it takes to open versions, how many bytes are stored, what it costs to find who
+wrote what, and all of that over HTTP beside a room in which somebody types. CPU is that of this process.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
+
 from collab.adapters import make_store
 from collab.engine.document import Document
+from collab.hub.attributing import Attributing
+from collab.hub.rebuilding import Rebuilding
 from collab.hub.timeline import Timelines
 from collab.hub.versions import CompactsInThread, Versions, Which
 from collab.protocol.lib0 import encode_var_uint
+from collab.sandbox.inline import InlineSandbox
 from collab.storage.checksums import seal_row, seal_snapshot
 from collab.storage.records import Append, NewRow, Snapshot
 from collab.storage.spacing import SPACING_ROWS, superfluous
 from collab.storage.store import Store
 from collab.update.compact import compact
+from tests.support.server import ServerProcess
 from tests.support.sqlite import migrated
+from tests.support.wsclient import LiveClient
 
 DAYS, PEOPLE = 30, 50
 WHEN = 1_760_000_000.0
@@ -148,7 +156,61 @@ async def measure(directory: Path, count: int) -> None:
     print("opening a number:", await repeat(opened))
     print("thinned:", await store.thin_snapshots(limit=1_000), "snapshots of", count // SPACING_ROWS)
     print("opening a number after that:", await repeat(opened))
+    began = time.process_time()
+    kept = await Attributing(store, InlineSandbox(), Rebuilding(store)).bring_up(name, document_id, count)
+    spent = time.process_time() - began
+    assert kept is not None and kept.seq == count
+    print(
+        f"who wrote what: {spent:.1f} s of CPU, {1e6 * spent / count:.1f} microseconds an edit; kept in "
+        f"{len(kept.data)} bytes, {100 * len(kept.data) / summary.snapshot_bytes:.1f} percent of the snapshot"
+    )
     await store.close()
+    await over_http(directory, name, numbers)
+
+
+async def over_http(directory: Path, name: str, numbers: list[int]) -> None:
+    """Ask a server for the same, and measure a room of another document meanwhile."""
+    async with ServerProcess(directory) as server, aiohttp.ClientSession() as session:
+
+        async def get(path: str) -> int:
+            async with session.get(f"{server.url}/api/v1/{path}") as response:
+                body = await response.read()
+                assert response.status == 200, body
+                return len(body)
+
+        print("over HTTP, the first page of the timeline:", await repeat([lambda: get(f"timeline/{name}")] * 20))
+        paths = [f"updates/{name}?number={number}" for number in numbers]
+        print("over HTTP, a number as an update:", await repeat([lambda path=path: get(path) for path in paths]))
+        print(f"over HTTP, who wrote what, {await get(f'attribution/{name}')} bytes:",
+              await repeat([lambda: get(f"attribution/{name}")] * 10))  # fmt: skip
+        async with LiveClient(server.document_url("room")) as client:
+            await client.until_synced()
+            alone = await typed_in(client)
+            asking = asyncio.create_task(ask_on(get, [f"attribution/{name}", *paths]))
+            beside = await typed_in(client)
+            asking.cancel()
+        print(
+            f"an edit until it is answered, 99 of 100: {alone:.1f} ms alone, {beside:.1f} ms beside such calls, "
+            f"{beside / alone:.2f} times"
+        )
+
+
+async def typed_in(client: LiveClient) -> float:
+    """Type; give the time in ms within which 99 of 100 edits are answered."""
+    times = []
+    for _ in range(1_000):
+        began = time.perf_counter()
+        client.text().insert(0, "x")
+        await client.barrier()
+        times.append(1e3 * (time.perf_counter() - began))
+        await asyncio.sleep(0.005)
+    return statistics.quantiles(times, n=100)[98]
+
+
+async def ask_on(get: Callable[[str], Awaitable[int]], paths: list[str]) -> None:
+    """Ask one after the other, until it is cancelled."""
+    for path in itertools.cycle(paths):
+        await get(path)
 
 
 async def repeat(calls: list) -> Timed:  # type: ignore[type-arg]
