@@ -50,10 +50,9 @@ async def restore_on(api: Api, numbers: dict[str, int], choose: random.Random, d
             return
 
 
-@pytest.mark.timeout(240)
-async def test_a_kill_while_restoring_leaves_one_of_the_states_and_the_whole_history(tmp_path: Path) -> None:
+async def kill_while_restoring(server: ServerProcess) -> None:
+    """Kill a server while it restores, and look at what is there afterwards."""
     choose = random.Random(1)
-    server = ServerProcess(tmp_path, "--idle-seconds", "0.2")
     async with server, aiohttp.ClientSession() as session:
         api, numbers = Api(server, session), {}
         async with LiveClient(server.document_url(NAME)) as client:
@@ -80,3 +79,14 @@ async def test_a_kill_while_restoring_leaves_one_of_the_states_and_the_whole_his
         for state, number in numbers.items():
             await api.restore(number)
             assert await api.text() == state
+
+
+@pytest.mark.timeout(240)
+async def test_a_kill_while_restoring_leaves_one_of_the_states_and_the_whole_history(tmp_path: Path) -> None:
+    await kill_while_restoring(ServerProcess(tmp_path, "--idle-seconds", "0.2"))
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(240)
+async def test_a_kill_while_restoring_loses_nothing_on_postgresql(tmp_path: Path, postgres_url: str) -> None:
+    await kill_while_restoring(ServerProcess(tmp_path, "--idle-seconds", "0.2", database_url=postgres_url))
