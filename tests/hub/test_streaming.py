@@ -510,7 +510,7 @@ async def test_a_reader_that_cannot_be_written_to_costs_the_others_nothing(
         await happens(lambda: listener.batches, "the beginning")
         tail = streams.node.hub.rooms["d"].tail
         assert tail is not None
-        tail.attach(Broken())
+        tail.level.attach(Broken())
         await streams.post(Author(1).type("a"))
         await happens(lambda: listener.text == "a", "the edit")
     assert "for the test" in caplog.text
