@@ -49,6 +49,9 @@ MAX_INTERVAL_BYTES: Final = 64 * 1024 * 1024
 
 _OWNERS: Final = 1_000
 
+# Documents that may wait after their snapshots; one more is looked at after its next.
+_MOST_DUE: Final = 10_000
+
 
 class LookingBack(Protocol):
     """What this needs of the sandbox."""
@@ -72,6 +75,8 @@ class Attributing:
         self._rebuilding = rebuilding
         self._sandbox = sandbox
         self._working: dict[int, asyncio.Lock] = {}
+        self._due: dict[str, None] = {}  # documents that have a new snapshot, in order
+        self._busy = False
 
     async def rebuild(self, name: str, document_id: int, number: int) -> bytes:
         """Return a document after row ``number``, a v1 update. Raises as ``Rebuilding.at``."""
@@ -123,7 +128,24 @@ class Attributing:
                 self._working.pop(document_id, None)
 
     async def after_snapshot(self, name: str) -> None:
-        """Make what is lacking of a document that has a new snapshot; what cannot be done is done the next time."""
+        """Make what is lacking of a document that has a new snapshot; what cannot be done is done the next time.
+
+        One document at a time, whoever calls: a node that unloads many must leave the sandbox to those who wait for it.
+        """
+        if len(self._due) < _MOST_DUE:
+            self._due[name] = None
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            while self._due:
+                name = next(iter(self._due))
+                del self._due[name]
+                await self._follow(name)
+        finally:
+            self._busy = False
+
+    async def _follow(self, name: str) -> None:
         try:
             head = await find_living(self._store, name)
             await self.bring_up(name, head.document_id, head.seq)

@@ -42,7 +42,7 @@ from tests.support.waiting import happens
 pytestmark = pytest.mark.slow
 
 # Connections of a kind; an object that stays of each of them is found among those that stay once.
-TIMES = 20
+TIMES = 24
 
 # Seconds until what has ended must have let go. Less than the five in which a closing connection would be cut: a
 # timer that waits for that must not keep it.
@@ -835,10 +835,11 @@ def h_shows_one_token_after_the_other(port: int, times: int) -> BlockingSocket:
 OURS = ("collab.", "aiohttp.")
 THE_LOOPS = ("uvloop", "asyncio", "_asyncio")
 
-# What a document holds, whose client IDs were there, and what the journal has written last, is no connection's.
+# What a document holds, whose client IDs were there, what the journal has written last, what is due of its timeline,
+# and the last job of the sandbox, is no connection's.
 _OF_A_DOCUMENT = (
     *("collab.engine.document", "collab.engine.kept", "collab.engine.tail", "collab.engine.departed"),
-    *("collab.storage", "collab.authorship"),
+    *("collab.storage", "collab.authorship", "collab.hub.timeline", "collab.history"),
 )
 
 

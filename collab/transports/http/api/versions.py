@@ -221,8 +221,9 @@ class TimelineQuery(Query):
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="How many entries.")
 
 
-MAX_SMALL_BODY: Final = 16 * 1024
-"""Bytes of a body that holds no update: only an administrator sends a longer one."""
+MAX_SMALL_BODY: Final = 64 * 1024
+"""Bytes of a body that holds no update: only an administrator sends a longer one. JSON may write a character in twelve
+bytes, and a text that is a little too long is told so."""
 
 
 class VersionRoutes:
@@ -304,6 +305,7 @@ class VersionRoutes:
                 [one],
                 query=VersionQuery,
                 body=VersionChange,
+                most=MAX_SMALL_BODY,
                 access="write",
                 problems=(*_PROBLEMS, "history_gone", "not_possible"),
             ),
