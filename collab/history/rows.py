@@ -1,4 +1,4 @@
-"""Rows of a log on their way into a sandbox process.
+"""Rows of a log on their way into a sandbox process, or to a client.
 
 Strategy: a hundred thousand rows as objects would hold up the loop while they are pickled. So they are pickled in
 portions, as they are read, and travel as bytes; the process takes them apart again.
@@ -6,6 +6,8 @@ portions, as they are read, and travel as bytes; the process takes them apart ag
 
 from __future__ import annotations
 
+import base64
+import json
 import pickle
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -44,3 +46,17 @@ class Rows:
 def data_of(rows: Iterable[Row]) -> list[bytes]:
     """Return the updates of rows."""
     return [row.data for row in rows]
+
+
+def encode_line(row: Row) -> bytes:
+    """Encode a row as a line of JSON for clients, with its update (v1) as base64; ``at`` is in unix seconds."""
+    said = {
+        "number": row.seq,
+        "at": row.at,
+        "author": row.author,
+        "on_behalf_of": row.on_behalf_of,
+        "label": row.label,
+    }
+    # ASCII, so that a name with half a surrogate pair is one as well.
+    head = json.dumps(said, separators=(",", ":")).encode()
+    return head[:-1] + b',"update":"' + base64.b64encode(row.data) + b'"}\n'

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Final, Protocol
 
 from collab.errors import (
@@ -22,12 +23,13 @@ from collab.errors import (
     is_refusal,
 )
 from collab.history.attribution import Owner, Row
-from collab.history.rows import Rows
+from collab.history.rows import Rows, encode_line
 from collab.history.tasks import Advance, Task
 from collab.hub.loading import check_rows, find_living
 from collab.hub.rebuilding import Rebuilding, encode
 from collab.hub.slices import in_slices
 from collab.storage.attributions import KeptAttribution
+from collab.storage.checksums import beside_the_loop
 from collab.storage.records import LogRow
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
@@ -51,6 +53,13 @@ _OWNERS: Final = 1_000
 
 # Documents that may wait after their snapshots; one more is looked at after its next.
 _MOST_DUE: Final = 10_000
+
+MAX_PORTION_ROWS: Final = 2_000
+"""Rows that are given in one answer; a client asks for those behind them."""
+MAX_PORTION_BYTES: Final = 1024 * 1024
+"""Bytes of such rows. A row that is longer is given alone."""
+# Rows that are read at once for such an answer: each may be as long as a message.
+_LINES: Final = 250
 
 
 class LookingBack(Protocol):
@@ -102,6 +111,28 @@ class Attributing:
                 public = f"too much has changed: an interval has up to {MAX_INTERVAL_ROWS} numbers"
                 raise DocumentTooLarge(f"{found.count} rows of {name!r} are too many", public=public)
         return found
+
+    async def lines(self, name: str, document_id: int, after: int, until: int) -> bytes:
+        """Read the first rows of an interval, (after, until], as lines of JSON; see ``encode_line``.
+
+        Raises:
+            HistoryGone: some of them are pruned, or were never there.
+            DamagedDocument, StoreUnavailable.
+        """
+        found: list[bytes] = []
+        nbytes = 0
+        while after < until and len(found) < MAX_PORTION_ROWS and nbytes < MAX_PORTION_BYTES:
+            page = await self._store.rows_after(document_id, after, min(_LINES, until - after))
+            if not page or page[0].seq != after + 1:
+                raise HistoryGone("the history of that time is not kept any more")
+            await in_slices(check_rows(name, page))
+            for row in page:
+                nbytes += len(row.data)
+                if found and nbytes > MAX_PORTION_BYTES:
+                    break
+                found.append(await beside_the_loop(len(row.data), partial(encode_line, _as_row(row))))
+            after = page[-1].seq
+        return b"".join(found)
 
     async def owners(self, document_id: int) -> dict[int, Owner]:
         """Read whose the client IDs of a document are."""

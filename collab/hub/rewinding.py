@@ -152,6 +152,18 @@ class Rewinding:
         owners = await self._attributing.owners(head.document_id)
         return await self._sandbox.look_back(Changes(base, rows, owners, format, root))
 
+    async def rows(self, name: str, start: int, end: int | None) -> bytes:
+        """Give the first rows of (start, end] as lines of JSON; whoever wants more asks for those behind the last one.
+
+        Raises:
+            DocumentNotFound, DocumentDeleted: there is no such document.
+            HistoryGone: the history of that time is not kept, or there are no such numbers.
+            InvalidEdit: the interval ends before it begins.
+            StoreUnavailable, DamagedDocument.
+        """
+        head = await self._versions.stored(name)
+        return await self._attributing.lines(name, head.document_id, start, _within(start, end, head.seq))
+
     async def restore(
         self, name: str, which: Which, sender: Sender, *, root: str | None = None, element: str | None = None
     ) -> Rewound:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
+import time
 from typing import Any
 
 import aiohttp
+import pytest
 from pycrdt import Doc, Text
 
 from collab.auth.access import AccessRequest, Grant
 from collab.errors import Unauthenticated
+from collab.hub.attributing import MAX_PORTION_BYTES, MAX_PORTION_ROWS
 from collab.protocol.session import Access as AccessKind
 from tests.support.api import told
 from tests.support.wsclient import LiveClient
@@ -233,3 +237,70 @@ async def test_a_restore_while_many_type_converges_and_loses_nothing_of_what_com
     finally:
         for client in clients:
             await client.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def where(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The options of a server on this database."""
+    return {"database_url": request.getfixturevalue("postgres_url")} if request.param == "postgresql" else {}
+
+
+async def read_rows(api: Api, start: int, end: int) -> list[dict[str, Any]]:
+    """Read all rows of an interval, in as many calls as it takes."""
+    found: list[dict[str, Any]] = []
+    while start < end:
+        portion = [json.loads(line) for line in (await api.get("rows/d", **{"from": start, "to": end})).splitlines()]
+        assert 0 < len(portion) <= MAX_PORTION_ROWS
+        assert len(portion) == 1 or sum(len(row["update"]) for row in portion) * 3 / 4 <= MAX_PORTION_BYTES
+        found += portion
+        start = portion[-1]["number"]
+    return found
+
+
+async def test_the_rows_of_a_document_are_read_one_by_one(
+    serve: Serve, session: aiohttp.ClientSession, where: dict[str, str]
+) -> None:
+    served = await serve(authenticator=People(), **where)
+    api = Api(session, served)
+    began = time.time()
+    await type_as(served, "d", "ada", 0, "one")
+    await type_as(served, "d", "bob", 3, " two")
+    middle = (await api.get("attribution/d"))["number"]
+    # Two rows that do not fit into one answer, and one that is longer than an answer.
+    for size in (MAX_PORTION_BYTES * 2 // 3, MAX_PORTION_BYTES * 2 // 3, MAX_PORTION_BYTES + 1):
+        await type_as(served, "d", "ada", 7, "x" * size)
+    head = (await api.get("attribution/d"))["number"]
+    rows = await read_rows(api, 0, head)
+    assert [row["number"] for row in rows] == list(range(1, head + 1))
+    assert [row["author"] for row in rows if row["number"] in (1, middle, head)] == ["ada", "bob", "ada"]
+    assert all(began - 1 <= row["at"] <= time.time() + 1 for row in rows)
+    doc: Doc[Any] = Doc()
+    text = doc.get("text", type=Text)
+    for row in rows:
+        doc.apply_update(base64.b64decode(row["update"]))
+        if row["number"] == middle:
+            assert str(text) == "one two"
+    assert len(str(text)) > 2 * MAX_PORTION_BYTES
+
+
+async def test_the_note_of_a_row_is_told(serve: Serve, session: aiohttp.ClientSession) -> None:
+    served = await serve(authenticator=People())
+    api = Api(session, served)
+    await type_as(served, "d", "ada", 0, "one")
+    number = (await api.get("attribution/d"))["number"]
+    await api.post("restore/d", "bob", number=0, on_behalf_of="zoe")
+    (row,) = await read_rows(api, number, number + 1)
+    assert (row["author"], row["on_behalf_of"], row["label"]) == ("bob", "zoe", "restore")
+
+
+async def test_rows_that_are_not_there_are_refused(serve: Serve, session: aiohttp.ClientSession) -> None:
+    served = await serve(authenticator=People())
+    api = Api(session, served)
+    await type_as(served, "d", "ada", 0, "one")
+    head = (await api.get("attribution/d"))["number"]
+    assert await api.get("rows/d", "reader", **{"from": head}) is None
+    assert await api.get("rows/d", **{"from": 0, "to": head + 1}) == 404
+    assert await api.get("rows/d", **{"from": head, "to": 0}) == 422
+    assert await api.get("rows/d", **{"from": -1}) == 400
+    assert await api.get("rows/none", **{"from": 0}) == 404
+    assert await api.get("rows/d", "", **{"from": 0}) == 401

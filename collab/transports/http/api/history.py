@@ -1,4 +1,4 @@
-"""``/attribution``, ``/changes``, ``/restore`` and ``/undo``: who wrote what, what changed, and the way back.
+"""``/attribution``, ``/changes``, ``/rows``, ``/restore``, ``/undo``: who wrote what, what changed, and the way back.
 
 Strategy: all of it is read and computed below (``collab.hub.rewinding``), in sandbox processes, and what is shown comes
 from there as JSON already: a large document has hundreds of thousands of ranges. Here it is decided who may.
@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 from aiohttp import web
 from pydantic import AwareDatetime, Field
 
+from collab.hub.attributing import MAX_PORTION_BYTES, MAX_PORTION_ROWS
 from collab.hub.rewinding import Rewinding
 from collab.hub.versions import Which
 from collab.protocol.session import Access
@@ -19,7 +20,7 @@ from collab.transports.http.answers import Permission
 from collab.transports.http.api import conditions
 from collab.transports.http.api.conditions import EditQuery, Noted
 from collab.transports.http.api.creation import KEY_HEADER, Creation, answer_with
-from collab.transports.http.api.route import JSON, Answer, AnyRoute, Call, Model, NoBody, Query, Raw, Route
+from collab.transports.http.api.route import JSON, NDJSON, Answer, AnyRoute, Call, Model, NoBody, Query, Raw, Route
 from collab.transports.http.api.versions import VersionId
 from collab.transports.problems import HEADERS, BadRequest
 
@@ -38,6 +39,13 @@ _PROBLEMS: Final = (
     "document_not_found", "document_deleted", "content_not_found", "history_gone", "not_possible", "too_large",
     "document_damaged",
 )  # fmt: skip
+_ROWS_PROBLEMS: Final = (
+    "document_not_found",
+    "document_deleted",
+    "history_gone",
+    "not_possible",
+    "document_damaged",
+)
 
 
 class AttributionQuery(Query):
@@ -64,6 +72,13 @@ class ChangesQuery(Query):
             "`text`: runs. `diff`: a unified diff of a text."
         ),
     )
+
+
+class RowsQuery(Query):
+    """Between which numbers of the log."""
+
+    start: Number = Field(alias="from", description="The number after which rows are given; 0 is before the first one.")
+    end: Number | None = Field(None, alias="to", description="The number of the last one; the newest without.")
 
 
 class RestoreBody(Model):
@@ -160,6 +175,25 @@ class HistoryRoutes:
                 ),
             ),
             Route(
+                "GET",
+                "/rows/{name}",
+                self.rows,
+                "get_rows",
+                TAG,
+                "Read the rows of the log one by one, as for a film of a document's life.",
+                [Answer(200, "The first rows of the interval, in order; none if it is empty.", Raw(NDJSON))],
+                query=RowsQuery,
+                access="read",
+                problems=_ROWS_PROBLEMS,
+                description=(
+                    'Each line is `{"number", "at", "author", "on_behalf_of", "label", "update"}`: `at` in unix '
+                    "seconds, `update` a Yjs update (v1) in base64. An answer has up to "
+                    f"{MAX_PORTION_ROWS:,} rows and {MAX_PORTION_BYTES >> 20} MiB of updates; a longer row comes "
+                    "alone. Ask for the next ones with `from` as the last number that came. They build on the state "
+                    "at the first `from`, which `/updates` gives."
+                ),
+            ),
+            Route(
                 "POST",
                 "/restore/{name}",
                 self.restore,
@@ -209,6 +243,12 @@ class HistoryRoutes:
         if query.format == "diff":
             return web.Response(body=found, content_type=DIFF, charset="utf-8", headers=HEADERS)
         return web.Response(body=found, content_type=JSON, headers=HEADERS)
+
+    async def rows(self, call: Call[RowsQuery, NoBody]) -> web.Response:
+        """Answer with the first rows of an interval."""
+        await self._permission.require(call.request, call.name, Access.READ)
+        found = await self._rewinding.rows(call.name, call.query.start, call.query.end)
+        return web.Response(body=found, content_type=NDJSON, headers=HEADERS)
 
     async def restore(self, call: Call[EditQuery, RestoreBody]) -> web.Response:
         """Restore; answer after the commit."""

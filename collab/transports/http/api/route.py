@@ -31,6 +31,7 @@ NAME: Final = "{name}"
 """What stands in the path of a route for the name of a document; it is the path's end."""
 
 JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
 OCTETS: Final = "application/octet-stream"
 
 _NAME_PATTERN: Final = r"{name:[\s\S]+}"

@@ -32,6 +32,7 @@ from collab.transports.http.api.documents import show_time
 from collab.transports.http.api.importing import MAX_FAILURES, Failure, Import
 from collab.transports.http.api.route import (
     JSON,
+    NDJSON,
     Answer,
     AnyRoute,
     Call,
@@ -48,7 +49,6 @@ from collab.transports.problems import HEADERS, BadRequest, code_of
 
 _log = get_logger("http")
 
-NDJSON: Final = "application/x-ndjson"
 TAR: Final = "application/x-tar"
 
 TAG: Final = "Many documents"
