@@ -34,10 +34,7 @@ function precompress(): Plugin {
   }
 }
 
-const SHARED = /src\/(lib\/(?!detour|hocuspocus|streams|ywebsocket|visit)|shell\/(?!guests|deleted|caret-names|old-copy-notice)).*\.ts$|node_modules\/(yjs|lib0|y-protocols|y-indexeddb)\//
-
-/** The text's editor, which the history of a text draws with as well: apart from its page it would be a file more to load. */
-const TEXT = /src\/text\/(?!past).*\.ts$|node_modules\/(@tiptap|prosemirror-[a-z]+|linkifyjs|orderedmap|rope-sequence)\//
+const SHARED = /src\/(lib\/(?!detour|hocuspocus|streams|ywebsocket|visit)|shell\/(?!guests|deleted|caret-names|old-copy-notice)).*\.ts$|node_modules\/(yjs|lib0|y-protocols|y-indexeddb|w3c-keyname)\//
 
 const server = process.env['COLLAB_URL'] ?? 'http://127.0.0.1:1234'
 
@@ -71,7 +68,7 @@ export default defineConfig({
     chunkSizeWarningLimit: 800,
     license: { fileName: 'licenses.md' },
     // What every page with a document needs travels as one file: a dozen small ones cost more in headers than in content.
-    rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'shared', test: SHARED }, { name: 'text', test: TEXT, includeDependenciesRecursively: false }] } } },
+    rolldownOptions: { output: { codeSplitting: { groups: [{ name: 'shared', test: SHARED }] } } },
   },
   plugins: [excalidraw(), precompress()],
   // Found late, in a worker, they would make the first visit reload itself.

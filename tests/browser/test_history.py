@@ -1,4 +1,4 @@
-"""The history at the side of each page: versions with names, the document as it was, what has changed, the way back."""
+"""The history at the side of each page: versions, the document as it was and how it came to be, and the way back."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ async def test_who_may_only_read_looks_back_and_changes_nothing(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [{}, PHONE], ids=["desk", "phone"])
-@pytest.mark.parametrize("kind", WRITTEN)
+@pytest.mark.parametrize("kind", KINDS)
 async def test_axe_finds_nothing_serious_in_the_history(
     shared_server: ServerProcess,
     open_window: OpenWindow,
@@ -251,12 +251,27 @@ async def test_axe_finds_nothing_serious_in_the_history(
     device: dict[str, Any],
     scheme: str,
 ) -> None:
-    window = await open_window(shared_server.url, kind + document, color_scheme=scheme, **device)
-    await write(window, "some words\nof two lines")
+    # A film that nobody starts stands still.
+    look: dict[str, Any] = {"color_scheme": scheme, "reduced_motion": "reduce", **device}
+    writer = await open_window(shared_server.url, kind + document, name="Ada")
+    if kind == "board/":
+        await ready(writer)
+        await draw(writer, "r", (300, 300), (420, 380))
+    else:
+        await write(writer, "some words\nof two lines")
+    await writer.until_status(writer.saved)
+    window = await open_window(shared_server.url, kind + document, **look)
     panel = await open_history(window)
     await keep(window, "A name")
     await no_serious_finding(window)
     await look_at(window, newest(panel))
+    await no_serious_finding(window)
+    film = await play(window)
+    await seek(film, await last_place(film))
+    await no_serious_finding(window)
+    await panel.get_by_role("button", name="Who wrote what").click()
+    who = window.page.get_by_role("region", name="Who wrote what")
+    await expect(who.get_by_role("list", name="Authors").locator("bdi")).not_to_have_count(0, timeout=PATIENCE * 1000)
     await no_serious_finding(window)
     width = await window.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
     assert width[0] <= width[1]
@@ -286,3 +301,167 @@ async def test_nothing_of_it_is_loaded_before_it_is_opened(
     await expect(newest(panel)).to_be_visible(timeout=PATIENCE * 1000)
     assert any("panel" in url for url in loaded)
     assert any("/timeline/" in url for url in loaded)
+
+
+# -- the whole life ---------------------------------------------------------------------------------------------
+
+
+async def play(window: Window) -> Locator:
+    """Open the film from the open panel, and wait until it is loaded."""
+    panel = window.page.get_by_role("complementary", name="History")
+    await panel.get_by_role("button", name="Play back").click()
+    film = window.page.get_by_role("region", name="The life of the document")
+    await expect(film.get_by_role("slider", name="Place in the film")).to_be_enabled(timeout=PATIENCE * 1000)
+    return film
+
+
+async def seek(film: Locator, place: int) -> None:
+    """Go to a place of a film that stands still, and wait until it shows."""
+    slider = film.get_by_role("slider", name="Place in the film")
+    await slider.evaluate(
+        "(slider, place) => { slider.value = place; slider.dispatchEvent(new Event('input')) }", str(place)
+    )
+    await expect(film.locator(".count")).to_have_text(re.compile(f"^{place} of "), timeout=PATIENCE * 1000)
+
+
+async def last_place(film: Locator) -> int:
+    return int(await film.get_by_role("slider", name="Place in the film").get_attribute("max") or "0")
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+async def test_the_life_of_a_document_is_played_and_gone_through(two: Two, kind: str) -> None:
+    ada, grace = await two(kind)
+    await write(ada, "words of Ada")
+    await grace.until_text(lambda text: text == "words of Ada", "the words of Ada")
+    await write(grace, ", and of Grace")
+    await open_history(ada)
+    film = await play(ada)
+    place, typing = film.locator(".past-place"), film.locator(".typing")
+    # It goes by itself to its end, and what others write meanwhile is in the live document alone.
+    await expect(place).to_contain_text("words of Ada, and of", timeout=PATIENCE * 1000)
+    await expect(film.get_by_role("button", name="Play", exact=True)).to_be_visible(timeout=PATIENCE * 1000)
+    await write(grace, "!")
+    await expect(place).not_to_contain_text("!")
+    await seek(film, 1)
+    await expect(typing).to_contain_text("Ada")
+    await expect(place).to_contain_text("w")
+    await expect(place).not_to_contain_text("words of Ada")
+    end = await last_place(film)
+    await seek(film, end)
+    await expect(typing).to_contain_text("Grace")
+    await expect(place.locator(".caret-name")).to_have_text("Grace")
+    # By the keyboard: one edit back and forth, play, and away.
+    slider = film.get_by_role("slider", name="Place in the film")
+    await slider.press("ArrowLeft")
+    await expect(slider).to_have_attribute("aria-valuetext", re.compile(f"^Edit {end - 1} of {end}, .*Grace"))
+    await slider.press("Home")
+    await expect(film.locator(".count")).to_have_text(f"0 of {end}")
+    await slider.press(" ")
+    await expect(film.locator(".count")).to_have_text(f"{end} of {end}", timeout=PATIENCE * 1000)
+    await slider.press("Escape")
+    await expect(film).to_have_count(0)
+    assert await ada.text() == "words of Ada, and of Grace!"
+
+
+async def test_the_life_of_a_board_is_played(two: Two) -> None:
+    ada, grace = await two("board/")
+    await ready(ada, grace)
+    await draw(ada, "r", (300, 300), (420, 380))
+    await until_equal([ada, grace], lambda seen: types(seen) == ["rectangle"], "the rectangle")
+    await draw(grace, "o", (560, 300), (680, 380))
+    await until_equal([ada, grace], lambda seen: sorted(types(seen)) == ["ellipse", "rectangle"], "both shapes")
+    await grace.until_status(grace.saved)
+    await open_history(ada)
+    film = await play(ada)
+    await expect(film.get_by_role("button", name="Play", exact=True)).to_be_visible(timeout=PATIENCE * 1000)
+
+    async def whole() -> bool:
+        # What came last has a frame in the colour of its author.
+        return await past_types(ada) == ["ellipse", "rectangle", "rectangle"]
+
+    await seek(film, await last_place(film))
+    await until(whole, "both shapes, and a frame around the last one")
+    await expect(film.locator(".typing")).to_contain_text("Grace")
+    await seek(film, 0)
+
+    async def nothing() -> bool:
+        return await past_types(ada) == []
+
+    await until(nothing, "the empty board")
+
+
+async def test_a_film_does_not_begin_by_itself_where_nobody_wants_movement(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    window = await open_window(shared_server.url, f"text/{document}", reduced_motion="reduce")
+    await write(window, "words")
+    await open_history(window)
+    film = await play(window)
+    end = await last_place(film)
+    await expect(film.locator(".count")).to_have_text(f"0 of {end}")
+    play_button = film.get_by_role("button", name="Play", exact=True)
+    await expect(play_button).to_be_focused()
+    await play_button.press("Enter")
+    await expect(film.locator(".count")).to_have_text(f"{end} of {end}", timeout=PATIENCE * 1000)
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+async def test_it_is_said_who_wrote_what_is_selected(two: Two, kind: str) -> None:
+    ada, grace = await two(kind)
+    await write(ada, "words of Ada")
+    await grace.until_text(lambda text: text == "words of Ada", "the words of Ada")
+    await write(grace, ", and more")
+    await ada.until_text(lambda text: text == "words of Ada, and more", "the words of Grace")
+    panel = await open_history(ada)
+    await panel.get_by_role("button", name="Who wrote what").click()
+    who = ada.page.get_by_role("region", name="Who wrote what")
+    await expect(who).not_to_have_attribute("aria-busy", "true", timeout=PATIENCE * 1000)
+    assert sorted(await who.get_by_role("list", name="Authors").locator("bdi").all_text_contents()) == ["Ada", "Grace"]
+    spans = who.locator("span.change.written")
+    await expect(spans).to_have_text(["words of Ada", ", and more"])
+    said = who.get_by_role("status")
+    for at, name in enumerate(("Ada", "Grace")):
+        await spans.nth(at).evaluate("element => getSelection().selectAllChildren(element)")
+        await expect(said).to_have_text(re.compile(rf"^Written by {name}, .*\d"))
+    await who.get_by_role("button", name="Back to the present").click()
+    await expect(who).to_have_count(0)
+
+
+async def test_the_elements_of_a_board_have_the_colours_of_their_authors(two: Two) -> None:
+    ada, grace = await two("board/")
+    await ready(ada, grace)
+    await draw(ada, "r", (300, 300), (420, 380))
+    await until_equal([ada, grace], lambda seen: types(seen) == ["rectangle"], "the rectangle")
+    await draw(grace, "o", (560, 300), (680, 380))
+    await until_equal([ada, grace], lambda seen: sorted(types(seen)) == ["ellipse", "rectangle"], "both shapes")
+    panel = await open_history(ada)
+    await panel.get_by_role("button", name="Who wrote what").click()
+    who = ada.page.get_by_role("region", name="Who wrote what")
+    await expect(who.get_by_role("list", name="Authors").locator("bdi")).to_have_count(2, timeout=PATIENCE * 1000)
+    script = (
+        "document.querySelector('#past-board').excalidraw.getSceneElements()"
+        ".filter(({ id }) => id.startsWith('frame of')).map(({ strokeColor }) => strokeColor)"
+    )
+
+    async def framed() -> bool:
+        return len(set(await ada.page.evaluate(script))) == 2
+
+    await until(framed, "a frame in a colour of its own for each author")
+
+
+async def test_names_that_were_seen_stand_for_those_who_are_not_signed_in(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    ada = await open_window(shared_server.url, f"text/{document}", name="Ada")
+    grace = await open_window(shared_server.url, f"text/{document}", name="Grace")
+    await ada.until_others("Grace")
+    await write(grace, "words of Grace")
+    await ada.until_text(lambda text: text == "words of Grace", "the words of Grace")
+    await grace.page.close()
+    await ada.until_others()
+    panel = await open_history(ada)
+    await panel.get_by_role("button", name="Who wrote what").click()
+    who = ada.page.get_by_role("region", name="Who wrote what")
+    await expect(who.get_by_role("list", name="Authors").locator("bdi")).to_have_text(
+        ["Grace"], timeout=PATIENCE * 1000
+    )

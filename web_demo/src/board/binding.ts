@@ -67,13 +67,13 @@ const byIndex = ({ index: a, id: one }: Entry, { index: b, id: other }: Entry): 
   (a ?? '') < (b ?? '') ? -1 : (a ?? '') > (b ?? '') ? 1 : one < other ? -1 : 1
 
 /** The element of an entry for the scene: a copy, as Excalidraw changes elements in place, with nothing missing. */
-function toElement(entry: Entry): OrderedExcalidrawElement | undefined {
+export function toElement(entry: ExcalidrawElement): OrderedExcalidrawElement | undefined {
   return restoreElements([structuredClone(entry)], null)[0]
 }
 
-/** Give what is drawn, in order, to begin a scene with or to keep. */
-export function readElements(elements: Entries): OrderedExcalidrawElement[] {
-  return [...winners(elements).values()].sort(byIndex).flatMap((entry) => toElement(entry) ?? [])
+/** Give what is drawn, in order, to begin a scene with or to keep; `make` makes an element of an entry. */
+export function readElements(elements: Entries, make = toElement): OrderedExcalidrawElement[] {
+  return [...winners(elements).values()].sort(byIndex).flatMap((entry) => make(entry) ?? [])
 }
 
 /** Nothing to see, and nobody else's business yet. */

@@ -1,7 +1,7 @@
 /** A board as it was: an Excalidraw of its own that nothing is bound to, for looking at. */
-import { CaptureUpdateAction, getCommonBounds, restoreElements } from '@excalidraw/excalidraw'
+import { CaptureUpdateAction } from '@excalidraw/excalidraw'
 import type { ExcalidrawElement, OrderedExcalidrawElement } from '@excalidraw/excalidraw/element/types'
-import type { BinaryFileData, ExcalidrawImperativeAPI } from '@excalidraw/excalidraw/types'
+import type { ExcalidrawImperativeAPI } from '@excalidraw/excalidraw/types'
 import * as Y from 'yjs'
 import { createElement } from 'react'
 import { createRoot } from 'react-dom/client'
@@ -13,24 +13,10 @@ import { theme } from '../shell/theme'
 import { readElements } from './binding'
 import { Board } from './Board'
 import { readImages } from './images'
+import { BoardProjector, frame, type Scene } from './projector'
 
-/** Units of the board between an element and the frame that marks it. */
-const MARGIN = 8
 /** How much of a deleted element shows, in percent. */
 const GHOST = 35
-
-interface Scene {
-  readonly elements: readonly OrderedExcalidrawElement[]
-  readonly files: Record<string, BinaryFileData>
-}
-
-/** A frame around a changed element, in the colour of who has changed it; broken around one that is gone. */
-function frame(element: ExcalidrawElement, color: string, gone: boolean): OrderedExcalidrawElement {
-  const [left, top, right, bottom] = getCommonBounds([element])
-  const size = { x: left - MARGIN, y: top - MARGIN, width: right - left + 2 * MARGIN, height: bottom - top + 2 * MARGIN }
-  const look = { strokeColor: color, backgroundColor: 'transparent', strokeWidth: 2, roughness: 0, strokeStyle: gone ? 'dashed' : 'solid' } as const
-  return restoreElements([{ type: 'rectangle', id: `frame of ${element.id}`, ...size, ...look } as ExcalidrawElement], null)[0]!
-}
 
 interface Difference {
   readonly after: OrderedExcalidrawElement[]
@@ -48,7 +34,7 @@ function difference(changes: Changes): Difference {
     for (const entry of item.content.arr.slice(start, end) as ({ id?: unknown } | null)[]) {
       if (change?.kind !== 'added') before.push(entry)
       if (change?.kind !== 'removed') after.push(entry)
-      if (change) (change.kind === 'added' ? added : removed).set(String(entry?.id), change)
+      if (change) (change.kind === 'removed' ? removed : added).set(String(entry?.id), change)
     }
   }
   const now = readElements(after)
@@ -114,6 +100,12 @@ export function openBoardViewer(place: HTMLElement): Viewer {
       const element = stops[at]
       if (element) api?.scrollToContent(element, { animate: true, fitToContent: true })
     },
+    film: (doc) =>
+      new BoardProjector(doc, (scene, grown) => {
+        stops = []
+        draw(scene)
+        if (grown) api?.scrollToContent(scene.elements, { fitToContent: true })
+      }),
     destroy() {
       stop()
       root.unmount()

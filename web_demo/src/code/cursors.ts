@@ -14,11 +14,12 @@ import { type Person, toPerson } from '../lib/presence'
 
 const moved = Annotation.define<true>()
 
-class Caret extends WidgetType {
-  readonly person: Person
+/** A caret with a name; `head` tells places apart. */
+export class Caret extends WidgetType {
+  readonly person: Pick<Person, 'name' | 'color'>
   readonly key: string
 
-  constructor(person: Person, head: string) {
+  constructor(person: Pick<Person, 'name' | 'color'>, head: string) {
     super()
     this.person = person
     // The same caret at the same place keeps its element, so that its name does not show anew.

@@ -2,10 +2,11 @@
 import { EditorState, type Extension, RangeSetBuilder } from '@codemirror/state'
 import { Decoration, type DecorationSet, EditorView, lineNumbers } from '@codemirror/view'
 import type * as Y from 'yjs'
-import { textOf } from '../history/changes'
+import { ROLES, textOf } from '../history/changes'
 import type { Viewer } from '../history/viewer'
 import { colours } from './editor'
-import { languageName, LANGUAGES } from './languages'
+import { LANGUAGES } from './languages'
+import { caret, CodeProjector, languageOf, linesOf } from './projector'
 
 /** Open a viewer for the text in the root `root`. */
 export function openCodeViewer(place: HTMLElement, root: string): Viewer {
@@ -16,9 +17,10 @@ export function openCodeViewer(place: HTMLElement, root: string): Viewer {
   /** Show `text`, in its language as soon as that is loaded. */
   async function draw(doc: Y.Doc, text: string, marks: DecorationSet): Promise<void> {
     const mine = (drawn += 1)
-    const set = (language: Extension): void => {
+    const set = (language: Extension, shown: string): void => {
       const extensions = [
         EditorView.decorations.of(marks),
+        caret,
         lineNumbers(),
         colours,
         EditorView.lineWrapping,
@@ -27,16 +29,17 @@ export function openCodeViewer(place: HTMLElement, root: string): Viewer {
         EditorView.contentAttributes.of({ 'aria-label': 'Code as it was', tabindex: '0' }),
         language,
       ]
-      view.setState(EditorState.create({ doc: text, extensions }))
+      view.setState(EditorState.create({ doc: shown, extensions }))
     }
-    set([])
-    const language = await LANGUAGES[languageName(doc.getMap('meta').get('language'))]!.load()
-    if (mine === drawn) set(language)
+    set([], text)
+    const language = await LANGUAGES[languageOf(doc)]!.load()
+    // A film may have gone on meanwhile.
+    if (mine === drawn) set(language, view.state.doc.toString())
   }
 
   return {
     show(doc) {
-      void draw(doc, doc.getText(root).toString(), Decoration.none)
+      void draw(doc, linesOf(doc.getText(root)), Decoration.none)
     },
     showChanges(changes, authors) {
       let text = ''
@@ -51,12 +54,11 @@ export function openCodeViewer(place: HTMLElement, root: string): Viewer {
           // What touches is one place.
           if (text.length !== last) stops.push(text.length)
           last = text.length + shown.length
-          const attributes = { style: `--who: ${authors.of(change).color}`, title: authors.describe(change), role: change.kind === 'added' ? 'insertion' : 'deletion' }
+          const attributes = { style: `--who: ${authors.of(change).color}`, title: authors.describe(change), ...(ROLES[change.kind] && { role: ROLES[change.kind]! }) }
           marks.add(text.length, last, Decoration.mark({ class: `change ${change.kind}`, attributes }))
         }
         text += shown
       }
-      // CodeMirror knows one kind of line break, and places must stay what they are.
       void draw(changes.doc, text.replaceAll('\r', ' '), marks.finish())
       return stops.length
     },
@@ -64,6 +66,9 @@ export function openCodeViewer(place: HTMLElement, root: string): Viewer {
       const place = stops[at]
       if (place === undefined) return
       view.dispatch({ selection: { anchor: place }, effects: EditorView.scrollIntoView(place, { y: 'center' }) })
+    },
+    film(doc) {
+      return new CodeProjector(doc.getText(root), view, (text) => void draw(doc, text, Decoration.none))
     },
     destroy: () => view.destroy(),
   }

@@ -62,13 +62,28 @@ export interface Mark {
 /** The ranges of one client, in order: three numbers each, which are a clock, a length, and the place of a mark. */
 export type MarkedRanges = [client: number, ranges: number[]]
 
-export interface ChangesAnswer {
-  /** The state at the beginning, and what came then: v1 updates in base64. */
-  base: string
-  update: string
+export interface Ranged {
   marks: Mark[]
   inserted: MarkedRanges[]
   deleted: MarkedRanges[]
+}
+
+export interface ChangesAnswer extends Ranged {
+  /** The state at the beginning, and what came then: v1 updates in base64. */
+  base: string
+  update: string
+}
+
+/** A row of the log: what one turn of edits has changed. */
+export interface Row {
+  number: number
+  /** Unix seconds. */
+  at: number
+  author: string | null
+  on_behalf_of: string | null
+  label: string | null
+  /** A v1 update in base64. */
+  update: string
 }
 
 export interface Rewound {
@@ -115,6 +130,17 @@ export async function readState(name: string, which: Which): Promise<Uint8Array>
 /** Read what the rows behind `from`, up to `to`, have changed. */
 export async function readChanges(name: string, from: number, to: number): Promise<ChangesAnswer> {
   return (await request('GET', historyUrl('changes', name, { from, to, format: 'update' }))) as ChangesAnswer
+}
+
+/** Read who wrote what in the document as it is. */
+export async function readAttribution(name: string): Promise<Ranged> {
+  return (await request('GET', historyUrl('attribution', name))) as Ranged
+}
+
+/** Read the first of the rows behind `from`, up to `to`: at least one, if there is one. */
+export async function readRows(name: string, from: number, to: number): Promise<Row[]> {
+  const lines = new TextDecoder().decode(await requestBytes(historyUrl('rows', name, { from, to })))
+  return lines.split('\n').filter(Boolean).map((line) => JSON.parse(line) as Row)
 }
 
 /** Make the document what it was after a row. It is an edit: everybody sees it arrive, and it can be taken back. */

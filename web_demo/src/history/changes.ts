@@ -6,7 +6,7 @@
  * within the interval is not shown, and neither is one that was gone before it.
  */
 import * as Y from 'yjs'
-import type { ChangesAnswer, Mark, MarkedRanges } from './api'
+import type { ChangesAnswer, Mark, MarkedRanges, Ranged } from './api'
 
 /** A part of a list that has one author. */
 export interface Run {
@@ -18,10 +18,28 @@ export interface Run {
 }
 
 export interface Change {
-  readonly kind: 'added' | 'removed'
+  /** What became of it; or that nothing is said but who has written it. */
+  readonly kind: 'added' | 'removed' | 'written'
   readonly mark: Mark
   /** The client ID that has inserted it; of what was removed it is not known which client has done that. */
   readonly client?: number
+}
+
+/** What a screen reader says of a change. */
+export const ROLES: Record<Change['kind'], string | null> = { added: 'insertion', removed: 'deletion', written: null }
+
+/** What walks a list in runs that are to be shown, in order. */
+export interface Walk {
+  runs(type: Y.Text | Y.XmlFragment | Y.Array<unknown>): Iterable<Run>
+}
+
+/** Walks what is there, and marks nothing. */
+export const asItIs: Walk = {
+  *runs(type) {
+    for (let item: Y.Item | null = type._start; item !== null; item = item.right) {
+      if (!item.deleted) yield { item, start: 0, end: item.length }
+    }
+  },
 }
 
 /** Where something is known of clocks, by client, in order. */
@@ -48,23 +66,36 @@ class Ranges {
   }
 }
 
-function bytesOf(base64: string): Uint8Array {
+export function bytesOf(base64: string): Uint8Array {
   return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))
 }
 
-export class Changes {
+export class Changes implements Walk {
   /** The state at the end, with what was deleted in between. For reading alone. */
   readonly doc = new Y.Doc({ gc: false })
+  /** What the walks so far have come upon, once for each author and time. */
+  readonly seen = new Map<string, Change>()
   readonly #marks: readonly Mark[]
   readonly #inserted: Ranges
   readonly #deleted: Ranges
+  readonly #kind: 'added' | 'written'
 
-  constructor({ base, update, marks, inserted, deleted }: ChangesAnswer) {
-    Y.applyUpdate(this.doc, bytesOf(base))
-    Y.applyUpdate(this.doc, bytesOf(update))
+  private constructor(updates: readonly Uint8Array[], { marks, inserted, deleted }: Ranged, kind: 'added' | 'written') {
+    for (const update of updates) Y.applyUpdate(this.doc, update)
     this.#marks = marks
     this.#inserted = new Ranges(inserted)
     this.#deleted = new Ranges(deleted)
+    this.#kind = kind
+  }
+
+  /** What came and went in an interval. */
+  static between(answer: ChangesAnswer): Changes {
+    return new Changes([bytesOf(answer.base), bytesOf(answer.update)], answer, 'added')
+  }
+
+  /** Who has written what there is in a state, a whole update. */
+  static written(state: Uint8Array, { marks, inserted }: Ranged): Changes {
+    return new Changes([state], { marks, inserted, deleted: [] }, 'written')
   }
 
   /** The runs of a list that are to be shown, in order. */
@@ -85,9 +116,11 @@ export class Changes {
   }
 
   #change(client: number, made: number | undefined, gone: number | undefined): { change?: Change } {
-    if (gone !== undefined) return { change: { kind: 'removed', mark: this.#marks[gone]! } }
-    if (made !== undefined) return { change: { kind: 'added', mark: this.#marks[made]!, client } }
-    return {}
+    const at = gone ?? made
+    if (at === undefined) return {}
+    const change: Change = gone === undefined ? { kind: this.#kind, mark: this.#marks[at]!, client } : { kind: 'removed', mark: this.#marks[at]! }
+    this.seen.set(`${change.kind} ${at} ${change.client}`, change)
+    return { change }
   }
 
   destroy(): void {

@@ -2,6 +2,7 @@
 import { h, icon } from '../shell/dom'
 import { face } from '../shell/people'
 import type { Entry, TimelinePage, Version, Which } from './api'
+import { STAR } from './icons'
 import type { Author, Authors } from './people'
 
 const FACES = 3
@@ -124,7 +125,7 @@ function wordsOf({ name, authors, at, edits }: Moment): HTMLElement[] {
 }
 
 function momentRow(moment: Moment, chosen: boolean, choose: (moment: Moment) => void): HTMLElement {
-  const sign = moment.version === null ? facesOf(moment.authors) : h('span', { class: 'star', title: 'Named version' }, icon('star'))
+  const sign = moment.version === null ? facesOf(moment.authors) : h('span', { class: 'star', title: 'Named version' }, icon(STAR))
   const button = h(
     'button',
     { type: 'button', class: 'moment', 'aria-pressed': String(chosen), onclick: () => choose(moment) },

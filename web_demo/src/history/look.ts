@@ -6,17 +6,15 @@ import * as Y from 'yjs'
 import { h, iconButton } from '../shell/dom'
 import { readChanges, readState } from './api'
 import { Changes } from './changes'
+import { DOWN, UP } from './icons'
 import { dayOf, type Moment, namesOf, timeOf } from './list'
 import type { Authors } from './people'
+import type { Shown } from './shown'
 import type { OpenViewer, Viewer } from './viewer'
 
-export interface Look {
-  readonly element: HTMLElement
+export interface Look extends Shown {
   /** Show a moment; rejects with a sentence if it cannot be read. */
   show(moment: Moment): Promise<void>
-  /** Ask again what can be done. */
-  tellActions(): void
-  destroy(): void
 }
 
 export interface LookOptions {
@@ -50,11 +48,13 @@ export function makeLook({ name, authors, viewer: openViewer, actions, onClose }
     viewer.goTo(at)
     count.textContent = `${at + 1} of ${places}`
   }
-  const before = iconButton('up', 'Previous change', () => step(-1))
-  const next = iconButton('down', 'Next change', () => step(1))
+  const before = iconButton(UP, 'Previous change', () => step(-1))
+  const next = iconButton(DOWN, 'Next change', () => step(1))
   const through = h('div', { class: 'through' }, h('label', { class: 'check' }, marked, 'Show changes'), before, next, count)
+  // An open menu takes the key for itself.
+  const leave = (event: KeyboardEvent): void => void (event.key === 'Escape' && !element.querySelector(':popover-open') && onClose())
   const bar = h('div', { class: 'past-bar' }, iconButton('close', 'Back to the present', onClose), title, doing, through)
-  const element = h('section', { class: 'past', 'aria-label': 'The document as it was' }, bar, place)
+  const element = h('section', { class: 'past', 'aria-label': 'The document as it was', onkeydown: leave }, bar, place)
 
   let current: Moment | undefined
   let places = 0
@@ -72,7 +72,7 @@ export function makeLook({ name, authors, viewer: openViewer, actions, onClose }
   async function showMarked(moment: Moment, still: () => boolean): Promise<void> {
     const answer = await readChanges(name, moment.before!, moment.number!)
     if (!still()) return
-    const changes = new Changes(answer)
+    const changes = Changes.between(answer)
     places = viewer.showChanges(changes, authors)
     changes.destroy()
     tellPlaces(places === 0 ? 'Nothing to see' : `${places} ${places === 1 ? 'change' : 'changes'}`)

@@ -10,6 +10,8 @@ export interface Author {
 /** Somebody of whom nothing is known but that he was not signed in. */
 const UNKNOWN: Author = { name: 'Somebody', color: '#5a6470' }
 
+const WORDS = { added: 'Added', removed: 'Deleted', written: 'Written' } as const
+
 function hash(text: string): number {
   let value = 0
   for (const character of text) value = (value * 31 + character.codePointAt(0)!) >>> 0
@@ -18,6 +20,8 @@ function hash(text: string): number {
 
 export class Authors {
   readonly #presence: Presence
+  /** The colours of those who are not here, by user name or client ID. */
+  readonly #colors = new Map<string | number, string>()
 
   constructor(presence: Presence) {
     this.#presence = presence
@@ -28,19 +32,35 @@ export class Authors {
     if (!user) return UNKNOWN
     // Whoever is here has the colour of his caret.
     const here = this.#presence.people.value.find(({ name }) => name.toLocaleLowerCase() === user.toLocaleLowerCase())
-    return here ?? { name: user, color: PALETTE[hash(user) % PALETTE.length]! }
+    return here ?? { name: user, color: this.#color(user, hash(user)) }
   }
 
-  /** Who has made a change: without a sign-in, whoever is here under the client ID, or a colour for that ID. */
-  of({ mark, client }: Change): Author {
-    const user = mark.on_behalf_of ?? mark.author
+  /** Give somebody a colour that nobody else has, as long as there are any; the first choice follows from `seed`. */
+  #color(who: string | number, seed: number): string {
+    const known = this.#colors.get(who)
+    if (known) return known
+    const taken = new Set([...this.#colors.values(), ...this.#presence.people.value.map(({ color }) => color)])
+    const inTurn = PALETTE.map((_, at) => PALETTE[(seed + at) % PALETTE.length]!)
+    const color = inTurn.find((one) => !taken.has(one)) ?? inTurn[0]!
+    this.#colors.set(who, color)
+    return color
+  }
+
+  /** Who has this user name; without one whoever was seen here under the client ID, or a colour for that ID. */
+  either(user: string | null, client: number | undefined): Author {
     if (user || client === undefined) return this.user(user)
-    return this.#presence.person(client) ?? { name: UNKNOWN.name, color: PALETTE[client % PALETTE.length]! }
+    // What somebody calls himself: the server has not checked it, so it counts only where no user is known.
+    return this.#presence.met(client) ?? { name: UNKNOWN.name, color: this.#color(client, client) }
   }
 
-  /** "Ada, 4 May, 12:04", for a tooltip. */
+  /** Who has made a change. */
+  of({ mark, client }: Change): Author {
+    return this.either(mark.on_behalf_of ?? mark.author, client)
+  }
+
+  /** "Added by Ada, 4 May 2026, 12:04", for a tooltip. */
   describe(change: Change): string {
     const when = new Date(change.mark.last * 1000).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'short' })
-    return `${change.kind === 'added' ? 'Added' : 'Deleted'} by ${this.of(change).name}, ${when}`
+    return `${WORDS[change.kind]} by ${this.of(change).name}, ${when}`
   }
 }

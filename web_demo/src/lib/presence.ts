@@ -35,6 +35,8 @@ export const PALETTE = [
 const NAME_LENGTH = 32
 /** Milliseconds after the last edit for which somebody counts as typing. */
 const TYPING = 1500
+/** Client IDs whose people are remembered after they have left. */
+const MET = 1000
 const NAME_KEY = 'collab:name'
 const ID = /^[0-9a-f]{32}$/
 const ANIMALS = [
@@ -109,6 +111,7 @@ export class Presence {
   #name: string
   #color: string
 
+  readonly #met = new Map<number, Person>()
   readonly #id: string | undefined
   /** For each client a number that is higher the later it has moved. */
   readonly #moves = new Map<number, number>()
@@ -179,6 +182,11 @@ export class Presence {
     return this.people.value.find(({ clients }) => clientID !== null && clients.includes(clientID))
   }
 
+  /** Whoever has or had this client ID while this window was open; those that left longest ago are forgotten. */
+  met(clientID: number): Person | undefined {
+    return this.#met.get(clientID)
+  }
+
   /** Call `show` with the state of the followed one, now and whenever it changes: in the window that moved last. */
   onFollowed(show: (state: AwarenessState) => void): void {
     const tell = (): void => {
@@ -209,6 +217,13 @@ export class Presence {
       people.set(key, person ? { ...person, clients: [...person.clients, id], typing: person.typing || window.typing, self: person.self || window.self } : window)
     }
     this.people.set([...people.values()].sort((a, b) => Number(b.self) - Number(a.self) || a.name.localeCompare(b.name) || a.clientID - b.clientID))
+    for (const person of this.people.value) {
+      for (const id of person.clients) {
+        this.#met.delete(id)
+        this.#met.set(id, person)
+      }
+    }
+    for (const id of this.#met.keys()) if (this.#met.size > MET) this.#met.delete(id)
     if (followed) this.follow(followed.clients.map((id) => this.person(id)?.clientID).find((id) => id !== undefined) ?? null)
   }
 

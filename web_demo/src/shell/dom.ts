@@ -45,26 +45,24 @@ const ICONS = {
   eye: 'M3 12c2-4 5-6.5 9-6.500s7 2.5 9 6.500c-2 4-5 6.5-9 6.500S5 16 3 12M12 14.500a2.5 2.5 0 1 0 0-5 2.5 2.5 0 0 0 0 5',
   close: 'M6 6l12 12M18 6 6 18',
   history: 'M4 5v5h5M4.7 9.5A8 8 0 1 1 4 13M12 8.5V13l3 2',
-  star: 'm12 4 2.5 5.1 5.5.8-4 3.9 1 5.5-5-2.6-5 2.6 1-5.5-4-3.9 5.5-.8z',
-  up: 'm6 14 6-6 6 6',
-  down: 'm6 10 6 6 6-6',
-  copy: 'M9 9h11v11H9zM5 15H4V4h11v1',
 } as const
 
 export type IconName = keyof typeof ICONS
+/** The path of an icon that only a part of the page needs, which is loaded later. */
+export type Outline = `${'M' | 'm'}${number}${string}`
 
-export function icon(name: IconName): SVGSVGElement {
+export function icon(sign: IconName | Outline): SVGSVGElement {
   const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg')
   svg.setAttribute('viewBox', '0 0 24 24')
   svg.setAttribute('class', 'icon')
   svg.setAttribute('aria-hidden', 'true')
   const path = document.createElementNS('http://www.w3.org/2000/svg', 'path')
-  path.setAttribute('d', ICONS[name])
+  path.setAttribute('d', ICONS[sign as IconName] ?? sign)
   svg.append(path)
   return svg
 }
 
 /** A button that shows an icon; `label` is its name and its tooltip. */
-export function iconButton(name: IconName, label: string, onclick: () => void, props: Props = {}): HTMLButtonElement {
-  return h('button', { type: 'button', class: 'icon-button', 'aria-label': label, title: label, onclick, ...props }, icon(name))
+export function iconButton(sign: IconName | Outline, label: string, onclick: () => void, props: Props = {}): HTMLButtonElement {
+  return h('button', { type: 'button', class: 'icon-button', 'aria-label': label, title: label, onclick, ...props }, icon(sign))
 }

@@ -1,11 +1,12 @@
 /** Rich text: Tiptap on the Yjs document, with everybody's carets. */
-import { Editor } from '@tiptap/core'
+import { Editor, Extension, getSchema, Mark } from '@tiptap/core'
+import { DOMSerializer, Node } from '@tiptap/pm/model'
 import { yUndoPluginKey } from '@tiptap/y-tiptap'
 import { withFallback } from '../lib/fallback'
 import { connectHocuspocus } from '../lib/hocuspocus'
 import { openPage } from '../shell/page'
 import { carets, showFollowed } from './carets'
-import { richText, ROOT } from './extensions'
+import { nodes, richText, ROOT } from './extensions'
 import { htmlFile } from './file'
 import './text.css'
 import { toolbar } from './toolbar'
@@ -13,7 +14,11 @@ import { toolbar } from './toolbar'
 export async function openText(name: string): Promise<void> {
   const page = await openPage(name, withFallback(connectHocuspocus), {
     content: () => editor.getText(),
-    viewer: async () => (await import('./past')).openTextViewer,
+    viewer: async () => {
+      const { openTextViewer } = await import('./past')
+      const tools = { Extension, getSchema, Mark, DOMSerializer, Node, nodes: nodes(), root: ROOT }
+      return (place) => openTextViewer(place, tools)
+    },
     saving: {
       // Empty paragraphs are nothing to see.
       shows: (doc) => doc.getXmlFragment(ROOT).toString().replaceAll(/<paragraph[^>]*><\/paragraph>/g, ''),
