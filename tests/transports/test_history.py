@@ -299,7 +299,7 @@ async def test_rows_that_are_not_there_are_refused(serve: Serve, session: aiohtt
     await type_as(served, "d", "ada", 0, "one")
     head = (await api.get("attribution/d"))["number"]
     assert await api.get("rows/d", "reader", **{"from": head}) is None
-    assert await api.get("rows/d", **{"from": 0, "to": head + 1}) == 404
+    assert await api.get("rows/d", **{"from": 0, "to": head + 1}) == 410
     assert await api.get("rows/d", **{"from": head, "to": 0}) == 422
     assert await api.get("rows/d", **{"from": -1}) == 400
     assert await api.get("rows/none", **{"from": 0}) == 404
