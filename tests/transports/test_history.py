@@ -290,7 +290,7 @@ async def test_the_note_of_a_row_is_told(serve: Serve, session: aiohttp.ClientSe
     number = (await api.get("attribution/d"))["number"]
     await api.post("restore/d", "bob", number=0, on_behalf_of="zoe")
     (row,) = await read_rows(api, number, number + 1)
-    assert (row["author"], row["on_behalf_of"], row["label"]) == ("bob", "zoe", "restore")
+    assert (row["author"], row["on_behalf_of"], row["label"]) == ("bob", "zoe", "restore number=0")
 
 
 async def test_rows_that_are_not_there_are_refused(serve: Serve, session: aiohttp.ClientSession) -> None:
