@@ -42,7 +42,10 @@ from tests.support.waiting import happens
 pytestmark = pytest.mark.slow
 
 # Connections of a kind; an object that stays of each of them is found among those that stay once.
-TIMES = 24
+TIMES = 20
+
+# From so many on, objects of a kind stay for each connection: fewer are of the server's own tasks and of its sandbox.
+STAY = 12
 
 # Seconds until what has ended must have let go. Less than the five in which a closing connection would be cut: a
 # timer that waits for that must not keep it.
@@ -893,7 +896,7 @@ async def check_ending(served: Served, end: Callable[[int], None], modules: tupl
     with without_collector():
         await asyncio.to_thread(several, TIMES)
         await served.all_ended()
-        await expect_nothing_left(TIMES // 2, modules)
+        await expect_nothing_left(STAY, modules)
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -932,7 +935,7 @@ async def test_documents_that_have_left_memory_leave_nothing_behind(tmp_path: Pa
         with without_collector():
             await asyncio.to_thread(come_and_go, TIMES)
             await happens(lambda: not served.hub.rooms, "an empty memory")
-            await expect_nothing_left(TIMES // 2)
+            await expect_nothing_left(STAY)
 
 
 def test_on_the_loop_of_asyncio_nothing_of_ours_stays_either(tmp_path: Path) -> None:
