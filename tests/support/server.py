@@ -171,8 +171,13 @@ class ServerProcess:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(_ENVIRONMENT_PREFIX)}
         environment["PYTHONUNBUFFERED"] = "1"
         environment.update(self._environment)
-        # What a wrapper sets up, and what Python and its C library read when they begin, needs a start of Python.
-        fork = not self._wrapper and all(key.startswith(_ENVIRONMENT_PREFIX) for key in self._environment)
+        # What a wrapper sets up, and what Python and its C library read when they begin, needs a start of Python. So does
+        # a script: it has an application of its own around the server (with Django, edits that waited were not sent).
+        fork = (
+            self._program[0] == "-m"
+            and not self._wrapper
+            and all(key.startswith(_ENVIRONMENT_PREFIX) for key in self._environment)
+        )
         directory = self._working_directory or Path.cwd()
         process = self._process = _run(command, environment, directory, fork=fork)
         self._groups.append(process.pid)
