@@ -171,8 +171,8 @@ class ServerProcess:
         environment = {key: value for key, value in os.environ.items() if not key.startswith(_ENVIRONMENT_PREFIX)}
         environment["PYTHONUNBUFFERED"] = "1"
         environment.update(self._environment)
-        # What a wrapper sets up, and what Python and its C library read when they begin, needs a start of Python. So does
-        # a script: it has an application of its own around the server (with Django, edits that waited were not sent).
+        # What a wrapper sets up, and what Python and its C library read when they begin, needs a start of Python. So
+        # does a script: it has an application of its own (with Django, edits that waited were not sent after a fork).
         fork = (
             self._program[0] == "-m"
             and not self._wrapper
