@@ -101,10 +101,7 @@ class Attributing:
         """
         found = Rows()
         while after < until:
-            page = await self._store.rows_after(document_id, after, min(_PAGE, until - after))
-            if not page or page[0].seq != after + 1:
-                raise HistoryGone("the history of that time is not kept any more")
-            await in_slices(check_rows(name, page))
+            page = await self._page(name, document_id, after, min(_PAGE, until - after))
             found.add(list(map(_as_row, page)))
             after = page[-1].seq
             if found.count > MAX_INTERVAL_ROWS or found.nbytes > MAX_INTERVAL_BYTES:
@@ -122,10 +119,7 @@ class Attributing:
         found: list[bytes] = []
         nbytes = 0
         while after < until and len(found) < MAX_PORTION_ROWS and nbytes < MAX_PORTION_BYTES:
-            page = await self._store.rows_after(document_id, after, min(_LINES, until - after))
-            if not page or page[0].seq != after + 1:
-                raise HistoryGone("the history of that time is not kept any more")
-            await in_slices(check_rows(name, page))
+            page = await self._page(name, document_id, after, min(_LINES, until - after))
             for row in page:
                 nbytes += len(row.data)
                 if found and nbytes > MAX_PORTION_BYTES:
@@ -224,13 +218,18 @@ class Attributing:
         """Read rows up to ``until``, or fewer if they are long."""
         found = Rows()
         while after < until and found.nbytes < _BYTES:
-            page = await self._store.rows_after(document_id, after, min(_PAGE, until - after))
-            if not page or page[0].seq != after + 1:
-                raise HistoryGone(f"rows of {name!r} behind {after} are gone")
-            await in_slices(check_rows(name, page))
+            page = await self._page(name, document_id, after, min(_PAGE, until - after))
             found.add(list(map(_as_row, page)))
             after = page[-1].seq
         return found
+
+    async def _page(self, name: str, document_id: int, after: int, most: int) -> list[LogRow]:
+        """Read up to ``most`` rows behind ``after`` that are whole; there must be some, without a gap before them."""
+        page = await self._store.rows_after(document_id, after, most)
+        if not page or page[0].seq != after + 1:
+            raise HistoryGone("the history of that time is not kept any more")
+        await in_slices(check_rows(name, page))
+        return page
 
 
 def _as_row(row: LogRow) -> Row:
