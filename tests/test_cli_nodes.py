@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from collab.cli_nodes import print_nodes
+from collab.cli.nodes import print_nodes
 from collab.storage.membership import Node
 from tests.support.snippets import snippet
 

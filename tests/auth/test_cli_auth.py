@@ -15,7 +15,7 @@ import typer
 
 from collab.auth.access import AccessRequest, Grant
 from collab.auth.factory import AuthOptions, make_authenticator
-from collab.cli_auth import SECRET_ENV, register
+from collab.cli.auth import SECRET_ENV, register
 from collab.errors import AccessDenied, CollabError, ConfigurationError, Unauthenticated
 from collab.protocol.session import Access
 from tests.auth.makers import SECRET, pair, write

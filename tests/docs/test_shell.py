@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from collab import cli_control
+from collab.cli import control
 from collab.errors import CollabError
 from collab.hub.people import Place, Seen
 from collab.storage.records import NodeReport, Reports
@@ -184,7 +184,7 @@ def test_connections_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     at = datetime(2026, 11, 29, 10, tzinfo=UTC).timestamp()
     places = [Place("notes/plan", "write", False)]
     node = "5c1f00a2b94e7d33-9f3a2c"
-    cli_control._print_connections([Seen(node, 17, ["17"], "203.0.113.7", "y-websocket", at, places, 1, 0)])
+    control._print_connections([Seen(node, 17, ["17"], "203.0.113.7", "y-websocket", at, places, 1, 0)])
     assert capsys.readouterr().out.splitlines() == [head, line]
 
 
@@ -192,11 +192,11 @@ def test_what_is_printed_of_an_instruction_is_as_it_is_written(capsys: pytest.Ca
     lines = snippet("docs/operations.md", "Kick, check access again, reload", "").splitlines()
     nodes = [re.fullmatch(r"([\w-]+): (\d+) sessions ended", line) for line in lines]
     reports = tuple([NodeReport(found[1], int(found[2])) for found in nodes if found])
-    cli_control._print(Reports(reports, (lines[-1].rpartition(" ")[2],)))
+    control._print(Reports(reports, (lines[-1].rpartition(" ")[2],)))
     printed = capsys.readouterr()
     assert (printed.out + printed.err).splitlines() == lines
     with pytest.raises(CollabError, match="no server has answered"):
-        cli_control._print(Reports((), ()))
+        control._print(Reports((), ()))
 
 
 def test_documents_are_verified_and_repaired(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collab.cli_common import BUS, DATABASE, Name, telling_nodes, with_settings, with_store
+from collab.cli.common import BUS, DATABASE, Name, telling_nodes, with_settings, with_store
 from collab.settings import Settings
 from collab.telemetry import escape_controls, shown_name
 

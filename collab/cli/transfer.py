@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collab.cli_common import DATABASE, input_file, output_file, progress, shown_file, with_settings, with_store
+from collab.cli.common import DATABASE, input_file, output_file, progress, shown_file, with_settings, with_store
 from collab.errors import CollabError, ConfigurationError
 from collab.settings import Settings
 from collab.telemetry import complain

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collab.cli_common import BUS, DATABASE, Name, input_file, shown_file, telling_nodes, with_settings, with_store
-from collab.cli_nodes import date
+from collab.cli.common import BUS, DATABASE, Name, input_file, shown_file, telling_nodes, with_settings, with_store
+from collab.cli.nodes import date
 from collab.errors import (
     CollabError,
     ConfigurationError,

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
-from collab import cli_auth, cli_control, cli_nodes, cli_transfer, cli_trash, cli_versions, cli_webhooks
-from collab.cli_common import (
+from collab.cli import auth, control, transfer, trash, versions, webhooks
+from collab.cli.common import (
     BUS,
     DATABASE,
     Name,
@@ -36,6 +36,8 @@ from collab.cli_common import (
     with_settings,
     with_store,
 )
+from collab.cli.nodes import print_nodes
+from collab.cli.versions import read_past
 from collab.errors import CollabError, ConfigurationError, LimitExceeded, UpdateError
 from collab.loop import run_loop
 from collab.protocol.names import check_document_name
@@ -64,12 +66,12 @@ documents = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(documents, name="documents")
-cli_auth.register(app)
-cli_control.register(app, documents)
-cli_transfer.register(documents)
-cli_trash.register(documents)
-cli_versions.register(app)
-cli_webhooks.register(app)
+auth.register(app)
+control.register(app, documents)
+transfer.register(documents)
+trash.register(documents)
+versions.register(app)
+webhooks.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -143,7 +145,7 @@ def nodes(
     """List the servers on the database; one that has died stays listed for an hour."""
 
     async def work(store: Store) -> None:
-        cli_nodes.print_nodes(await store.list_nodes(), as_json=as_json)
+        print_nodes(await store.list_nodes(), as_json=as_json)
 
     with_store(settings, work)
 
@@ -230,7 +232,7 @@ def show(
             data = await _read(store, name)
             facts = {**_facts(summary), "update_bytes": len(data)}
         else:
-            number, data = await cli_versions.read_past(store, name, at, version)
+            number, data = await read_past(store, name, at, version)
             facts = {"name": name, "number": number or None, "update_bytes": len(data)}
         if as_json:
             from collab.adapters import make_sandbox

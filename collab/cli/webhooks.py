@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collab.cli_common import DATABASE, with_settings, with_store
-from collab.cli_nodes import date
+from collab.cli.common import DATABASE, with_settings, with_store
+from collab.cli.nodes import date
 from collab.errors import ConfigurationError
 from collab.settings import Settings
 from collab.telemetry import escape_controls
