@@ -20,8 +20,8 @@ from typing import Any
 
 from collab.auth.access import Grant
 from collab.auth.claims import MAX_USER_CHARACTERS, ClaimRules, read_claims
+from collab.auth.jwt import sign
 from collab.auth.keys import secret_key
-from collab.auth.tokens import sign
 from collab.errors import Forbidden, InvalidDocumentName, Unauthenticated
 from collab.protocol.session import Access
 

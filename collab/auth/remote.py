@@ -41,8 +41,8 @@ from collab.auth.breaker import CircuitBreaker, Try
 from collab.auth.claims import MAX_SECONDS, check_text
 from collab.auth.endpoint import MAX_CONNECTIONS, Answer, Endpoint
 from collab.auth.flights import Flights
+from collab.auth.jwt import MAX_TOKEN
 from collab.auth.places import Places
-from collab.auth.tokens import MAX_TOKEN
 from collab.errors import AccessUnavailable, Forbidden, Unauthenticated
 from collab.net import key_of_text
 from collab.protocol.session import Access

@@ -38,6 +38,7 @@ from cryptography.hazmat.primitives.serialization import (
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 
+from collab.auth.jwt import sign
 from collab.auth.keys import (
     ALGORITHMS_OF,
     CURVES,
@@ -52,7 +53,6 @@ from collab.auth.keys import (
     parse_json,
     read_key_file,
 )
-from collab.auth.tokens import sign
 from collab.errors import ConfigurationError
 
 HEADER: Final = "Collab-Signature"

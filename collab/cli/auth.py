@@ -147,8 +147,8 @@ def _duration(text: str) -> int:
 
 
 def _signed(claims: dict[str, Any], file: Path | None, secret: str | None, kid: str | None) -> str:
+    from collab.auth.jwt import sign
     from collab.auth.signing import load_private_key
-    from collab.auth.tokens import sign
 
     if file is None and secret is None:
         raise ConfigurationError(f"a token needs a signature: give --key FILE, or --secret (better {SECRET_ENV})")

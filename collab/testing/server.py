@@ -21,7 +21,7 @@ from collab.app import DRAIN, create_app
 from collab.auth.access import Authenticator
 from collab.auth.claims import ClaimRules, read_claims
 from collab.auth.hook import Hook
-from collab.auth.tokens import sign
+from collab.auth.jwt import sign
 from collab.errors import ConfigurationError, Unauthenticated
 from collab.hooks import Hooks
 from collab.loop import run_loop

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from collab.auth.access import AccessRequest, Grant
 from collab.auth.claims import ClaimRules
 from collab.auth.factory import AuthOptions, make_authenticator
+from collab.auth.jwt import MAX_TOKEN, MAX_TRIED
 from collab.auth.keys import KeySet, load_key_file, secret_key
-from collab.auth.tokens import MAX_TOKEN, MAX_TRIED, TokenAuthenticator
+from collab.auth.tokens import TokenAuthenticator
 from collab.errors import AccessDenied, Forbidden, Unauthenticated
 from collab.protocol.session import Access
 from tests.auth.makers import NOW, SECRET, Clock, by_hand, claims, encoded, pair, signed, write

@@ -20,8 +20,8 @@ from aiohttp.test_utils import TestServer
 from collab.app import create_app
 from collab.auth.access import AccessRequest
 from collab.auth.factory import AuthOptions, make_authenticator
+from collab.auth.jwt import sign
 from collab.auth.signing import HEADER, TYPE, Signer
-from collab.auth.tokens import sign
 from collab.cli import run as collab
 from collab.errors import AccessUnavailable
 from collab.settings import Settings

@@ -13,7 +13,7 @@ from typing import Any, Final
 from joserfc.jwk import OctKey
 
 from collab.auth.claims import MAX_USER_CHARACTERS
-from collab.auth.tokens import sign
+from collab.auth.jwt import sign
 from collab.contrib.django.conf import Conf
 
 CLAIM: Final = "collab_django"
