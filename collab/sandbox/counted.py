@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from collab.content.edits import Edit, Format
 from collab.errors import SandboxCrashed, SandboxTimeout
-from collab.history.tasks import Task as HistoryTask
+from collab.history import tasks
 from collab.sandbox.port import Ending, Outcome, Sandbox, Stay, Task
 from collab.update.compact import Compacted
 
@@ -18,6 +18,23 @@ DONE, CRASHED, TIMED_OUT, FAILED = "done", "crashed", "timed out", "failed"
 OUTCOMES = (DONE, CRASHED, TIMED_OUT, FAILED)
 """What may become of a job: it gave a result, its process died, it took too long, or it has said that it cannot."""
 
+COMPACTION, CONTENT, CREATION, LOAD, EDITS = "compaction", "content", "creation", "load", "edits"
+RESET, SKELETON = "reset", "skeleton"
+
+_HISTORY: Final[Mapping[type[tasks.Task], str]] = {
+    tasks.Advance: "attribution",
+    tasks.Show: "authors",
+    tasks.Changes: "changes",
+    tasks.Restore: "restore",
+    tasks.Undo: "undo",
+}
+
+KINDS: Final = (COMPACTION, CONTENT, CREATION, LOAD, EDITS, RESET, SKELETON, *_HISTORY.values())
+"""What jobs are for, each a method of the sandbox or a task of the history.
+
+``load`` is of a document that stays, and ``edits`` are edits and readings of one that stays.
+"""
+
 
 class CountedSandbox:
     """Pass jobs on to another sandbox (``collab.sandbox.port.Sandbox``) and count them.
@@ -26,7 +43,7 @@ class CountedSandbox:
         sandbox: does the work.
 
     Attributes:
-        jobs: how many have ended, by outcome.
+        jobs: how many have ended, by kind and outcome.
         under_way: how many wait or run now.
         loaded: how many documents were loaded so that they stay.
         tasks: how many edits and readings such documents were given; a job may have many.
@@ -34,26 +51,26 @@ class CountedSandbox:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
-        self.jobs: Counter[str] = Counter()
+        self.jobs: Counter[tuple[str, str]] = Counter()
         self.under_way = self.loaded = self.tasks = 0
         self._stays: set[CountedStay] = set()
         self._ended: Counter[Ending] = Counter()
 
     async def compact(self, data: bytes, gc: bool) -> Compacted:
         """See ``Sandbox.compact``."""
-        return await self.count(self._sandbox.compact(data, gc))
+        return await self.count(COMPACTION, self._sandbox.compact(data, gc))
 
     async def content(self, data: bytes, format: Format = Format.JSON, root: str | None = None) -> Any:
         """See ``Sandbox.content``."""
-        return await self.count(self._sandbox.content(data, format, root))
+        return await self.count(CONTENT, self._sandbox.content(data, format, root))
 
     async def make(self, edit: Edit, client_id: int) -> bytes:
         """See ``Sandbox.make``."""
-        return await self.count(self._sandbox.make(edit, client_id))
+        return await self.count(CREATION, self._sandbox.make(edit, client_id))
 
     async def stay(self, data: bytes, client_id: int) -> CountedStay:
         """See ``Sandbox.stay``."""
-        stay = CountedStay(self, await self.count(self._sandbox.stay(data, client_id)), len(data))
+        stay = CountedStay(self, await self.count(LOAD, self._sandbox.stay(data, client_id)), len(data))
         self.loaded += 1
         self._look()
         self._stays.add(stay)
@@ -87,22 +104,22 @@ class CountedSandbox:
         self, documents: Sequence[bytes], content: bytes | None, strict: bool, known: bytes | None
     ) -> bytes:
         """See ``Sandbox.reset``."""
-        return await self.count(self._sandbox.reset(documents, content, strict, known))
+        return await self.count(RESET, self._sandbox.reset(documents, content, strict, known))
 
     async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
         """See ``Sandbox.skeleton``."""
-        return await self.count(self._sandbox.skeleton(documents, known))
+        return await self.count(SKELETON, self._sandbox.skeleton(documents, known))
 
-    async def look_back(self, task: HistoryTask) -> bytes:
+    async def look_back(self, task: tasks.Task) -> bytes:
         """See ``Sandbox.look_back``."""
-        return await self.count(self._sandbox.look_back(task))
+        return await self.count(_HISTORY[type(task)], self._sandbox.look_back(task))
 
     async def close(self) -> None:
         """See ``Sandbox.close``."""
         await self._sandbox.close()
 
-    async def count(self, job: Awaitable[_Result]) -> _Result:
-        """Run a job, and count what becomes of it."""
+    async def count(self, kind: str, job: Awaitable[_Result]) -> _Result:
+        """Run a job of a kind, and count what becomes of it."""
         outcome = FAILED
         self.under_way += 1
         try:
@@ -117,7 +134,7 @@ class CountedSandbox:
             raise
         finally:
             self.under_way -= 1
-            self.jobs[outcome] += 1
+            self.jobs[kind, outcome] += 1
 
 
 class CountedStay:
@@ -146,7 +163,7 @@ class CountedStay:
         """See ``Stay.run``."""
         self._sandbox.tasks += len(tasks)
         self.nbytes += sum(map(len, updates))
-        return await self._sandbox.count(self._stay.run(updates, tasks))
+        return await self._sandbox.count(EDITS, self._stay.run(updates, tasks))
 
     def end(self) -> None:
         """See ``Stay.end``."""

@@ -4,8 +4,8 @@
 
 Strategy: real server processes; on each node some clients type and delete in one text. Once a second the head of the
 log and its newest snapshot are read from the database, and at the end the counts of both nodes. The figures: rows, the
-longest tail that was seen, snapshots that each node has made, jobs of its sandbox, and snapshots that it has taken from
-the other one.
+longest tail that was seen, snapshots that each node has made, compactions of its sandbox, and snapshots that it has
+taken from the other one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Figures:
     def __str__(self) -> str:
         return (
             f"{self.rows} rows, {self.snapshots} snapshots stored, made by each node {self.made}, taken from the other "
-            f"{self.taken}, jobs of the sandboxes {self.jobs}, failed {self.failed}, "
+            f"{self.taken}, compactions of the sandboxes {self.jobs}, failed {self.failed}, "
             f"tail at most {max(self.tails)} rows, {self.tails[-1]} at the end"
         )
 
@@ -98,7 +98,7 @@ async def run(directory: Path, database_url: str, options: tuple[str, ...], seco
             counted = await metrics(node)
             figures.made.append(int(counted["collab_compaction_seconds_count"]))
             figures.taken.append(int(counted.get("collab_snapshots_of_others_total", 0)))
-            figures.jobs.append(int(counted['collab_sandbox_jobs_total{outcome="done"}']))
+            figures.jobs.append(int(counted['collab_sandbox_jobs_total{kind="compaction",outcome="done"}']))
             figures.failed.append(int(counted["collab_compactions_failed_total"]))
         figures.snapshots = await database.fetchval("SELECT count(*) FROM snapshots")
     return figures

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+from typing import Any, get_args
 
 import pytest
 
-from collab.content.edits import Format
-from collab.errors import SandboxBusy, SandboxCrashed, SandboxTimeout, UpdateError
-from collab.sandbox.counted import CRASHED, DONE, FAILED, TIMED_OUT, CountedSandbox
+from collab.content.edits import Format, Replace
+from collab.errors import CollabError, SandboxBusy, SandboxCrashed, SandboxTimeout, UpdateError
+from collab.history import tasks
+from collab.history.rows import Rows
+from collab.sandbox.counted import (
+    COMPACTION,
+    CONTENT,
+    CRASHED,
+    DONE,
+    FAILED,
+    KINDS,
+    TIMED_OUT,
+    CountedSandbox,
+)
 from collab.sandbox.inline import InlineSandbox
 from collab.sandbox.port import Ending, Reading
 from collab.update.compact import Compacted
@@ -58,7 +70,7 @@ async def test_what_a_job_raises_is_counted_and_passed_on(error: BaseException, 
         await sandbox.compact(b"", True)
     with pytest.raises(type(error)):
         await sandbox.content(b"")
-    assert (dict(sandbox.jobs), sandbox.under_way) == ({outcome: 2}, 0)
+    assert (dict(sandbox.jobs), sandbox.under_way) == ({(COMPACTION, outcome): 1, (CONTENT, outcome): 1}, 0)
 
 
 async def test_results_and_arguments_are_passed_on() -> None:
@@ -67,9 +79,33 @@ async def test_results_and_arguments_are_passed_on() -> None:
     assert await sandbox.compact(b"x", True) == Compacted(b"x", b"\x01")
     assert await sandbox.content(b"y") == {"data": b"y", "format": Format.JSON, "root": None}
     assert await sandbox.content(b"y", Format.TEXT, "r") == {"data": b"y", "format": Format.TEXT, "root": "r"}
-    assert dict(sandbox.jobs) == {DONE: 3}
+    assert dict(sandbox.jobs) == {(COMPACTION, DONE): 1, (CONTENT, DONE): 2}
     await sandbox.close()
     assert inner.closed
+
+
+async def test_each_kind_of_job_is_counted_by_itself() -> None:
+    sandbox = CountedSandbox(InlineSandbox())
+    data, row = Author(1).type("a"), Rows()
+    history = {
+        tasks.Advance: tasks.Advance(None, data, row, {}),
+        tasks.Show: tasks.Show(b""),
+        tasks.Changes: tasks.Changes(data, row, {}),
+        tasks.Restore: tasks.Restore(data, data, None, 7),
+        tasks.Undo: tasks.Undo(data, data, row, {}, "ann", None, 1, 7),
+    }
+    assert history.keys() == set(get_args(tasks.Task))
+    await sandbox.compact(data, True)
+    await sandbox.content(data)
+    await sandbox.make(Replace("t", Format.TEXT, "a"), 7)
+    await (await sandbox.stay(data, 7)).run([], [])
+    await sandbox.reset([data], None, False, None)
+    await sandbox.skeleton([data], None)
+    for task in history.values():
+        with contextlib.suppress(CollabError):
+            await sandbox.look_back(task)
+    assert {kind: 1 for kind, _ in sandbox.jobs.elements()} == dict.fromkeys(KINDS, 1)
+    assert sandbox.jobs.total() == len(KINDS)
 
 
 async def test_a_job_is_under_way_until_it_has_ended() -> None:
@@ -82,7 +118,7 @@ async def test_a_job_is_under_way_until_it_has_ended() -> None:
     jobs[0].cancel()
     inner.go.set()
     await asyncio.gather(*jobs, return_exceptions=True)
-    assert (sandbox.under_way, dict(sandbox.jobs)) == (0, {FAILED: 1, DONE: 1})
+    assert (sandbox.under_way, dict(sandbox.jobs)) == (0, {(COMPACTION, FAILED): 1, (COMPACTION, DONE): 1})
 
 
 async def test_documents_that_stay_are_counted_until_they_end_by_themselves() -> None:

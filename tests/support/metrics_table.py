@@ -16,10 +16,10 @@ END = "<!-- end of metrics -->"
 
 
 def render() -> str:
-    """Give the table as Markdown: series, kind, label and meaning of every metric."""
-    lines = ["| metric | kind | label | meaning |", "|---|---|---|---|"]
+    """Give the table as Markdown: series, kind, labels and meaning of every metric."""
+    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
     for metric in METRICS:
-        label = f"`{metric.label}`" if metric.label else ""
+        label = ", ".join(f"`{name}`" for name in metric.labels)
         lines.append(f"| `{metric.series}` | {metric.kind} | {label} | {metric.meaning.replace('|', chr(92) + '|')} |")
     return "\n".join(lines)
 

@@ -140,7 +140,7 @@ async def test_both_formats_are_read_by_the_official_parsers(serve: Serve) -> No
         for found in (families[metric.name], plain[metric.name]):
             assert (found.type, found.documentation) == (metric.kind, metric.meaning)
             labels = {name for sample in found.samples for name in sample.labels} - {"le"}
-            assert labels <= {metric.label}, metric.name
+            assert labels <= set(metric.labels), metric.name
 
 
 @pytest.mark.parametrize(
@@ -483,9 +483,13 @@ async def test_a_store_that_is_slow_or_away(serve: Serve, connect: Any, monkeypa
 
 
 COMPACTED = shows(
-    "collab_compaction_seconds", 'collab_sandbox_jobs_total{outcome="done"}', "collab_sandbox_jobs_under_way"
+    "collab_compaction_seconds",
+    'collab_sandbox_jobs_total{kind="compaction",outcome="done"}',
+    "collab_sandbox_jobs_under_way",
 )
-NOT_COMPACTED = shows("collab_compactions_failed_total", 'collab_sandbox_jobs_total{outcome="crashed"}')
+NOT_COMPACTED = shows(
+    "collab_compactions_failed_total", 'collab_sandbox_jobs_total{kind="compaction",outcome="crashed"}'
+)
 
 
 class Gated:

@@ -100,7 +100,7 @@ def wants_openmetrics(accept: str) -> bool:
 
 
 def _family(metric: Exported) -> Metric:
-    labels = (metric.label,) if metric.label else ()
+    labels = metric.labels
     if metric.kind is COUNTER:
         return CounterMetricFamily(metric.name, metric.meaning, labels=labels)
     if metric.kind is GAUGE:
@@ -120,7 +120,7 @@ def _add(family: Metric, metric: Exported, value: Value) -> None:
     assert isinstance(family, CounterMetricFamily | GaugeMetricFamily)
     if isinstance(value, Mapping):
         for label, number in value.items():
-            family.add_metric((label,), number)
+            family.add_metric(label if isinstance(label, tuple) else (label,), number)
     else:
         family.add_metric((), value)
 

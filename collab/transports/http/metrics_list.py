@@ -20,7 +20,7 @@ from collab import errors
 from collab.hooks import METHODS
 from collab.hub.hub import Hub
 from collab.hub.tasks import Tasks
-from collab.sandbox.counted import OUTCOMES, CountedSandbox
+from collab.sandbox.counted import KINDS, OUTCOMES, CountedSandbox
 from collab.sandbox.port import Ending
 from collab.telemetry.counters import Histogram
 from collab.telemetry.loop_lag import LoopLag
@@ -102,7 +102,7 @@ class Reading:
         return {name: number(counts) for name, counts in self.sockets.items()}
 
 
-Value = float | Mapping[str, float] | Histogram
+Value = float | Mapping[str, float] | Mapping[tuple[str, str], float] | Mapping[tuple[str, str, str], float] | Histogram
 
 
 class Exported(NamedTuple):
@@ -112,15 +112,20 @@ class Exported(NamedTuple):
         name: without the suffix that its kind gives it.
         kind: COUNTER, GAUGE or HISTOGRAM.
         meaning: a sentence without its full stop.
-        read: gives its value; where there is a label, by the label's value.
-        label: the name of its label; empty without one.
+        read: gives its value; where there are labels, by the value of the one label, or by a tuple with that of each.
+        label_names: the names of its labels, with a space between two; empty without one.
     """
 
     name: str
     kind: str
     meaning: str
     read: Callable[[Reading], Value]
-    label: str = ""
+    label_names: str = ""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of its labels."""
+        return tuple(self.label_names.split())
 
     @property
     def series(self) -> str:
@@ -385,9 +390,9 @@ METRICS: Final[tuple[Exported, ...]] = (
     Exported(
         "collab_sandbox_jobs",
         COUNTER,
-        "Jobs of the sandbox, by what became of them",
-        lambda at: {word(outcome): at.sandbox.jobs[outcome] for outcome in OUTCOMES},
-        "outcome",
+        "Jobs of the sandbox, by what they are for and what became of them; load and edits are of documents that stay",
+        lambda at: {(kind, word(outcome)): at.sandbox.jobs[kind, outcome] for kind in KINDS for outcome in OUTCOMES},
+        "kind outcome",
     ),
     Exported(
         "collab_sandbox_jobs_under_way", GAUGE, "Jobs of the sandbox that wait or run", lambda at: at.sandbox.under_way
