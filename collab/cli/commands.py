@@ -1,4 +1,4 @@
-"""The command line: serve, migrate, nodes, documents, webhooks, token, keygen, bench, version.
+"""The command line: serve, migrate, nodes, documents, backup, token, keygen, bench, version, and those beside it.
 
 Strategy: commands are thin. The options of the server come from ``Settings`` (``with_settings`` makes
 flags of its fields), so they are not written twice; what a command needs is imported when it runs, so
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
-from collab.cli import auth, control, transfer, trash, versions, webhooks
+from collab.cli import auth, backup, control, transfer, trash, versions, webhooks
 from collab.cli.common import (
     BUS,
     DATABASE,
@@ -67,6 +67,7 @@ documents = typer.Typer(
 )
 app.add_typer(documents, name="documents")
 auth.register(app)
+backup.register(app)
 control.register(app, documents)
 transfer.register(documents)
 trash.register(documents)

@@ -187,8 +187,11 @@ def shown_file(file: str, *, out: bool = False) -> str:
 
 
 @contextlib.contextmanager
-def output_file(file: str) -> Iterator[Callable[[bytes], object]]:
-    """Give the function that writes to a file; a regular file appears under its name only when it is whole."""
+def output_file(file: str, *, private: bool = False) -> Iterator[Callable[[bytes], object]]:
+    """Give the function that writes to a file; a regular file appears under its name only when it is whole.
+
+    ``private``: nobody else of the machine may read it.
+    """
     if file == "-":
         yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
@@ -204,8 +207,9 @@ def output_file(file: str) -> Iterator[Callable[[bytes], object]]:
                 yield part.write
                 part.close()
                 # The temporary file is private; the export gets the rights that any new file would have.
-                os.umask(mask := os.umask(0o077))
-                os.chmod(part.name, 0o666 & ~mask)
+                if not private:
+                    os.umask(mask := os.umask(0o077))
+                    os.chmod(part.name, 0o666 & ~mask)
                 os.replace(part.name, path)
             except BaseException:
                 os.unlink(part.name)

@@ -230,6 +230,15 @@ def test_keys_are_made_and_tokens_and_servers_take_them(tmp_path: Path) -> None:
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", token.strip().splitlines()[-1])
 
 
+def test_a_database_is_saved_and_restored(tmp_path: Path) -> None:
+    shell = Shell(tmp_path)
+    add_document(shell, "notes/plan")
+    _, made, checked, restored = shell.run(snippet("docs/operations.md", "Backup and restore", "sh"))
+    assert "1 documents with 1 rows" in made and "whole" in checked and "restored 1 documents" in restored
+    (listed,) = shell.run("collab documents list --data-dir elsewhere")
+    assert "notes/plan" in listed
+
+
 MAKE = [
     snippet("README.md", "collab", "sh"),
     snippet("docs/quickstart.md", "The server", "sh"),
