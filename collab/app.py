@@ -639,6 +639,7 @@ async def serve(
         warn(settings, authenticator is not None)
     raise_file_limit(settings.max_connections)
     app = create_app(settings, authenticator, hooks=hooks, signer=signer)
+    end_tracing = _trace(settings, app, number)
     stop = app[STOP]
     # At a terminal nobody stands before the server who had to notice.
     loop.add_signal_handler(signal.SIGINT, stop.ask)
@@ -668,9 +669,22 @@ async def serve(
         finally:
             if metrics is not None:
                 await metrics.close()  # last: how the server ends can be seen too
+            if end_tracing is not None:
+                await asyncio.to_thread(end_tracing)
     for name in app[UNSAVED]:
         complain(f"not everything of the document {name!r} could be stored")
     return 1 if app[UNSAVED] else 0
+
+
+def _trace(settings: Settings, app: web.Application, number: int) -> Callable[[], None] | None:
+    """Begin to send the spans of this process, if they are wanted; give what ends it."""
+    if settings.trace_url is None:
+        return None
+    # Together with what it brings it costs a start a tenth of a second.
+    from collab.telemetry.tracing import start_tracing
+
+    described: dict[str, str | int] = {"service.instance.id": app[HUB].membership.name, "collab.worker": number}
+    return start_tracing(settings.trace_url, settings.trace_ratio, described)
 
 
 async def _open(

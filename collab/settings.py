@@ -57,6 +57,7 @@ _SECRET = frozenset(
         "auth_url",
         "webhook_url",
         "webhook_secrets",
+        "trace_url",
     }
 )
 """Options that may hold a secret: never in repr() or str() of the settings, nor in an error of ours."""
@@ -66,7 +67,7 @@ _NEVER_EMPTY = frozenset(
 )
 """Variables whose being empty means that something went missing in a deployment, and not that nothing is wanted."""
 
-_URLS = frozenset({"database_url", "listen_url", "redis_url", "jwks_url", "auth_url", "webhook_url"})
+_URLS = frozenset({"database_url", "listen_url", "redis_url", "jwks_url", "auth_url", "webhook_url", "trace_url"})
 
 # What Kubernetes and, for links, Docker put into the environment of a pod for each service.
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://\S+")
@@ -722,6 +723,21 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = Field(
         default="text",
         description="How log lines are written: text, or json for programs that collect them (one object a line).",
+    )
+
+    trace_url: str | None = Field(
+        default=None,
+        repr=False,
+        description=(
+            "Send traces to a collector of OpenTelemetry, by OTLP over HTTP: http://127.0.0.1:4318/v1/traces. Needs "
+            "the extra tracing."
+        ),
+    )
+    trace_ratio: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of the traces that is sent; a sender's own decision (traceparent) goes before it.",
     )
 
     if not TYPE_CHECKING:  # type checkers make the constructor of the fields, whose defaults must be named for that

@@ -73,6 +73,8 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         "webhook_url": "https://app.example/hooks",
         "webhook_secrets": "whsec_one,whsec_two",
         "webhooks_file": "receivers.toml",
+        "trace_ratio": 0.5,
+        "trace_url": "http://127.0.0.1:4318/v1/traces",
         "webhook_allow_http": True,
         "webhook_public_only": True,
         "memory_mark_bytes": 1,
@@ -160,7 +162,7 @@ def test_an_empty_variable_is_one_that_is_not_set() -> None:
     ("environ", "toml", "flags", "expected"),
     [
         ({"COLLAB_PROT": "1"}, None, {}, "unknown variable COLLAB_PROT in the environment; did you mean COLLAB_PORT?"),
-        ({"COLLAB_DATABASEURL": "x"}, None, {}, "did you mean COLLAB_DATABASE_URL?"),
+        ({"COLLAB_DATABASEURL": "x"}, None, {}, "did you mean COLLAB_DATABASE_URL"),
         ({}, "zzzzzz = 1", {}, "docs/configuration.md"),
         ({}, "idle-seconds = 3", {}, "unknown key 'idle-seconds' in {file}; did you mean idle_seconds?"),
         ({}, "[server]\nport = 1", {}, "unknown key 'server' in {file}"),

@@ -11,9 +11,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from opentelemetry.trace import SpanKind
+
 from collab.auth.signing import Signer
 from collab.errors import AccessUnavailable
 from collab.outbound import MAX_CONNECTIONS, Answer, NoAnswer, Outbound
+from collab.telemetry.tracing import passed_on, span
 
 __all__ = ["MAX_CONNECTIONS", "Answer", "Endpoint"]
 
@@ -75,6 +78,9 @@ class Endpoint:
             AccessUnavailable: no whole answer came in time.
         """
         try:
-            return await self._outbound.send(method, body, headers)
+            with span(f"{method} {self.name}", {"http.request.method": method}, kind=SpanKind.CLIENT) as current:
+                answer = await self._outbound.send(method, body, {**headers, **passed_on()})
+                current.set_attribute("http.response.status_code", answer.status)
+                return answer
         except NoAnswer as error:
             raise AccessUnavailable(str(error)) from None

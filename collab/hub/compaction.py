@@ -31,6 +31,7 @@ from collab.storage.records import LoadedDocument, Snapshot
 from collab.storage.spacing import most_rows
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
+from collab.telemetry.tracing import span
 
 _log = get_logger("compaction")
 
@@ -140,6 +141,10 @@ class Compactor:
         Raises:
             StoreUnavailable, DocumentDeleted, SandboxError: there is none this time; nothing has changed.
         """
+        with span("make snapshot", {"collab.document": live.name}, alone=True):
+            return await self._compact(live, shared=shared)
+
+    async def _compact(self, live: LiveRoom, *, shared: bool) -> bool:
         log, epoch = live.persistence, live.persistence.epoch
         if live.room.document.waiting:
             return True

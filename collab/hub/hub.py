@@ -77,6 +77,7 @@ from collab.storage.records import Appended, Instruction, Kind, LoadedDocument, 
 from collab.storage.store import Store
 from collab.storage.versions import Reason
 from collab.telemetry import RateLimited, get_logger, shown_name
+from collab.telemetry.tracing import span
 
 _log = get_logger("room")
 _limited = RateLimited(_log)
@@ -442,8 +443,10 @@ class Hub:
             raise DamagedDocument(str(known[0]), name=name, rows=known[0].rows, snapshots=known[0].snapshots)
         loaded = None
         try:
-            loaded = await self.store.load(name)
-            document = await in_slices(read_document(name, loaded))
+            with span("load document", {"collab.document": name}) as current:
+                loaded = await self.store.load(name)
+                document = await in_slices(read_document(name, loaded))
+                current.set_attribute("collab.rows", 0 if loaded is None else len(loaded.rows))
         except (DamagedDocument, StoreDamaged) as error:
             found = error if isinstance(error, DamagedDocument) else damaged(name, why=str(error))
             self.damaged.pop(name, None)

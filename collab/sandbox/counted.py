@@ -10,6 +10,7 @@ from collab.content.edits import Edit, Format
 from collab.errors import SandboxCrashed, SandboxTimeout
 from collab.history import tasks
 from collab.sandbox.port import Ending, Outcome, Sandbox, Stay, Task
+from collab.telemetry.tracing import span
 from collab.update.compact import Compacted
 
 _Result = TypeVar("_Result")
@@ -123,7 +124,8 @@ class CountedSandbox:
         outcome = FAILED
         self.under_way += 1
         try:
-            result = await job
+            with span("sandbox job", {"collab.job": kind}):
+                result = await job
             outcome = DONE
             return result
         except SandboxTimeout:

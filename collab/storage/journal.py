@@ -28,6 +28,7 @@ from collab.storage.counts import JournalCounts
 from collab.storage.log import Log
 from collab.storage.records import Append, Appended, AppendOutcome
 from collab.telemetry import RateLimited, get_logger
+from collab.telemetry.tracing import span
 
 MAX_BATCH_ENTRIES = 1_000
 """Most entries of one transaction: calling a thousand of them back takes the loop a few milliseconds."""
@@ -469,7 +470,9 @@ class Journal:
     async def _offer(self, batch: Sequence[Append]) -> Sequence[AppendOutcome]:
         self._committing_since = self._offered_at = self._clock()
         try:
-            outcomes = await self._store.append(batch)
+            with span("commit", {"collab.documents": len(batch)}, alone=True) as current:
+                outcomes = await self._store.append(batch)
+                current.set_attribute("collab.rows", sum(len(entry.rows) for entry in batch))
         finally:
             self._committing_since = None
         if len(outcomes) != len(batch):

@@ -13,10 +13,13 @@ from email.utils import parsedate_to_datetime
 from random import Random
 from typing import Final, NamedTuple
 
+from opentelemetry.trace import SpanKind
+
 from collab.auth.signing import Signer
 from collab.outbound import NoAnswer, Outbound
 from collab.storage.webhooks import MAX_ERROR, Attempt, Delivery
 from collab.telemetry import RateLimited, get_logger
+from collab.telemetry.tracing import passed_on, span
 from collab.webhooks.counts import WebhookCounts
 from collab.webhooks.messages import WITH_CONTENT, Content, encode_message
 from collab.webhooks.receivers import Receiver
@@ -125,7 +128,10 @@ class Courier:
         body = encode_message(delivery, content)
         headers = self._headers(delivery, body)
         try:
-            answer = await self._outbound.send("POST", body, headers)
+            named = {"collab.receiver": self.receiver.name, "collab.event": delivery.event}
+            with span("deliver webhook", named, kind=SpanKind.CLIENT, alone=True) as current:
+                answer = await self._outbound.send("POST", body, headers | passed_on())
+                current.set_attribute("http.response.status_code", answer.status)
         except NoAnswer as error:
             return self._failed(delivery, None, str(error))
         if 200 <= answer.status < 300:

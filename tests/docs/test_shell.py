@@ -260,6 +260,7 @@ def test_make_knows_what_it_is_asked_for() -> None:
 
 def test_what_is_installed_is_what_is_imported() -> None:
     """The registries are not asked: the names must be those of the imports, and of this distribution."""
+    assert snippet("docs/operations.md", "Traces", "sh") == "pip install 'collab-server[tracing]'\n"
     asked = shlex.split(snippet("docs/quickstart.md", "Your own page", "sh"))
     imported = re.findall(r" from '([^']+)'", snippet("docs/quickstart.md", "Your own page", "js"))
     assert asked == ["npm", "install", *imported]

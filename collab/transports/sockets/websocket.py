@@ -24,6 +24,7 @@ from collab.errors import ServerStopping
 from collab.hub.member import ConnectionFacts
 from collab.hub.room import SLICED
 from collab.protocol.messages import CloseCode
+from collab.telemetry.tracing import begin_task
 from collab.transports.sockets.connection import Accepted, Connection
 from collab.transports.sockets.context import Context
 from collab.transports.sockets.counts import SocketCounts
@@ -145,6 +146,7 @@ class WebSockets:
         self._context.counts[kind.protocol_name].opened += 1
         self._empty.clear()
         limits, peer, loop_time = self._context.guard.limits, connection.peer, asyncio.get_running_loop().time
+        traced = begin_task("connection", {"network.protocol.name": kind.protocol_name}, request.headers)
         try:
             # All in one coroutine: another one would cost every idle socket its frame.
             try:
@@ -173,6 +175,9 @@ class WebSockets:
             if not self._connections:
                 self._empty.set()
             connection.leave()
+            if traced is not None:
+                traced.set_attribute("collab.close_code", ws.close_code or 0)
+                traced.end()
         return ws
 
     async def _pump(self, ws: EagerWebSocketResponse, connection: Connection[Any]) -> None:

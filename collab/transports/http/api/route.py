@@ -18,8 +18,10 @@ from typing import Any, Final, Generic, TypeVar
 from urllib.parse import unquote
 
 from aiohttp import hdrs, web
+from opentelemetry.trace import SpanKind
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from collab.telemetry.tracing import span
 from collab.transports.http.answers import MAX_BODY_BYTES, Handler, Permission, answering
 from collab.transports.problems import HEADERS, BadRequest, problem
 from collab.transports.requests import document_name
@@ -228,7 +230,12 @@ def _place(location: Sequence[str | int]) -> str:
 
 def _served(route: AnyRoute, permission: Permission) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await route.handler(Call(route, permission, request, _read_query(route.query, request)))
+        named = {"http.request.method": request.method, "http.route": route.address}
+        # It says what the sender has done itself; who may not call at all gets a span of one refusal.
+        with span(f"{request.method} {route.address}", named, kind=SpanKind.SERVER, headers=request.headers) as current:
+            response = await route.handler(Call(route, permission, request, _read_query(route.query, request)))
+            current.set_attribute("http.response.status_code", response.status)
+            return response
 
     return handle
 
