@@ -49,7 +49,7 @@ class Trouble:
         faults = world.network.faults
         faults.lose = self.random.choice((0.02, 0.2)) if "lose" in kinds else 0.0
         faults.double = 0.1 if "double" in kinds else 0.0
-        faults.damage = 0.05 if "damage" in kinds else 0.0
+        faults.damage = self.random.choice((0.05, 0.3)) if "damage" in kinds else 0.0
         faults.delay = self.random.choice((0.02, 0.3)) if "delay" in kinds else 0.0
 
     def step(self) -> None:
