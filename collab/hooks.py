@@ -175,10 +175,14 @@ class Content:
     Attributes:
         value: UTF-8; JSON in the formats that are JSON.
         state: names the state that it was read of, as the ``ETag`` of the HTTP API does.
+        document: the number of the document in the store, as in ``Rows``; None if none of it is stored yet.
+        last: the row of the log up to which nothing is missing in it; it may hold more.
     """
 
     value: bytes
     state: str
+    document: int | None = None
+    last: int = 0
 
 
 class Server(Protocol):

@@ -66,11 +66,13 @@ class Edited(NamedTuple):
         changed: whether anything of it was new.
         tag: the name of the state with it; None where naming it would have held up others.
         committed: whether it is known to be in the log.
+        number: the newest number of the log when it was there: its own row, or a later one; None if not committed.
     """
 
     changed: bool
     tag: str | None
     committed: bool
+    number: int | None
 
 
 class Whole(NamedTuple):
@@ -81,10 +83,19 @@ class Whole(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What was read of a document (UTF-8, or JSON), and the name of the state that it was read of."""
+    """What was read of a document.
+
+    Attributes:
+        value: UTF-8, or JSON.
+        tag: the name of the state that it was read of.
+        document: the number of the document in the store; None if none of it is stored yet.
+        last: the row of the log up to which nothing is missing in it; it may hold more.
+    """
 
     value: bytes
     tag: str
+    document: int | None
+    last: int
 
 
 class Editing:
@@ -130,7 +141,7 @@ class Editing:
         """
         async with self.visit(name, sender) as live:
             taken = await self.take(live, update, sender, condition)
-            return await self._until_stored(name, taken, commit=commit)
+            return await self._until_stored(live, taken, commit=commit)
 
     async def edit(
         self, name: str, edit: Edit | Written, sender: Sender, condition: Precondition = ALWAYS, *, commit: bool = True
@@ -147,7 +158,7 @@ class Editing:
             # Before anything is computed; each is asked once more when the edit is taken.
             self.admit(live, sender, condition)
             taken = await self._editor(name).edit(live, edit, sender, condition)
-            return await self._until_stored(name, taken, commit=commit)
+            return await self._until_stored(live, taken, commit=commit)
 
     async def read(self, name: str, format: Format, root: str | None = None) -> Shown:
         """Read what a document holds in a format, of one root or of all that it shows.
@@ -157,7 +168,10 @@ class Editing:
         """
         async with self.visit(name) as live:
             _must_exist(live)
-            return Shown(*await self._editor(name).read(live, Reading(format, root)))
+            # Before it is read: all that is in memory now is shown.
+            document, last = live.persistence.document_id, live.persistence.seq
+            value, tag = await self._editor(name).read(live, Reading(format, root))
+            return Shown(value, tag, document, last)
 
     async def name_state(self, name: str) -> str:
         """Name the state of a document; raises DocumentNotFound, and what opening it raises."""
@@ -193,7 +207,7 @@ class Editing:
         Raises: what ``apply`` raises.
         """
         taken = await self.take(live, update, sender, ALWAYS, client=client)
-        await self._until_stored(live.name, taken, commit=True)
+        await self._until_stored(live, taken, commit=True)
 
     @contextlib.asynccontextmanager
     async def visit(self, name: str, sender: Sender | None = None) -> AsyncIterator[LiveRoom]:
@@ -289,11 +303,11 @@ class Editing:
             raise StoreUnavailable("the backlog of edits that wait for the store is full")
         condition.check(live)
 
-    async def _until_stored(self, name: str, taken: Taken, *, commit: bool) -> Edited:
-        if not commit:
-            return Edited(taken.new, taken.tag, taken.stored.done() and taken.stored.exception() is None)
-        await until_stored(name, taken.stored)
-        return Edited(taken.new, taken.tag, True)
+    async def _until_stored(self, live: LiveRoom, taken: Taken, *, commit: bool) -> Edited:
+        if commit:
+            await until_stored(live.name, taken.stored)
+        stored = taken.stored.done() and taken.stored.exception() is None
+        return Edited(taken.new, taken.tag, stored, live.persistence.newest if stored else None)
 
     def _editor(self, name: str) -> Editor:
         editor = self._editors.get(name)

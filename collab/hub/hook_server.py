@@ -41,7 +41,8 @@ class HookServer:
     async def read(self, name: str, format: Format = Format.JSON, root: str | None = None) -> Content:
         """Read what a document holds."""
         check_document_name(name)
-        return Content(*await self._editing.read(name, format, root))
+        shown = await self._editing.read(name, format, root)
+        return Content(shown.value, shown.tag, shown.document, shown.last)
 
     async def state(self, name: str) -> bytes:
         """Give the whole document as a Yjs update (v1)."""

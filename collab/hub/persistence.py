@@ -342,6 +342,14 @@ class Persistence:
             listener.committed(outcome, rows)
 
     @property
+    def newest(self) -> int:
+        """The highest number that is known: what was taken here and is committed has this number, or a lower one.
+
+        It is above ``seq`` while rows of other nodes, which came between, are not read yet.
+        """
+        return max(self.seq, self._written)
+
+    @property
     def turns(self) -> int:
         """The number of the last turn that was given to the journal."""
         return self._turns

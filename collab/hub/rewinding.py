@@ -227,7 +227,7 @@ class Rewinding:
                 return Rewound(False, head.seq, head.seq)
             await self._versions.note(head.document_id, head.seq, Reason.RESTORE)
             await self._editing.take_and_store(live, update, _labelled(sender, label), client)
-            return Rewound(True, head.seq, live.persistence.seq)
+            return Rewound(True, head.seq, live.persistence.newest)
 
 
 def _within(start: int, end: int | None, head: int) -> int:

@@ -65,7 +65,7 @@ def test_content_is_written_read_changed_and_reset(shell: Shell) -> None:
     assert [json.loads(said)["changed"] for said in (put, replaced, patched)] == [True, True, True]
     assert html == "<h1>Draft</h1>" and markdown == "# Final draft\n"
     _, applied = shell.run(snippet("docs/api.md", "Updates", "sh"))
-    assert json.loads(applied) == {"changed": False, "committed": True}
+    assert json.loads(applied) == {"changed": False, "committed": True, "number": 3}
     first, second = shell.run(snippet("docs/api.md", "Reset", "sh"))
     assert [json.loads(first), json.loads(second)] == [{"reset": 1}, {"reset": 2}]
     (empty,) = shell.run("curl -s http://localhost:1234/api/v1/content/notes/draft")
@@ -74,7 +74,8 @@ def test_content_is_written_read_changed_and_reset(shell: Shell) -> None:
 
 def test_content_is_edited_and_read(shell: Shell) -> None:
     said = shell.run(snippet("docs/api.md", "Content", "sh"))
-    assert [json.loads(one) for one in said[:-1] if "changed" in one] == [{"changed": True, "committed": True}] * 4
+    edits = [json.loads(one) for one in said[:-1] if "changed" in one]
+    assert edits == [{"changed": True, "committed": True, "number": number} for number in range(1, 5)]
     assert json.loads(said[1]) == {"text": "Hello, world"}
     assert said[-1] == "Hello, everybody"
     shown = json.loads(shell.run("curl -s http://localhost:1234/api/v1/content/notes/live")[0])

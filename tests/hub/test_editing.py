@@ -32,6 +32,7 @@ from collab.errors import (
     UpdateIncomplete,
 )
 from collab.hub import editing as editing_module
+from collab.hub import replication
 from collab.hub.admission import Admission
 from collab.hub.editing import Editing
 from collab.hub.orders import ANY, Precondition, Sender
@@ -101,7 +102,7 @@ def stay_process(sandbox: ProcessSandbox) -> int:
 async def test_an_update_is_committed_with_its_author_and_relayed(edits: Edits) -> None:
     live, member, box = await edits.node.join("d")
     edited = await edits.apply("d", Author(1).type("hello"), ANN)
-    assert edited.changed and edited.committed and edited.tag == live.name_state()
+    assert edited.changed and edited.committed and edited.tag == live.name_state() and edited.number == 1
     assert box.text() == "hello"
     rows = (await edits.node.stored("d")).rows
     assert [(content(row.data), row.author) for row in rows] == [("hello", "ann")]
@@ -126,6 +127,7 @@ async def test_an_update_that_is_known_changes_nothing_and_is_answered_after_wha
     assert (await edits.apply("d", update, ANN)).changed
     again = await edits.apply("d", update, ANN, match("of another state"))
     assert not again.changed and again.committed, "it may be sent again, whatever the state was"
+    assert again.number == 1, "the row that has it"
     assert len((await edits.node.stored("d")).rows) == 1
     edits.node.store.full = True
     author = Author(2)
@@ -144,7 +146,7 @@ async def test_one_that_waits_only_until_it_is_taken_is_answered_before_the_comm
     await edits.apply("d", b"\0\0", ANN)
     edits.node.store.full = True
     edited = await edits.apply("d", Author(1).type("x"), ANN, commit=False)
-    assert edited.changed and not edited.committed
+    assert edited.changed and not edited.committed and edited.number is None
     edits.node.store.full = False
     await happens(lambda: edits.hub.rooms["d"].persistence.document_id, "committed")
     assert await edits.stored_text("d") == "x"
@@ -451,7 +453,8 @@ async def test_reading_gives_the_state_and_its_name(edits: Edits) -> None:
     vector = author.doc.get_state()
     whole = await edits.whole("d")
     assert (content(whole.update.join()), whole.tag) == ("abc", tag)
-    assert tuple(await edits.read("d", Format.TEXT, "t")) == (b"abc", tag)
+    document = (await edits.node.stored("d")).document.id
+    assert await edits.read("d", Format.TEXT, "t") == (b"abc", tag, document, 1)
     author.type("def")
     edited = await edits.apply("d", author.updates[-1], ANN)
     lacking = await edits.whole("d", vector)
@@ -530,7 +533,7 @@ async def test_what_others_type_reaches_the_stay_and_merges(edits: Edits) -> Non
     assert text.replace("+", "") == "".join(f"[{n}]" for n in range(30)) and text.count("+") == 30
     assert await edits.text("d") == text
     assert live.room.document.clients == 2
-    assert tuple(await edits.read("d", Format.TEXT, "t")) == (text.encode(), live.name_state())
+    assert (await edits.read("d", Format.TEXT, "t"))[:2] == (text.encode(), live.name_state())
 
 
 async def test_the_stay_goes_on_when_its_room_was_unloaded(start_node: StartNode) -> None:
@@ -658,6 +661,23 @@ async def test_edits_on_two_nodes_of_one_document_reach_both(start_node: StartNo
     assert (await there.edit("d", TextInsert("t", 0, "!"), BOB, match(tag))).changed, (
         "a state has one name on all nodes"
     )
+
+
+async def test_the_number_of_an_edit_counts_rows_of_other_nodes_that_nobody_has_told_of(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody looks by the clock: the row of the other node is found when it has been overtaken, and not before.
+    monkeypatch.setattr(replication, "_LOOK", 3600.0)
+    here, there = [Edits(await start_node(sandbox=InlineSandbox())) for _ in range(2)]
+    await here.apply("d", Author(1).type("a"), ANN)
+    await there.read("d", Format.TEXT, "t")
+    assert (await here.apply("d", Author(2).type("b"), ANN)).number == 2
+    shown = await there.read("d", Format.TEXT, "t")
+    assert (shown.value, shown.last) == (b"a", 1), "it says that it is older"
+    assert (await there.apply("d", Author(3).type("c"), BOB)).number == 3
+    await happens(lambda: there.hub.rooms["d"].persistence.seq == 3, "all rows are read")
+    shown = await there.read("d", Format.TEXT, "t")
+    assert (len(shown.value), shown.last) == (3, 3)
 
 
 async def test_rows_say_for_whom_an_edit_was_made_and_the_client_id_of_a_stay_is_nobodys(edits: Edits) -> None:

@@ -92,12 +92,12 @@ async def test_an_update_is_applied_relayed_and_given_again(served: Served, api:
     async with LiveClient(served.ws("a/b")) as client:
         await client.until_synced()
         said = await api.apply("a/b", author.type("hello"))
-        assert (said.status, said.body) == (200, {"changed": True, "committed": True})
+        assert (said.status, said.body) == (200, {"changed": True, "committed": True, "number": 1})
         await client.until(lambda: str(client.text("t")) == "hello", "it is relayed")
     shown = await api("GET", "updates/a%2Fb")
     assert (shown.status, content(shown.body), shown.etag) == (200, "hello", said.etag)
     again = await api.apply("a/b", author.updates[0])
-    assert again.body == {"changed": False, "committed": True} and again.etag == said.etag
+    assert again.body == {"changed": False, "committed": True, "number": 1} and again.etag == said.etag
     vector = base64.urlsafe_b64encode(author.doc.get_state()).decode().rstrip("=")
     assert (await api("GET", f"updates/a/b?state_vector={vector}")).body == b"\0\0"
     await api.apply("a/b", author.type(" world"))
@@ -155,7 +155,7 @@ async def test_content_is_edited_and_shown_in_formats(served: Served, api: Api) 
     async with LiveClient(served.ws("d")) as client:
         await client.until_synced()
         first = await api.edit("d", insert(0, "Hello"), {"op": "append", "root": "list", "values": [1, {"a": "b"}]})
-        assert (first.status, first.body) == (200, {"changed": True, "committed": True})
+        assert (first.status, first.body) == (200, {"changed": True, "committed": True, "number": 1})
         await client.until(lambda: str(client.text("t")) == "Hello", "it is relayed")
         client.text("t").insert(5, " you")
         await client.barrier()

@@ -261,6 +261,8 @@ async def test_a_hook_reads_and_edits_what_has_changed(start: Start, connect: Co
     assert json.loads(read["json"].value) == {"text": "hello"}
     assert isinstance(read["text"], Content) and read["text"].value == b"hello"
     assert read["text"].state == read["json"].state and texts(read["state"]) == "hello"
+    (first, *_) = heard.of("d", "changed")
+    assert (read["text"].document, read["text"].last) == (first.document, first.last)
     assert (read["changed"], read["again"], read["other"]) == (True, False, True)
     await happens(
         lambda: heard.of("d", "changed")[-1].last == 2 and heard.of("other/doc", "changed"), "told as any edit"

@@ -66,6 +66,9 @@ class EditResult(Model):
 
     changed: bool = Field(description="Whether anything of it was new to the document.")
     committed: bool = Field(description="Whether it is known to be stored.")
+    number: int | None = Field(
+        description="The newest number of the log when it was stored: its own row, or a later one. Null if it is not."
+    )
 
 
 EDITED: Final = Answer(
@@ -110,7 +113,8 @@ async def head(request: web.Request, media: str, tag: str) -> web.StreamResponse
 def edited(result: Edited) -> web.Response:
     """Make the answer to an edit."""
     headers = {} if result.tag is None else quoted(result.tag)
-    return json_response(EditResult(changed=result.changed, committed=result.committed), headers=headers)
+    said = EditResult(changed=result.changed, committed=result.committed, number=result.number)
+    return json_response(said, headers=headers)
 
 
 def sender(request: web.Request, query: EditQuery, guard: Guard, grant: Grant) -> Sender:

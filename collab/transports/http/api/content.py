@@ -289,7 +289,8 @@ class ContentRoutes:
         if request.method == hdrs.METH_HEAD:
             return await conditions.head(request, MEDIA[format], tag)
         if state is None:
-            body, tag = await self._editing.read(name, format, call.query.root)
+            shown = await self._editing.read(name, format, call.query.root)
+            body, tag = shown.value, shown.tag
         else:
             body = await self._past.show(state, format, call.query.root)
         headers = {**HEADERS, **conditions.quoted(tag), hdrs.VARY: hdrs.ACCEPT}
