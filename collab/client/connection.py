@@ -234,10 +234,14 @@ class Connection:
         """Return the seconds to wait before something that has failed is tried again."""
         return self._backoff.next()
 
-    async def leave(self, document: Document, farewell: bytes | None) -> None:
-        """Forget a document, and send a last frame of it if there is one."""
+    async def leave(self, document: Document, channel: Channel | None, farewell: bytes | None) -> None:
+        """Forget a document and its channel, and send a last frame of it if there is one."""
         self._documents.pop(document, None)
         self._marked.pop(document, None)
+        if channel is not None and self._socket is not None:
+            # The server confirms it. To a channel that is still there this would be the end of the whole socket.
+            self._socket.forget(channel)
+            self._channels.pop(channel, None)
         if farewell is not None and self._socket is not None:
             self._say(farewell)
 

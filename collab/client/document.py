@@ -99,8 +99,8 @@ class Host(Protocol):
     def pause(self) -> float:
         """Return the seconds to wait before something that has failed is tried again."""
 
-    async def leave(self, document: Document, farewell: bytes | None) -> None:
-        """Forget a document, and send a last frame of it if there is one."""
+    async def leave(self, document: Document, channel: Channel | None, farewell: bytes | None) -> None:
+        """Forget a document and its channel, and send a last frame of it if there is one."""
 
 
 @asynccontextmanager
@@ -360,7 +360,7 @@ class Document:
         self._set(Status.CLOSED)
         farewell = None if channel is None or channel.stage in (Stage.OPENING, Stage.ENDED) else channel.leave()
         self.awareness.disconnected()
-        await self._host.leave(self, farewell)
+        await self._host.leave(self, channel, farewell)
         async with _held(self.doc):
             self._replica.close()
 
@@ -506,7 +506,7 @@ class Document:
         """Ask for a token until there is one, and have it shown."""
         while self._channel is channel:
             try:
-                token = await _token_of(self._token)
+                token = await token_of(self._token)
             except AccessDenied as error:
                 self.fail(DocumentRefused(error.public, document_name=self.name))
                 return
@@ -593,7 +593,7 @@ async def _next_turn() -> None:
     await asyncio.sleep(0)
 
 
-async def _token_of(token: Token | None) -> str:
+async def token_of(token: Token | None) -> str:
     """Return the token, or ask the function for one."""
     if token is None:
         return ""

@@ -27,6 +27,8 @@ from collab.client import (
     connect,
 )
 from collab.errors import ConfigurationError, InvalidDocumentName, Unauthenticated
+from collab.protocol.hocuspocus.client import ClientSocket
+from collab.protocol.hocuspocus.codec import CLOSED_BY_CLIENT
 from collab.protocol.session import Access
 from collab.storage.memory import MemoryStore
 from tests.auth.makers import SECRET, signed
@@ -457,6 +459,30 @@ async def test_a_socket_that_is_closed_for_good_is_not_opened_again(code: int, a
         with pytest.raises(ConnectionRefused) as caught:
             await connection.open("d")
         assert (caught.value.code, caught.value.reason, opened) == (code, "go away", 3)
+
+
+async def test_closing_one_document_leaves_the_socket_to_the_others(
+    serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames: list[bytes] = []
+    receive = ClientSocket.receive
+
+    def noting(socket: ClientSocket, frame: bytes) -> Any:
+        try:
+            return receive(socket, frame)
+        finally:
+            frames.append(frame)
+
+    monkeypatch.setattr(ClientSocket, "receive", noting)
+    served = await serve()
+    async with dial(served.hocuspocus) as connection:
+        one, two = await connection.open("one"), await connection.open("two")
+        seen: list[Status] = []
+        one.on("status", seen.append)
+        await two.close()
+        await happens(lambda: any(frame.endswith(CLOSED_BY_CLIENT) for frame in frames), "the server confirms it")
+        again = await connection.open("two")
+        assert again.synced and one.synced and seen == []
 
 
 async def test_cancelling_leaves_nothing_behind(serve: Serve, dial: Dial) -> None:
