@@ -72,6 +72,8 @@
         ├── EditRefused             the server has not taken edits of this client, which may only read
         ├── NotSynced               retryable: the document has not come in time
         ├── NotSaved                retryable: not all edits were committed in time; they are kept and sent again
+        ├── RequestRefused          the server refuses a request over HTTP; ``code`` says why
+        ├── NotAnswered             retryable: a request over HTTP has no answer in time, or only "come back later"
         └── ClientClosed            the document or the connection was closed here
 
 ``retryable`` says whether the same call may succeed later. ``public`` is the text that may
@@ -684,6 +686,29 @@ class NotSynced(ClientError):
 
 class NotSaved(ClientError):
     """Not all edits were committed in time. As long as the document is open, they are kept and sent again."""
+
+    retryable = True
+
+
+class RequestRefused(ClientError):
+    """The server, or what stands before it, refuses a request over HTTP: the same request meets that again.
+
+    Args:
+        detail: a sentence for people.
+        code: for programs, as the table of problems in docs/api.md has it; empty if the answer has none.
+        status: of HTTP.
+    """
+
+    def __init__(self, detail: str, *, code: str = "", status: int = 0) -> None:
+        super().__init__(f"{detail} ({code or status})")
+        self.detail, self.code, self.status = detail, code, status
+
+
+class NotAnswered(ClientError):
+    """A request over HTTP was not answered in time, or the server said for all that time to come back later.
+
+    It is not known whether what the request asks for was done. Each call says whether it can be repeated.
+    """
 
     retryable = True
 

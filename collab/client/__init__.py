@@ -15,6 +15,8 @@ server (``collab.protocol.hocuspocus``). Importing it loads no part of the serve
 ``document``   one document over all the sockets of its connection
 ``connection`` the sockets, one after the other; ``connect``
 ``simple``     one thing with one document in one line
+``http``       requests to the HTTP API
+``history``    versions, the timeline, who wrote what, and the way back
 ``sync``       all of it without asyncio, for scripts, Django and Celery
 =============  ===========================================================================
 
@@ -27,6 +29,18 @@ from collab.client.awareness import Awareness, Change
 from collab.client.backoff import Backoff
 from collab.client.connection import Connection, connect
 from collab.client.document import Document, Status, Token
+from collab.client.history import (
+    Attribution,
+    Changes,
+    Entry,
+    History,
+    Mark,
+    Range,
+    Rewound,
+    Row,
+    Run,
+    Version,
+)
 from collab.client.replica import LockedDoc
 from collab.client.simple import edit, read_json, read_text, replace_text
 from collab.errors import (
@@ -35,14 +49,18 @@ from collab.errors import (
     ConnectionRefused,
     DocumentRefused,
     EditRefused,
+    NotAnswered,
     NotSaved,
     NotSynced,
+    RequestRefused,
 )
 
 __all__ = [
+    "Attribution",
     "Awareness",
     "Backoff",
     "Change",
+    "Changes",
     "ClientClosed",
     "ClientError",
     "Connection",
@@ -50,11 +68,21 @@ __all__ = [
     "Document",
     "DocumentRefused",
     "EditRefused",
+    "Entry",
+    "History",
     "LockedDoc",
+    "Mark",
+    "NotAnswered",
     "NotSaved",
     "NotSynced",
+    "Range",
+    "RequestRefused",
+    "Rewound",
+    "Row",
+    "Run",
     "Status",
     "Token",
+    "Version",
     "connect",
     "edit",
     "read_json",

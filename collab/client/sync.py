@@ -17,16 +17,31 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, overload
 
 import pycrdt
 
 from collab.client import connection as asynchronous
+from collab.client import history as asynchronous_history
 from collab.client.awareness import Change, State
 from collab.client.document import Document as AsyncDocument
 from collab.client.document import Status, Token
+from collab.client.history import (
+    KEEP,
+    Attribution,
+    Changes,
+    Entry,
+    Keep,
+    Rewound,
+    Row,
+    Run,
+    TimelinePage,
+    Version,
+    VersionPage,
+)
 from collab.client.replica import LockedDoc
 from collab.content.edits import Edit, Format
 from collab.errors import ClientClosed
@@ -41,7 +56,7 @@ class _Background:
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.open: set[asynchronous.Connection] = set()
+        self.open: set[asynchronous.Connection | asynchronous_history.History] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="collab client", daemon=True)
         self._thread.start()
@@ -396,6 +411,231 @@ def connect(
     """Open one document: ``with connect("ws://host:1234", "notes") as document:``; see ``collab.client.connect``."""
     given = {"doc": doc, "wait": wait, "timeout": timeout}
     return _Connect(Connection(url, token=token, **options), name, given)
+
+
+class History:
+    """The history of the documents of a server; see ``collab.client.History``, whose arguments and methods it has.
+
+    Use it as ``with History(url) as history:``.
+    """
+
+    def __init__(self, url: str, *, token: Token | None = None, **options: Any) -> None:
+        self._of = asynchronous_history.History(url, token=token, **options)
+        self._background: _Background | None = None
+
+    @property
+    def url(self) -> str:
+        """Where the API is."""
+        return self._of.url
+
+    def __enter__(self) -> Self:
+        background = _get_background()
+        background.call(self._of.__aenter__())
+        background.open.add(self._of)
+        self._background = background
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all connections."""
+        if self._background is not None:
+            _check_process(self._background)
+            self._background.open.discard(self._of)
+            self._background.call(self._of.close())
+
+    def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            if self._background is None:
+                raise ClientClosed("it is not open: use it in a with statement")
+            _check_process(self._background)
+        except ClientClosed:
+            work.close()
+            raise
+        return self._background.call(work)
+
+    def versions(self, name: str, *, kind: Literal["named", "automatic"] | None = None) -> Iterator[Version]:
+        """Give the versions of a document, those of the newest states first, those of other systems last."""
+        cursor = None
+        while True:
+            page = self.version_page(name, kind=kind, cursor=cursor)
+            yield from page.versions
+            if (cursor := page.next) is None:
+                return
+
+    def version_page(
+        self,
+        name: str,
+        *,
+        kind: Literal["named", "automatic"] | None = None,
+        cursor: str | None = None,
+        limit: int = 100,
+    ) -> VersionPage:
+        """Return a page of the versions of a document; see ``collab.client.History.version_page``."""
+        return self._call(self._of.version_page(name, kind=kind, cursor=cursor, limit=limit))
+
+    def make_version(
+        self, name: str, title: str, *, description: str | None = None, number: int | None = None
+    ) -> Version:
+        """Give a state a name; see ``collab.client.History.make_version``."""
+        return self._call(self._of.make_version(name, title, description=description, number=number))
+
+    def import_version(
+        self,
+        name: str,
+        title: str,
+        update: bytes,
+        at: datetime,
+        *,
+        description: str | None = None,
+        author: str | None = None,
+    ) -> Version:
+        """Bring a version of another system along; see ``collab.client.History.import_version``."""
+        return self._call(self._of.import_version(name, title, update, at, description=description, author=author))
+
+    def version(self, name: str, version: int) -> Version:
+        """Return what is said of a version, by its id."""
+        return self._call(self._of.version(name, version))
+
+    def change_version(
+        self,
+        name: str,
+        version: Version | int,
+        *,
+        title: str | None = None,
+        description: str | None | Keep = KEEP,
+    ) -> Version:
+        """Change what is said of a version; see ``collab.client.History.change_version``."""
+        return self._call(self._of.change_version(name, version, title=title, description=description))
+
+    def delete_version(self, name: str, version: Version | int) -> None:
+        """Delete a version; the document stays as it is."""
+        self._call(self._of.delete_version(name, version))
+
+    def read(
+        self,
+        name: str,
+        *,
+        version: Version | int | None = None,
+        number: int | None = None,
+        format: Format | str = Format.JSON,
+        root: str | None = None,
+    ) -> Any:
+        """Return what a document held, in a format; see ``collab.client.History.read``."""
+        return self._call(self._of.read(name, version=version, number=number, format=format, root=root))
+
+    def read_update(self, name: str, *, version: Version | int | None = None, number: int | None = None) -> bytes:
+        """Return what a document held as a Yjs update (v1)."""
+        return self._call(self._of.read_update(name, version=version, number=number))
+
+    def copy(self, name: str, to: str, *, version: Version | int | None = None) -> None:
+        """Make a new document that holds what a version holds; see ``collab.client.History.copy``."""
+        self._call(self._of.copy(name, to, version=version))
+
+    def timeline(self, name: str) -> Iterator[Entry]:
+        """Give what happened to a document, the newest first."""
+        cursor = None
+        while True:
+            page = self.timeline_page(name, cursor=cursor)
+            yield from page.entries
+            if (cursor := page.next) is None:
+                return
+
+    def timeline_page(self, name: str, *, cursor: str | None = None, limit: int = 100) -> TimelinePage:
+        """Return a page of the timeline of a document; see ``collab.client.History.timeline_page``."""
+        return self._call(self._of.timeline_page(name, cursor=cursor, limit=limit))
+
+    def rows(self, name: str, start: int = 0, end: int | None = None) -> Iterator[Row]:
+        """Give the rows of the log behind the number ``start``, up to ``end``, one by one; None: the newest."""
+        while True:
+            found = self.some_rows(name, start, end)
+            yield from found
+            if not found:
+                return
+            start = found[-1].number
+
+    def some_rows(self, name: str, start: int = 0, end: int | None = None) -> list[Row]:
+        """Return the first rows behind the number ``start``; see ``collab.client.History.some_rows``."""
+        return self._call(self._of.some_rows(name, start, end))
+
+    def changes(self, name: str, start: int, end: int | None = None) -> Changes:
+        """Return what the rows behind ``start`` have changed, up to ``end``: for Yjs, with snapshots."""
+        return self._call(self._of.changes(name, start, end))
+
+    def changed_text(self, name: str, start: int, end: int | None = None, *, root: str | None = None) -> list[Run]:
+        """Return a text with what was inserted and deleted; see ``collab.client.History.changed_text``."""
+        return self._call(self._of.changed_text(name, start, end, root=root))
+
+    def changed_prosemirror(
+        self, name: str, start: int, end: int | None = None, *, root: str | None = None
+    ) -> dict[str, Any]:
+        """Return a rich text with ``ychange`` marks; see ``collab.client.History.changed_prosemirror``."""
+        return self._call(self._of.changed_prosemirror(name, start, end, root=root))
+
+    def diff(self, name: str, start: int, end: int | None = None, *, root: str | None = None) -> str:
+        """Return what changed in a text as a unified diff; empty if nothing has."""
+        return self._call(self._of.diff(name, start, end, root=root))
+
+    def attribution(self, name: str) -> Attribution:
+        """Return who wrote what in a document, by ranges of IDs."""
+        return self._call(self._of.attribution(name))
+
+    def who_wrote(self, name: str, root: str) -> list[Run]:
+        """Return a text in runs, each with who has written it."""
+        return self._call(self._of.who_wrote(name, root))
+
+    def restore(
+        self,
+        name: str,
+        *,
+        version: Version | int | None = None,
+        number: int | None = None,
+        root: str | None = None,
+        element: str | None = None,
+        on_behalf_of: str | None = None,
+        label: str | None = None,
+    ) -> Rewound:
+        """Make a document what it was; see ``collab.client.History.restore``."""
+        return self._call(
+            self._of.restore(
+                name,
+                version=version,
+                number=number,
+                root=root,
+                element=element,
+                on_behalf_of=on_behalf_of,
+                label=label,
+            )
+        )
+
+    def undo(
+        self,
+        name: str,
+        author: str,
+        *,
+        start: int | None = None,
+        since: datetime | None = None,
+        end: int | None = None,
+        edited_on_behalf_of: str | None = None,
+        on_behalf_of: str | None = None,
+        label: str | None = None,
+    ) -> Rewound:
+        """Take back what one user has done; see ``collab.client.History.undo``."""
+        return self._call(
+            self._of.undo(
+                name,
+                author,
+                start=start,
+                since=since,
+                end=end,
+                edited_on_behalf_of=edited_on_behalf_of,
+                on_behalf_of=on_behalf_of,
+                label=label,
+            )
+        )
 
 
 def read_text(url: str, name: str, root: str | None = None, *, token: Token | None = None, **options: Any) -> str:

@@ -8,14 +8,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pycrdt
 import pytest
 from pycrdt import Array, Text
 
-from collab.client import ClientClosed, LockedDoc, NotSaved, NotSynced
-from collab.client.sync import Connection, Document, connect, edit, read_json, read_text, replace_text
+from collab.client import ClientClosed, LockedDoc, NotSaved, NotSynced, RequestRefused
+from collab.client.sync import Connection, Document, History, connect, edit, read_json, read_text, replace_text
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.server
@@ -114,8 +116,9 @@ def test_presence_from_any_thread(url: str) -> None:
 FORKS = """
 import os, sys
 from collab.client import ClientClosed
-from collab.client.sync import connect, read_text
+from collab.client.sync import History, connect, read_text
 url = sys.argv[1]
+history = History(url).__enter__()
 with connect(url, "fork") as document:
     document.replace_text("content", "parent")
     document.wait_saved()
@@ -129,9 +132,18 @@ with connect(url, "fork") as document:
             os._exit(3)
         with connect(url, "fork") as own:
             own.replace_text("content", "parent and child")
+        try:
+            history.read("fork")
+        except ClientClosed:
+            pass
+        else:
+            os._exit(4)
+        with History(url) as own:
+            assert own.read("fork") == {"content": "parent and child"}
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
     document.wait_synced()
+    assert history.read("fork") == {"content": "parent and child"}
     document.replace_text("parent", "goes on")
     document.wait_saved()
 assert read_text(url, "fork", "content") == "parent and child"
@@ -174,3 +186,47 @@ def test_a_closed_connection_is_of_no_use(url: str) -> None:
         document.wait_synced()
     with pytest.raises(ClientClosed):
         connection.open("d")
+
+
+def test_the_history_of_a_document(url: str) -> None:
+    replace_text(url, "story", "content", "one")
+    began = datetime.now(UTC).replace(microsecond=0)
+    with History(url) as history:
+        first = history.make_version("story", "First", description="as it began")
+        replace_text(url, "story", "content", "two")
+        second = history.make_version("story", "Second")
+        assert list(history.versions("story", kind="named")) == [second, first]
+        page = history.version_page("story", kind="named", limit=1)
+        assert page.versions == [second] and page.next
+        assert history.version("story", first.id) == first
+        assert history.change_version("story", first, title="The first", description=None).name == "The first"
+        assert history.read("story", version=first) == {"content": "one"}
+        doc: pycrdt.Doc[Any] = pycrdt.Doc()
+        doc.apply_update(history.read_update("story", number=1))
+        assert str(doc.get("content", type=Text)) == "one"
+        history.copy("story", "story/copy", version=first)
+        assert read_text(url, "story/copy") == "one"
+        old = history.import_version("story", "Old", doc.get_update(), began, author="grace")
+        assert (old.at, old.author) == (began, "grace")
+
+        assert sum(entry.edits for entry in history.timeline("story")) == 2
+        assert history.timeline_page("story", limit=1).head == 2
+        assert [row.number for row in history.rows("story")] == [1, 2]
+        assert [row.number for row in history.some_rows("story", 1)] == [2]
+        assert history.diff("story", 1).endswith(
+            "-one\n\\ No newline at end of file\n+two\n\\ No newline at end of file\n"
+        )
+        assert [run.insert for run in history.changed_text("story", 1) if run.deleted]
+        assert history.changes("story", 1).inserted and history.attribution("story").number == 2
+        assert "".join(str(run.insert) for run in history.who_wrote("story", "content")) == "two"
+
+        assert history.restore("story", version=first).changed
+        assert read_text(url, "story") == "one"
+        with pytest.raises(RequestRefused, match="invalid_request"):
+            history.undo("story", "", start=0, since=began)
+        assert not history.undo("story", "nobody", start=0).changed
+        history.delete_version("story", first)
+        with pytest.raises(RequestRefused, match="version_not_found"):
+            history.version("story", first.id)
+    with pytest.raises(ClientClosed):
+        History(url).version("story", 1)

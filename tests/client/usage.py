@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, assert_type
 
 import pycrdt
 
-from collab.client import Backoff, Change, Connection, LockedDoc, Status, connect, edit, read_text, replace_text, sync
+from collab.client import (
+    Backoff,
+    Change,
+    Connection,
+    Entry,
+    History,
+    LockedDoc,
+    Mark,
+    Rewound,
+    Status,
+    Version,
+    connect,
+    edit,
+    read_text,
+    replace_text,
+    sync,
+)
 
 
 def on_status(status: Status) -> None: ...
@@ -44,6 +60,14 @@ async def asynchronous(url: str) -> None:
     assert_type(await read_text(url, "d"), str)
     assert_type(await replace_text(url, "d", "content", "x", token="token"), bool)
     assert_type(await edit(url, "d", lambda doc: doc.client_id), int)
+    async with History(url, token=token, timeout=5) as history:
+        assert_type(await history.make_version("d", "Sent"), Version)
+        async for version in history.versions("d", kind="named"):
+            assert_type(await history.restore("d", version=version), Rewound)
+        async for entry in history.timeline("d"):
+            assert_type(entry, Entry)
+        assert_type([run.inserted for run in await history.who_wrote("d", "text")], list[Mark | None])
+        history.versions("d", kind="other")  # type: ignore[arg-type]
 
 
 def synchronous(url: str) -> None:
@@ -57,3 +81,6 @@ def synchronous(url: str) -> None:
         assert_type(connection.open("d", doc=LockedDoc()), sync.Document)
     assert_type(sync.read_text(url, "d"), str)
     assert_type(sync.edit(url, "d", lambda doc: doc.client_id), int)
+    with sync.History(url, token="token") as history:
+        assert_type(history.versions("d"), Iterator[Version])
+        assert_type(history.undo("d", "ada", start=3), Rewound)

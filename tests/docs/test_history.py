@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from collab.settings import Settings
+from tests.docs.test_python_client import run
 from tests.docs.test_shell import Shell
 from tests.support.server import ServerProcess
 from tests.support.snippets import snippet
@@ -17,14 +18,18 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path_factory.mktemp("history") / "data") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shell(server: ServerProcess) -> Shell:
     """A shell beside a server, whose commands work on the same database."""
-    directory = tmp_path_factory.mktemp("history")
-    with ServerProcess(directory / "data") as server:
-        yield Shell(directory, **{"http://localhost:1234": server.url})
+    return Shell(server.data_dir.parent, **{"http://localhost:1234": server.url})
 
 
-def test_history_is_made_and_read(shell: Shell) -> None:
+def test_history_is_made_and_read(shell: Shell, server: ServerProcess) -> None:
     first, made, second, listed, past, told = shell.run(snippet("docs/history.md", "History", "sh"))
     assert json.loads(first)["committed"] and json.loads(second)["committed"]
     assert json.loads(listed)["versions"][-1] == json.loads(made) or json.loads(made) in json.loads(listed)["versions"]
@@ -33,6 +38,7 @@ def test_history_is_made_and_read(shell: Shell) -> None:
     assert entry.keys() == described.keys() and entry["to"] == described["to"]
     assert entry["versions"][-1].keys() == described["versions"][0].keys()
     assert entry["authors"][0].keys() == described["authors"][0].keys()
+    assert run(snippet("docs/history.md", "History", "python"), server) == "Sent to Grace First draft\n"
     lines, shown = shell.run(snippet("docs/history.md", "What it held", "sh"))
     assert "Sent to Grace" in lines and json.loads(shown)["content"] == {"text": "Second draft"}
     (before,) = shell.run(snippet("docs/history.md", "Restore", "sh"))

@@ -100,5 +100,13 @@ def test_rich_text(server: ServerProcess) -> None:
     assert run(text, server) == "# News\n\nIt is sunny today.\n\n"
 
 
+def test_history(server: ServerProcess) -> None:
+    printed = run(snippet("docs/python-client.md", "History", "python"), server).splitlines()
+    assert printed[0] == "1 Sent to Grace" and printed[-1] == "We pay 100."
+    assert "-We pay 100." in printed and "+We pay 1000." in printed
+    assert printed[-4:-1] == ["'We pay 100' None", "'0' None", "'.' None"]
+    assert read_text(server.hocuspocus_url, "contract") == "We pay 1000."
+
+
 def test_events(server: ServerProcess) -> None:
     assert run(snippet("docs/python-client.md", "Events", "python"), server) == "synced\n"
