@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from collab.telemetry.counters import Histogram
+from collab.telemetry.counters import SHORT_SECONDS, SIZES, Histogram
+
+TOLD, GAP, LOOK = "told", "gap", "look"
+CATCH_UPS = (TOLD, GAP, LOOK)
+"""Why rows of other nodes are read from the log: a message says where they are and does not hold them; rows are missing
+between those that have come; or a look at the heads of the log has found them."""
 
 
 class HookCounts:
@@ -41,6 +46,12 @@ class HubCounts:
     Attributes:
         turns: turns that have brought edits to the journal, of rooms that are over.
         updates: updates of clients that held something new, of rooms that are over.
+        turn_bytes: bytes of the update that each turn has brought.
+        joins: sessions that have joined a room.
+        returns: of these, those whose client had something of the document already.
+        propagations: seconds from the first message of a turn to when what it has brought was written to all members.
+        node_propagations: seconds from the end of a turn on another node to when its rows were written to members here,
+            by the clocks of both machines; for each row.
         deliveries: frames that were written to members.
         delivered_bytes: bytes of those frames.
         held_back: how often a member began to lag.
@@ -52,10 +63,13 @@ class HubCounts:
         failed_compactions: snapshots that could not be made.
         snapshots_of_others: snapshots that other nodes have made and rooms here have taken.
         rows_of_others: rows of the log that other nodes have written and rooms here have taken.
+        catch_ups: how often such rows were read from the log, by why; see ``CATCH_UPS``.
+        store_bytes: how large the store was when it was looked at last; None where it does not say.
         hooks: see ``HookCounts``.
     """
 
     __slots__ = (
+        "catch_ups",
         "compactions",
         "delivered_bytes",
         "deliveries",
@@ -63,21 +77,32 @@ class HubCounts:
         "failed_compactions",
         "held_back",
         "hooks",
+        "joins",
         "loads",
+        "node_propagations",
+        "propagations",
         "refused_updates",
+        "returns",
         "rows_of_others",
         "snapshots_of_others",
+        "store_bytes",
+        "turn_bytes",
         "turns",
         "unloaded",
         "updates",
     )
 
     def __init__(self) -> None:
-        self.turns = self.updates = 0
+        self.turns = self.updates = self.joins = self.returns = 0
         self.deliveries = self.delivered_bytes = self.refused_updates = 0
         self.held_back = self.unloaded = self.failed_compactions = self.rows_of_others = 0
         self.snapshots_of_others = 0
+        self.store_bytes: int | None = None
         self.evictions: Counter[str] = Counter()
+        self.catch_ups: Counter[str] = Counter()
+        self.turn_bytes = Histogram(SIZES)
+        self.propagations = Histogram(SHORT_SECONDS)
+        self.node_propagations = Histogram()
         self.loads = Histogram()
         self.compactions = Histogram()
         self.hooks = HookCounts()

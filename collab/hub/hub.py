@@ -37,6 +37,7 @@ from collab.errors import (
     SandboxError,
     ServerStopping,
     StoreDamaged,
+    StoreRefused,
     StoreUnavailable,
     StoreWentBack,
     forget_frames,
@@ -47,7 +48,7 @@ from collab.hub.agents import Agents
 from collab.hub.attributing import Attributing
 from collab.hub.compaction import CompactionPolicy, Compactor
 from collab.hub.control import Control
-from collab.hub.counts import HubCounts
+from collab.hub.counts import TOLD, HubCounts
 from collab.hub.healing import Healing
 from collab.hub.hooks import HookCalls
 from collab.hub.loading import damaged, read_document
@@ -74,7 +75,7 @@ from collab.protocol.session import State
 from collab.sandbox.port import Sandbox
 from collab.storage.journal import Journal
 from collab.storage.records import Appended, Instruction, Kind, LoadedDocument, NewRow, Reports
-from collab.storage.store import Store
+from collab.storage.store import Measured, Store
 from collab.storage.versions import Reason
 from collab.telemetry import RateLimited, get_logger, shown_name
 from collab.telemetry.tracing import span
@@ -94,6 +95,9 @@ _SIGN_OF_LIFE = 5.0
 # Seconds between counts of the rows behind the newest snapshots of all rooms. It costs a look into an index for each
 # row, and finds only what people remove by hand.
 _COUNT = 60.0
+
+# Seconds between looks at how large the store is.
+_MEASURE = 60.0
 
 # Seconds that the last look at the heads may take when the server stops.
 _LAST_LOOK = 2.0
@@ -232,6 +236,7 @@ class Hub:
         self._sandbox = sandbox
         self.journal = journal
         self.clock = clock
+        self.monotonic = monotonic
         self.tasks = Tasks()
         self.draining = False
         self.stopping = False
@@ -277,7 +282,7 @@ class Hub:
         self.trash = Trash(
             store, lambda: self.membership.trash(options.trash), self, self._let_all_forget, clock, self.resetting
         )
-        self._replication = Replication(store, bus, self.rooms, self.tasks, self.control.told)
+        self._replication = Replication(store, bus, self.rooms, self.tasks, self.control.told, self.counts)
         self._replication.questions, self._replication.named = self.questions, self.named
         self._replication.visitors = self.visitors
         self.versions = Versions(store, sandbox, self, clock, options.histories, rebuilding)
@@ -329,6 +334,8 @@ class Hub:
         self.tasks.supervise(self._prune_forever, "prune")
         self.tasks.supervise(self.timelines.fill_forever, "timelines")
         self.tasks.supervise(self._poll_forever, "look at the heads of the log")
+        if isinstance(self.store, Measured):
+            self.tasks.supervise(partial(self._measure_forever, self.store), "look at the size of the store")
         self.tasks.supervise(self._show_life_forever, "show other nodes that this one lives")
 
     # Opening
@@ -702,7 +709,7 @@ class Hub:
         self.damaged.pop(name, None)
         live = self.rooms.get(name)
         if live is not None and live.persistence.document_id is None:
-            self._replication.read(live)
+            self._replication.read(live, TOLD)
         self._replication.tell_to_look(name)
 
     def deleted(self, name: str, document_id: int) -> None:
@@ -802,6 +809,12 @@ class Hub:
                 await self.membership.beat()
                 self._replication.note_others(self.membership.others)
             await self.membership.pause(_SIGN_OF_LIFE)
+
+    async def _measure_forever(self, store: Measured) -> None:
+        while True:
+            with contextlib.suppress(StoreUnavailable, StoreRefused):  # what it was stays the best that is known
+                self.counts.store_bytes = await store.nbytes()
+            await asyncio.sleep(_MEASURE)
 
     # Background work
 

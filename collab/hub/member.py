@@ -203,6 +203,7 @@ class Member(Session):
         meanwhile: while what it lacks is put together in slices, the frames of updates that others are sent; else None.
         allowance: while it is RECEIVING, bytes that may wait for it without anything else being kept from it.
         joined_at: when it joined its room, in Unix seconds.
+        has_asked: whether it has sent a SyncStep1.
         claims_after: other nodes are told of no claim of it before that, in the loop's seconds.
     """
 
@@ -213,6 +214,7 @@ class Member(Session):
         "client",
         "delivery",
         "encoder",
+        "has_asked",
         "heard_with",
         "joined_at",
         "meanwhile",
@@ -235,7 +237,7 @@ class Member(Session):
         self.client = client
         self.since: bytes | None = None
         self.since_version = 0
-        self.asks = False
+        self.asks = self.has_asked = False
         self.owed: bytearray | None = None
         self.joined_at = 0.0
         self.claims_after = 0.0

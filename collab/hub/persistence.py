@@ -238,8 +238,11 @@ class Persistence:
             self.echo_now()
         return late
 
-    def store(self, end: TurnEnd, producers: tuple[NewProducer, ...] = ()) -> None:
-        """Give a turn's rows, what changes among the updates that are kept, and ``producers`` to the journal."""
+    def store(self, end: TurnEnd, producers: tuple[NewProducer, ...] = (), received: float | None = None) -> None:
+        """Give a turn's rows, what changes among the updates that are kept, and ``producers`` to the journal.
+
+        ``received`` is when the first edit of the turn has come, as for the journal.
+        """
         if self._journal.closed:
             self._lost = True  # its client was not told that it is saved, and sends it again
             return
@@ -256,7 +259,7 @@ class Persistence:
         self._turns += 1
         if end.acks:
             self._wait_for_commit(end.acks, b"")
-        self._journal.append(entry, done)
+        self._journal.append(entry, done, received)
 
     def echo_later(self, end: TurnEnd, echo: bytes) -> None:
         """Send ``echo`` to the author of the turn that was just stored, with the acknowledgement.

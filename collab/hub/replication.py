@@ -50,6 +50,7 @@ from collab.errors import (
     StoreUnavailable,
     StoreWentBack,
 )
+from collab.hub.counts import GAP, LOOK, TOLD, HubCounts
 from collab.hub.early import EarlyRows
 from collab.hub.loading import check_rows, damaged
 from collab.hub.named_presence import NamedStreams
@@ -102,6 +103,7 @@ class Replication:
         rooms: the hub's own, by name.
         tasks: the hub's own.
         told: called when operators have told all nodes something, which is in the store.
+        counts: the hub's own.
 
     Attributes:
         questions: what nodes ask each other; set by the hub before the start.
@@ -114,13 +116,20 @@ class Replication:
     visitors: Visitors
 
     def __init__(
-        self, store: Store, bus: Bus, rooms: Mapping[str, LiveRoom], tasks: Tasks, told: Callable[[], None]
+        self,
+        store: Store,
+        bus: Bus,
+        rooms: Mapping[str, LiveRoom],
+        tasks: Tasks,
+        told: Callable[[], None],
+        counts: HubCounts,
     ) -> None:
         self._store = store
         self._bus = bus
         self._rooms = rooms
         self._tasks = tasks
         self._told = told
+        self._counts = counts
         self._reading: dict[LiveRoom, bool] = {}  # whether more was written since its rows were asked for
         self._readers: dict[LiveRoom, list[asyncio.Future[None]]] = {}  # who waits for the end of that
         self._nodes: dict[LiveRoom, dict[str, Owner]] = {}  # other nodes that have shown states in a room
@@ -374,7 +383,7 @@ class Replication:
         """Take rows that have come with a message if they follow on what memory holds; else read the log."""
         persistence = live.persistence
         if persistence.document_id is None:
-            self.read(live)
+            self.read(live, TOLD)
             return
         if persistence.document_id != document_id or seq + len(rows) <= persistence.seq + 1:
             return
@@ -385,7 +394,7 @@ class Replication:
         try:
             live.receive_stored(found)
         except DecodeError:
-            self.read(live)  # the bus proves nothing, not even that it is damaged there
+            self.read(live, GAP)  # the bus proves nothing, not even that it is damaged there
             raise
         self._take_early(live)
 
@@ -398,7 +407,7 @@ class Replication:
         """Hear that rows of this node were given numbers behind those of others, just before ``committed``."""
         self._note_foreign(live)
         if not (self._patient and self._bus.others):
-            self.read(live)
+            self.read(live, GAP)
 
     def _note_foreign(self, live: LiveRoom) -> None:
         """Note that another node has written, if that can only be one that is not on the bus."""
@@ -419,7 +428,7 @@ class Replication:
     def _keep_early(self, live: LiveRoom, rows: list[LogRow]) -> None:
         """Keep rows until those before them come; read the log if that takes too long."""
         if not self._patient or not self._early.keep(live, rows):
-            self.read(live)
+            self.read(live, GAP)
         elif live not in self._waits and live not in self._reading:
             loop = asyncio.get_running_loop()
             self._waits[live] = loop.call_later(_HOLE, self._read_late, live)
@@ -427,7 +436,7 @@ class Replication:
     def _read_late(self, live: LiveRoom) -> None:
         del self._waits[live]
         if live in self._early and live.ended is None:
-            self.read(live)
+            self.read(live, GAP)
 
     def _take_early(self, live: LiveRoom) -> None:
         """Take rows that have waited, as far as nothing is missing before them."""
@@ -440,7 +449,7 @@ class Replication:
             try:
                 live.receive_stored(rows)
             except DecodeError as error:
-                self.read(live)  # as above
+                self.read(live, GAP)  # as above
                 _limited.warning("message", "rows of other nodes are left out: %s", error)
 
     def _forget_early(self, live: LiveRoom) -> None:
@@ -452,32 +461,35 @@ class Replication:
     def _head_is(self, live: LiveRoom, document_id: int, seq: int) -> None:
         known = live.persistence.document_id
         if known is None or (known == document_id and seq > live.persistence.seq):
-            self.read(live)
+            self.read(live, TOLD)
 
-    def read(self, live: LiveRoom) -> None:
-        """Read what the log holds and memory does not; once more if that is under way."""
+    def read(self, live: LiveRoom, why: str) -> None:
+        """Read what the log holds and memory does not; once more if that is under way.
+
+        ``why`` is one of ``CATCH_UPS``, for what is found.
+        """
         if live in self._reading:
             self._reading[live] = True  # what is being read may not hold it yet
         else:
             self._reading[live] = False
-            self._tasks.spawn(self._read(live), f"reading rows of {shown_name(live.name)}")
+            self._tasks.spawn(self._read(live, why), f"reading rows of {shown_name(live.name)}")
 
     async def until_read(self, live: LiveRoom, seq: int) -> None:
         """Read what the log holds up to a row; return without it if the store cannot be read now."""
         while live.ended is None and live.persistence.seq < seq:
-            self.read(live)
+            self.read(live, TOLD)
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._readers.setdefault(live, []).append(done)
             await done
             if live.persistence.seq < seq and (self.suspended or self._look_again):
                 return
 
-    async def _read(self, live: LiveRoom) -> None:
+    async def _read(self, live: LiveRoom, why: str) -> None:
         """Read what the log holds after ``seq``."""
         try:
             while live.ended is None:
                 self._reading[live] = False
-                if not await self._read_some(live) and not self._reading[live]:
+                if not await self._read_some(live, why) and not self._reading[live]:
                     break
         except (DocumentDeleted, DamagedDocument) as error:
             live.refused(error)
@@ -500,7 +512,7 @@ class Replication:
             if live in self._early and live not in self._waits:
                 self._keep_early(live, [])  # something else is missing by now
 
-    async def _read_some(self, live: LiveRoom) -> bool:
+    async def _read_some(self, live: LiveRoom, why: str) -> bool:
         """Read one portion of rows; return whether there may be more."""
         persistence, store = live.persistence, self._store
         epoch = persistence.epoch
@@ -528,7 +540,10 @@ class Replication:
         await in_slices(check_rows(live.name, rows))
         if rows:
             self._note_foreign(live)
+            taken = persistence.seq
             live.receive_stored(rows)
+            if persistence.seq > taken:
+                self._counts.catch_ups[why] += 1
         return len(rows) >= _ROWS and persistence.seq > before
 
     def _read_kept(self, live: LiveRoom, head: Head) -> None:
@@ -658,7 +673,7 @@ class Replication:
         elif head.deleted or persistence.document_id not in (None, head.document_id):
             live.refused(DocumentDeleted(f"document {live.name!r} is deleted"))
         elif persistence.document_id is None or head.seq > persistence.seq:
-            self.read(live)
+            self.read(live, LOOK)
 
 
 class _Presence(NamedTuple):

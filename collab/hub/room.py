@@ -68,7 +68,7 @@ from collab.protocol import messages
 from collab.protocol.awareness import NULL, AwarenessUpdate, Entry, encode_awareness
 from collab.protocol.messages import Message
 from collab.protocol.session import Access, Copy, Event, Owner, Session, State
-from collab.protocol.sync import EMPTY_UPDATE, SyncStep1, SyncStep2, SyncUpdate
+from collab.protocol.sync import EMPTY_STATE_VECTOR, EMPTY_UPDATE, SyncStep1, SyncStep2, SyncUpdate
 from collab.storage.journal import Journal
 from collab.storage.producers import NewProducer
 from collab.storage.records import Appended, LoadedDocument, LogRow, NewRow, PendingUpdate, Snapshot
@@ -127,6 +127,7 @@ class Keeper(Protocol):
     journal: Journal
     bus: Bus
     clock: Callable[[], float]
+    monotonic: Callable[[], float]
     counts: HubCounts
     slow_seconds: float
     frames_budget: Budget
@@ -251,6 +252,7 @@ class LiveRoom:
         catch_up: the members that lag.
         dirty: its turn is about to end.
         flushed_at: when its last turn ended, in the loop's seconds.
+        touched_at: when the first message of the turn was taken, in seconds of ``monotonic``; None while there is none.
         ended: why the room is over; None while it lives.
         ending: its end has begun, and may have failed half-way.
         idle_since: when its last member left, in the loop's seconds.
@@ -298,6 +300,7 @@ class LiveRoom:
         "shared",
         "tail",
         "taking_kept",
+        "touched_at",
         "visitors",
     )
 
@@ -320,6 +323,7 @@ class LiveRoom:
         self.ended: CollabError | None = None
         self.ending = False
         self.flushed_at = 0.0
+        self.touched_at: float | None = None
         self.dirty = False
         self.compacting = False
         self.compact_after = 0.0
@@ -401,6 +405,7 @@ class LiveRoom:
             self.leave(member)
             raise
         if member.state is not State.CLOSED:
+            self._hub.counts.joins += 1
             self._hub.joined(self, member)
 
     def leave(self, member: Member) -> None:
@@ -831,6 +836,9 @@ class LiveRoom:
         is what the delivery has said that is under way.
         """
         answer: Frame = b""
+        if not member.has_asked:
+            member.has_asked = True
+            self._hub.counts.returns += state_vector != EMPTY_STATE_VECTOR
         if member.state is State.LAGGING:
             if not ready:
                 decode_state_vector(state_vector)  # a malformed one is refused now
@@ -1001,19 +1009,24 @@ class LiveRoom:
     def _end_turn(self) -> None:
         end = self.room.end_turn()
         producers, self._producers = self._producers, ()
+        received, self.touched_at = self.touched_at, None
         if end.delta is not None:
             # The journal first: what members have been sent is on its way into the log, whatever happens then.
             held = self._hold_until_sent()
             late = self.persistence.echoes_late(end, end.delta)
-            self.persistence.store(end, producers)
+            self.persistence.store(end, producers, received)
             if self._hub.bus.others:
                 self._hub.hurry_shared(self)
             echo = self._broadcast_turn(end, end.delta, end.author if late else None, self.persistence.seq)
             if echo:
                 self.persistence.echo_later(end, echo)
             self._hold_back_all(held)
+            counts = self._hub.counts
+            counts.turn_bytes.observe(len(end.delta))
+            if received is not None:
+                counts.propagations.observe(self._hub.monotonic() - received)
         elif end.kept is not None:
-            self.persistence.store(end, producers)
+            self.persistence.store(end, producers, received)
         elif end.acks:
             self.persistence.acknowledge(end.acks)
         if self._calls is not None:
@@ -1063,16 +1076,21 @@ class LiveRoom:
     def receive_stored(self, rows: list[LogRow]) -> None:
         """Take rows of the log, and relay what they hold; those that memory holds already are passed over."""
         with self._alone():
-            persistence = self.persistence
+            persistence, counts = self.persistence, self._hub.counts
             seq = persistence.seq
+            written: list[float] = []
             for row in rows:
                 if row.seq > persistence.seq + 1:
                     break
                 if row.seq > persistence.seq:
                     new = self._receive_from_log(row.data, row.author)
-                    self._hub.counts.rows_of_others += 1
+                    written.append(row.at)
                     persistence.note_stored(row.seq, len(row.data) if new else 0)
             self._relay_stored(seq)
+            counts.rows_of_others += len(written)
+            now = self._hub.clock()
+            for at in written:
+                counts.node_propagations.observe(max(0.0, now - at))  # the clock of another machine may be ahead
             if self.tail is not None and rows:
                 known = rows[: max(0, persistence.seq + 1 - rows[0].seq)]
                 self.tail.add(rows[0].seq, known, keep=bool(self.readers))

@@ -53,6 +53,7 @@ class Turns:
             return
         self._dirty.append(live)
         live.dirty = True
+        live.touched_at = self._monotonic()
         if not self._scheduled:
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()

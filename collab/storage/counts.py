@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collab.telemetry.counters import Histogram
+from collab.telemetry.counters import ENTRIES, Histogram
 
 
 class JournalCounts:
@@ -10,16 +10,18 @@ class JournalCounts:
 
     Attributes:
         entries: entries that were committed, or refused for good.
+        batches: how many of them each commit had.
         nbytes: bytes of the rows in them.
         commits: seconds of the offer to the store that was answered, for each batch.
         retries: offers to the store that have failed, after which the same batch was offered again.
-        answered: seconds from the coming of a batch's oldest entry to the answer, with which authors are told that
+        answered: seconds from the receipt of the oldest edit in a batch to the answer, with which authors are told that
             they are saved; counted for each entry of the batch, of which none has waited longer.
     """
 
-    __slots__ = ("answered", "commits", "entries", "nbytes", "retries")
+    __slots__ = ("answered", "batches", "commits", "entries", "nbytes", "retries")
 
     def __init__(self) -> None:
         self.entries = self.nbytes = self.retries = 0
+        self.batches = Histogram(ENTRIES)
         self.commits = Histogram()
         self.answered = Histogram()

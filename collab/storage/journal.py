@@ -197,9 +197,10 @@ class Journal:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_RETRY)
 
-    def append(self, entry: Append, done: Done) -> None:
+    def append(self, entry: Append, done: Done, received: float | None = None) -> None:
         """Take an entry; call on the loop.
 
+        ``received`` is when the oldest edit in it has come, in seconds of the journal's clock; None: now.
         ``done`` is called on the loop, after the COMMIT with the numbers given, or with the error when the document
         is deleted or the entry refused for good; never before this method has returned, and not at all for what
         :meth:`close` had to give up. It should be short, and must not raise once it has begun: a call that raises
@@ -214,6 +215,8 @@ class Journal:
             self._first_came = self._clock()
             if self._held is None or len(self._held) == 1:  # nothing else waits
                 self._oldest_came = self._first_came
+        if received is not None and received < self._oldest_came:
+            self._oldest_came = received
         waiting.append((entry, done, size))
         # Counted at once, without a call, which might fail: whatever becomes of it is counted back.
         self.backlog += size
@@ -527,6 +530,7 @@ class Journal:
         counts, now = self.counts, self._last_commit
         counts.entries += len(batch)
         counts.nbytes += self._batch_bytes - ENTRY_OVERHEAD * len(batch)
+        counts.batches.observe(len(batch))
         counts.commits.observe(now - self._offered_at)
         counts.answered.observe(now - self._batch_came, len(batch))
 

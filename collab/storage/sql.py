@@ -31,6 +31,7 @@ from sqlalchemy import (
     literal,
     not_,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import IntegrityError
@@ -134,6 +135,12 @@ BEAT_SECONDS = 5.0
 LONE_BEAT_SECONDS = 60.0
 """The same on SQLite, where there is one server, and each write makes a disk work that may be asleep."""
 
+# What asks for the bytes of the whole database, by its dialect.
+_SIZE = {
+    "sqlite": "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()",
+    "postgresql": "SELECT pg_database_size(current_database())",
+}
+
 WRITERS = 100
 """Most writers that are looked at for signs of life, those with the latest ones first."""
 
@@ -177,6 +184,14 @@ class SqlStore:
     async def ping(self) -> None:
         """Read one row, so that the file or server is really asked."""
         await self._run(lambda connection: connection.execute(select(documents.c.id).limit(1)).all(), "read")
+
+    async def nbytes(self) -> int:
+        """Ask the database how large it is: of SQLite the file without its log, of PostgreSQL all files."""
+
+        def read(connection: Connection) -> int:
+            return int(connection.execute(text(_SIZE[connection.dialect.name])).scalar_one())
+
+        return await self._run(read, "read")
 
     async def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
         """Write a batch in one transaction."""

@@ -14,7 +14,7 @@ write an adapter, ``collab.testing.store`` the suite that it must pass.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from collab.storage.attributions import Attributions
 from collab.storage.calls import Calls
@@ -54,3 +54,15 @@ class Store(
 
     async def ping(self) -> None:
         """Return when the store can be read, for the readiness of a node; raise ``StoreUnavailable`` otherwise."""
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A store that can say how large it is; a store need not be able to."""
+
+    async def nbytes(self) -> int:
+        """Return the bytes that the storage takes, with what other nodes have put there.
+
+        It is asked once a minute, so it must not cost more than a moment. Raises ``StoreUnavailable``.
+        """
+        ...

@@ -13,6 +13,15 @@ from bisect import bisect_left
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Bounds for times: from a commit on a fast disk to what people have long given up on."""
 
+SHORT_SECONDS = (0.0001, 0.00025, 0.0005, *SECONDS[:-2])
+"""Bounds for times in which nothing waits for a disk or a network."""
+
+SIZES = tuple([float(4**power) for power in range(3, 13)])
+"""Bounds for bytes: from one keystroke (64) to a large paste (16 MiB)."""
+
+ENTRIES = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+"""Bounds for how many things went together, up to what may."""
+
 
 class Histogram:
     """Count how often a value lies between bounds.

@@ -10,6 +10,7 @@ from collab.cluster.local import LocalBus
 from collab.cluster.messages import Row, Rows
 from collab.hub import early as early_module
 from collab.hub import replication as replication_module
+from collab.hub.counts import GAP, TOLD
 from collab.hub.early import EarlyRows
 from collab.hub.room import LiveRoom
 from collab.protocol.sync import SyncUpdate
@@ -97,6 +98,9 @@ async def test_the_log_is_read_when_they_wait_too_long(pair: Pair, monkeypatch: 
     await pair.say(3)
     await pair.box.until(lambda: pair.box.text() == "abc", "the second was lost")
     assert pair.two.store.readings > before and pair.live.persistence.seq == 3
+    counts = pair.two.hub.counts
+    assert counts.catch_ups == {TOLD: 1, GAP: 1}, "the first row, of a document that was not stored, and the second"
+    assert counts.rows_of_others == counts.node_propagations.count == 3
     await pair.box.until(lambda: not pair.two.hub._replication._reading, "the end of it")
     assert pair.live not in pair.two.hub._replication._early
 

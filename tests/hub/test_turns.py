@@ -76,6 +76,30 @@ async def test_the_load_is_what_the_loop_has_worked(start_node: StartNode) -> No
     assert len(told.looks) == 1, "it is asked for no more often than the window wants it"
 
 
+async def test_a_turn_counts_from_its_first_message_to_the_last_write(start_node: StartNode) -> None:
+    node = await start_node(batch_window=10.0)
+    node.keep_busy()
+    live, a, box = await node.join("d")
+    for _ in range(19):
+        await node.join("d")
+    author, counts = Author(1), node.hub.counts
+    live.receive(a, SyncUpdate(author.type("1")))
+    await box.until(lambda: box.text() == "1", "the first turn")
+    assert counts.propagations.count == counts.turn_bytes.count == 1
+    first = counts.turn_bytes.sum
+    live.receive(a, SyncUpdate(author.type("2")))
+    assert live.touched_at is not None
+    live.touched_at -= 3.0
+    live.receive(a, SyncUpdate(author.type("3")))
+    live.end_turn(node.hub.now())
+    assert box.text() == "123"
+    assert counts.propagations.count == counts.turn_bytes.count == 2, "two edits, one turn"
+    assert 3.0 <= counts.propagations.sum < 13.0 and counts.turn_bytes.sum > 1.5 * first
+    assert live.touched_at is None
+    await node.write(live)
+    assert node.hub.journal.counts.answered.sum >= 3.0, "people wait for their commit from when they have typed"
+
+
 async def test_rooms_with_other_windows_do_not_wait_for_each_other(start_node: StartNode) -> None:
     node = await start_node(batch_window=10.0)
     node.keep_busy()

@@ -57,13 +57,13 @@ class Caller:
         self.expected = 0
         self._news = asyncio.Event()
 
-    def append(self, name: str, data: bytes, document_id: int | None = None) -> None:
+    def append(self, name: str, data: bytes, document_id: int | None = None, received: float | None = None) -> None:
         def done(outcome: AppendOutcome) -> None:
             self.heard.append((name, data, outcome))
             self._news.set()
 
         self.expected += 1
-        self.journal.append(Append(name, document_id, (NewRow(data, 1.0, "me"),)), done)
+        self.journal.append(Append(name, document_id, (NewRow(data, 1.0, "me"),)), done, received)
 
     async def all(self) -> list[tuple[str, bytes, AppendOutcome]]:
         """Wait until everything was called back."""
@@ -531,6 +531,21 @@ async def test_batches_are_counted_with_what_they_held(journal: Journal, caller:
     # Two batches. Of the first both entries have waited 3 s, as did the commit; of the second one, 1 s.
     assert (counts.commits.count, counts.commits.sum) == (2, 3.0)
     assert (counts.answered.count, counts.answered.sum) == (3, 3.0 + 3.0 + 1.0)
+    assert (counts.batches.count, counts.batches.sum) == (2, 3.0)
+
+
+async def test_an_entry_has_waited_since_its_oldest_edit_came(journal: Journal, caller: Caller, gate: Gate) -> None:
+    journal._clock = lambda: 100.0
+    counts = journal.counts
+    caller.append("a", b"1", received=99.0)
+    caller.append("b", b"2", received=97.0)
+    caller.append("c", b"3", received=98.0)
+    caller.append("d", b"4")
+    await caller.all()
+    assert (counts.batches.count, counts.answered.count, counts.answered.sum) == (1, 4, 4 * 3.0)
+    caller.append("a", b"5", 1, 99.5)
+    await caller.all()
+    assert counts.answered.sum == 4 * 3.0 + 0.5, "what was answered is forgotten"
 
 
 @pytest.mark.usefixtures("quick_retry")

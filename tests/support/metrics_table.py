@@ -16,11 +16,12 @@ END = "<!-- end of metrics -->"
 
 
 def render() -> str:
-    """Give the table as Markdown: series, kind, labels and meaning of every metric."""
-    lines = ["| metric | kind | labels | meaning |", "|---|---|---|---|"]
+    """Give the table as Markdown: series, kind, unit, labels and meaning of every metric."""
+    lines = ["| metric | kind | unit | labels | meaning |", "|---|---|---|---|---|"]
     for metric in METRICS:
         label = ", ".join(f"`{name}`" for name in metric.labels)
-        lines.append(f"| `{metric.series}` | {metric.kind} | {label} | {metric.meaning.replace('|', chr(92) + '|')} |")
+        meaning = metric.meaning.replace("|", r"\|")
+        lines.append(f"| `{metric.series}` | {metric.kind} | {metric.unit} | {label} | {meaning} |")
     return "\n".join(lines)
 
 

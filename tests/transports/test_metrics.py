@@ -222,7 +222,11 @@ TRAFFIC = shows(
     'collab_memory_bytes{part="documents"}',
     "collab_loop_lag_seconds",
     "process_cpu_seconds_total",
-    'collab_http_answers_total{status="200"}',
+    'collab_http_answers_total{method="GET",route="/metrics",status="2xx"}',
+    "collab_joins_total",
+    "collab_turn_bytes",
+    "collab_propagation_seconds",
+    "collab_journal_batch_entries",
 )
 
 
@@ -362,7 +366,7 @@ REFUSED = shows(
     'collab_refusals_total{reason="origin"}',
     'collab_limits_total{limit="document_too_large"}',
     "collab_refused_updates_total",
-    'collab_http_answers_total{status="403"}',
+    'collab_http_answers_total{method="GET",route="/api/v1/documents",status="4xx"}',
 )
 
 
@@ -581,7 +585,67 @@ async def test_documents_that_leave_memory(serve: Serve, connect: Any) -> None:
     assert after["collab_rooms"] == 0
 
 
-ROWS = shows("collab_rows_of_others_total")
+RETURNS = shows("collab_returns_total")
+
+
+async def test_a_client_that_comes_back(serve: Serve, connect: Any, connect_hocuspocus: Any) -> None:
+    served = await serve()
+    before = await scrape(served)
+    author = Author(1)
+    client: RawClient = await connect(served.ws("d"))
+    await client.send(step1(), update(author.type("x")))
+    await client.barrier()
+    assert (await scrape(served))["collab_returns_total"] == before["collab_returns_total"]
+    await client.close()
+    client = await connect(served.ws("d"))
+    for _ in range(2):  # however often it asks
+        await client.send(step1(b"\x01\x01\x01"))
+        await client.barrier()
+    after = await moved(served, before, RETURNS)
+    assert (after["collab_joins_total"], after["collab_returns_total"]) == (2, 1)
+
+
+STORE = shows("collab_store_bytes")
+
+
+async def test_the_store_says_how_large_it_is(serve: Serve, connect: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "_MEASURE", 0.05)
+    served = await serve()
+    before = await eventually(lambda: _measured(served), "the first look")
+    client: RawClient = await connect(served.ws("d"))
+    await client.send(update(Author(1).type("x" * 500_000)))
+    await client.barrier()
+    after = await moved(served, before, STORE)
+    assert after[STORE[0]] - before[STORE[0]] > 400_000
+
+
+async def _measured(served: Served) -> Samples | None:
+    samples = await scrape(served)
+    return samples if STORE[0] in samples else None
+
+
+async def test_a_store_that_does_not_say_how_large_it_is(serve: Serve) -> None:
+    served = await serve(store=MemoryStore(MemoryStorage()))
+    assert STORE[0] not in await scrape(served)
+
+
+@pytest.mark.postgres
+async def test_a_database_for_all_nodes_says_how_large_it_is(serve: Serve, postgres_url: str) -> None:
+    served = await serve(database_url=postgres_url)
+    found = await eventually(lambda: _measured(served), "the first look")
+    database = await asyncpg.connect(postgres_url)
+    try:
+        exact = await database.fetchval("SELECT pg_database_size(current_database())")
+    finally:
+        await database.close()
+    assert found[STORE[0]] == pytest.approx(exact, rel=0.2)
+
+
+ROWS = shows(
+    "collab_rows_of_others_total",
+    "collab_node_propagation_seconds",
+    'collab_bus_catch_ups_total{reason="look"}',
+)
 
 
 async def test_rows_of_another_node(serve: Serve, connect: Any) -> None:
@@ -686,6 +750,7 @@ BUS = shows(
     'collab_bus_messages_total{direction="received"}',
 )
 (BUS_UP,) = shows("collab_bus_up")
+(TOLD, GAP) = shows('collab_bus_catch_ups_total{reason="told"}', 'collab_bus_catch_ups_total{reason="gap"}')
 LOST = shows(
     'collab_bus_lost_total{reason="dropped"}',
     'collab_bus_lost_total{reason="damaged"}',
@@ -704,7 +769,9 @@ async def test_other_nodes(serve: Serve, connect: Any, postgres_url: str, monkey
     for number, client in enumerate(clients):
         await client.send(update(Author(number + 1).type("x")))
         await client.barrier()
-    before = await moved(one, before, BUS)
+    large = update(Author(7).type("".join(map(chr, range(0x4E00, 0x4E00 + 20_000)))))  # no message between nodes
+    await clients[1].send(large)
+    before = await moved(one, before, [*BUS, TOLD])
     here, there = one.app[HUB].bus, two.app[HUB].bus
     assert isinstance(here, PostgresBus) and isinstance(there, PostgresBus)
     there.publish("d", b"\x63")
@@ -906,16 +973,22 @@ async def test_no_label_is_of_a_client(serve: Serve, connect: Any, connect_hocus
         await h.send(hocuspocus_auth(f"chosen-x{number}", "refused"))
         await h.denied(f"chosen-x{number}")
         await fetch(f"{served.url}/chosen-{number}", headers={"User-Agent": f"chosen-{number}"})
+        async with aiohttp.ClientSession() as session:
+            for method, path in ((f"CHOSEN{number}", "/healthz"), ("GET", f"/api/v1/chosen-{number}")):
+                async with session.request(method, f"{served.url}{path}") as response:
+                    assert response.status >= 400
         await y.close()
         await h.close()
     status, _, text = await fetch(f"{served.url}/metrics?token=admin")
-    assert status == 200 and "chosen" not in text and "127.0.0.1" not in text
+    assert status == 200 and "chosen" not in text.lower() and "127.0.0.1" not in text
+    routes = {resource.canonical for resource in served.app.router.resources()} | {"none"}
     for family in parse_text(text):
         for sample in family.samples:
             for name, label in sample.labels.items():
-                assert name == "le" or re.fullmatch(r"[a-z0-9_.+-]+", label), sample
+                known = label in routes if name == "route" else re.fullmatch(r"[a-z0-9_.+-]+|[A-Z]+", label)
+                assert name == "le" or known, sample
     # So many series whatever comes; some begin with the first event of their kind.
-    assert len(text.splitlines()) <= len(first[2].splitlines()) + 10
+    assert len(text.splitlines()) <= len(first[2].splitlines()) + 12
 
 
 class Named:

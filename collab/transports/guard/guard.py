@@ -70,6 +70,9 @@ _CORS_EXPOSED = ("ETag", "Location", "Retry-After", "X-Total-Count", *streams.HE
 
 _NO_STORE = "no-store"
 
+# In counts, for what is none that we know: a client may choose the rest.
+_NONE = "none"
+
 _LOOK_SECONDS = 1.0
 
 # Seconds for which a request waits at most that is answered later instead of refused.
@@ -88,7 +91,8 @@ class Guard:
         own_machine_only: there is no authentication, so nobody from elsewhere is let in.
 
     Attributes:
-        answers: HTTP answers so far, by status; a WebSocket's is none.
+        answers: HTTP answers so far, by the template of the route, the method and the class of the status ("2xx"); a
+            WebSocket's is none. What has no route, or another method than HTTP's own, is counted as "none".
         on_request: told of each whole request, by its connection and whether it is for a WebSocket.
         on_wait: told of a request that waits for its body or for a decision on access, and when that is over.
         on_body: told of a request with a body that its sender may send, and when that is there: it may be long.
@@ -100,7 +104,7 @@ class Guard:
         self.origins = origins
         self.limits = limits
         self.audit = Audit()
-        self.answers: Counter[int] = Counter()
+        self.answers: Counter[tuple[str, str, str]] = Counter()
         self._peers = peers
         self._own_machine_only = own_machine_only
         self.on_request: Callable[[web.RequestHandler, bool], None] | None = None
@@ -268,7 +272,10 @@ class Guard:
         """Put the headers on an answer that every answer carries."""
         if response.status == 101:
             return  # nothing of it is shown, framed or read by a page
-        self.answers[response.status] += 1
+        resource = request.match_info.route.resource
+        route = _NONE if resource is None else resource.canonical
+        method = request.method if request.method in hdrs.METH_ALL else _NONE
+        self.answers[route, method, f"{response.status // 100}xx"] += 1
         if isinstance(response, web.HTTPException):
             # One frame of its traceback keeps it as the answer, so that both would wait for the collector.
             response.__traceback__ = None

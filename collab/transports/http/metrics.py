@@ -101,11 +101,12 @@ def wants_openmetrics(accept: str) -> bool:
 
 def _family(metric: Exported) -> Metric:
     labels = metric.labels
+    unit = "" if metric.unit == "1" else metric.unit  # OpenMetrics has none for plain numbers
     if metric.kind is COUNTER:
-        return CounterMetricFamily(metric.name, metric.meaning, labels=labels)
+        return CounterMetricFamily(metric.name, metric.meaning, labels=labels, unit=unit)
     if metric.kind is GAUGE:
-        return GaugeMetricFamily(metric.name, metric.meaning, labels=labels)
-    return HistogramMetricFamily(metric.name, metric.meaning, labels=labels)
+        return GaugeMetricFamily(metric.name, metric.meaning, labels=labels, unit=unit)
+    return HistogramMetricFamily(metric.name, metric.meaning, labels=labels, unit=unit)
 
 
 def _add(family: Metric, metric: Exported, value: Value) -> None:

@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 
 from collab import errors
 from collab.hooks import METHODS
+from collab.hub.counts import CATCH_UPS
 from collab.hub.hub import Hub
 from collab.hub.tasks import Tasks
 from collab.sandbox.counted import KINDS, OUTCOMES, CountedSandbox
@@ -128,6 +129,11 @@ class Exported(NamedTuple):
         return tuple(self.label_names.split())
 
     @property
+    def unit(self) -> str:
+        """In what it is counted; "1" for plain numbers."""
+        return next((unit for unit in ("seconds", "bytes") if self.name.endswith(f"_{unit}")), "1")
+
+    @property
     def series(self) -> str:
         """How it is written in a query, without what a histogram adds."""
         return f"{self.name}_total" if self.kind is COUNTER else self.name
@@ -213,9 +219,9 @@ METRICS: Final[tuple[Exported, ...]] = (
     Exported(
         "collab_http_answers",
         COUNTER,
-        "Answers to other HTTP requests on the main port",
-        lambda at: {str(status): count for status, count in at.guard.answers.items()},
-        "status",
+        "Answers to other HTTP requests on the main port, by template of the route, method and class of status (2xx)",
+        lambda at: at.guard.answers,
+        "route method status",
     ),
     # Streams
     Exported(
@@ -247,6 +253,15 @@ METRICS: Final[tuple[Exported, ...]] = (
     # Rooms
     Exported("collab_rooms", GAUGE, "Documents in memory", lambda at: len(at.hub.rooms)),
     Exported("collab_sessions", GAUGE, "Clients on documents; a Hocuspocus socket has many", lambda at: at.sessions),
+    Exported(
+        "collab_joins", COUNTER, "Clients that have joined documents, as in collab_sessions", lambda at: at.counts.joins
+    ),
+    Exported(
+        "collab_returns",
+        COUNTER,
+        "Of these, those that had something of the document already: they have lost a connection, or keep documents",
+        lambda at: at.counts.returns,
+    ),
     Exported("collab_updates", COUNTER, "Updates of clients that held something new", lambda at: at.updates),
     Exported(
         "collab_refused_updates",
@@ -260,6 +275,26 @@ METRICS: Final[tuple[Exported, ...]] = (
         COUNTER,
         "Turns of rooms that have brought edits, each of one or more updates",
         lambda at: at.turns,
+    ),
+    Exported(
+        "collab_turn_bytes",
+        HISTOGRAM,
+        "Bytes of the edits of one turn, joined",
+        lambda at: at.counts.turn_bytes,
+    ),
+    Exported(
+        "collab_propagation_seconds",
+        HISTOGRAM,
+        "Seconds from the receipt of the first message of a turn to when its edits were written to all clients on this "
+        "node; for each turn",
+        lambda at: at.counts.propagations,
+    ),
+    Exported(
+        "collab_node_propagation_seconds",
+        HISTOGRAM,
+        "Seconds from the end of a turn on another node to when its edits were written to the clients on this one, by "
+        "the clocks of both machines; for each row of the log",
+        lambda at: at.counts.node_propagations,
     ),
     Exported(
         "collab_deliveries", COUNTER, "Frames that were written to clients of rooms", lambda at: at.counts.deliveries
@@ -326,6 +361,12 @@ METRICS: Final[tuple[Exported, ...]] = (
         lambda at: at.journal.counts.nbytes,
     ),
     Exported(
+        "collab_journal_batch_entries",
+        HISTOGRAM,
+        "Entries of one commit",
+        lambda at: at.journal.counts.batches,
+    ),
+    Exported(
         "collab_journal_commit_seconds",
         HISTOGRAM,
         "Seconds of one commit, which has entries of many documents",
@@ -352,11 +393,18 @@ METRICS: Final[tuple[Exported, ...]] = (
     Exported(
         "collab_acknowledgement_seconds",
         HISTOGRAM,
-        "Seconds from the end of an edit's turn to its commit, with which its author is told that it is saved; all "
-        "edits of one commit are counted as the oldest of them",
+        "Seconds from the receipt of an edit to its commit, with which its author is told that it is saved; all turns "
+        "of one commit are counted as the oldest edit in it",
         lambda at: at.journal.counts.answered,
     ),
     # What is stored
+    Exported(
+        "collab_store_bytes",
+        GAUGE,
+        "Bytes of the database, of all nodes that share it, looked at once a minute; not there for a store that "
+        "does not say",
+        lambda at: {} if at.counts.store_bytes is None else at.counts.store_bytes,
+    ),
     Exported(
         "collab_compaction_seconds",
         HISTOGRAM,
@@ -523,6 +571,14 @@ METRICS: Final[tuple[Exported, ...]] = (
         "What was lost between nodes and then read from the log: messages that too much waited for, frames that were "
         "damaged, and how often some were missing",
         lambda at: {"dropped": at.bus.dropped, "damaged": at.bus.damaged, "missing": at.bus.holes},
+        "reason",
+    ),
+    Exported(
+        "collab_bus_catch_ups",
+        COUNTER,
+        "How often rows of other nodes were read from the log, by why: a message has said where they are (told), rows "
+        "were missing between others (gap), or a look at the heads of the log has found them (look)",
+        lambda at: {why: at.counts.catch_ups[why] for why in CATCH_UPS},
         "reason",
     ),
     Exported(
