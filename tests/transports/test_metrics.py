@@ -974,7 +974,7 @@ async def test_no_label_is_of_a_client(serve: Serve, connect: Any, connect_hocus
         await h.denied(f"chosen-x{number}")
         await fetch(f"{served.url}/chosen-{number}", headers={"User-Agent": f"chosen-{number}"})
         async with aiohttp.ClientSession() as session:
-            for method, path in ((f"CHOSEN{number}", "/healthz"), ("GET", f"/api/v1/chosen-{number}")):
+            for method, path in (("PROPFIND", f"/chosen-{number}"), ("GET", f"/api/v1/chosen-{number}")):
                 async with session.request(method, f"{served.url}{path}") as response:
                     assert response.status >= 400
         await y.close()
