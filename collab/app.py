@@ -61,6 +61,7 @@ from collab.storage.journal import Journal
 from collab.storage.lock import lock_database
 from collab.storage.store import Store
 from collab.storage.urls import parse_database_url
+from collab.systemd import Notifier
 from collab.telemetry import complain, get_logger, keep_secrets_out
 from collab.telemetry.loop_lag import LoopLag
 from collab.transports.guard.door import Door, DoorOptions, Listener
@@ -622,6 +623,19 @@ async def serve(
         ConfigurationError: the server would be open by accident, or something in the settings cannot be used.
         CollabError: an address cannot be listened on.
     """
+    # A worker's parent speaks for all of them.
+    notifier = Notifier.from_environment() if supervisor is None else Notifier()
+    async with notifier.alive():
+        return await _serve(settings, supervisor, authenticator, hooks, notifier)
+
+
+async def _serve(
+    settings: Settings,
+    supervisor: Supervisor | None,
+    authenticator: Authenticator | Hook | None,
+    hooks: Sequence[Hooks],
+    notifier: Notifier,
+) -> int:
     loop = asyncio.get_running_loop()
     signer = make_signer(settings)
     if authenticator is None:
@@ -633,7 +647,7 @@ async def serve(
         certificate = Certificate(settings.tls_cert, settings.tls_key)
     if hasattr(signal, "SIGHUP"):
         # Without any of both, too: the signal's own meaning is to end the process.
-        loop.add_signal_handler(signal.SIGHUP, _reload, certificate, signer)
+        loop.add_signal_handler(signal.SIGHUP, _reload, certificate, signer, notifier)
     number = 1 if supervisor is None else supervisor.number
     if number == 1:
         warn(settings, authenticator is not None)
@@ -659,9 +673,11 @@ async def serve(
             sites = await _open(settings, app, runner, None if certificate is None else certificate.context)
             addresses, of_metrics = [site.name for site in sites], None if metrics is None else metrics.url
             (announce if supervisor is None else supervisor.listening)(addresses, of_metrics)
+            notifier.ready(f"serving on {', '.join(addresses)}")
         if sites:
             app[HUB].membership.listens(sites[0].name)
         await stop.asked.wait()
+        notifier.stopping(f"stopping, within {settings.drain_seconds:g} s")
         await _stop(settings, app, sites)
     finally:
         try:
@@ -747,8 +763,14 @@ def _time_for_the_end(settings: Settings) -> float:
     return min(_END_SECONDS, settings.drain_seconds * _END_SHARE)
 
 
-def _reload(certificate: Certificate | None, signer: Signer | None) -> None:
-    """Do what SIGHUP asks for; files that cannot be used leave what is there."""
+def _reload(certificate: Certificate | None, signer: Signer | None, notifier: Notifier) -> None:
+    """Do what SIGHUP asks for, and tell systemd of it."""
+    with notifier.reloading():
+        _read_again(certificate, signer)
+
+
+def _read_again(certificate: Certificate | None, signer: Signer | None) -> None:
+    """Read the files again; those that cannot be used leave what is there."""
     if certificate is None and signer is None:
         _log.info("SIGHUP: there is no certificate to read again, and no key; options are read at the start only")
     if certificate is not None:

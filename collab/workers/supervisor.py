@@ -23,6 +23,7 @@ from typing import Final
 from collab.errors import ConfigurationError
 from collab.settings import Settings
 from collab.storage.urls import parse_database_url
+from collab.systemd import Notifier
 from collab.telemetry import complain, get_logger
 from collab.transports.guard.listening import announce, can_share, reserve
 from collab.workers import BEAT_SECONDS, LISTEN
@@ -131,6 +132,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._serving = False
         self._failure: int | None = None
+        self._notifier = Notifier.from_environment()
 
     async def run(self) -> int:
         """Serve until asked to stop; return the exit code."""
@@ -138,7 +140,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, partial(self._stop, number))
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        async with asyncio.TaskGroup() as tasks:
+        async with self._notifier.alive(), asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(self._watch())
             first, *others = self._places
             keeping = [tasks.create_task(self._keep(first))]
@@ -218,6 +220,7 @@ class Supervisor:
                 self._serving = True
                 _log.info("%d workers serve", len(self._places))
                 announce(place.addresses, *(each.metrics for each in self._places))
+                self._notifier.ready(f"{len(self._places)} workers serve on {', '.join(place.addresses)}")
 
     def _let_listen(self) -> None:
         for place in self._places:
@@ -239,6 +242,7 @@ class Supervisor:
         if not self._stopping.is_set():
             self._stopping.set()
             self._first_started.set()
+            self._notifier.stopping(f"stopping, within {self._settings.drain_seconds:g} s")
             if self._failure is None:
                 _log.info("stopping all %d workers", len(self._places))
             asyncio.get_running_loop().call_later(self._settings.drain_seconds + _LATE_SECONDS, self._kill)
@@ -253,9 +257,10 @@ class Supervisor:
 
     def _reload(self) -> None:
         """Pass SIGHUP on. A worker that is only starting would die of it, and reads its certificate anyway."""
-        for place in self._places:
-            if place.listening is not None:
-                place.signal(signal.SIGHUP)
+        with self._notifier.reloading():
+            for place in self._places:
+                if place.listening is not None:
+                    place.signal(signal.SIGHUP)
 
     async def _watch(self) -> None:
         """Kill a worker whose loop does not turn any more: the system goes on to give it new connections."""
