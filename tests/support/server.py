@@ -309,12 +309,17 @@ class ServerProcess:
         return thread
 
 
-def collab_command(*arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m collab ARGUMENTS`` to its end and return what it printed and its exit code."""
+def collab_command(
+    *arguments: str, timeout: float = 60.0, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m collab ARGUMENTS`` to its end and return what it printed and its exit code.
+
+    ``environment`` is added to that of the test, from which ``COLLAB_*`` is taken away.
+    """
     demand("server")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(_ENVIRONMENT_PREFIX)}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(_ENVIRONMENT_PREFIX)}
     command = [sys.executable, "-m", "collab", *arguments]
-    process = _run(command, environment, Path.cwd(), fork=True)
+    process = _run(command, {**inherited, **(environment or {})}, Path.cwd(), fork=True)
     try:
         stdout, stderr = process.communicate(timeout=timeout)
     finally:
