@@ -69,7 +69,7 @@ format: $(VENV)/.dev ## bring the Python code into its format
 	$(BIN)/ruff check --fix --select I .
 	$(BIN)/ruff format .
 
-setup: $(VENV)/.dev web_demo/dist/index.html chromium pgbouncer proxies ## set up all that the tests need
+setup: $(VENV)/.dev $(VENV)/.deploy web_demo/dist/index.html chromium pgbouncer proxies ## set up all that the tests need
 	@$(BIN)/python -c 'from tests.support.node import *; installed_packages(); installed_packages(DOCS_PACKAGES)'
 
 bench: $(VENV)/.dev web_demo/dist/index.html node ## measure this server beside those on Node and Bun, write docs/benchmarks.md
@@ -107,6 +107,12 @@ $(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
 	@$(FORGET)
 	@$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.run
+
+# Large, and for `make test` alone.
+$(VENV)/.deploy: $(VENV)/.dev
+	@echo 'make: installing the tools that check what is deployed into $(VENV)'
+	@$(PIP) -e '.[deploy]'
+	@touch $@
 
 # python3 first, so that the caller's choice counts; then by name, newest first.
 $(BIN)/python:

@@ -23,6 +23,7 @@ NEEDS: Mapping[str, str] = {
     "valkey": "starts Valkey",
     "server": "starts the server or its command line as a process of its own",
     "proxy": "starts a reverse proxy (nginx, HAProxy, Apache, Caddy)",
+    "image": "runs bubblewrap, hadolint, docker-compose or kubectl, for what is deployed",
     "network": "installs Python packages from an index",
     "slow": "takes more than about a second",
 }
