@@ -62,7 +62,8 @@ from collab.storage.lock import lock_database
 from collab.storage.store import Store
 from collab.storage.urls import parse_database_url
 from collab.systemd import Notifier
-from collab.telemetry import complain, get_logger, keep_secrets_out
+from collab.telemetry import complain, get_logger, keep_secrets_out, name_node, tell_left_out
+from collab.telemetry.levels import levels
 from collab.telemetry.loop_lag import LoopLag
 from collab.transports.guard.door import Door, DoorOptions, Listener
 from collab.transports.guard.guard import Guard
@@ -132,6 +133,9 @@ _SHARE_OF_STRANGERS = 8
 
 # Bytes of a receiver's answer, of which the status alone counts.
 MAX_ANSWER = 64 * 1024
+
+# Seconds until lines that were not shown are counted in the log, if no line of their kind has followed.
+_TELL_SECONDS = 10.0
 
 # Files beside the sockets of clients: the store, the sandbox, pipes, and connections that come and go.
 _OTHER_FILES = 2_000
@@ -349,6 +353,7 @@ def create_app(
             sockets.start()
             context.tasks.supervise(guard.watch, "watch of the guard")
             context.tasks.supervise(lag.watch, "watch of the loop")
+            context.tasks.supervise(_tell_left_out_forever, "counts of lines that were not shown")
             yield
 
     async def drain() -> None:
@@ -418,6 +423,12 @@ def create_app(
     StreamRoutes(streaming, documents, creation, permission, guard, bodies, readers, presence).add_to(app)
     add_static_routes(app, find_web_root())
     return app
+
+
+async def _tell_left_out_forever() -> None:
+    while True:
+        await asyncio.sleep(_TELL_SECONDS)
+        tell_left_out()
 
 
 async def _without_wrappers(app: web.Application) -> None:
@@ -614,7 +625,8 @@ async def serve(
     Prints ``collab listening on http://HOST:PORT`` to standard output once connections are taken, a line for each
     address, and behind it where metrics are, if they have a port of their own. That port is closed last.
     0 means that everything taken was stored; 1 that something was not, with a line for each
-    document on standard error. SIGHUP reads the certificate and the signing keys again.
+    document on standard error. SIGHUP reads the certificate and the signing keys again, SIGUSR1 turns the log level
+    DEBUG on for ten minutes, or off again.
 
     With a ``supervisor`` that is told instead, and others listen on the same port. ``authenticator`` and ``hooks`` are
     those of `create_app`.
@@ -654,6 +666,9 @@ async def _serve(
     raise_file_limit(settings.max_connections)
     app = create_app(settings, authenticator, hooks=hooks, signer=signer)
     end_tracing = _trace(settings, app, number)
+    name_node(app[HUB].membership.name)
+    if hasattr(signal, "SIGUSR1"):
+        loop.add_signal_handler(signal.SIGUSR1, levels.toggle, loop.call_later)
     stop = app[STOP]
     # At a terminal nobody stands before the server who had to notice.
     loop.add_signal_handler(signal.SIGINT, stop.ask)

@@ -175,16 +175,23 @@ async def test_serve_writes_json_and_nothing_else(tmp_path: Path) -> None:
         await asyncio.to_thread(server.wait_for_log, lambda line: "refused: " in line)
         assert await server.aterminate() == 0
         lines = [json.loads(line) for line in server.stderr.splitlines()]
-    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    assert all(
+        {"@timestamp", "log.level", "log.logger", "message", "service.node.name"} <= line.keys() for line in lines
+    )
     (refused,) = [line for line in lines if line["message"].startswith("refused: ")]
-    assert (refused["level"], refused["logger"], refused["peer"], refused["document"]) == (
-        "INFO",
+    assert (
+        refused["log.level"],
+        refused["log.logger"],
+        refused["client.address"],
+        refused["collab.document"],
+    ) == (
+        "info",
         "collab.connection",
         "127.0.0.1",
         "notes/a",
     )
     frames = [line for line in lines if line["message"].startswith(("< ", "> "))]
-    assert {frame["connection"] for frame in frames} == {refused["connection"]}
+    assert {frame["collab.connection"] for frame in frames} == {refused["collab.connection"]}
 
 
 @pytest.mark.server

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -104,6 +107,63 @@ async def test_a_running_server_acts_and_what_it_has_done_is_printed(
             "silent": [],
         }
         await client.close()
+
+
+@pytest.mark.server
+async def test_log_levels_of_a_running_server_are_changed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    frame = re.compile(r" DEBUG +collab\.connection: .* < ")
+    async with ServerProcess(tmp_path / "data") as server:
+        given = ["--data-dir", str(tmp_path / "data")]
+
+        async def edit(name: str) -> None:
+            async with RawClient(server.document_url(name)) as client:
+                await client.barrier()
+
+        async def log(*words: str) -> str:
+            capfd.readouterr()
+            assert await asyncio.to_thread(run, ["log-level", *words, *given]) == 0
+            return capfd.readouterr().out
+
+        await edit("quiet")
+        assert "the log level of collab.connection is debug\n" in await log("debug", "--logger", "collab.connection")
+        await edit("loud")
+        await asyncio.to_thread(server.wait_for_log, lambda line: frame.search(line) and "'loud'" in line)
+        answer = json.loads(await log("default", "--logger", "collab.connection", "--json"))
+        assert answer["silent"] == [] and [node["done"] for node in answer["nodes"]] == [True]
+        await edit("quiet again")
+        # For a short time: it ends by itself.
+        await log("debug", "--seconds", "3")
+        over = "the log level of collab is as at the start: its time is over"
+        await asyncio.to_thread(server.wait_for_log, lambda line: over in line)
+        await edit("still quiet")
+        # A signal does it too, where no database can be asked.
+        os.kill(server.pid, signal.SIGUSR1)
+        await asyncio.to_thread(server.wait_for_log, lambda line: "collab is debug for 600 s" in line)
+        await edit("loud by signal")
+        await asyncio.to_thread(server.wait_for_log, lambda line: frame.search(line) and "'loud by signal'" in line)
+        os.kill(server.pid, signal.SIGUSR1)
+        off = "the log level of collab is as at the start"
+        await asyncio.to_thread(server.wait_for_log, lambda line: line.rstrip().endswith(off))
+        await edit("quiet at last")
+        assert await server.aterminate() == 0
+        assert not [line for line in server.stderr.splitlines() if frame.search(line) and "quiet" in line]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["loud"],
+        ["debug", "--logger", "sqlalchemy.engine"],
+        ["debug", "--logger", "collab.\n"],
+        ["debug", "--seconds", "0"],
+        ["debug", "--seconds", "1e6"],
+        ["debug", "--seconds", "nan"],
+    ],
+)
+def test_what_is_no_log_level_is_asked_for_in_a_wrong_way(words: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    create("a", "hello")
+    assert run(["log-level", *words]) == 2
+    assert capfd.readouterr().out == ""
 
 
 @pytest.mark.server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from yarl import URL
 
 from collab.telemetry import (
+    BoundedHandler,
     ConnectionLog,
     JsonFormatter,
     OneLineFormatter,
@@ -22,9 +24,15 @@ from collab.telemetry import (
     get_logger,
     keep_secrets_out,
     mask_secrets,
+    name_node,
     shown_name,
+    shown_text,
+    shown_user,
+    tell_left_out,
 )
 from collab.telemetry.secrets import SecretFilter
+
+ALWAYS = {"@timestamp", "log.level", "message", "ecs.version", "log.logger", "service.name", "process.pid"}
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +103,62 @@ def test_the_end_of_a_flood_is_counted_by_flush(lines: io.StringIO) -> None:
     limited.flush()
     assert lines.getvalue().count("flood: 4 more like it not shown") == 1
     assert limited.suppressed("flood") == 0
+
+
+def test_a_line_that_is_repeated_without_end_is_counted(lines: io.StringIO) -> None:
+    for number in range(2_000):
+        get_logger("store").warning("no snapshot of %s", shown_name(f"d{number}"))
+    get_logger("store").warning("another line")
+    get_logger("store").debug("frames have no bound")
+    text = lines.getvalue()
+    shown = text.count("no snapshot of 'd")
+    assert 100 <= shown < 2_000 and "another line" in text
+    tell_left_out()
+    told = lines.getvalue()[len(text) :]
+    assert told.count("\n") == 1
+    counted = re.search(r" WARNING collab.store: (\d+) more lines like this were not shown: no snapshot of %s", told)
+    assert counted is not None
+    counts = [int(counted[1]), *map(int, re.findall(r"\((\d+) more like it not shown\)", text))]
+    assert shown + sum(counts) == 2_000, "each is shown or counted"
+    tell_left_out()
+    assert lines.getvalue() == text + told, "told once"
+
+
+def test_the_next_line_says_how_many_were_left_out() -> None:
+    clock, stream = Clock(), io.StringIO()
+    handler = BoundedHandler(stream, 2, 1.0, clock)
+    handler.setFormatter(OneLineFormatter())
+    logger = get_logger("bounded")
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        for _ in range(10):
+            ConnectionLog(1, "127.0.0.1", logger=logger).warning("bad %d", 1)
+            ConnectionLog(2, "127.0.0.1", logger=logger).warning("bad %d", 2)  # the same line of another connection
+            logger.debug("debug")
+            clock.now += 0.0001
+        get_logger("audit").addHandler(handler)
+        for _ in range(10):
+            get_logger("audit").warning("each is wanted")
+        clock.now += 1
+        ConnectionLog(3, "127.0.0.1", logger=logger).warning("bad %d", 3)
+        logger.error("a flood that ends with the process")
+    finally:
+        logger.removeHandler(handler)
+        get_logger("audit").removeHandler(handler)
+    text = stream.getvalue()
+    assert text.count(" bad ") == 3 and "[3 127.0.0.1] bad 3 (18 more like it not shown)" in text
+    assert text.count("each is wanted") == 10
+    assert text.count("debug") == 10
+
+
+def test_what_was_left_out_is_told_at_the_end() -> None:
+    stream = io.StringIO()
+    configure("info", stream)
+    for _ in range(1_000):
+        get_logger().info("again")
+    configure("info", io.StringIO())
+    assert re.search(r"\d+ more lines like this were not shown: again\n$", stream.getvalue())
 
 
 def test_lines_below_the_level_use_no_budget(lines: io.StringIO) -> None:
@@ -197,19 +261,44 @@ def test_a_shown_name_is_quoted_and_cut() -> None:
 
 
 def test_json_has_the_values_of_the_record(objects: io.StringIO) -> None:
-    ConnectionLog(17, "127.0.0.1", "notes/100%s").warning("refused: %d bytes", 3)
+    name_node("5c1f-9f3a2c")
+    ConnectionLog(17, "127.0.0.1", "notes/100%s", user="ada").warning("refused: %d bytes", 3)
+    name_node("another")
     get_logger("room").info("opened")
     connection, room = read(objects)
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", connection.pop("time"))
+    assert [*connection][:4] == ["@timestamp", "log.level", "message", "ecs.version"], "in the order of ECS"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", connection.pop("@timestamp"))
     assert connection == {
-        "level": "WARNING",
-        "logger": "collab.connection",
+        "log.level": "warning",
         "message": "refused: 3 bytes",
-        "connection": 17,
-        "peer": "127.0.0.1",
-        "document": "notes/100%s",
+        "ecs.version": "8.17.0",
+        "log.logger": "collab.connection",
+        "service.name": "collab",
+        "service.node.name": "5c1f-9f3a2c",
+        "process.pid": os.getpid(),
+        "collab.connection": 17,
+        "client.address": "127.0.0.1",
+        "user.id": "ada",
+        "collab.document": "notes/100%s",
     }
-    assert room.keys() == {"time", "level", "logger", "message"}, "only what the record has"
+    assert room.keys() == ALWAYS | {"service.node.name"}, "only what the record has"
+    assert room["service.node.name"] == "another"
+
+
+def test_json_has_the_document_and_the_user_that_a_line_names(objects: io.StringIO) -> None:
+    name = "notes/" + 300 * "ä"
+    get_logger("room").warning("closed %s of %s after %s", shown_name(name), shown_user("ada"), shown_name("other"))
+    get_logger("http").warning("%s %s failed", "GET", shown_text("/api/v1/x"))
+    room, http = read(objects)
+    assert (room["collab.document"], room["user.id"]) == (name, "ada"), "the first one, whole"
+    assert room["message"].startswith("closed 'notes/äää") and "…" in room["message"]
+    assert "collab.document" not in http
+
+
+def test_json_has_the_ids_of_a_trace(objects: io.StringIO) -> None:
+    get_logger().warning("of ours", extra={"trace_id": "0af7", "span_id": "b9c7"})
+    get_logger().warning("of its instrumentation", extra={"otelTraceID": "1af7", "otelSpanID": "c9c7"})
+    assert [(line["trace.id"], line["span.id"]) for line in read(objects)] == [("0af7", "b9c7"), ("1af7", "c9c7")]
 
 
 def test_json_without_arguments_has_no_address_in_its_message(objects: io.StringIO) -> None:
@@ -220,7 +309,7 @@ def test_json_without_arguments_has_no_address_in_its_message(objects: io.String
 
 def test_json_has_the_time_of_the_record() -> None:
     record = logging.makeLogRecord({"created": 1_700_000_000.9996, "msg": "x"})
-    assert json.loads(JsonFormatter().format(record))["time"] == "2023-11-14T22:13:20.999Z"
+    assert json.loads(JsonFormatter().format(record))["@timestamp"] == "2023-11-14T22:13:20.999Z"
 
 
 def test_json_has_exceptions_and_stacks(objects: io.StringIO) -> None:
@@ -231,10 +320,11 @@ def test_json_has_exceptions_and_stacks(objects: io.StringIO) -> None:
     get_logger().error("nothing was raised", exc_info=True)
     failed, nothing = read(objects)
     assert failed["message"] == "failed"
-    assert failed["exception"].startswith("Traceback (most recent call last):\n")
-    assert failed["exception"].endswith("OSError: no\nspace")
-    assert "test_telemetry" in failed["stack"]
-    assert "exception" not in nothing
+    assert failed["error.stack_trace"].startswith("Traceback (most recent call last):\n")
+    assert failed["error.stack_trace"].endswith("OSError: no\nspace")
+    assert (failed["error.type"], failed["error.message"]) == ("OSError", "no\nspace")
+    assert "test_telemetry" in failed["collab.stack"]
+    assert not any(key.startswith("error.") for key in nothing)
 
 
 def test_json_is_one_line_whatever_a_peer_has_sent(objects: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +335,7 @@ def test_json_is_one_line_whatever_a_peer_has_sent(objects: io.StringIO, monkeyp
     ConnectionLog(1, "", name).warning("name %s", name)
     assert objects.getvalue().count("\n") == 1 and objects.getvalue().isascii()
     (line,) = read(objects)
-    assert (line["document"], line["message"]) == (name, f"name {name}")
+    assert (line["collab.document"], line["message"]) == (name, f"name {name}")
 
 
 def test_json_masks_passwords_and_stays_json(objects: io.StringIO) -> None:
@@ -256,7 +346,7 @@ def test_json_masks_passwords_and_stays_json(objects: io.StringIO) -> None:
         ConnectionLog(1, text, text).exception("%s", text)
     assert "hunter2" not in objects.getvalue()
     (line,) = read(objects)
-    assert all("***" in line[key] for key in ("message", "peer", "document", "exception"))
+    assert all("***" in line[key] for key in ("message", "client.address", "collab.document", "error.stack_trace"))
 
 
 def test_a_line_names_the_worker_that_has_written_it() -> None:
@@ -268,7 +358,7 @@ def test_a_line_names_the_worker_that_has_written_it() -> None:
     configure("info", stream, format="json", worker=3)
     get_logger("journal").info("committed")
     (line,) = read(stream)
-    assert (line["worker"], line["logger"], line["message"]) == (3, "collab.journal", "committed")
+    assert (line["collab.worker"], line["log.logger"], line["message"]) == (3, "collab.journal", "committed")
 
 
 def test_a_complaint_is_written_as_log_lines_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -278,15 +368,15 @@ def test_a_complaint_is_written_as_log_lines_are(capsys: pytest.CaptureFixture[s
     configure("error", format="json")
     complain("no\nfile postgresql://user:hunter2@db")
     line = json.loads(capsys.readouterr().err)
-    assert (line["level"], line["logger"], line["message"]) == (
-        "ERROR",
+    assert (line["log.level"], line["log.logger"], line["message"]) == (
+        "error",
         "collab",
         "no\nfile postgresql://user:***@db",
     )
-    assert "worker" not in line
+    assert "collab.worker" not in line
     configure("error", format="json", worker=4)
     complain("no")
-    assert json.loads(capsys.readouterr().err)["worker"] == 4
+    assert json.loads(capsys.readouterr().err)["collab.worker"] == 4
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The commands that tell running servers something: kick, check access again, reload; list connections; and rename.
+"""The commands that tell running servers something: kick, check access again, reload, log; list connections; rename.
 
 Strategy: an instruction is written into the database and the servers are told over the bus to look; without one they
 look once a second. Then the command waits for what they report. A server that lives and says nothing is named, and the
@@ -39,6 +39,7 @@ def register(app: typer.Typer, documents: typer.Typer) -> None:
     app.command()(kick)
     app.command("check-access")(check_access)
     app.command()(connections)
+    app.command("log-level")(log_level)
     documents.command()(reload)
     documents.command()(rename)
 
@@ -77,6 +78,29 @@ def check_access(settings: Settings, user: _User = None, document: _Document = N
     from collab.storage.records import Instruction, Kind
 
     return _instruct(settings, Instruction(Kind.CHECK, document, user), as_json)
+
+
+@with_settings(*DATABASE, *BUS)
+def log_level(
+    settings: Settings,
+    level: Annotated[
+        str,
+        typer.Argument(metavar="LEVEL", help="debug, info, warning, error, or default: as at the start.",
+                       show_default=False),
+    ],
+    logger: Annotated[
+        str | None,
+        typer.Option("--logger", metavar="NAME", help="Only this one, such as collab.journal.", show_default=False),
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="For so long: 600 if not given, at most a day.", show_default=False)
+    ] = None,
+    as_json: _Json = False,
+) -> int:  # fmt: skip
+    """Let all servers log more or less, for some time. Where the database is away, SIGUSR1 turns debug on and off."""
+    from collab.hub.control import change_of_level
+
+    return _instruct(settings, change_of_level(logger, level, seconds), as_json)
 
 
 @with_settings(*DATABASE, *BUS)
@@ -188,7 +212,7 @@ def _instruct(settings: Settings, instruction: Instruction, as_json: bool) -> in
         if as_json:
             print(json.dumps(reports.facts()))
         else:
-            _print(reports)
+            _print(instruction, reports)
 
     _check(instruction)
     with_store(settings, work)
@@ -214,8 +238,11 @@ async def _tell(store: Store, settings: Settings, instruction: Instruction) -> t
         return number, await until_reported(store, number, lambda: tell([ALL_NODES]))
 
 
-def _print(reports: Reports) -> None:
+def _print(instruction: Instruction, reports: Reports) -> None:
     for report in reports.reports:
+        if instruction.logger is not None:
+            print(f"{report.node}: the log level of {instruction.logger} is {instruction.level}")
+            continue
         line = f"{report.node}: {report.ended} sessions ended"
         line += f", {report.changed} with another access" if report.changed else ""
         line += f", {report.undecided} could not be decided on" if report.undecided else ""

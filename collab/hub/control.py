@@ -1,4 +1,4 @@
-"""What operators tell all nodes, as it is done on this one: kick, check access again, reload.
+"""What operators tell all nodes, as it is done on this one: kick, check access again, reload, log levels.
 
 Strategy: an instruction is a row in the store (``storage.control``), so every node finds it over whatever bus, or by
 looking once a second where there is none; one that stood still acts when it goes on. The bus carries nothing but "look
@@ -29,7 +29,8 @@ from collab.protocol.session import State
 from collab.storage.control import PAGE
 from collab.storage.records import Instruction, Kind, NodeReport, Reports, StoredInstruction
 from collab.storage.store import Store
-from collab.telemetry import RateLimited, get_logger, shown_name
+from collab.telemetry import ROOT, RateLimited, get_logger, shown_name
+from collab.telemetry.levels import DEFAULT, MOST_SECONDS, SIGNAL_SECONDS, check_change, levels
 
 _log = get_logger("control")
 _audit = get_logger("audit")
@@ -103,6 +104,13 @@ def check_instruction(instruction: Instruction) -> None:
     kind, document, user, connection, seconds = (
         instruction.kind, instruction.document, instruction.user, instruction.connection, instruction.seconds,
     )  # fmt: skip
+    if kind is Kind.LOG:
+        if document is not None or user is not None or connection is not None:
+            raise ValueError("a log level is of no document, user or connection")
+        check_change(instruction.logger or "", instruction.level or "", seconds)
+        return
+    if instruction.logger is not None or instruction.level is not None:
+        raise ValueError("a logger and a level are for a log level")
     if document is not None:
         check_document_name(document)
     for what, text in (("user", user), ("connection", connection)):
@@ -120,6 +128,19 @@ def check_instruction(instruction: Instruction) -> None:
         raise ValueError("say who is to be kicked: a user, a connection, or everybody on a document")
     if seconds and (kind is not Kind.KICK or user is None or connection is not None):
         raise ValueError("only a user can be kept out for some seconds")
+
+
+def change_of_level(logger: str | None, level: str, seconds: float | None) -> Instruction:
+    """Make the instruction that changes a log level; check it as any other.
+
+    ``logger`` None is all of ours, and ``seconds`` None is what a signal does.
+    """
+    if level == DEFAULT:
+        # It has to be kept as long as what it takes back: a node that starts later reads both.
+        return Instruction(Kind.LOG, seconds=MOST_SECONDS, logger=logger or ROOT, level=level)
+    return Instruction(
+        Kind.LOG, seconds=SIGNAL_SECONDS if seconds is None else seconds, logger=logger or ROOT, level=level
+    )
 
 
 class _Place(NamedTuple):
@@ -262,6 +283,8 @@ class Control:
                 return
             elif instruction.kind is Kind.KICK:
                 report = await self._kick(stored, instruction)
+            elif instruction.kind is Kind.LOG:
+                report = self._change_level(stored, instruction)
             else:
                 report = await self._reload(instruction)
         except Exception as error:  # one that fails must not keep the others from being followed
@@ -332,6 +355,13 @@ class Control:
                 reader.end(Kicked("ended by an operator"))
                 ended += 1
         return NodeReport(self._hub.membership.name, ended)
+
+    def _change_level(self, stored: StoredInstruction, instruction: Instruction) -> NodeReport:
+        assert instruction.logger is not None and instruction.level is not None
+        left = instruction.seconds - stored.age
+        if left > 0:
+            levels.change(instruction.logger, instruction.level, left, asyncio.get_running_loop().call_later)
+        return NodeReport(self._hub.membership.name)
 
     async def _reload(self, instruction: Instruction) -> NodeReport:
         assert instruction.document is not None
@@ -409,6 +439,7 @@ _WORDS: Final = {
     Kind.CHECK: "check access again",
     Kind.RELOAD: "reload",
     Kind.LIST: "list connections",
+    Kind.LOG: "log level",
 }
 
 
@@ -420,7 +451,9 @@ def describe(instruction: Instruction) -> str:
             words.append(f"{what} {shown_name(text)}")
     if instruction.connection is not None:
         words.append(f"connection {instruction.connection}")
-    if instruction.seconds:
+    if instruction.logger is not None:
+        words.append(f"{instruction.logger} {instruction.level}, for {instruction.seconds:g} s")
+    elif instruction.seconds:
         words.append(f"kept out for {instruction.seconds:g} s")
     return ", ".join(words)
 

@@ -20,7 +20,7 @@ from collab.errors import DocumentBusy, Overloaded
 from collab.limits.memory import Memory
 from collab.limits.questions import Questions, WrongTokens, wrong_tokens_of_address
 from collab.net import Peer
-from collab.telemetry import shown_name
+from collab.telemetry import shown_user
 
 # A bucket of a rate holds what may come at once: a reconnect, a paste, a page of many documents.
 _BURST_SECONDS = 10.0
@@ -273,7 +273,7 @@ class Limits:
         account = self._account(self._users, user, now)
         if 0 < self.bounds.connections_per_user <= account.connections:
             raise Overloaded(
-                f"{account.connections} connections of the user {shown_name(user)}",
+                f"{account.connections} connections of the user {shown_user(user)}",
                 public="too many connections with your sign-in, come back later",
             )
         account.connections += 1
@@ -416,7 +416,7 @@ class Limits:
         if not rate or self.exempts(peer):
             return None
         if user is not None:
-            account, whose = self._account(self._users, user, now), f"of the user {shown_name(user)}"
+            account, whose = self._account(self._users, user, now), f"of the user {shown_user(user)}"
         elif peer.counted:
             account, whose = self._account(self._addresses, peer.key, now), f"from {peer.key}"
         else:

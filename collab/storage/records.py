@@ -280,6 +280,7 @@ class Kind(Enum):
     KICK = "kick"  # end sessions; their clients may come back at once, or after some time
     CHECK = "check"  # ask again what the sessions may do, with the tokens that they have shown
     RELOAD = "reload"  # drop the room, and read the document from the store again
+    LOG = "log"  # write more or less into the log, for some time
     LIST = "connections"  # say which connections there are, by an answer that is kept beside the report
 
 
@@ -292,7 +293,9 @@ class Instruction:
         document: only sessions on the document of this name; None: on any.
         user: only sessions of this user, as its token names it; None: of anybody.
         connection: only sessions of this connection, ``NODE-NUMBER``; None: of any.
-        seconds: for so long the user is kept out; 0: not at all.
+        seconds: for so long the user is kept out, or a log level counts; 0: not at all.
+        logger: whose level is changed.
+        level: from which on it writes, or ``default``.
     """
 
     kind: Kind
@@ -300,6 +303,8 @@ class Instruction:
     user: str | None = None
     connection: str | None = None
     seconds: float = 0.0
+    logger: str | None = None
+    level: str | None = None
 
 
 class StoredInstruction(NamedTuple):

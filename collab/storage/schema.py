@@ -207,7 +207,7 @@ instructions = Table(
     # What it is about; NULL chooses everything.
     Column("document_name", LargeBinary, nullable=True),
     Column("user_id", LargeBinary, nullable=True),
-    Column("connection", String(64), nullable=True),
+    Column("connection", String(64), nullable=True),  # with the kind "log": LOGGER=LEVEL
     Column("seconds", Double, nullable=False),
     Column("at", Double, nullable=False),
     Column("lapses_at", Double, nullable=False),

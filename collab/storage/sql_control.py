@@ -89,7 +89,7 @@ def instruct(connection: Connection, instruction: Instruction, clock: ColumnElem
         "kind": instruction.kind.value,
         "document_name": None if instruction.document is None else encode_name(instruction.document),
         "user_id": encode_author(instruction.user),
-        "connection": instruction.connection,
+        "connection": instruction.connection if instruction.logger is None else _join(instruction),
         "seconds": instruction.seconds,
         "at": now,
         "lapses_at": now + max(KEPT_SECONDS, instruction.seconds),
@@ -114,7 +114,15 @@ def _read(row: Row[Any]) -> Instruction | None:
         document = None if row.document_name is None else row.document_name.decode()
     except ValueError:
         return None  # of a later release
+    if kind is Kind.LOG:
+        logger, _, level = (row.connection or "").partition("=")
+        return Instruction(kind, seconds=row.seconds, logger=logger, level=level)
     return Instruction(kind, document, decode_author(row.user_id), row.connection, row.seconds)
+
+
+def _join(instruction: Instruction) -> str:
+    """Write a logger and its level into the column for a connection, which no such instruction has."""
+    return f"{instruction.logger}={instruction.level}"
 
 
 def write_report(connection: Connection, numbers: Sequence[int], report: NodeReport) -> None:

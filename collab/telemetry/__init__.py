@@ -11,6 +11,7 @@ from collab.telemetry.logs import (
     FORMATS,
     LEVELS,
     ROOT,
+    BoundedHandler,
     ConnectionLog,
     JsonFormatter,
     OneLineFormatter,
@@ -19,7 +20,11 @@ from collab.telemetry.logs import (
     configure,
     escape_controls,
     get_logger,
+    name_node,
     shown_name,
+    shown_text,
+    shown_user,
+    tell_left_out,
 )
 from collab.telemetry.secrets import keep_secrets_out, mask_secrets
 
@@ -27,6 +32,7 @@ __all__ = [
     "FORMATS",
     "LEVELS",
     "ROOT",
+    "BoundedHandler",
     "ConnectionLog",
     "JsonFormatter",
     "OneLineFormatter",
@@ -37,5 +43,9 @@ __all__ = [
     "get_logger",
     "keep_secrets_out",
     "mask_secrets",
+    "name_node",
     "shown_name",
+    "shown_text",
+    "shown_user",
+    "tell_left_out",
 ]

@@ -7,7 +7,8 @@ the command line alone, and ``JsonFormatter`` is there for both. Three rules hol
 * INFO is for the life of things (started, opened, drained), WARNING for what an operator may
   want to act on, DEBUG for messages on the wire, marked ``<`` received and ``>`` sent.
 * What a peer can cause as often as it likes goes through ``RateLimited``: a flood of bad
-  messages costs a bounded number of lines and one count of those not shown.
+  messages costs a bounded number of lines and one count of those not shown. All other lines have
+  a bound in the handler of ``configure``.
 * Never a token, a password or the content of a document, at no level. Both formatters
   mask secrets once more at the end (``secrets``), because drivers put theirs into errors,
   and escape control characters, because peers choose the names of documents.
@@ -29,6 +30,8 @@ the command line alone, and ``JsonFormatter`` is there for both. Three rules hol
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import logging
 import sys
@@ -36,6 +39,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, TextIO
+from weakref import WeakSet
 
 from collab.telemetry.secrets import mask_secrets
 
@@ -48,8 +52,19 @@ FORMATS = ("text", "json")
 """How lines may be written; see ``OneLineFormatter`` and ``JsonFormatter``."""
 
 _MAX_KINDS = 1_000
-"""How many kinds one ``RateLimited`` tells apart. Kinds are constants in our code, a handful each;
+"""How many kinds one ``RateLimited``, or one handler, tells apart. Kinds are constants in our code, a handful each;
 the bound holds memory if one is ever made from what a peer sent."""
+
+_LINES_AT_ONCE = 100
+_LINES_PER_SECOND = 10.0
+"""How many lines of one template a handler writes. A start with thousands of documents stays below the first one in all
+templates that matter, and a fault that repeats without end costs a kilobyte or two a second."""
+
+UNBOUNDED = frozenset({f"{ROOT}.audit"})
+"""Loggers that bound their lines themselves, and of which each other line is wanted."""
+
+ECS_VERSION = "8.17.0"
+"""The version of the Elastic Common Schema from which ``JsonFormatter`` has its names."""
 
 _SHOWN_NAME = 80
 """Characters of a document name in a log line: the name may have 512 bytes, the line should stay one line."""
@@ -81,7 +96,7 @@ class OneLineFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """Escape the message of ``record``, which leaves it one line."""
-        record.message = escape_controls(record.message)
+        record.message = escape_controls(record.message) + _not_shown(record)
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
@@ -94,40 +109,66 @@ class OneLineFormatter(logging.Formatter):
 class JsonFormatter(logging.Formatter):
     """Format a record as one line that is one JSON object, for programs that collect logs.
 
-    Always there: ``time`` (RFC 3339 in UTC, milliseconds), ``level`` (as logging names it), ``logger``, ``message``.
-    Only where several workers serve: ``worker``, the number of the one that has written the line.
-    Only where the record has them: ``connection`` (its number), ``peer`` (an address), ``document`` (a name, as it is),
-    ``exception`` and ``stack`` (texts of several lines). The message does not repeat the connection's values.
+    The names are those of the Elastic Common Schema (ECS), with dots in them; what it has no name for begins with
+    ``collab.``. Always there: ``@timestamp`` (RFC 3339 in UTC, milliseconds), ``log.level`` (in small letters),
+    ``message``, ``ecs.version``, ``log.logger``, ``service.name``, ``process.pid``.
+    Only where it is known: ``service.node.name`` (the name of this server, as ``collab nodes`` has it),
+    ``collab.worker`` (the number of the worker process), ``collab.connection`` (its number on this server),
+    ``client.address``, ``user.id``, ``collab.document`` (its name, whole), ``trace.id`` and ``span.id``,
+    ``error.type``, ``error.message`` and ``error.stack_trace`` of an exception, ``collab.stack`` (a stack where nothing
+    was raised).
+    The message does not repeat the connection's values.
     The line is ASCII, so nothing in it can be taken for the end of a line; passwords are masked in every value.
     """
 
-    def __init__(self, worker: int | None = None) -> None:
-        """Make the formatter; a line names the ``worker`` that has written it, if there are several."""
+    def __init__(self, worker: int | None = None, node: str | None = None) -> None:
+        """Make the formatter; a line names the ``worker`` that has written it, if there are several, and the node."""
         super().__init__()
         self.worker = worker
+        self.node = node
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the object as text without a line break."""
         seconds, milliseconds = divmod(int(record.created * 1000), 1000)
+        message = record.getMessage().removeprefix(getattr(record, "address", ""))
         values: dict[str, object] = {
-            "time": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z",
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage().removeprefix(getattr(record, "address", "")),
+            "@timestamp": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z",
+            "log.level": record.levelname.lower(),
+            "message": message + _not_shown(record),
+            "ecs.version": ECS_VERSION,
+            "log.logger": record.name,
+            "service.name": ROOT,
         }
+        if self.node is not None:
+            values["service.node.name"] = self.node
+        values["process.pid"] = record.process
         if self.worker is not None:
-            values["worker"] = self.worker
-        for key, attribute in (("connection", "connection"), ("peer", "peer"), ("document", "document_name")):
-            value = getattr(record, attribute, None)
-            if value is not None and value != "":
+            values["collab.worker"] = self.worker
+        named = _named_in(record)
+        for key, attributes in _ATTRIBUTES:
+            value = next(filter(None, (getattr(record, name, None) for name in attributes)), None) or named.get(key)
+            if value:
                 values[key] = value if isinstance(value, int) else str(value)
         if record.exc_info and record.exc_info[0] is not None:
+            values["error.type"] = record.exc_info[0].__qualname__
+            values["error.message"] = str(record.exc_info[1])
             # Not ``exc_text``: another handler may have cached its own text of the traceback there.
-            values["exception"] = self.formatException(record.exc_info)
+            values["error.stack_trace"] = self.formatException(record.exc_info)
         if record.stack_info:
-            values["stack"] = self.formatStack(record.stack_info)
+            values["collab.stack"] = self.formatStack(record.stack_info)
         # Masked before it is written as JSON: what is masked ends with a word, and could take a quote with it.
         return json.dumps({key: mask_secrets(v) if isinstance(v, str) else v for key, v in values.items()})
+
+
+# What a record may have, and under which attributes; the last two as the instrumentation of OpenTelemetry puts them.
+_ATTRIBUTES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("collab.connection", ("connection",)),
+    ("client.address", ("peer",)),
+    ("user.id", ("user",)),
+    ("collab.document", ("document_name",)),
+    ("trace.id", ("trace_id", "otelTraceID")),
+    ("span.id", ("span_id", "otelSpanID")),
+)
 
 
 _FORMATTERS: Mapping[str, type[OneLineFormatter | JsonFormatter]] = {"text": OneLineFormatter, "json": JsonFormatter}
@@ -149,11 +190,112 @@ def configure(
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h.formatter, tuple(_FORMATTERS.values()))]:
         root.removeHandler(old)
-    handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
+        old.close()
+    handler = BoundedHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(_FORMATTERS[format](worker))
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
     get_logger().setLevel(level.upper())
+
+
+def name_node(name: str) -> None:
+    """Let the lines of the handler that ``configure`` has made name this server from now on, where they are JSON."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, JsonFormatter):
+            handler.formatter.node = name
+
+
+class BoundedHandler(logging.StreamHandler[TextIO]):
+    """Write lines to a stream: of those that one place in the code repeats, so many at once, and so many a second.
+
+    Lines are of one kind if their logger, level and template are the same; what is filled in does not count. The next
+    line of a kind that is shown ends with the number left out before it, and ``tell_left_out`` writes what no line
+    follows. What somebody turns on for a while, DEBUG, has no bound.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        at_once: int = _LINES_AT_ONCE,
+        per_second: float = _LINES_PER_SECOND,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Bound the lines to ``stream``."""
+        super().__init__(stream)
+        self._at_once = at_once
+        self._per_second = per_second
+        self._clock = clock
+        self._budgets: OrderedDict[tuple[str, int, str], _Budget] = OrderedDict()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or count it."""
+        if record.levelno <= logging.DEBUG or record.name in UNBOUNDED:
+            super().emit(record)
+            return
+        template = getattr(record, "template", None) or str(record.msg)
+        key = (record.name, record.levelno, template[:_MAX_TEMPLATE])
+        budget = self._budgets.get(key)
+        if budget is None:
+            budget = self._budgets[key] = _Budget(self._at_once, self._clock())
+            if len(self._budgets) > _MAX_KINDS:
+                old, dropped = self._budgets.popitem(last=False)
+                self._tell(old, dropped)
+        else:
+            self._budgets.move_to_end(key)
+            budget.refill(self._clock(), self._per_second, self._at_once)
+        if budget.lines < 1.0:
+            budget.left_out += 1
+            return
+        budget.lines -= 1.0
+        if budget.left_out:
+            record = copy.copy(record)
+            record.left_out, budget.left_out = budget.left_out, 0
+        super().emit(record)
+
+    def tell_left_out(self) -> None:
+        """Write one line for each kind of which lines were left out, and start to count anew."""
+        with self.lock or contextlib.nullcontext():
+            for key, budget in list(self._budgets.items()):
+                self._tell(key, budget)
+
+    def close(self) -> None:
+        """Write what was left out; the stream stays open."""
+        self.tell_left_out()
+        super().close()
+
+    def _tell(self, key: tuple[str, int, str], budget: _Budget) -> None:
+        if not budget.left_out:
+            return
+        (name, level, template), count, budget.left_out = key, budget.left_out, 0
+        record = logging.LogRecord(name, level, "", 0, "%d more lines like this were not shown: %s", (), None)
+        record.args = (count, template)
+        super().emit(record)
+
+
+class _Budget:
+    """Lines of one kind: how many may be shown now, since when, and how many were not."""
+
+    __slots__ = ("at", "left_out", "lines")
+
+    def __init__(self, lines: float, at: float) -> None:
+        self.lines, self.at, self.left_out = lines, at, 0
+
+    def refill(self, now: float, per_second: float, at_once: float) -> None:
+        self.lines = min(at_once, self.lines + (now - self.at) * per_second)
+        self.at = now
+
+
+_MAX_TEMPLATE = 200
+"""Characters by which templates are told apart: others may log what they have made themselves."""
+
+
+def tell_left_out() -> None:
+    """Write how many lines were left out since the last call, of all kinds; call it now and then."""
+    for limited in list(_all_limited):
+        limited.flush()
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, BoundedHandler):
+            handler.tell_left_out()
 
 
 def complain(message: str) -> None:
@@ -168,6 +310,9 @@ def complain(message: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+_all_limited: WeakSet[RateLimited] = WeakSet()
+
+
 class RateLimited:
     """Log each kind of event at a bounded rate and count what was not shown.
 
@@ -176,11 +321,13 @@ class RateLimited:
     ``flush`` now and then (at the end at the latest), so that a flood that has ended is
     counted too.
 
+    ``tell_left_out`` calls it for all of them.
+
     ``kind`` is a short constant, one for each place or case. It must not be made from what a
     peer sent: more than ``_MAX_KINDS`` of them push out the least recently used.
     """
 
-    __slots__ = ("_buckets", "_burst", "_clock", "_logger", "_per_second")
+    __slots__ = ("__weakref__", "_buckets", "_burst", "_clock", "_logger", "_per_second")
 
     def __init__(
         self,
@@ -199,6 +346,7 @@ class RateLimited:
         self._clock = clock
         # kind -> [tokens, time of the last refill, lines not shown, level of the last line not shown]
         self._buckets: OrderedDict[str, list[float]] = OrderedDict()
+        _all_limited.add(self)
 
     def log(
         self,
@@ -208,11 +356,13 @@ class RateLimited:
         *args: object,
         to: logging.Logger | logging.LoggerAdapter[Any] | None = None,
         exc_info: BaseException | None = None,
+        extra: Mapping[str, object] | None = None,
     ) -> bool:
         """Log ``message % args`` if the bucket of ``kind`` allows it; tell whether it was shown.
 
         ``to`` shows the line through another logger (a connection's own adapter) on this one's
-        budget. A line below the logger's level costs nothing and is not counted.
+        budget. ``extra`` are attributes of the record. A line below the logger's level costs nothing and is not
+        counted.
         """
         logger = self._logger if to is None else to
         if not logger.isEnabledFor(level):
@@ -236,7 +386,7 @@ class RateLimited:
         suppressed, bucket[2] = int(bucket[2]), 0
         if suppressed:
             message, args = message + " (%d more like it not shown)", (*args, suppressed)
-        logger.log(level, message, *args, exc_info=exc_info)
+        logger.log(level, message, *args, exc_info=exc_info, extra=extra)
         return True
 
     def debug(self, kind: str, message: str, *args: object, **options: Any) -> bool:
@@ -262,7 +412,7 @@ class RateLimited:
 
     def flush(self) -> None:
         """Log one line for each kind of which lines were left out, and start to count anew."""
-        for kind, bucket in self._buckets.items():
+        for kind, bucket in list(self._buckets.items()):
             self._report(kind, bucket)
 
     def _report(self, kind: str, bucket: list[float]) -> None:
@@ -274,8 +424,9 @@ class RateLimited:
 class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
     """Put the connection and its document before each line: ``[17 127.0.0.1 'notes/a'] ...``.
 
-    The same values travel as attributes of the record (``connection``, ``peer``, ``document_name``), and what was put
-    before the message as ``address``, for handlers that write JSON.
+    The same values travel as attributes of the record (``connection``, ``peer``, ``document_name``, and ``user``, which
+    is not put before the line), and what was put before the message as ``address``, for handlers that write JSON.
+    ``template`` is the message as the code has it, by which lines are counted.
     """
 
     def __init__(
@@ -284,8 +435,10 @@ class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
         peer: str = "",
         document_name: str | None = None,
         logger: logging.Logger | None = None,
+        *,
+        user: str | None = None,
     ) -> None:
-        """Name the connection by a number of this process, its peer's address and the document it is for."""
+        """Name the connection by a number of this process, its peer's address, and the document and user it is for."""
         parts = [str(connection)]
         if peer:
             parts.append(peer)
@@ -296,13 +449,20 @@ class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
         self._prefix = "[" + " ".join(parts).replace("%", "%%") + "] "
         # Without arguments logging does not format, so "%%" would stay doubled.
         self._plain = "[" + " ".join(parts) + "] "
-        extra = {"connection": connection, "peer": peer, "document_name": document_name, "address": self._plain}
+        extra = {
+            "connection": connection,
+            "peer": peer,
+            "user": user,
+            "document_name": document_name,
+            "address": self._plain,
+        }
         super().__init__(logger if logger is not None else get_logger("connection"), extra)
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log ``msg % args`` behind the connection's address, as ``logging.Logger.log``."""
         if self.isEnabledFor(level):
             text, options = self.process(msg, kwargs)
+            options["extra"]["template"] = text
             self.logger.log(level, (self._prefix if args else self._plain) + text, *args, **options)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[str, MutableMapping[str, Any]]:
@@ -312,8 +472,55 @@ class ConnectionLog(logging.LoggerAdapter[logging.Logger]):
         return str(msg), kwargs
 
 
+class Shown(str):
+    """A text for people, with what it stands for: a log in JSON has that under a name of its own.
+
+    Attributes:
+        key: its name there.
+        whole: the text as it is, neither quoted nor cut.
+    """
+
+    __slots__ = ("key", "whole")
+
+    key: str
+    whole: str
+
+
 def shown_name(document_name: str) -> str:
-    """Write a document name for a log or error line: quoted, control characters escaped, cut if long."""
-    if len(document_name) > _SHOWN_NAME:
-        document_name = document_name[: _SHOWN_NAME - 1] + "…"
-    return repr(document_name)
+    """Write a document name for a log or error line: quoted, control characters escaped, cut if long.
+
+    As an argument of a log line it is the line's ``collab.document`` in JSON.
+    """
+    return _shown(document_name, "collab.document")
+
+
+def shown_user(user: str) -> str:
+    """Write the name of a user as ``shown_name`` does; it is the line's ``user.id`` in JSON."""
+    return _shown(user, "user.id")
+
+
+def shown_text(text: str) -> str:
+    """Write another text of a peer, as ``shown_name`` does a name."""
+    if len(text) > _SHOWN_NAME:
+        text = text[: _SHOWN_NAME - 1] + "…"
+    return repr(text)
+
+
+def _shown(whole: str, key: str) -> Shown:
+    shown = Shown(shown_text(whole))
+    shown.key, shown.whole = key, whole
+    return shown
+
+
+def _named_in(record: logging.LogRecord) -> dict[str, str]:
+    """Give what the arguments of a line name; the first of a sort counts."""
+    named: dict[str, str] = {}
+    for value in record.args if isinstance(record.args, tuple) else ():
+        if isinstance(value, Shown):
+            named.setdefault(value.key, value.whole)
+    return named
+
+
+def _not_shown(record: logging.LogRecord) -> str:
+    left_out = getattr(record, "left_out", 0)
+    return f" ({left_out} more like it not shown)" if left_out else ""

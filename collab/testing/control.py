@@ -129,6 +129,7 @@ class ControlConformance(OnStorage):
             Instruction(Kind.RELOAD, document="x"),
             Instruction(Kind.KICK, connection="node-17"),
             Instruction(Kind.LIST, document="d", user="u"),
+            Instruction(Kind.LOG, seconds=60.0, logger="collab.journal", level="debug"),
         ]
         async with open_store() as other:
             numbers = [await store.instruct(instruction) for instruction in given]

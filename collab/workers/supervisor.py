@@ -100,7 +100,8 @@ def check_workers(settings: Settings) -> None:
 async def supervise(settings: Settings) -> int:
     """Serve with ``settings.workers`` workers until SIGTERM or SIGINT; return the exit code, as ``collab.app.serve``.
 
-    Prints ``collab listening on http://HOST:PORT`` once all of them take connections. SIGHUP is passed on to them.
+    Prints ``collab listening on http://HOST:PORT`` once all of them take connections. SIGHUP and SIGUSR1 are
+    passed on to them.
 
     Raises:
         ConfigurationError: several workers cannot serve here.
@@ -139,7 +140,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, partial(self._stop, number))
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            loop.add_signal_handler(number, self._pass_on, number)
         async with self._notifier.alive(), asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(self._watch())
             first, *others = self._places
@@ -255,12 +257,12 @@ class Supervisor:
                 _log.error("worker %d has not stopped in time and is killed", place.number)
                 place.signal(signal.SIGKILL)
 
-    def _reload(self) -> None:
-        """Pass SIGHUP on. A worker that is only starting would die of it, and reads its certificate anyway."""
-        with self._notifier.reloading():
+    def _pass_on(self, number: int) -> None:
+        """Pass SIGHUP or SIGUSR1 on. A worker that is only starting would die of it."""
+        with self._notifier.reloading() if number == signal.SIGHUP else contextlib.nullcontext():
             for place in self._places:
                 if place.listening is not None:
-                    place.signal(signal.SIGHUP)
+                    place.signal(number)
 
     async def _watch(self) -> None:
         """Kill a worker whose loop does not turn any more: the system goes on to give it new connections."""

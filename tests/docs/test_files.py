@@ -88,10 +88,12 @@ def test_alerts_are_about_metrics_that_there_are() -> None:
 
 def test_a_line_of_the_log_in_json_is_as_it_is_written() -> None:
     shown = json.loads(snippet("docs/operations.md", "Log lines", "json"))
-    values = {"name": shown["logger"], "levelno": logging.INFO, "levelname": shown["level"], "msg": shown["message"]}
-    own = {"connection": shown["connection"], "peer": shown["peer"], "document_name": shown["document"]}
-    record = logging.makeLogRecord({**values, **own, "created": 1777886047.3125})
-    assert json.loads(JsonFormatter().format(record)) == shown
+    level = shown["log.level"].upper()
+    values = {"name": shown["log.logger"], "levelno": logging.INFO, "levelname": level, "msg": shown["message"]}
+    own = {"connection": shown["collab.connection"], "peer": shown["client.address"], "user": shown["user.id"]}
+    own |= {"document_name": shown["collab.document"], "process": shown["process.pid"], "created": 1777886047.3125}
+    record = logging.makeLogRecord({**values, **own})
+    assert json.loads(JsonFormatter(node=shown["service.node.name"]).format(record)) == shown
 
 
 def test_lines_of_the_audit_log_are_as_they_are_written(caplog: pytest.LogCaptureFixture) -> None:

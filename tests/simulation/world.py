@@ -470,7 +470,14 @@ class World:
 
 
 def _log_all(
-    limited: RateLimited, level: int, kind: str, message: str, *args: object, to: Any = None, exc_info: Any = None
+    limited: RateLimited,
+    level: int,
+    kind: str,
+    message: str,
+    *args: object,
+    to: Any = None,
+    exc_info: Any = None,
+    extra: Any = None,
 ) -> bool:
     logger = limited._logger if to is None else to
     if not logger.isEnabledFor(level):

@@ -149,6 +149,23 @@ Client = Callable[..., Awaitable[RawClient]]
 Provider = Callable[..., Awaitable[RawHocuspocus]]
 
 
+async def test_a_log_level_is_changed(control: Control, client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "collab")
+    caplog.handler.setLevel(logging.DEBUG)
+    nothing = {"ended": 0, "changed": 0, "undecided": 0}
+    try:
+        told = {"action": "log", "level": "debug", "logger": "collab.connection", "seconds": 60}
+        assert await control.done(told) == nothing
+        await client("ada")
+        frames = [record for record in caplog.records if record.levelno == logging.DEBUG]
+        assert frames and {record.name for record in frames} == {"collab.connection"}
+    finally:
+        assert await control.done({"action": "log", "level": "default", "logger": "collab.connection"}) == nothing
+    (audited,) = [text for text in caplog.messages if "collab.connection debug" in text]
+    assert audited.startswith("control: log level, collab.connection debug, for 60 s (user='root' address=127.0.0.1")
+    assert not logging.getLogger("collab.connection").isEnabledFor(logging.DEBUG)
+
+
 # Kick
 
 
@@ -408,6 +425,7 @@ async def client_refused(served: Served, table: Table, name: str) -> int:
         ({"action": "check"}, 403),
         ({"action": "kick", "document": "b"}, 403),
         ({"action": "kick", "connection": "node-1"}, 403),
+        ({"action": "log", "level": "default"}, 403),
     ],
 )
 async def test_the_admin_of_a_document_may_say_what_concerns_it_alone(
@@ -452,6 +470,12 @@ async def test_a_new_name_needs_admin_for_both_names(control: Control, table: Ta
         {"action": "kick", "document": " "},
         {"action": "reload"},
         {"action": "kick", "user": "u", "ip": "192.0.2.1"},
+        {"action": "kick", "user": "u", "level": "debug"},
+        {"action": "log"},
+        {"action": "log", "level": "loud"},
+        {"action": "log", "level": "debug", "logger": "sqlalchemy.engine"},
+        {"action": "log", "level": "debug", "seconds": 0},
+        {"action": "log", "level": "debug", "document": "a"},
         {"action": "kick", "user": "u", "\ud800": 1},
         ["kick"],
     ],

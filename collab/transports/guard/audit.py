@@ -20,7 +20,7 @@ from collab.errors import (
     LimitExceeded,
     Unauthenticated,
 )
-from collab.telemetry import RateLimited, get_logger, shown_name
+from collab.telemetry import RateLimited, get_logger, shown_name, shown_user
 
 _BURST = 20
 _PER_SECOND = 1.0
@@ -84,14 +84,17 @@ class Audit:
     ) -> None:
         where = f"address={address or 'none'}"
         if user is not None:
-            where += f" user={shown_name(user)}"
+            where += f" user={shown_user(user)}"
         if document_name is not None:
             where += f" document={shown_name(document_name)}"
         if protocol is not None:
             where += f" protocol={protocol}"
         # Limits are what an operator may want to act on; the others happen every day.
-        log = self._limited.warning if kind is LIMIT else self._limited.info
-        log(f"{kind}, {what}", "%s: %s (%s)", kind, reason, where)
+        sort, extra = f"{kind}, {what}", {"peer": address, "user": user, "document_name": document_name}
+        if kind is LIMIT:
+            self._limited.warning(sort, "limit: %s (%s)", reason, where, extra=extra)
+        else:
+            self._limited.info(sort, "%s: %s (%s)", kind, reason, where, extra=extra)
 
     def flush(self) -> None:
         """Tell how many lines were left out."""

@@ -19,7 +19,7 @@ from collab.errors import AccessDenied, CollabError, InternalError, Unauthentica
 from collab.hub.admission import Admission
 from collab.hub.agents import Caller
 from collab.protocol.session import Access
-from collab.telemetry import get_logger, shown_name
+from collab.telemetry import get_logger, shown_text
 from collab.transports.guard.guard import Guard
 from collab.transports.http.bodies import check_media, coming, too_large
 from collab.transports.problems import KINDS, BadRequest, code_of, problem
@@ -58,14 +58,14 @@ def answering(handler: Handler) -> Handler:
         except CollabError as error:
             code = code_of(error)
             if not is_refusal(error):
-                _log.error("%s %s failed", request.method, shown_name(request.path), exc_info=error)
+                _log.error("%s %s failed", request.method, shown_text(request.path), exc_info=error)
             elif KINDS[code].status >= 500:
-                _log.warning("%s %s: %s", request.method, shown_name(request.path), error)
+                _log.warning("%s %s: %s", request.method, shown_text(request.path), error)
             return problem(code, error.public)
         except (web.HTTPException, ConnectionError):
             raise  # an answer already, or nobody is there to read one
         except Exception as error:
-            _log.error("%s %s failed", request.method, shown_name(request.path), exc_info=error)
+            _log.error("%s %s failed", request.method, shown_text(request.path), exc_info=error)
             return problem("internal", InternalError.public)
 
     return answer

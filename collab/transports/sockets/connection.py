@@ -545,7 +545,7 @@ class Connection(Generic[AnyChannel]):
                     assert isinstance(channel.session, Member)
                     channel.live.refuse_unread(channel.session, answer=answer)
             case Ignored(channel):
-                to = self.log(channel.name)
+                to = self.log(channel.name, _user_of(channel))
                 self.context.limited.debug("unknown type", "unknown message type ignored", to=to)
             case Leave() | Note() | Drain() | Deliver() | Open() | Join() | Retry():
                 raise InternalError(f"{type(step).__name__} has no place here")
@@ -1091,7 +1091,7 @@ class Connection(Generic[AnyChannel]):
     def note(self, error: Exception, channel: AnyChannel | None) -> None:
         """Write into the logs why something was refused, or has failed."""
         name = self.document_name if channel is None else channel.name
-        limited, log = self.context.limited, self.log(name)
+        limited, log = self.context.limited, self.log(name, _user_of(channel))
         if is_refusal(error):
             self.context.guard.audit.note(error, self.peer.address, name)
             option = error.option if isinstance(error, LimitExceeded) else None
@@ -1105,9 +1105,15 @@ class Connection(Generic[AnyChannel]):
         else:
             limited.error(type(error).__name__, "failed", to=log, exc_info=error)
 
-    def log(self, document_name: str | None = None) -> ConnectionLog:
+    def log(self, document_name: str | None = None, user: str | None = None) -> ConnectionLog:
         """Return a logger for this connection; made when needed, most never log."""
-        return ConnectionLog(self._number, self.peer.address, document_name or self.document_name)
+        return ConnectionLog(self._number, self.peer.address, document_name or self.document_name, user=user)
+
+
+def _user_of(channel: AnyChannel | None) -> str | None:
+    """Name the user whose session a channel has, if somebody was let in there."""
+    session = None if channel is None else channel.session
+    return session.author if isinstance(session, Member) else None
 
 
 def _forget_expiry(channel: AnyChannel) -> None:

@@ -1,4 +1,4 @@
-"""``/control``: tell all nodes to end sessions, to ask again what they may do, or to read a document again.
+"""``/control``: tell all nodes to end sessions, ask again what they may do, read a document again, or log more.
 
 Strategy: everything is decided and done in ``collab.hub.control``; here it is decided who may. Who is ``admin`` for a
 document may say what concerns its sessions alone; all else needs ``admin`` for all documents (``*``).
@@ -6,16 +6,17 @@ document may say what concerns its sessions alone; all else needs ``admin`` for 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal
 
 from aiohttp import web
 from pydantic import Field
 
 from collab.errors import StoreRefused
-from collab.hub.control import Control, check_instruction
+from collab.hub.control import Control, change_of_level, check_instruction
 from collab.protocol.session import Access
 from collab.storage.records import Instruction, Kind
-from collab.telemetry import shown_name
+from collab.telemetry import shown_user
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import ALL_DOCUMENTS, Permission
 from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoQuery, Route, json_response
@@ -31,17 +32,29 @@ _MAX_TEXT = 1_024
 class Command(Model):
     """What all nodes are told."""
 
-    action: Literal["kick", "check", "reload"] = Field(
+    action: Literal["kick", "check", "reload", "log"] = Field(
         description="`kick` ends the sessions of a user, of a connection, or of everybody on a document. `check` asks "
         "again what sessions may do, with the tokens that they have shown. `reload` lets each node drop the document "
-        "from memory: its clients come back, and it is read from the store."
+        "from memory: its clients come back, and it is read from the store. `log` changes a log level for some time."
     )
     document: str | None = Field(None, max_length=_MAX_TEXT, description="Only sessions on this document.")
     user: str | None = Field(None, max_length=_MAX_TEXT, description="Only sessions of this user.")
     connection: str | None = Field(
         None, max_length=_MAX_TEXT, description="Only sessions of this connection, `NODE-NUMBER`."
     )
-    seconds: float = Field(0.0, description="With `kick` and a user: for so long the user is kept out.")
+    seconds: float | None = Field(
+        None,
+        description="With `kick` and a user: for so long the user is kept out (not at all). With `log`: for so long "
+        "the level counts (600, at most 86400).",
+    )
+    logger: str | None = Field(
+        None,
+        max_length=_MAX_TEXT,
+        description="With `log`: `collab` for all (the default), or `collab.journal` and such.",
+    )
+    level: Literal["debug", "info", "warning", "error", "default"] | None = Field(
+        None, description="With `log`: from which level on it writes; `default` is as at the start of the server."
+    )
 
 
 class NodeAnswer(Model):
@@ -78,7 +91,7 @@ class ControlRoutes:
                 self.give,
                 "control",
                 TAG,
-                "End sessions, ask again what they may do, or read a document again, on all nodes.",
+                "End sessions, ask again what they may do, read a document again, or change a log level, on all nodes.",
                 [
                     Answer(200, "All nodes have done it.", Outcome),
                     Answer(202, "Not all have done it yet; they will.", Outcome),
@@ -95,7 +108,7 @@ class ControlRoutes:
         name = ALL_DOCUMENTS if instruction.document is None else instruction.document
         grant = await self._permission.require(call.request, name, Access.ADMIN)
         address = self._guard.peer(call.request).address
-        by = f"user={shown_name(grant.user)} address={address}" if grant.user is not None else f"address={address}"
+        by = f"user={shown_user(grant.user)} address={address}" if grant.user is not None else f"address={address}"
         try:
             reports = await self._control.give(instruction, by)
         except StoreRefused as error:
@@ -110,7 +123,17 @@ class ControlRoutes:
 
 def _read(body: Command) -> Instruction:
     """Read an instruction; raises ``BadRequest`` or ``InvalidDocumentName``."""
-    instruction = Instruction(Kind(body.action), body.document, body.user, body.connection, body.seconds)
+    if body.action == "log":
+        if body.level is None:
+            raise BadRequest('"log" needs a "level"')
+        instruction = change_of_level(body.logger, body.level, body.seconds)
+        instruction = replace(instruction, document=body.document, user=body.user, connection=body.connection)
+    else:
+        seconds = 0.0 if body.seconds is None else body.seconds
+        kind, logger = Kind(body.action), body.logger
+        instruction = Instruction(
+            kind, body.document, body.user, body.connection, seconds, logger=logger, level=body.level
+        )
     try:
         check_instruction(instruction)
     except ValueError as error:

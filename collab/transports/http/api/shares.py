@@ -21,7 +21,7 @@ from collab.auth.guests import GuestTokens, NameIsPattern
 from collab.errors import Forbidden
 from collab.protocol.names import check_document_name
 from collab.protocol.session import Access
-from collab.telemetry import get_logger, shown_name
+from collab.telemetry import get_logger, shown_name, shown_user
 from collab.transports.guard.audit import LIMIT
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
@@ -148,7 +148,7 @@ class ShareRoutes:
         expires = datetime.fromtimestamp(made.expires_at, UTC).isoformat().replace("+00:00", "Z")
         _log.info(
             "%s shared %s, to %s until %s, with %s",
-            shown_name(sharer.user or ""),
+            shown_user(sharer.user or ""),
             shown_name(body.name),
             body.access,
             expires,

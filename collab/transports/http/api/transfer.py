@@ -23,7 +23,7 @@ from collab.errors import CollabError, InternalError, StoreUnavailable, is_refus
 from collab.hub.archives import LineReader, LineWriter, Reader, TarReader, TarWriter, Writer
 from collab.hub.transfer import Export, Failed, Transfer
 from collab.protocol.session import Access
-from collab.telemetry import get_logger, shown_name
+from collab.telemetry import get_logger, shown_name, shown_text
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import ALL_DOCUMENTS, BODY_SECONDS, Permission, choose_media
 from collab.transports.http.api.creation import check_memory
@@ -238,10 +238,10 @@ class TransferRoutes:
         except ConnectionError:
             raise
         except Exception as found:
-            _log.error("%s %s failed", request.method, shown_name(request.path), exc_info=found)
+            _log.error("%s %s failed", request.method, shown_text(request.path), exc_info=found)
             error = InternalError(str(found))
         if isinstance(error, CollabError) and not is_refusal(error) and not isinstance(error, InternalError):
-            _log.error("%s %s failed", request.method, shown_name(request.path), exc_info=error)
+            _log.error("%s %s failed", request.method, shown_text(request.path), exc_info=error)
         while len(done.failures) > _TOLD:
             await response.write(_progress(done))
         await response.write(_progress(done, end=True, error=error))

@@ -18,7 +18,7 @@ from aiohttp import hdrs, web
 from collab.errors import AccessError, CollabError, InternalError, OffsetExpired, is_refusal
 from collab.protocol import streams
 from collab.protocol.streams import Batch, Code, encode_error
-from collab.telemetry import get_logger, shown_name
+from collab.telemetry import get_logger, shown_text
 from collab.transports import problems
 from collab.transports.problems import BadRequest
 
@@ -129,14 +129,14 @@ def answering(handler: Handler) -> Handler:
         except CollabError as error:
             code = _code_of_error(error)
             if not is_refusal(error):
-                _log.error("%s %s failed", request.method, shown_name(request.path), exc_info=error)
+                _log.error("%s %s failed", request.method, shown_text(request.path), exc_info=error)
             elif code.status >= 500:
-                _log.warning("%s %s: %s", request.method, shown_name(request.path), error)
+                _log.warning("%s %s: %s", request.method, shown_text(request.path), error)
             return _told(request, refuse(code, error.public))
         except (web.HTTPException, ConnectionError):
             raise  # an answer already, or nobody is there to read one
         except Exception as error:
-            _log.error("%s %s failed", request.method, shown_name(request.path), exc_info=error)
+            _log.error("%s %s failed", request.method, shown_text(request.path), exc_info=error)
             return _told(request, refuse(Code.INTERNAL_ERROR, InternalError.public))
 
     return answer
