@@ -64,7 +64,7 @@ from collab.storage.urls import parse_database_url
 from collab.systemd import Notifier
 from collab.telemetry import complain, get_logger, keep_secrets_out, name_node, tell_left_out
 from collab.telemetry.levels import levels
-from collab.telemetry.loop_lag import LoopLag
+from collab.telemetry.loop_lag import LoopLag, Watchdog
 from collab.transports.guard.door import Door, DoorOptions, Listener
 from collab.transports.guard.guard import Guard
 from collab.transports.guard.listening import announce, listen
@@ -115,6 +115,7 @@ HUB: web.AppKey[Hub] = web.AppKey("hub", Hub)
 GUARD: web.AppKey[Guard] = web.AppKey("guard", Guard)
 READERS: web.AppKey[LiveReaders] = web.AppKey("readers", LiveReaders)
 UNSAVED: web.AppKey[list[str]] = web.AppKey("unsaved", list)
+LAG: web.AppKey[LoopLag] = web.AppKey("lag", LoopLag)
 METRICS: web.AppKey[Exporter] = web.AppKey("metrics", Exporter)
 DESCRIPTION: web.AppKey[Description] = web.AppKey("description", Description)
 
@@ -328,6 +329,7 @@ def create_app(
     webhooks = make_webhooks(settings, hub, Contents(store, editing.read), clock, random, signer)
     lag, tasks = LoopLag(), (hub.tasks, context.tasks, *(() if webhooks is None else (webhooks.tasks,)))
     counted = None if webhooks is None else webhooks.counts
+    app[LAG] = lag
     app[METRICS] = exporter = Exporter(Sources(hub, guard, sockets, readers, jobs, context.gate, lag, tasks, counted))
 
     async def run(app: web.Application) -> AsyncIterator[None]:
@@ -677,6 +679,8 @@ async def _serve(
     end = _time_for_the_end(settings)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=end, auto_decompress=False)
     await runner.setup()
+    watchdog = Watchdog(app[LAG], settings.stall_limit_seconds)
+    watchdog.start()
     metrics = make_metrics_port(settings, app[METRICS], number)
     try:
         if metrics is not None:
@@ -698,6 +702,7 @@ async def _serve(
         try:
             await runner.cleanup()
         finally:
+            watchdog.close()
             if metrics is not None:
                 await metrics.close()  # last: how the server ends can be seen too
             if end_tracing is not None:

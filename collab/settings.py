@@ -716,6 +716,15 @@ class Settings(BaseModel):
     webhook_public_only: bool = Field(
         default=False, description="Tell receivers at public addresses only, whatever their names are resolved to."
     )
+    stall_limit_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        le=3600,
+        description=(
+            "Seconds for which the event loop may stand still; then the process ends with exit code 70, for whoever "
+            "has started it to start it again. 0: it never ends for that. A stall of a second is logged with its stack."
+        ),
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info",
         description="Least level of the log lines written to standard error: debug, info, warning or error.",

@@ -255,7 +255,7 @@ class HookCalls:
         seconds = min(self._options.seconds, CLOSE_SECONDS)
         for each in reversed(hooks):
             try:
-                await self._bounded(each.close, seconds)
+                await self._bounded(each.close, seconds, f"{kind_of(each)}.close")
             except _Late:
                 _log.error("%s.close takes more than %g s and was given up", kind_of(each), seconds)
             except Exception as error:
@@ -627,7 +627,7 @@ class HookCalls:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            given = await self._bounded(call, self._options.seconds)
+            given = await self._bounded(call, self._options.seconds, f"{kind_of(hook)}.{method} of {shown_name(name)}")
         except _Late as late:
             self._line(name).hanging = late.hanging
             self._counts.timeouts[method] += 1
@@ -658,13 +658,13 @@ class HookCalls:
         self._counts.calls[method] += 1
         return given
 
-    async def _bounded(self, call: Callable[[], Awaitable[Answer]], seconds: float) -> Answer:
+    async def _bounded(self, call: Callable[[], Awaitable[Answer]], seconds: float, what: str) -> Answer:
         """Await code of somebody else's in a task of its own: it may swallow that it is cancelled.
 
         Raises:
             _Late: it was cancelled because it took too long; if it has not ended then, ``stuck`` has it.
         """
-        task = asyncio.get_running_loop().create_task(_contained(call), name="a hook")
+        task = asyncio.get_running_loop().create_task(_contained(call), name=what)
         try:
             done, _ = await asyncio.wait((task,), timeout=seconds)
             if done:

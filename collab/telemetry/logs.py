@@ -20,6 +20,7 @@ the command line alone, and ``JsonFormatter`` is there for both. Three rules hol
 ``collab.connection``    one client's socket, through ``ConnectionLog``
 ``collab.http``          requests that are none, proxies, TLS
 ``collab.room``          rooms of this node: opened, unloaded, refused
+``collab.loop``          an event loop that stands still, with its stack
 ``collab.journal``       group commit, retries, rows that the store refuses
 ``collab.store``         schema, snapshots, pruning
 ``collab.compaction``    snapshots made of tails

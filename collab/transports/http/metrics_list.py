@@ -340,6 +340,12 @@ METRICS: Final[tuple[Exported, ...]] = (
         "Seconds by which the event loop was late, looked at ten times a second",
         lambda at: at.lag.seconds,
     ),
+    Exported(
+        "collab_loop_stalls",
+        COUNTER,
+        "How often the event loop has stood still for a second or more; the log has the stacks",
+        lambda at: at.lag.stalls,
+    ),
     # The journal
     Exported(
         "collab_journal_queue_entries",
