@@ -34,6 +34,12 @@ def running(started_project: Project) -> Project:
         from django.contrib.auth import get_user_model
         from notes.models import Note, Share
         from collab.contrib.django import changed
+        from collab.contrib.django.models import PendingEdit
+        import time
+        end = time.monotonic() + 60
+        while PendingEdit.objects.filter(failed=False).exists():  # that of the note, and of the test before
+            assert time.monotonic() < end
+            time.sleep(0.02)
         get_user_model().objects.update(is_active=True)
         grace = get_user_model().objects.get(username="grace")
         Share.objects.update_or_create(note_id=1, user=grace, defaults={"access": "write"})

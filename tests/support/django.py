@@ -7,14 +7,15 @@ project's own processes. It stays, because starting Django takes half a second.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ import pytest
 from tests.support.needs import demand
 from tests.support.server import ServerProcess
 from tests.support.valkey import free_port
+from tests.support.waiting import eventually
+from tests.support.wsclient import LiveClient
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "django-app"
@@ -77,6 +80,64 @@ def configure() -> None:
         USE_TZ=True,
     )
     django.setup()
+
+
+IMPORTS = """
+import time
+from django.contrib.auth import get_user_model
+from django.test import Client
+from collab.contrib.django.api import Api
+from collab.contrib.django.conf import get_conf
+from collab.contrib.django.models import Mirror, PendingEdit
+from collab.contrib.django.outbox import send_pending
+from notes.models import Note
+api = Api(get_conf())
+
+def until(look):
+    end = time.monotonic() + 60
+    while not (seen := look()):
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.02)
+    return seen
+
+def delivered(document):
+    \"\"\"Wait until no edit waits: the server process may have taken it, so a save returns before.\"\"\"
+    until(lambda: not PendingEdit.objects.filter(document=document, failed=False).exists())
+
+def mirrored(document):
+    \"\"\"Wait until the columns are known to show what the document shows.\"\"\"
+    delivered(document)
+    return until(lambda: Mirror.objects.filter(document=document, behind=None).exclude(number=0).first())
+"""
+"""What `run` has ready for the code of a test."""
+
+READ = "result = Note.objects.get(pk=pk).text"
+
+
+async def run(project: Project, code: str, **given: Any) -> Any:
+    """Run code in a process of the project; return what it has put into ``result``."""
+    return await asyncio.to_thread(project.code.run, IMPORTS + textwrap.dedent(code), **given)
+
+
+async def row_shows(project: Project, text: str, pk: int = 1) -> None:
+    """Wait until the row of a note has a text."""
+
+    async def look() -> bool:
+        return bool(await run(project, READ, pk=pk) == text)
+
+    await eventually(look, f"the row shows {text!r}")
+
+
+@asynccontextmanager
+async def grace(project: Project) -> AsyncIterator[LiveClient]:
+    """Grace, who has note 1 open."""
+    headers = await asyncio.to_thread(project.headers, "grace")
+    client = await LiveClient(project.server.document_url("note-1")).connect(headers)
+    try:
+        await client.until_synced()
+        yield client
+    finally:
+        await client.close()
 
 
 class Code:

@@ -103,17 +103,23 @@ class Api:
             return Text("", self._ask("HEAD", path)[1], False)
         return Text(body.decode(), state)
 
-    def write(self, document: str, root: str, format: str, text: str, state: str | None) -> None:
-        """Make a root show a text, by difference, if the document is in this state; raises ``Overtaken`` if not."""
+    def write(self, document: str, root: str, format: str, text: str, state: str | None) -> int | None:
+        """Make a root show a text, by difference, if the document is in this state; raises ``Overtaken`` if not.
+
+        Returns the newest number of the log when that was stored, also where nothing had to be changed; None if the
+        server does not say one.
+        """
         headers = {"Content-Type": f"{MEDIA[format]}; charset=utf-8"}
         headers |= {"If-None-Match": "*"} if state is None else {"If-Match": state}
         query = urlencode({"root": root, "label": "django"})
         try:
-            self._ask("PUT", f"content/{quote(document, safe='')}?{query}", text.encode(), headers)
+            body, _ = self._ask("PUT", f"content/{quote(document, safe='')}?{query}", text.encode(), headers)
         except ServerRefused as error:
             if error.code == "precondition_failed":
                 raise Overtaken(str(error)) from None
             raise
+        number = json.loads(body).get("number")
+        return number if isinstance(number, int) else None
 
     def delete(self, document: str) -> None:
         """Put a document into the trash; one that is not there stays so."""

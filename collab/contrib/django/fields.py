@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from django import forms
 from django.core import checks
-from django.db import models
+from django.db import connections, models, router, transaction
 from django.db.models.query_utils import DeferredAttribute
 from django.db.models.signals import post_delete, post_save
 
@@ -32,6 +32,36 @@ Lookup = Callable[[str], Mapping[str, Any] | None]
 
 _CHANGES: Final = "_collab_changes"
 """The attribute of an instance that holds what is to be sent when it is saved: by field, the base and the text."""
+
+
+_SAVES: Final = "_collab_saves"
+"""The attribute of an instance that holds the last save of each field, while it is not known what became of it."""
+
+
+class _Save:
+    """A save of a text, which its transaction may roll back; called when it commits.
+
+    Attributes:
+        seen: what whoever saved it had seen before.
+        earlier: the save before it in the same transaction, if there was one.
+        committed: whether the transaction has committed.
+    """
+
+    def __init__(self, seen: str | None, earlier: _Save | None, using: str) -> None:
+        self.seen = seen
+        self.earlier = earlier
+        self.committed = False
+        self._using = using
+
+    def __call__(self) -> None:
+        self.committed = True
+        self.earlier = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the transaction is still open; Django forgets what was to follow on a save that is rolled back."""
+        waiting = connections[self._using].run_on_commit
+        return not self.committed and any(called is self for _, called, *_ in waiting)
 
 
 class Mirrored(str):
@@ -126,6 +156,7 @@ class CollaborativeTextField(models.TextField):  # type: ignore[type-arg]
             post_save.connect(self._saved)
             post_delete.connect(self._deleted)
             cls.refresh_from_db = _remembering(self, cls.refresh_from_db)  # type: ignore[method-assign]
+            cls.save_base = _in_one_transaction(cls.save_base)  # type: ignore[method-assign]
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> str | None:
         """Let a text know that it came from the database."""
@@ -167,6 +198,7 @@ class CollaborativeTextField(models.TextField):  # type: ignore[type-arg]
     def saw(self, instance: models.Model, text: str) -> None:
         """Note what whoever changes the text of an instance has seen."""
         instance.__dict__.setdefault("_collab_seen", {})[self.attname] = text
+        instance.__dict__.get(_SAVES, {}).pop(self.attname, None)
 
     def _stored(self, instance: models.Model) -> str:
         """Give the text of the row, for an instance that was made by hand: its author has seen that, if anything."""
@@ -175,7 +207,16 @@ class CollaborativeTextField(models.TextField):  # type: ignore[type-arg]
         return str(found or "")
 
     def seen(self, instance: models.Model) -> str | None:
-        """Give what was seen; None if nothing of it is known."""
+        """Give what was seen; None if nothing of it is known.
+
+        A save that was rolled back has shown nothing to anybody: what was seen before it counts, so a second try of
+        the transaction saves the text again.
+        """
+        saves = instance.__dict__.get(_SAVES, {})
+        while (save := saves.get(self.attname)) is not None and not save.open:
+            saves[self.attname] = save.earlier
+            if not save.committed:
+                instance.__dict__["_collab_seen"][self.attname] = save.seen
         found: str | None = instance.__dict__.get("_collab_seen", {}).get(self.attname)
         return found
 
@@ -187,7 +228,12 @@ class CollaborativeTextField(models.TextField):  # type: ignore[type-arg]
         change = instance.__dict__.get(_CHANGES, {}).pop(self.attname, None)
         if change is not None and not raw:  # fixtures are loaded as they are
             queue_edit(self, instance, *change, using=using)
+            before = self.seen(instance)
+            saves = instance.__dict__.setdefault(_SAVES, {})
+            save = _Save(before, saves.get(self.attname), using)
+            transaction.on_commit(save, using=using)
             self.saw(instance, change[1])
+            saves[self.attname] = save
 
     def _deleted(self, instance: models.Model, using: str, **given: Any) -> None:
         from collab.contrib.django.outbox import queue_deletion
@@ -226,6 +272,29 @@ class CollaborativeTextField(models.TextField):  # type: ignore[type-arg]
             if type(error).__name__ in ("ValidationError", "DataError"):  # no such key can be
                 return None
             raise
+
+
+def _in_one_transaction(save: Callable[..., None]) -> Any:
+    """Let a row be saved in one transaction with what `post_save` adds, also where none is open: its edit does."""
+
+    @functools.wraps(save)
+    def save_base(
+        self: models.Model,
+        raw: bool = False,
+        force_insert: Any = False,
+        force_update: bool = False,
+        using: str | None = None,
+        update_fields: Any = None,
+    ) -> None:
+        using = using or router.db_for_write(type(self), instance=self)
+        given = {"force_insert": force_insert, "force_update": force_update, "update_fields": update_fields}
+        if connections[using].in_atomic_block:
+            save(self, raw=raw, using=using, **given)
+            return
+        with transaction.atomic(using=using):
+            save(self, raw=raw, using=using, **given)
+
+    return save_base
 
 
 def _remembering(field: CollaborativeTextField, refresh: Callable[..., None]) -> Any:

@@ -3,6 +3,9 @@
 Strategy: all of it is told by the server's hooks after the commit (docs/hooks.md), and done in threads. What a hook
 misses, because the process died or the database was away, is made up for: a mirror that could not be written is tried
 again, and when the server starts it looks at the documents that have changed since the last mirror was written.
+
+A mirror that has met an edit on its way is not written, and the process that removes the edit notes that
+(`collab.contrib.django.mirror` has the rule). So such notes are looked for, soon where one is to be expected.
 """
 
 from __future__ import annotations
@@ -10,19 +13,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from django.apps import apps
-from django.db import models
-from django.utils import timezone
 
 from collab.content.edits import Format
 from collab.contrib.django.api import Api, ServerError
 from collab.contrib.django.conf import Conf
 from collab.contrib.django.fields import CollaborativeTextField
-from collab.contrib.django.mirror import mirrored_fields, write_mirror
-from collab.contrib.django.models import Mirror
+from collab.contrib.django.mirror import (
+    Behind,
+    find_behind,
+    mirrored_fields,
+    newest_mirror,
+    put_off,
+    write_mirror,
+)
 from collab.contrib.django.outbox import databases, send_pending
 from collab.contrib.django.signals import document_changed
 from collab.contrib.django.threads import Threads
@@ -36,13 +44,31 @@ LOOK_SECONDS: Final = 5.0
 """Seconds between looks at edits that wait, and between tries of a mirror that could not be written."""
 
 FIRST_LOOK_SECONDS: Final = 0.5
-"""Seconds until the first look after the start; then twice as long each time, up to `LOOK_SECONDS`."""
+"""Seconds until the first look after the start; then twice as long each time, up to `LOOK_SECONDS`. And seconds after
+which a mirror is tried again that was left out because an edit is on its way."""
+
+MAX_BEHIND: Final = 1_000
+"""Documents of one database whose fields are written anew in one look; the others have their turn in the next one."""
 
 MAX_LATE: Final = 10_000
 """Documents whose mirror is tried again; past it the oldest is forgotten until its next change."""
 
 _BEFORE: Final = timedelta(minutes=5)
 """How far before the last mirror documents are looked at when the server starts: several were on their way."""
+
+
+class _Texts(NamedTuple):
+    """What was read of a document.
+
+    Attributes:
+        texts: fields, each with what it is to show; empty if nothing is to be shown, or this is no document of a row.
+        number: of the document in the store.
+        last: the row of the log up to which nothing is missing in the texts.
+    """
+
+    texts: list[tuple[CollaborativeTextField, str]]
+    number: int
+    last: int
 
 
 class DjangoHooks(Hooks):
@@ -52,9 +78,12 @@ class DjangoHooks(Hooks):
         self._conf = conf
         self._threads = Threads(conf.threads, "hooks")
         self._fields = mirrored_fields()
-        self._late: OrderedDict[str, Rows] = OrderedDict()
+        self._late: OrderedDict[str, None] = OrderedDict()
         self._server: Server | None = None
         self._task: asyncio.Task[None] | None = None
+        self._soon = asyncio.Event()
+        # When the last mirror was written before this process began; None while that was not asked.
+        self._before: tuple[datetime | None] | None = None
 
     @property
     def busy(self) -> bool:
@@ -76,9 +105,9 @@ class DjangoHooks(Hooks):
     async def changed(self, event: Rows, server: Server) -> None:
         """Write the mirrors, and then tell receivers, who see them."""
         try:
-            await self._mirror(event, server)
+            await self._mirror(event.name, server)
         except Exception:
-            self._late[event.name] = event
+            self._late[event.name] = None
             self._late.move_to_end(event.name)
             if len(self._late) > MAX_LATE:
                 self._late.popitem(last=False)
@@ -94,22 +123,35 @@ class DjangoHooks(Hooks):
                 number=event.document,
             )
 
-    async def _mirror(self, event: Rows, server: Server) -> None:
-        texts = await self._read(event.name, server)
-        if texts:
-            await self._threads.run(write_mirror, texts, event.name, event.document, event.last)
-        self._late.pop(event.name, None)
+    async def _mirror(self, document: str, server: Server, since: datetime | None = None) -> int | None:
+        """Read a document and write its mirror; return how many rows have changed, None if nothing is to be shown."""
+        read = await self._read(document, server)
+        rows = None
+        if read.texts:
+            rows, waits = await self._threads.run(write_mirror, read.texts, document, read.number, read.last, since)
+            if waits:
+                self._soon.set()
+        self._late.pop(document, None)
+        return rows
 
-    async def _read(self, document: str, server: Server) -> list[tuple[CollaborativeTextField, str]]:
-        """Read what the fields are to show of a document; none if it is no document of a row."""
-        fields = [field for field in self._fields if field.may_be(document)]
-        found: list[tuple[CollaborativeTextField, str]] = []
-        for field in fields:
+    async def _read(self, document: str, server: Server) -> _Texts:
+        """Read what the fields are to show of a document."""
+        found = _Texts([], 0, 0)
+        for field in self._fields:
+            if not field.may_be(document):
+                continue
             try:
                 content = await server.read(document, Format(field.format), field.root)
             except (DocumentNotFound, DocumentDeleted, NoSuchContent):
                 continue  # nothing to be shown
-            found.append((field, content.value.decode()))
+            if content.document is None:
+                continue  # nothing of it is stored: its first row is told of
+            text = (field, content.value.decode())
+            if content.document != found.number:
+                # The first one; or it was deleted and created anew meanwhile, and what was read before is of the other.
+                found = _Texts([text], content.document, content.last)
+            else:
+                found = _Texts([*found.texts, text], found.number, min(found.last, content.last))
         return found
 
     # What waits
@@ -117,15 +159,40 @@ class DjangoHooks(Hooks):
     async def _watch(self) -> None:
         caught_up, pause = not self._fields, FIRST_LOOK_SECONDS
         while True:
-            await asyncio.sleep(pause)  # the server does not listen yet
+            if self._before is None:
+                # First of all: this process writes mirrors too.
+                await self._attempt(self._look_back, pause)
+            await self._rest(pause)  # at the start the server does not listen yet
             pause = min(2 * pause, LOOK_SECONDS)
-            for work in (self._send, self._again) if caught_up else (self._send, self._again, self._catch_up):
-                try:
-                    done = await work()
-                    caught_up = caught_up or (work == self._catch_up and done)
-                except Exception as error:
-                    # Its text may be that of a database, with values in it.
-                    _log.warning("%s: tried again in %g s: %s", work.__doc__, pause, type(error).__name__)
+            await self._attempt(self._send, pause)
+            await self._attempt(self._again, pause)
+            caught_up = caught_up or await self._attempt(self._catch_up, pause)
+
+    async def _attempt(self, work: Callable[[], Awaitable[bool]], pause: float) -> bool:
+        try:
+            return await work()
+        except Exception as error:
+            # Its text may be that of a database, with values in it.
+            _log.warning("%s: tried again in %g s: %s", work.__doc__, pause, type(error).__name__)
+            return False
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait, and write mirrors meanwhile that are left out because an edit is on its way."""
+        end = asyncio.get_running_loop().time() + seconds
+        while True:
+            try:
+                async with asyncio.timeout_at(end):
+                    await self._soon.wait()
+            except TimeoutError:
+                return
+            self._soon.clear()
+            await asyncio.sleep(FIRST_LOOK_SECONDS)
+            await self._attempt(self._again, LOOK_SECONDS)
+
+    async def _look_back(self) -> bool:
+        """The newest mirror is looked for"""
+        self._before = (await self._threads.run(newest_mirror),)
+        return True
 
     async def _send(self) -> bool:
         """Edits that wait are sent"""
@@ -134,20 +201,36 @@ class DjangoHooks(Hooks):
         return True
 
     async def _again(self) -> bool:
-        """Mirrors that could not be written are written"""
+        """Mirrors that were not written are written"""
         assert self._server is not None
-        for event in list(self._late.values()):
+        for name in list(self._late):
             try:
-                await self._mirror(event, self._server)
+                await self._mirror(name, self._server)
             except Exception as error:
                 # The others have their turn: it may be this document's own fault.
-                _log.warning("%s is not mirrored yet: %s", shown_name(event.name), type(error).__name__)
+                _log.warning("%s is not mirrored yet: %s", shown_name(name), type(error).__name__)
+        for alias in await self._threads.run(databases):
+            for behind in await self._threads.run(find_behind, alias, MAX_BEHIND):
+                await self._make_up(behind, self._server)
         return True
+
+    async def _make_up(self, behind: Behind, server: Server) -> None:
+        """Write the fields of a document that are known to be behind."""
+        try:
+            rows = await self._mirror(behind.document, server, behind.since)
+        except Exception as error:
+            _log.warning("%s is not mirrored yet: %s", shown_name(behind.document), type(error).__name__)
+            await self._threads.run(put_off, behind, given_up=False)
+        else:
+            if rows is None:
+                await self._threads.run(put_off, behind, given_up=True)
 
     async def _catch_up(self) -> bool:
         """Documents that have changed while nobody mirrored are looked at"""
         assert self._server is not None
-        newest = await self._threads.run(_newest_mirror)
+        if self._before is None:
+            return False
+        newest = self._before[0]
         api, cursor, looked = Api(self._conf), None, 0
         while True:
             try:
@@ -158,21 +241,12 @@ class DjangoHooks(Hooks):
                 if newest is not None and datetime.fromisoformat(updated_at) < newest - _BEFORE:
                     cursor = None
                     break
-                since = timezone.now()
                 try:
-                    texts = await self._read(name, self._server)
+                    looked += await self._mirror(name, self._server) or 0
                 except CollabError as error:
                     _log.warning("a document was not mirrored: %s", type(error).__name__)
-                    continue
-                if texts:
-                    looked += await self._threads.run(write_mirror, texts, name, None, since=since)
             if cursor is None:
                 break
         if looked:
             _log.info("%d rows were brought up to date with their documents", looked)
         return True
-
-
-def _newest_mirror() -> datetime | None:
-    found: Any = Mirror.objects.aggregate(at=models.Max("at"))["at"]
-    return found if isinstance(found, datetime) else None

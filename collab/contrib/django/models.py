@@ -1,4 +1,7 @@
-"""What has to reach the server yet, and how far the fields are that mirror documents."""
+"""What has to reach the server yet, and how far the fields are that mirror documents.
+
+`collab.contrib.django.mirror` has the rule by which both are read and written.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +26,9 @@ class PendingEdit(models.Model):
     text = models.TextField(blank=True, help_text="What its author has made of it.")
     field = models.CharField(max_length=300, blank=True, help_text="The field that it was saved with: app.Model.field.")
     key = models.CharField(max_length=300, blank=True, help_text="The primary key of the row.")
+    sent = models.BooleanField(
+        default=False, help_text="The server was asked for it, and has not answered: the document may have it."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     attempts = models.PositiveIntegerField(default=0)
     claimed_until = models.DateTimeField(null=True, help_text="A process is sending it, or has died while it did.")
@@ -38,13 +44,21 @@ class PendingEdit(models.Model):
 
 
 class Mirror(models.Model):
-    """How far the fields are that mirror a document: an older text never comes after a newer one."""
+    """How far the fields are that mirror a document: an older text never comes after a newer one.
+
+    Its ``number`` is 0 until a mirror has been written: a process that sends an edit knows the row alone.
+    """
 
     id = models.BigAutoField(primary_key=True)
     document = models.CharField(max_length=512, unique=True)
     number = models.BigIntegerField(help_text="Of the document in the store: another one when it is created anew.")
-    last = models.BigIntegerField(help_text="The row of the log up to which the fields are.")
+    last = models.BigIntegerField(
+        help_text="The row of the log up to which a text must be at the least, to be written into the fields."
+    )
     at = models.DateTimeField(auto_now=True, db_index=True)
+    behind = models.DateTimeField(
+        null=True, db_index=True, help_text="Since when the fields have to be written anew; null if they have not."
+    )
 
     def __str__(self) -> str:
         return f"{self.document} up to {self.last}"

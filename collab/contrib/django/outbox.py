@@ -5,8 +5,13 @@ sent at once. If the server is away the request goes on without it, and the row 
 rows in intervals (`collab.contrib.django.hooks`), and ``manage.py collab_pending`` shows and sends them. Edits of one
 document are sent in their order, by one process at a time.
 
-An edit is sent **at least once**: a process may die between the commit of the server and the removal of the row. It is
-a difference, which is merged again with what the document holds then, and what is there already is not made again.
+An edit is sent **at least once**: a process may die between the commit of the server and the removal of the row. So
+before it is sent it becomes the step from just what the document shows to what it is to show, and is marked. If no
+answer comes, the document has either text below what others have changed since, and is nearer to that one: so the next
+process sees whether the edit has arrived, and does not make it twice.
+
+While an edit waits, the column shows what was saved, and no mirror is written over it. When it goes, in whatever way,
+it leaves a note for the mirror (`collab.contrib.django.mirror` has the rule).
 """
 
 from __future__ import annotations
@@ -17,20 +22,25 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
-from django.apps import apps
 from django.db import connections, models, router, transaction
 from django.utils import timezone
 
+from collab.content.difference import compare_texts
 from collab.content.three_way import merge_texts
 from collab.contrib.django.api import Api, Overtaken, ServerAway, ServerRefused, Text
 from collab.contrib.django.conf import get_conf
+from collab.contrib.django.mirror import note_behind, storable
 from collab.contrib.django.models import PendingEdit
 from collab.telemetry import shown_name
 
 _log = logging.getLogger("collab.django")
 
-CLAIM_SECONDS: Final = 120
-"""For which a process has an edit for itself: longer than all its requests may take."""
+CLAIM_SECONDS: Final = 10.0
+"""For which a process has an edit for itself, beside what the requests of one try may take; each try begins anew. If it
+dies meanwhile, the edit and the mirror of its document wait as long."""
+
+_REQUESTS: Final = 3
+"""Of one try."""
 
 TRIES: Final = 8
 """How often an edit is merged anew because the document has changed between reading and writing."""
@@ -90,20 +100,20 @@ def send_pending(using: str, document: str | None = None) -> int:
         after = edit.pk
         name = shown_name(edit.document)
         try:
-            _send(api, edit, using)
+            number = _send(api, edit, using)
         except (ServerAway, Overtaken) as error:
-            _note(edit, str(error))
+            _note(edit, using, str(error))
             _log.warning("an edit of %s waits, %d so far: %s", name, PendingEdit.objects.using(using).count(), error)
             left -= 1
             if isinstance(error, ServerAway) and error.silent:
                 _Away.until = time.monotonic() + AWAY_SECONDS
                 break
         except ServerRefused as error:
-            _note(edit, str(error), failed=True)
+            _note(edit, using, str(error), failed=True)
             _log.error("an edit of %s is kept and not sent again: %s (manage.py collab_pending)", name, error)
         else:
             _Away.until = 0.0
-            edit.delete(using=using)
+            remove_edit(edit, using, number)
             sent += 1
     return sent
 
@@ -116,52 +126,77 @@ def _claim(using: str, document: str | None, after: int) -> PendingEdit | None:
     if document is not None:
         free = free.filter(document=document)
     earlier = waiting.filter(document=models.OuterRef("document"), pk__lt=models.OuterRef("pk"))
-    for edit in free.filter(~models.Exists(earlier))[:20]:
-        until = now + timedelta(seconds=CLAIM_SECONDS)
-        taken = waiting.filter(pk=edit.pk, claimed_until=edit.claimed_until).update(claimed_until=until)
-        if taken:
-            edit.claimed_until = until
-            return edit
-    return None
+    return next((edit for edit in free.filter(~models.Exists(earlier))[:20] if _hold(edit, using)), None)
 
 
-def _note(edit: PendingEdit, error: str, *, failed: bool = False) -> None:
-    edit.attempts += 1
-    edit.claimed_until = None
-    edit.failed = failed
-    edit.error = error[:500]
-    edit.save(update_fields=["attempts", "claimed_until", "failed", "error"])
+def _hold(edit: PendingEdit, using: str) -> bool:
+    """Take an edit for a while, if it is still as it was read; False if others were quicker."""
+    until = timezone.now() + timedelta(seconds=CLAIM_SECONDS + _REQUESTS * get_conf().server_seconds)
+    held = _same(edit, using).update(claimed_until=until)
+    if held:
+        edit.claimed_until = until
+    return bool(held)
 
 
-def _send(api: Api, edit: PendingEdit, using: str) -> None:
+def _same(edit: PendingEdit, using: str) -> models.QuerySet[PendingEdit]:
+    """Find an edit if it waits still and nobody has taken it since it was read."""
+    return PendingEdit.objects.using(using).filter(pk=edit.pk, failed=False, claimed_until=edit.claimed_until)
+
+
+def _note(edit: PendingEdit, using: str, error: str, *, failed: bool = False) -> None:
+    """Let an edit wait, or keep it for people, and say why; not if another process has it by now."""
+    with transaction.atomic(using=using):
+        if failed:
+            note_behind(edit.document, using)
+        attempts = models.F("attempts") + 1
+        _same(edit, using).update(attempts=attempts, claimed_until=None, failed=failed, error=error[:500])
+
+
+def remove_edit(edit: PendingEdit, using: str, number: int | None = None) -> None:
+    """Remove an edit: it was sent, and the server has stored it at this number of the log, or it is given up."""
+    with transaction.atomic(using=using):
+        if edit.kind == PendingEdit.EDIT:
+            note_behind(edit.document, using, number)
+        edit.delete(using=using)
+
+
+def _send(api: Api, edit: PendingEdit, using: str) -> int | None:
+    """Send an edit; return the number of the log at which the document has it, None for a deletion."""
     if edit.kind == PendingEdit.DELETE:
         api.delete(edit.document)
-        return
-    for _ in range(TRIES):
+        return None
+    for tries in range(TRIES):
+        if tries and not _hold(edit, using):
+            break
         there = api.read(edit.document, edit.root, edit.format)
         text = merged(edit, there)
-        if text == there.value and there.there:
-            _settle(edit, text, using)
-            return
+        if not _mark(edit, using, there.value, text):
+            break
         try:
-            api.write(edit.document, edit.root, edit.format, text, there.state)
-            return
+            # Also where it shows that already: the answer says by which number.
+            return api.write(edit.document, edit.root, edit.format, text, there.state)
         except Overtaken:
-            continue
+            edit.sent = False
     raise Overtaken("the document changes all the time")
+
+
+def _mark(edit: PendingEdit, using: str, base: str, text: str) -> bool:
+    """Note that an edit is about to be sent, as the step from ``base`` to ``text``; False if others have it by now."""
+    if not _same(edit, using).update(base=storable(base), text=storable(text), sent=True):
+        return False
+    edit.base, edit.text, edit.sent = base, text, True
+    return True
 
 
 def merged(edit: PendingEdit, there: Text) -> str:
     """Return what the document is to show: what is there with the edit, or the whole text where nothing was ever."""
-    return merge_texts(edit.base, edit.text, there.value) if there.there else edit.text
+    if not there.there:
+        return str(edit.text)
+    if edit.sent and _distance(edit.text, there.value) < _distance(edit.base, there.value):
+        return there.value
+    return merge_texts(edit.base, edit.text, there.value)
 
 
-def _settle(edit: PendingEdit, text: str, using: str) -> None:
-    """Let the column show what the document shows already: no change of it will say so."""
-    label, _, name = edit.field.rpartition(".")
-    try:
-        model = apps.get_model(label)
-    except (LookupError, ValueError):
-        return  # the model has gone since
-    if text != edit.text:
-        model._base_manager.using(using).filter(pk=edit.key, **{name: edit.text}).update(**{name: text})
+def _distance(old: str, new: str) -> int:
+    """Return how many characters one text has and the other one has not."""
+    return sum(hunk.stop - hunk.start + hunk.new_stop - hunk.new_start for hunk in compare_texts(old, new))

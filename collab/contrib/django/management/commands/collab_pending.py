@@ -8,7 +8,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from collab.contrib.django.conf import get_conf
 from collab.contrib.django.models import PendingEdit
-from collab.contrib.django.outbox import databases, send_pending
+from collab.contrib.django.outbox import databases, remove_edit, send_pending
 from collab.errors import ConfigurationError
 from collab.telemetry import escape_controls
 
@@ -34,7 +34,7 @@ class Command(BaseCommand):
             edits = PendingEdit.objects.using(alias)
             if given["drop"] is not None and (edit := edits.filter(pk=given["drop"]).first()) is not None:
                 self.stdout.write(edit.text)
-                edit.delete(using=alias)
+                remove_edit(edit, alias)
             if given["retry"] is not None:
                 edits.filter(pk=given["retry"]).update(failed=False)
             if given["send"] or given["retry"] is not None:
