@@ -1,15 +1,17 @@
 """Deliberate defects: what the simulation must find, or it would prove nothing.
 
 Strategy: each defect replaces one step of the server by a wrong one, as somebody might write it. ``DEFECTS`` names
-them; ``run.py --defects`` looks for the first seed that finds each. A test does that again, within a few seeds.
+them; ``run.py --defects`` looks for the first seed that finds each. A test does that again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pkgutil import resolve_name
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
@@ -29,16 +31,23 @@ from collab.storage.records import Appended, Snapshot
 
 
 class Defect(NamedTuple):
-    """A defect: what it is, and what is replaced by what."""
+    """A defect: what it is, and what is replaced by what; ``also`` names a second function that is replaced."""
 
     what: str
     target: Any
     name: str
     wrong: Callable[..., Any]
+    also: tuple[Any, str, Callable[..., Any]] | None = None
+
+    @property
+    def replaced(self) -> list[tuple[Any, str, Callable[..., Any]]]:
+        """All that is replaced: a class or module, the name of its function, and the wrong function."""
+        target = resolve_name(self.target) if isinstance(self.target, str) else self.target
+        return [(target, self.name, self.wrong), *([] if self.also is None else [self.also])]
 
 
-def _nothing(*arguments: object, **options: object) -> None:
-    return None
+def nothing(*arguments: object, **options: object) -> None:
+    """Do nothing, whatever it is called with."""
 
 
 # Acknowledgements
@@ -87,7 +96,9 @@ def _number_by_head(self: Any, document_id: int, snapshot: Snapshot) -> bool:
     return _write_snapshot(self, document_id, seal_snapshot(replace(snapshot, seq=head, checksum=None)))
 
 
-def _prune_all(self: Any, before: float, limit: int, spare: Any = ()) -> int:
+def _prune_all(
+    self: Any, before: float, limit: int, spare: Any = (), trash_before: float = math.inf, histories: Any = ()
+) -> int:
     removed = 0
     for kept in self._ids.values():
         rows = max(0, len(kept.rows) - 3)
@@ -224,7 +235,11 @@ DEFECTS: Final = {
     "prune too much": Defect("rows go that no snapshot holds", MemoryStorage, "prune", _prune_all),
     "skip a row": Defect("the rows behind a number begin one too late", MemoryStorage, "rows_after", _skip_one),
     "drop a member between snapshot and live": Defect(
-        "a member gets the document, and live edits only a little later", Members, "add", _add_late
+        "a member gets the document, and live edits only a little later",
+        Members,
+        "add",
+        _add_late,
+        also=(Members, "_write_to_group", _write_to_grown),
     ),
     "clear the mark late": Defect(
         "the mark of a room that has something to send is cleared after the sending", LiveRoom, "end_turn", _clear_late
@@ -246,16 +261,17 @@ DEFECTS: Final = {
         Replication,
         "_take_rows",
         _leave_out_rows,
+        also=(Hub, "overtaken", nothing),
     ),
-    "never look": Defect("what was missed is not looked for", Replication, "_compare", _nothing),
-    "forget the presence of a node": Defect("the states of a node that has gone stay", Replication, "gone", _nothing),
+    "never look": Defect("what was missed is not looked for", Replication, "_compare", nothing),
+    "forget the presence of a node": Defect("the states of a node that has gone stay", Replication, "gone", nothing),
     "forget who leaves a document": Defect(
-        "the states of a node stay that has a document open no more", Replication, "left", _nothing
+        "the states of a node stay that has a document open no more", Replication, "left", nothing
     ),
     "lose what is held": Defect(
-        "a node that comes to a document is not told who is there", Replication, "joined", _nothing
+        "a node that comes to a document is not told who is there", Replication, "joined", nothing
     ),
-    "do not ask after a hole": Defect("what is missing is counted only", Peers, "_hole", _nothing),
+    "do not ask after a hole": Defect("what is missing is counted only", Peers, "_hole", nothing),
     "hand on foreign presence": Defect(
         "a node tells the states of other nodes as its own", AwarenessStates, "own", _everything_is_own
     ),
@@ -267,44 +283,11 @@ DEFECTS: Final = {
 }
 """Every defect by its name."""
 
-FOUND_BY: Final = {
-    "acknowledge early": 1,
-    "acknowledge twice": 1,
-    "forget owed": 1,
-    "swallow a failed commit": 1,
-    "compact past a foreign row": 2,
-    "prune too much": 6,
-    "skip a row": 1,
-    "drop a member between snapshot and live": 3,
-    "clear the mark late": 1,
-    "catch up from now": 13,
-    "relay to nobody": 1,
-    "take any rows": 4,
-    "skip the gap repair": 89,
-    "never look": 1,
-    "forget the presence of a node": 3,
-    "forget who leaves a document": 57,
-    "lose what is held": 1,
-    "do not ask after a hole": 4,
-    "hand on foreign presence": 3,
-    "take repeated frames": 4,
-    "take damaged frames": 2,
-    "handle twice": 1,
-}
-"""The first seed that has found each, as long as the server is as it was then."""
-
 
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """Put a defect into the server."""
-    defect = DEFECTS[name]
     with ExitStack() as stack:
-        if isinstance(defect.target, str):
-            stack.enter_context(patch(f"{defect.target}.{defect.name}", defect.wrong))
-        else:
-            stack.enter_context(patch.object(defect.target, defect.name, defect.wrong))
-        if name == "skip the gap repair":
-            stack.enter_context(patch.object(Hub, "overtaken", _nothing))
-        if name == "drop a member between snapshot and live":
-            stack.enter_context(patch.object(Members, "_write_to_group", _write_to_grown))
+        for target, function, wrong in DEFECTS[name].replaced:
+            stack.enter_context(patch.object(target, function, wrong))
         yield
