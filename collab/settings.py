@@ -779,7 +779,9 @@ class Settings(BaseModel):
             ConfigurationError: a name is near to an option's, a key of the file is unknown, the file cannot be read,
                 or a value is out of its bounds. One line, which says where the value came from.
         """
-        variables = _variables(os.environ if environ is None else environ, warn or partial(get_logger().warning, "%s"))
+        variables = _variables(
+            os.environ if environ is None else environ, warn or partial(get_logger().warning, "options: %s")
+        )
         named = variables.pop("config", None)
         config = config or named
         values: dict[str, Any] = {}

@@ -54,7 +54,7 @@ def with_settings(*names: str) -> Callable[[Callable[..., _Result]], Callable[..
             settings = Settings.load(flags, config, warn=warnings.append)
             configure(settings.log_level, format=settings.log_format)
             for line in warnings:
-                get_logger().warning("%s", line)
+                get_logger().warning("options: %s", line)
             return command(settings, **given)
 
         # Typer reads the signature, so the flags are made by writing one.

@@ -460,7 +460,7 @@ class Hub:
             self.damaged[name] = (found, self.now() + _DAMAGED_PAUSE)
             if len(self.damaged) > _MAX_DAMAGED:
                 del self.damaged[next(iter(self.damaged))]
-            _limited.error(f"damaged {name}", "%s", found, to=_log)
+            _limited.error(f"damaged {name}", "damaged: %s", found, to=_log)
             if loaded is not None:
                 await self._note_damage(loaded.document.id, found.rows, (*loaded.passed_over, *found.snapshots))
             forget_frames(error)
