@@ -1,8 +1,8 @@
 # Everything a clone needs, from Python 3.11+ and make alone. `make help` lists the targets.
 #
 # What is installed or built leaves a stamp and is not done again until its inputs change.
-# Nothing is installed outside of this directory, but for Chromium, PgBouncer and the reverse proxies of the tests: see
-# .ci/chromium, .ci/pgbouncer and .ci/proxies.
+# Nothing is installed outside of this directory, but for Chromium, PgBouncer, Prometheus and the reverse proxies of the
+# tests: see .ci/chromium, .ci/pgbouncer, .ci/prometheus and .ci/proxies.
 
 VENV ?= .venv
 WORKERS ?= 2
@@ -28,7 +28,7 @@ LOCKS := $(shell find web_demo tests -name node_modules -prune -o -name package-
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run cluster check simulate mutants test chaos lint format bench bench-nodes setup web demo-dev pictures wheel clean node chromium pgbouncer proxies
+.PHONY: help run cluster check simulate mutants test chaos lint format bench bench-nodes setup web demo-dev pictures wheel clean node chromium pgbouncer prometheus proxies
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /\1|/p' Makefile | awk -F'|' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -69,7 +69,7 @@ format: $(VENV)/.dev ## bring the Python code into its format
 	$(BIN)/ruff check --fix --select I .
 	$(BIN)/ruff format .
 
-setup: $(VENV)/.dev $(VENV)/.deploy web_demo/dist/index.html chromium pgbouncer proxies ## set up all that the tests need
+setup: $(VENV)/.dev $(VENV)/.deploy web_demo/dist/index.html chromium pgbouncer prometheus proxies ## set up all that the tests need
 	@$(BIN)/python -c 'from tests.support.node import *; installed_packages(); installed_packages(DOCS_PACKAGES)'
 
 bench: $(VENV)/.dev web_demo/dist/index.html node ## measure this server beside those on Node and Bun, write docs/benchmarks.md
@@ -133,6 +133,9 @@ chromium:
 
 pgbouncer:
 	@.ci/pgbouncer
+
+prometheus:
+	@.ci/prometheus
 
 proxies:
 	@.ci/proxies

@@ -16,6 +16,7 @@ from tests.browser.conftest import chromium
 from tests.support.needs import NEEDS, needs_of
 from tests.support.node import NodeScript, find_node, installed_packages
 from tests.support.postgres import PostgresServer
+from tests.support.prometheus import find_program
 from tests.support.proxies import KINDS, find_proxy
 from tests.support.server import ServerProcess, collab_command
 
@@ -47,6 +48,7 @@ STARTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "PostgreSQL": (lambda path: PostgresServer(path), "postgres"),
     "Chromium": (lambda path: chromium(), "browser"),
     "a proxy": (lambda path: find_proxy(KINDS["nginx"]), "proxy"),
+    "promtool": (lambda path: find_program("promtool"), "prometheus"),
     "a server": (lambda path: ServerProcess(path).start(), "server"),
     "the command line": (lambda path: collab_command("version"), "server"),
 }

@@ -20,7 +20,6 @@ from collab.settings import Settings
 from collab.storage import migrate
 from collab.telemetry import JsonFormatter
 from collab.transports.guard.audit import LIMIT, PERMISSION, SIGN_IN, Audit
-from collab.transports.http.metrics_list import METRICS
 from tests.auth.makers import NOW, Clock
 from tests.support.server import ServerProcess
 from tests.support.snippets import snippet
@@ -62,28 +61,6 @@ def test_prometheus_is_pointed_at_a_port_that_there_is() -> None:
     settings = Settings.load(environ={"COLLAB_METRICS_HOST": host, "COLLAB_METRICS_PORT": port})
     assert own["static_configs"][0]["targets"] == [f"10.0.0.5:{settings.metrics_port}"]
     assert main["scheme"] == "https" and "credentials_file" in main["authorization"]
-
-
-def test_alerts_are_about_metrics_that_there_are() -> None:
-    (group,) = yaml.safe_load(snippet("docs/operations.md", "Metrics", "yaml", 2))["groups"]
-    kinds = {metric.series: metric.kind for metric in METRICS}
-    names: set[str] = set()
-    for rule in group["rules"]:
-        assert rule.keys() - {"for"} == {"alert", "expr", "annotations"}
-        used = set(re.findall(r"\bcollab_\w+", rule["expr"]))
-        assert used and rule["expr"].count("(") == rule["expr"].count(")"), rule
-        for name in used:
-            series = name.removesuffix("_bucket")
-            assert series in kinds, name
-            assert (kinds[series] == "histogram") == name.endswith("_bucket"), name
-            # A counter tells something by its growth alone.
-            if kinds[series] == "counter":
-                assert re.search(rf"(rate|increase)\({name}", rule["expr"]), rule
-        # The texts send people to other metrics and to commands.
-        named = set(re.findall(r"\bcollab_\w+", rule["annotations"]["summary"]))
-        assert named <= kinds.keys(), rule
-        names.add(rule["alert"])
-    assert len(names) == len(group["rules"])
 
 
 def test_a_line_of_the_log_in_json_is_as_it_is_written() -> None:

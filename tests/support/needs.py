@@ -24,6 +24,7 @@ NEEDS: Mapping[str, str] = {
     "server": "starts the server or its command line as a process of its own",
     "proxy": "starts a reverse proxy (nginx, HAProxy, Apache, Caddy)",
     "image": "runs bubblewrap, hadolint, docker-compose or kubectl, for what is deployed",
+    "prometheus": "runs Prometheus or its promtool",
     "network": "installs Python packages from an index",
     "slow": "takes more than about a second",
 }

@@ -77,6 +77,11 @@ def shows(*series: str) -> tuple[str, ...]:
     return series
 
 
+def shown() -> frozenset[str]:
+    """Give the names of the series that a test moves, or that nothing can move."""
+    return frozenset(_shown)
+
+
 async def fetch(url: str, **options: Any) -> tuple[int, dict[str, str], str]:
     async with aiohttp.ClientSession() as session, session.get(url, **options) as response:
         return response.status, dict(response.headers), await response.text()
