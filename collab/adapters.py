@@ -17,7 +17,7 @@ from collab.cluster.postgresql import PostgresBus
 from collab.errors import ConfigurationError, StoreUnavailable
 from collab.sandbox.port import Sandbox
 from collab.storage.connecting import DRIVER_ERRORS, Connector, is_pooled
-from collab.storage.maintenance import Maintenance
+from collab.storage.people import People
 from collab.storage.postgresql import PostgresBackend
 from collab.storage.sql import SqlStore
 from collab.storage.sql_maintenance import SqlMaintenance
@@ -38,7 +38,7 @@ def make_store(url: DatabaseUrl) -> Store:
     return SqlStore(SqliteBackend(url) if url.backend == "sqlite" else PostgresBackend(url))
 
 
-def make_maintenance(url: DatabaseUrl) -> Maintenance:
+def make_maintenance(url: DatabaseUrl) -> People:
     """Make the store for a database URL as one that shows everything that it keeps."""
     return SqlMaintenance(SqliteBackend(url) if url.backend == "sqlite" else PostgresBackend(url))
 

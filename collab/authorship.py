@@ -17,6 +17,10 @@ MAX_NOTE_BYTES: Final = 255
 """The longest text of a note, in bytes of UTF-8: each timeline of a document shows some hundred of them."""
 
 
+DELETED_USER: Final = "deleted user"
+"""Stands for a user whose data was erased, wherever that user was named (``collab people erase``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """What an edit says of itself beside its author; use ``make_note`` where both texts may be missing.

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
-from collab.cli import auth, backup, control, health, transfer, trash, versions, webhooks
+from collab.cli import auth, backup, control, health, people, transfer, trash, versions, webhooks
 from collab.cli.common import (
     BUS,
     DATABASE,
@@ -70,6 +70,7 @@ auth.register(app)
 backup.register(app)
 control.register(app, documents)
 health.register(app)
+people.register(app)
 transfer.register(documents)
 trash.register(documents)
 versions.register(app)

@@ -33,6 +33,13 @@ def row_checksum(data: bytes, author: str | None) -> int:
     return checksum if author is None else crc32(author.encode("utf-8", "surrogatepass"), checksum)
 
 
+def renamed_checksum(data: bytes, was: str | None, author: str | None, checksum: int) -> int:
+    """Give the checksum of a row whose author gets another name. One that was wrong stays wrong."""
+    if checksum >= _KNOWN:
+        return checksum
+    return checksum ^ row_checksum(data, was) ^ row_checksum(data, author)
+
+
 def seal_row(data: bytes, at: float, author: str | None, note: Note | None = None) -> NewRow:
     """Make a row with its checksum, which does not cover the note: releases that know none compare it too."""
     return NewRow(data, at, author, row_checksum(data, author), note)

@@ -1,15 +1,21 @@
-"""Maintenance of the SQL store; each method is described in its port (:mod:`collab.storage.maintenance`)."""
+"""Maintenance of the SQL store; each method is described in its port.
+
+The ports are :mod:`collab.storage.maintenance` and :mod:`collab.storage.people`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, Table, cast, delete, exists, func, select, update
 
+from collab.storage import sql_people
 from collab.storage.backend import Backend
 from collab.storage.backfill import Backfill
 from collab.storage.batch import encode_author, encode_note
 from collab.storage.maintenance import Checksums
+from collab.storage.people import Place, Trace
 from collab.storage.pruning import pruning_lock
 from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
 from collab.storage.schema import damage, documents, log, pending, snapshots
@@ -21,7 +27,7 @@ FILL_ROWS = 1_000
 
 
 class SqlMaintenance(SqlStore):
-    """The :class:`~collab.storage.maintenance.Maintenance` of a database."""
+    """The :class:`~collab.storage.maintenance.Maintenance` and :class:`~collab.storage.people.People` of a database."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend)
@@ -124,6 +130,69 @@ class SqlMaintenance(SqlStore):
     async def filled(self) -> None:
         """Finish the job."""
         await self._filling.finish()
+
+    # People
+
+    async def places_after(self, document_id: int, limit: int) -> list[Place]:
+        """Read documents by their ids."""
+        return await self._backend.run(lambda connection: sql_people.places(connection, document_id, limit), "read")
+
+    async def edits_of(self, document_id: int, user: str, after: int, limit: int) -> list[LogRow]:
+        """Read rows that name a user."""
+        return await self._backend.run(
+            lambda connection: sql_people.edits(connection, document_id, user, after, limit), "read"
+        )
+
+    async def traces_of(self, document_id: int, user: str) -> list[Trace]:
+        """Read what else names a user."""
+        return await self._backend.run(lambda connection: sql_people.traces(connection, document_id, user), "read")
+
+    async def deliveries_of(self, user: str, after: int, limit: int) -> tuple[list[Trace], int | None]:
+        """Read deliveries that name a user."""
+        return await self._backend.run(lambda connection: sql_people.deliveries(connection, user, after, limit), "read")
+
+    async def rename_in(self, document_id: int, user: str, to: str) -> dict[str, int]:
+        """Change a document in portions."""
+
+        def rows(connection: Connection, after: int) -> tuple[int, int | None]:
+            return sql_people.rename_rows(connection, document_id, user, to, after)
+
+        def sittings(connection: Connection, after: int) -> tuple[int, int | None]:
+            return sql_people.rename_sittings(connection, document_id, user, to, after)
+
+        # Rows and owners first: what is made of them later says the new name.
+        found = {"edit": await self._in_portions(rows), "client_id": 0}
+        while changed := await self._backend.run(
+            lambda connection: sql_people.rename_owners(connection, document_id, user, to), "write"
+        ):
+            found["client_id"] += changed
+        found["sitting"] = await self._in_portions(sittings)
+        found |= await self._backend.run(
+            lambda connection: sql_people.rename_few(connection, document_id, user, to), "write"
+        )
+        return {kind: number for kind, number in found.items() if number}
+
+    async def rename_in_deliveries(self, user: str, to: str) -> int:
+        """Change deliveries in portions."""
+        return await self._in_portions(
+            lambda connection, after: sql_people.rename_deliveries(connection, user, to, after)
+        )
+
+    async def _in_portions(self, change: Callable[[Connection, int], tuple[int, int | None]]) -> int:
+        """Let ``change`` go on behind where it has ended, each time in a transaction of its own; add up its numbers."""
+        total, after = 0, -1
+        while True:
+            changed, last = await self._backend.run(_behind(change, after), "write")
+            total += changed
+            if last is None:
+                return total
+            after = last
+
+
+def _behind(
+    change: Callable[[Connection, int], tuple[int, int | None]], after: int
+) -> Callable[[Connection], tuple[int, int | None]]:
+    return lambda connection: change(connection, after)
 
 
 def _at(table: Table, document_id: int, seq: int, data: bytes) -> tuple[Any, ...]:
