@@ -17,6 +17,7 @@ from collab.history.attribution import Attribution, Mark, Who, decode_attributio
 from collab.storage import sql_people
 from collab.storage.attributions import KeptAttribution
 from collab.storage.checksums import is_damaged, renamed_checksum, row_checksum, seal_row
+from collab.storage.people import People
 from collab.storage.records import Append, Appended, NewOwner, NewRow, PendingChange, PendingUpdate
 from collab.storage.schema import metadata
 from collab.storage.sql_maintenance import SqlMaintenance
@@ -39,27 +40,27 @@ async def store(database: DatabaseUrl) -> AsyncIterator[SqlMaintenance]:
     await made.close()
 
 
-async def fill(store: SqlMaintenance, name: str, at: float = 1_000.0) -> int:
+async def fill(store: People, name: str, at: float = 1_000.0, user: str = ADA) -> int:
     """Write a document in which Ada is named everywhere, beside Bob; give its id."""
     author = Author(5)
     updates = [author.type(letter) for letter in "abcdef"]
     rows = (
-        seal_row(updates[0], at, ADA),
+        seal_row(updates[0], at, user),
         seal_row(updates[1], at + 1, BOB),
-        seal_row(updates[2], at + 2, "agent", Note(ADA, "a tool")),
-        NewRow(updates[3], at + 3, ADA),  # of a release without checksums
-        seal_row(updates[4], at + 4, ADA)._replace(checksum=12345),  # damaged
+        seal_row(updates[2], at + 2, "agent", Note(user, "a tool")),
+        NewRow(updates[3], at + 3, user),  # of a release without checksums
+        seal_row(updates[4], at + 4, user)._replace(checksum=12345),  # damaged
         seal_row(updates[5], at + 5, DELETED_USER),
     )
-    waiting = (PendingUpdate(b"k" * 16, b"\x01", at, ADA), PendingUpdate(b"l" * 16, b"\x02", at, BOB))
-    owners = (NewOwner(5, ADA, at, 0), NewOwner(6, BOB, at, 0, 1), NewOwner(7, ADA, at, 0, 2))
+    waiting = (PendingUpdate(b"k" * 16, b"\x01", at, user), PendingUpdate(b"l" * 16, b"\x02", at, BOB))
+    owners = (NewOwner(5, user, at, 0), NewOwner(6, BOB, at, 0, 1), NewOwner(7, user, at, 0, 2))
     (outcome,) = await store.append([Append(name, None, rows, PendingChange(waiting, ()), owners=owners)])
     assert isinstance(outcome, Appended)
     number = outcome.document_id
-    await store.make_version(number, 2, NewVersion("hers", None, ADA, at))
+    await store.make_version(number, 2, NewVersion("hers", None, user, at))
     await store.make_version(number, 3, NewVersion("his", None, BOB, at))
     assert await store.summarise(number, now=at + 10_000, spacing=None) is not None
-    marks = [Mark(Who(ADA), 1000, 1001), Mark(Who(BOB), 1001, 1001), Mark(Who("agent", ADA, "a tool"), 1002, 1002)]
+    marks = [Mark(Who(user), 1000, 1001), Mark(Who(BOB), 1001, 1001), Mark(Who("agent", user, "a tool"), 1002, 1002)]
     assert await store.keep_attribution(number, KeptAttribution(6, encode_attribution(Attribution(6, marks))))
     return number
 
