@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 
 from collab.telemetry import get_logger
-from tests.support import needs
+from tests.support import needs, scratch
 from tests.support.loop import TimedLoop
 from tests.support.pgbouncer import pgbouncer, pooled_url  # noqa: F401
 from tests.support.postgres import (  # noqa: F401
@@ -35,6 +35,7 @@ def _folder(item: pytest.Item) -> str:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    scratch.choose()
     config.addinivalue_line("markers", f"{needs.FAST}: has none of the needs below (set by itself)")
     for name, meaning in needs.NEEDS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")

@@ -80,7 +80,7 @@ def family(process: subprocess.Popen[str]) -> tuple[list[psutil.Process], set[Pa
     for each in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             named += [each.cwd(), *each.cmdline()]
-    return processes, {Path(found) for found in re.findall(r"/tmp/collab-[a-z]+-\w+", " ".join(named))}
+    return processes, {Path(found) for found in re.findall(r"/[\w/-]+/collab-[a-z]+-\w+", " ".join(named))}
 
 
 async def gone(processes: list[psutil.Process], directories: set[Path]) -> None:

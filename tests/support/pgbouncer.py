@@ -10,16 +10,15 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from tests.support.needs import demand
 from tests.support.postgres import START_SECONDS, TEMPLATE, PostgresServer, as_somebody_else, find_binaries
+from tests.support.scratch import short_directory
 
 Mode = Literal["session", "transaction"]
 
@@ -47,7 +46,7 @@ class PgBouncer:
 
     def __init__(self, server: PostgresServer, mode: Mode, options: Mapping[str, object] | None = None) -> None:
         self.mode = mode
-        self.directory = Path(tempfile.mkdtemp(prefix="collab-pgb-", dir="/tmp"))
+        self.directory = short_directory("collab-pgb-")
         self.directory.chmod(0o777)  # its process may be another user's
         self._program = find_pgbouncer()
         self._process: subprocess.Popen[bytes] | None = None

@@ -32,6 +32,7 @@ import psutil
 import pytest
 
 from tests.support.needs import demand
+from tests.support.scratch import short_directory
 
 TEMPLATE = "collab_template"
 
@@ -93,7 +94,7 @@ class PostgresServer:
 
     def __init__(self, directory: Path | None = None, *, options: Sequence[str] = (), port: int = 5432) -> None:
         # Short on purpose: a unix socket's path may have 107 bytes, pytest's directories are longer.
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="collab-pg-", dir="/tmp"))
+        self.directory = directory or short_directory("collab-pg-")
         self.pid: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.port = port

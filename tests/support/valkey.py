@@ -10,7 +10,6 @@ import contextlib
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from tests.support.needs import demand
+from tests.support.scratch import short_directory
 
 START_SECONDS = 30.0
 
@@ -68,7 +68,7 @@ class Valkey:
     """One server; it can be stopped, killed and started again, empty, at the same address."""
 
     def __init__(self, *arguments: str, sentinel_of: Valkey | None = None) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="collab-valkey-", dir="/tmp"))
+        self.directory = short_directory("collab-valkey-")
         self.port = free_port()
         self._arguments = [*arguments]
         self._program = find_valkey()
