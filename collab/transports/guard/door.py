@@ -13,15 +13,20 @@ loop, and a connection that sends more than requests need is read more slowly.
 
 aiohttp bounds each line of a head and their number, which together is megabytes. A line may be long, because a
 browser sends all cookies of an address in one; a bound for the whole head keeps such heads from filling the memory.
+
+A socket that listens can stop doing so for good. libuv, below uvloop, takes a connection and then asks the loop; if
+that fails before the loop has taken it over (there is no memory for it, say), libuv keeps it and looks at the socket no
+more. After some errors of the system uvloop closes the socket without a word. So the door looks at its sockets too, and
+lets one that takes no connections listen anew. Those that wait meanwhile are kept by the system.
 """
 
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import ssl
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 from aiohttp import web
@@ -31,6 +36,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from collab.limits.limits import TokenBucket
 from collab.net import Address, key_of, parse_address
+from collab.telemetry import get_logger
 from collab.transports.guard.audit import LIMIT
 from collab.transports.guard.guard import Guard
 from collab.transports.guard.listening import BACKLOG, shown
@@ -66,6 +72,15 @@ _BURST_SECONDS = 4.0
 
 _LOOK_SECONDS = 0.5
 
+# Looks at a socket in a row without a new connection, after which it has to be well: a loop that was busy for long
+# may look before it takes what has come meanwhile.
+_QUIET_LOOKS = 2
+
+# The same for a connection with TLS, which the door sees only when its handshake is over.
+_QUIET_TLS_LOOKS = int(_TLS_SECONDS / _LOOK_SECONDS) + 4
+
+_log = get_logger("http")
+
 
 class DoorOptions(NamedTuple):
     """Times in seconds.
@@ -100,6 +115,7 @@ class Door:
         self._lost: dict[_Handler, Callable[[], None]] = {}  # what hears of the end of those
         self._open: dict[_Handler, str] = {}  # with what is counted as its address
         self._by_address: dict[str, int] = {}
+        self._listeners: list[Listener] = []
         self._log = HttpLog()
         guard.on_request = self.asked
         guard.on_wait = self.waits
@@ -111,6 +127,8 @@ class Door:
         loop_time = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
+            for listener in tuple(self._listeners):
+                await listener.look()
             self._look(loop_time())
 
     def _look(self, now: float) -> None:
@@ -132,7 +150,14 @@ class Door:
                     )
                     handler.cut()
 
-    # What its connections say
+    # What its sockets and connections say
+
+    def listens(self, listener: Listener, listens: bool) -> None:
+        """Look after a socket that listens from now on, or no more."""
+        if listens:
+            self._listeners.append(listener)
+        elif listener in self._listeners:
+            self._listeners.remove(listener)
 
     def opened(self, handler: _Handler) -> None:
         """Let a connection in, or cut it."""
@@ -266,11 +291,24 @@ class Door:
 class _Handler(web.RequestHandler):
     """aiohttp's protocol, which tells the door what becomes of it."""
 
-    __slots__ = ("_body", "_bucket", "_door", "_head", "_heads", "_hurries", "_rest", "_slice", "_taken", "_timer")
+    __slots__ = (
+        "_body",
+        "_bucket",
+        "_door",
+        "_head",
+        "_heads",
+        "_hurries",
+        "_rest",
+        "_slice",
+        "_taken",
+        "_timer",
+        "begun",
+    )
 
     def __init__(self, server: web.Server, *, door: Door, **options: Any) -> None:
         super().__init__(server, **options)
         self._door = door
+        self.begun = False  # it has had a connection
         self._rest = b""  # what was read of the socket and not given to the parser
         self._taken = 0  # bytes that it was given, until there is a bucket
         self._heads = 0  # heads that were whole
@@ -288,6 +326,7 @@ class _Handler(web.RequestHandler):
         return str(peername[0]) if isinstance(peername, tuple) and peername else ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.begun = True
         super().connection_made(transport)
         self._door.opened(self)
 
@@ -410,7 +449,7 @@ class _Handler(web.RequestHandler):
 
 
 class Listener(web.BaseSite):
-    """A socket of a runner whose connections pass a door.
+    """A socket of a runner whose connections pass a door, which looks after it.
 
     Args:
         runner: set up already.
@@ -419,7 +458,7 @@ class Listener(web.BaseSite):
         context: for TLS; None for none.
     """
 
-    __slots__ = ("_door", "_name", "_sock")
+    __slots__ = ("_called", "_door", "_made", "_name", "_quiet", "_sock", "_unsure")
 
     def __init__(
         self, runner: web.BaseRunner, door: Door, sock: socket.socket, context: ssl.SSLContext | None = None
@@ -428,6 +467,10 @@ class Listener(web.BaseSite):
         self._door = door
         self._sock = sock
         self._name = f"{'http' if context is None else 'https'}://{shown(sock.getsockname())}"
+        self._called = False  # the loop has asked for a protocol since the last look
+        self._unsure = False  # the last one that it has asked for has had no connection so far
+        self._made: _Handler | None = None  # that one; None while it is made
+        self._quiet = 0  # looks in a row without a call, while something is not as it should be
 
     @property
     def name(self) -> str:
@@ -437,12 +480,61 @@ class Listener(web.BaseSite):
     async def start(self) -> None:
         """Begin to take connections."""
         await super().start()
-        server = self._runner.server
-        assert server is not None, "a runner is set up before its sites"
+        await self._listen()
+        self._door.listens(self, True)
+
+    async def stop(self) -> None:
+        """Take no more connections."""
+        self._door.listens(self, False)
+        try:
+            await super().stop()
+        finally:
+            self._sock.close()
+
+    async def look(self) -> None:
+        """Listen anew if connections are not taken any more; call it every half a second."""
+        called, self._called = self._called, False
+        if self._unsure and self._made is not None and self._made.begun:
+            self._unsure, self._made = False, None
+        waits = not called and _is_readable(self._sock)
+        if called or not (waits or self._unsure):
+            self._quiet = 0
+            return
+        self._quiet += 1
+        patience = _QUIET_LOOKS if waits or self._ssl_context is None else _QUIET_TLS_LOOKS
+        if self._quiet < patience:
+            return
+        if waits or self._ssl_context is None:
+            _log.warning("%s takes no connections any more, and listens anew", self._name)
+        assert self._server is not None
+        self._server.close()
+        await self._listen()
+
+    async def _listen(self) -> None:
+        self._unsure, self._made, self._quiet = False, None, 0
+        # The loop closes the socket that it is given. Those who wait for their connection stay with this one.
         self._server = await asyncio.get_running_loop().create_server(
-            partial(self._door.protocol, server),
-            sock=self._sock,
+            self._protocol,
+            sock=self._sock.dup(),
             ssl=self._ssl_context,
             ssl_handshake_timeout=_TLS_SECONDS if self._ssl_context is not None else None,
             backlog=self._backlog,
         )
+
+    def _protocol(self) -> _Handler:
+        # Noted first: all that follows may fail, here and in the loop.
+        self._called = self._unsure = True
+        self._made = None
+        server = self._runner.server
+        assert server is not None, "a runner is set up before its sites"
+        self._made = handler = self._door.protocol(server)
+        return handler
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    """Tell whether a connection waits at a socket that listens."""
+    if not hasattr(select, "poll"):  # Windows, where numbers of sockets may be as large as they like
+        return bool(select.select((sock,), (), (), 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
