@@ -8,6 +8,7 @@ as the server does, or to its end, is supervised: when it fails it is started ag
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -68,23 +69,37 @@ class Tasks:
         self.spawn(self._run_again(work, name), name)
 
     async def _run_again(self, work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
-        loop, pause = asyncio.get_running_loop(), _FIRST_PAUSE
+        pause = _FIRST_PAUSE
         while True:
-            # It has to run for as long as it had to wait, before it counts as well.
-            well = loop.call_later(pause, self.failing.pop, name, None)
-            started = loop.time()
             try:
-                await work()
-                self.failing.pop(name, None)
-                return
-            except Exception as error:
-                pause = _FIRST_PAUSE if loop.time() - started > _LONGEST_PAUSE else pause
-                self.failing[name] = type(error).__name__
-                _log.error("the task %s has failed and starts again in %.0f s", name, pause, exc_info=error)
-            finally:
-                well.cancel()
-            await asyncio.sleep(pause)
+                lived = await self._run_once(work, name, pause)
+                if lived is None:
+                    return
+                pause = _FIRST_PAUSE if lived > _LONGEST_PAUSE else pause
+                await asyncio.sleep(pause)
+            except MemoryError:  # none to start it, to say that it has failed, or to wait: it has to go on all the same
+                with contextlib.suppress(MemoryError):
+                    await asyncio.sleep(0)
             pause = min(pause * 2, _LONGEST_PAUSE)
+
+    async def _run_once(self, work: Callable[[], Coroutine[Any, Any, None]], name: str, pause: float) -> float | None:
+        """Run ``work``; return the seconds after which it has failed, None if it has ended."""
+        loop = asyncio.get_running_loop()
+        # It has to run for as long as it had to wait, before it counts as well.
+        well = loop.call_later(pause, self.failing.pop, name, None)
+        started = loop.time()
+        try:
+            await work()
+            self.failing.pop(name, None)
+            return None
+        except Exception as error:
+            lived = loop.time() - started
+            pause = _FIRST_PAUSE if lived > _LONGEST_PAUSE else pause
+            self.failing[name] = type(error).__name__
+            _log.error("the task %s has failed and starts again in %.0f s", name, pause, exc_info=error)
+            return lived
+        finally:
+            well.cancel()
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.pop(task, None)

@@ -38,6 +38,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from collab.errors import CollabError, StoreDamaged, StoreError, StoreRefused, StoreUnavailable, StoreWentBack
+from collab.loop import persistently
 from collab.storage.backend import WENT_BACK, Mode, Result, Writer
 from collab.storage.batch import (
     LARGE_BATCH_BYTES,
@@ -270,7 +271,7 @@ class _Writer:
             except BaseException as caught:  # it belongs to the caller, whatever it is
                 error = caught
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_deliver, future, result, error)
+                persistently(loop.call_soon_threadsafe, _deliver, future, result, error)
             # What was written must not live on here until the next call.
             del call, function, arguments, future, result, error
 
