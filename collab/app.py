@@ -48,6 +48,7 @@ from collab.hub.streaming import Streaming
 from collab.hub.transfer import Transfer
 from collab.hub.versions import HistoryOptions, Past
 from collab.limits.arrivals import Arrivals
+from collab.limits.exhaustion import EXIT_CODE, Exhaustion
 from collab.limits.limits import Bounds, Limits
 from collab.limits.memory import LIMIT_SHARE, MARK_SHARE, Memory, machine_memory
 from collab.net import parse_network
@@ -627,8 +628,8 @@ async def serve(
     Prints ``collab listening on http://HOST:PORT`` to standard output once connections are taken, a line for each
     address, and behind it where metrics are, if they have a port of their own. That port is closed last.
     0 means that everything taken was stored; 1 that something was not, with a line for each
-    document on standard error. SIGHUP reads the certificate and the signing keys again, SIGUSR1 turns the log level
-    DEBUG on for ten minutes, or off again.
+    document on standard error; 75 that there was no memory, and the server is to be started again. SIGHUP reads the
+    certificate and the signing keys again, SIGUSR1 turns the log level DEBUG on for ten minutes, or off again.
 
     With a ``supervisor`` that is told instead, and others listen on the same port. ``authenticator`` and ``hooks`` are
     those of `create_app`.
@@ -682,33 +683,36 @@ async def _serve(
     watchdog = Watchdog(app[LAG], settings.stall_limit_seconds)
     watchdog.start()
     metrics = make_metrics_port(settings, app[METRICS], number)
-    try:
-        if metrics is not None:
-            await metrics.start()  # first: what cannot be listened on is told before anybody is served
-        if supervisor is not None:
-            await supervisor.start(stop)
-        sites: list[Listener] = []
-        if supervisor is None or not stop.asked.is_set():
-            sites = await _open(settings, app, runner, None if certificate is None else certificate.context)
-            addresses, of_metrics = [site.name for site in sites], None if metrics is None else metrics.url
-            (announce if supervisor is None else supervisor.listening)(addresses, of_metrics)
-            notifier.ready(f"serving on {', '.join(addresses)}")
-        if sites:
-            app[HUB].membership.listens(sites[0].name)
-        await stop.asked.wait()
-        notifier.stopping(f"stopping, within {settings.drain_seconds:g} s")
-        await _stop(settings, app, sites)
-    finally:
+    with Exhaustion(stop.ask, lambda: app[HUB].journal.progress) as exhaustion:
         try:
-            await runner.cleanup()
-        finally:
-            watchdog.close()
             if metrics is not None:
-                await metrics.close()  # last: how the server ends can be seen too
-            if end_tracing is not None:
-                await asyncio.to_thread(end_tracing)
+                await metrics.start()  # first: what cannot be listened on is told before anybody is served
+            if supervisor is not None:
+                await supervisor.start(stop)
+            sites: list[Listener] = []
+            if supervisor is None or not stop.asked.is_set():
+                sites = await _open(settings, app, runner, None if certificate is None else certificate.context)
+                addresses, of_metrics = [site.name for site in sites], None if metrics is None else metrics.url
+                (announce if supervisor is None else supervisor.listening)(addresses, of_metrics)
+                notifier.ready(f"serving on {', '.join(addresses)}")
+            if sites:
+                app[HUB].membership.listens(sites[0].name)
+            await stop.asked.wait()
+            notifier.stopping(f"stopping, within {settings.drain_seconds:g} s")
+            await _stop(settings, app, sites)
+        finally:
+            try:
+                await runner.cleanup()
+            finally:
+                watchdog.close()
+                if metrics is not None:
+                    await metrics.close()  # last: how the server ends can be seen too
+                if end_tracing is not None:
+                    await asyncio.to_thread(end_tracing)
     for name in app[UNSAVED]:
         complain(f"not everything of the document {name!r} could be stored")
+    if exhaustion.ended is not None:
+        return EXIT_CODE
     return 1 if app[UNSAVED] else 0
 
 

@@ -167,6 +167,13 @@ class Journal:
         return seconds if seconds > STALLED_SECONDS else None
 
     @property
+    def progress(self) -> object:
+        """What changes whenever the writer does something; None while it has nothing to do, or may not, or cannot."""
+        if not self.waiting or self.failing is not None or not self._go.is_set():
+            return None
+        return self.counts.entries, self.counts.retries
+
+    @property
     def waiting(self) -> int:
         """How many entries are not committed yet."""
         held = sum(map(len, self._held.values())) if self._held else 0

@@ -8,15 +8,19 @@ as committed. In the end the server is killed, as a system without memory does i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import psutil
 import pytest
 
+from collab.limits.exhaustion import EXIT_CODE
 from tests.crash import greedy_hooks
-from tests.crash.greedy_hooks import IN_LOOP, IN_THREAD, LEAK, LEAKED
+from tests.crash.greedy_hooks import FREED, HOLDS, IN_LOOP, IN_THREAD, LEAK, LEAKED, LOSE_ANSWER, LOSE_CALL, TAKEN
 from tests.crash.load import Load
 from tests.crash.stored import SqliteLog, read, reported
 from tests.support.hocuspocus import SYNC_STATUS, RawHocuspocus
@@ -33,6 +37,13 @@ MORE = 96 << 20
 # How often all memory is taken.
 TIMES = 3
 
+# Seconds after there is memory again in which a new connection is taken, and in which a new client can save; generous
+# for a busy machine. The second holds also where the server has ended and was started anew.
+TAKES, SAVES = 10.0, 45.0
+
+# Seconds for which a client waits for an answer before it comes back, as the published ones do.
+PATIENCE = 5.0
+
 
 def bound_memory(server: ServerProcess) -> None:
     """Let the server take ``MORE`` bytes of address space beyond what it has."""
@@ -47,35 +58,89 @@ class Told:
     def __init__(self, server: ServerProcess, name: str) -> None:
         self._url = server.hocuspocus_url
         self._name = name
+        self._number = 0
         self.saved: list[str] = []
 
     async def edit(self) -> None:
-        number = 0
         while True:
-            async with RawHocuspocus(self._url) as client:
-                await client.join(self._name)
-                while client.open:
-                    number += 1
-                    seen = len(client.frames)
-                    await client.send(update_of(self._name, text_update(number, f"<{number}>")))
-                    await client.until(
-                        lambda: not client.open or client.got(self._name, SYNC_STATUS, after=seen),  # noqa: B023
-                        "an answer, or the end",
-                    )
-                    self.saved += [
-                        f"<{number}>" for one in client.got(self._name, SYNC_STATUS, after=seen) if one.fields[0]
-                    ]
+            with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+                await self._edit()
+            await asyncio.sleep(0.05)
+
+    async def _edit(self) -> None:
+        async with asyncio.timeout(PATIENCE) as patience, RawHocuspocus(self._url) as client:
+            await client.join(self._name)
+            while client.open:
+                self._number += 1
+                number, seen = self._number, len(client.frames)
+                patience.reschedule(asyncio.get_running_loop().time() + PATIENCE)
+                await client.send(update_of(self._name, text_update(number, f"<{number}>")))
+                await client.until(
+                    lambda: not client.open or client.got(self._name, SYNC_STATUS, after=seen),  # noqa: B023
+                    "an answer, or the end",
+                )
+                self.saved += [
+                    f"<{number}>" for one in client.got(self._name, SYNC_STATUS, after=seen) if one.fields[0]
+                ]
+
+    async def until_saved(self) -> bool:
+        """Edit as a new client until something is saved; give True."""
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                editing = asyncio.create_task(self._edit())
+                try:
+                    await happens(lambda: self.saved or editing.done(), "something is saved, or it fails")
+                finally:
+                    editing.cancel()
+                    await asyncio.gather(editing, return_exceptions=True)
+        return bool(self.saved)
+
+    async def assert_kept(self, server: ServerProcess) -> None:
+        """Assert that all of it is there, which was called saved."""
+        async with LiveClient(server.document_url(self._name)) as reader:
+            await reader.until_synced()
+            assert self.saved and set(self.saved) <= set(str(reader.text()).replace(">", "> ").split())
+
+
+@contextlib.asynccontextmanager
+async def supervised(server: ServerProcess) -> AsyncIterator[list[int]]:
+    """Start the server again whenever it ends, as systemd does; give the list of its exit codes."""
+    codes: list[int] = []
+
+    async def keep() -> None:
+        while True:
+            await happens(lambda: not server.running, "it ends", 600.0)
+            codes.append(server.returncode)
+            await server.astart()
+
+    keeping = asyncio.create_task(keep())
+    try:
+        yield codes
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+
+
+async def is_taken(server: ServerProcess) -> bool:
+    """Tell whether a new connection is taken and answered."""
+    with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
+        async with (
+            asyncio.timeout(1.0),
+            aiohttp.ClientSession() as session,
+            session.get(f"{server.url}/healthz") as got,
+        ):
+            return got.status == 200
+    return False
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("where", [IN_LOOP, IN_THREAD])
-async def test_a_hook_that_takes_all_memory_costs_nothing_that_was_saved(tmp_path: Path, where: str) -> None:
+async def test_a_hook_that_takes_all_memory_costs_nothing_that_was_saved(tmp_path: Path) -> None:
     log = SqliteLog(tmp_path / "collab.db")
     server = ServerProcess(tmp_path, *HOOKS)
     async with server, Load(server, ["edited"], clients=2, seed=1) as load:
-        told, failed = Told(server, "told"), f"Greedy.stored for {where!r} raised MemoryError"
+        told, failed = Told(server, "told"), f"Greedy.stored for {IN_LOOP!r} raised MemoryError"
         editing = asyncio.create_task(told.edit())
-        async with LiveClient(server.document_url(where), keep=True) as trigger:
+        async with LiveClient(server.document_url(IN_LOOP), keep=True) as trigger:
             await trigger.until_synced()
             await happens(lambda: told.saved, "somebody is told")
             bound_memory(server)
@@ -84,8 +149,7 @@ async def test_a_hook_that_takes_all_memory_costs_nothing_that_was_saved(tmp_pat
                 await happens(lambda: server.stderr.count(failed) >= count, "the hook is reported")  # noqa: B023
                 saved = len(told.saved)
                 await load.until_made(10)
-                if where == IN_LOOP:  # a thread takes memory from all others meanwhile: an answer may be lost then
-                    await happens(lambda: len(told.saved) >= saved + 5, "others go on")  # noqa: B023
+                await happens(lambda: len(told.saved) >= saved + 5, "others go on")  # noqa: B023
         assert server.running and server.starts == 1
         await server.akill()
         editing.cancel()
@@ -96,9 +160,82 @@ async def test_a_hook_that_takes_all_memory_costs_nothing_that_was_saved(tmp_pat
         await server.astart()
         await load.stop()
         await load.converged()
-        async with LiveClient(server.document_url("told")) as reader:
-            await reader.until_synced()
-            assert told.saved and set(told.saved) <= set(str(reader.text()).replace(">", "> ").split())
+        await told.assert_kept(server)
+
+
+@pytest.mark.timeout(240)
+async def test_when_a_thread_has_held_all_memory_the_server_takes_and_saves_again(tmp_path: Path) -> None:
+    name = f"{IN_THREAD}/{HOLDS}4"
+    server = ServerProcess(tmp_path, *HOOKS)
+    async with server, supervised(server) as codes:
+        told = Told(server, "told")
+        editing = asyncio.create_task(told.edit())
+        async with LiveClient(server.document_url(name)) as trigger:
+            await trigger.until_synced()
+            await happens(lambda: told.saved, "somebody is told")
+            bound_memory(server)
+            trigger.text().insert(0, "x")
+            await happens(lambda: TAKEN in server.stderr, "all memory is taken")
+            meanwhile = 0
+            while FREED not in server.stderr and not codes:
+                meanwhile += await is_taken(server)
+                await asyncio.sleep(0.02)
+        freed = time.monotonic()
+        await eventually(lambda: is_taken(server), "a new connection is taken", TAKES)
+        taken = time.monotonic() - freed
+        for document in ("told", "another"):
+            await eventually(Told(server, document).until_saved, f"a new client saves {document}", SAVES)
+        saves = time.monotonic() - freed
+        saved = len(told.saved)
+        await happens(lambda: len(told.saved) >= saved + 5, "who was there goes on", SAVES)
+        print(f"taken after {taken:.2f} s, saved after {saves:.2f} s; exit codes {codes}; meanwhile {meanwhile}")
+        assert set(codes) <= {EXIT_CODE}
+    editing.cancel()
+    await asyncio.gather(editing, return_exceptions=True)
+    async with server:
+        await told.assert_kept(server)
+
+
+@pytest.mark.timeout(240)
+async def test_a_server_that_gets_no_memory_ends_to_be_started_again(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, *HOOKS)
+    async with server:
+        told = Told(server, "told")
+        editing = asyncio.create_task(told.edit())
+        async with LiveClient(server.document_url(f"{IN_THREAD}/{HOLDS}600")) as trigger:
+            await trigger.until_synced()
+            await happens(lambda: told.saved, "somebody is told")
+            bound_memory(server)
+            trigger.text().insert(0, "x")
+            await happens(lambda: TAKEN in server.stderr, "all memory is taken")
+            await happens(lambda: not server.running, "it ends")
+        assert server.returncode == EXIT_CODE
+        assert "there was no memory for 10 s: the server ends, to be started again" in server.stderr
+        editing.cancel()
+        await asyncio.gather(editing, return_exceptions=True)
+        await server.astart()
+        await told.assert_kept(server)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("name", "why"), [(LOSE_CALL, "has lost a call"), (LOSE_ANSWER, "a task waits for what has happened")]
+)
+async def test_a_server_whose_loop_has_lost_something_ends_in_order(tmp_path: Path, name: str, why: str) -> None:
+    server = ServerProcess(tmp_path, *HOOKS)
+    async with (
+        server,
+        LiveClient(server.document_url(name)) as client,
+        RawClient(server.document_url("other")) as other,
+    ):
+        await client.until_synced()
+        bound_memory(server)
+        client.text().insert(0, "x")
+        await other.until(lambda: other.close_code is not None, "the others are told")
+        assert other.close_code == 1012
+        await happens(lambda: not server.running, "it ends")
+        assert server.returncode == EXIT_CODE
+        assert why in server.stderr and "has not ended in order" not in server.stderr
 
 
 @pytest.mark.timeout(240)

@@ -116,6 +116,11 @@ class ServerProcess:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def returncode(self) -> int | None:
+        """What the process has ended with; None while it runs, and before it was started."""
+        return None if self._process is None else self._process.poll()
+
+    @property
     def stdout(self) -> str:
         """Everything printed to standard output since the first start."""
         with self._grown:
