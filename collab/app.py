@@ -140,7 +140,7 @@ MAX_ANSWER = 64 * 1024
 _TELL_SECONDS = 10.0
 
 # Files beside the sockets of clients: the store, the sandbox, pipes, and connections that come and go.
-_OTHER_FILES = 2_000
+OTHER_FILES = 2_000
 
 
 class Stop:
@@ -840,7 +840,7 @@ def raise_file_limit(connections: int) -> None:
     except ImportError:
         return  # Windows, which has no such limit
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + _OTHER_FILES
+    wanted = connections + OTHER_FILES
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

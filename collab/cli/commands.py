@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
-from collab.cli import auth, backup, control, health, people, transfer, trash, versions, webhooks
+from collab.cli import auth, backup, control, doctor, health, people, transfer, trash, versions, webhooks
 from collab.cli.common import (
     BUS,
     DATABASE,
@@ -69,6 +69,7 @@ app.add_typer(documents, name="documents")
 auth.register(app)
 backup.register(app)
 control.register(app, documents)
+doctor.register(app)
 health.register(app)
 people.register(app)
 transfer.register(documents)

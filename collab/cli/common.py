@@ -36,11 +36,14 @@ BUS = ("listen_url", "redis_url")
 Name = Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="The document's name.")]
 
 
-def with_settings(*names: str) -> Callable[[Callable[..., _Result]], Callable[..., _Result]]:
+def with_settings(
+    *names: str, unreadable: Callable[[ConfigurationError, dict[str, Any]], Any] | None = None
+) -> Callable[[Callable[..., _Result]], Callable[..., _Result]]:
     """Give a command the flags of the options ``names`` (none: all of them) and ``--config``.
 
     The command's first parameter is the ``Settings`` read from flags, environment, file and defaults;
-    its others stay arguments and options of its own.
+    its others stay arguments and options of its own. Where the options cannot be read, ``unreadable`` is called in
+    place of the command, if it is given, with the command's other arguments.
     """
 
     def decorate(command: Callable[..., _Result]) -> Callable[..., _Result]:
@@ -51,7 +54,13 @@ def with_settings(*names: str) -> Callable[[Callable[..., _Result]], Callable[..
             config = given.pop("config")
             flags = {option.name: _joined(given.pop(option.name)) for option in listed}
             warnings: list[str] = []
-            settings = Settings.load(flags, config, warn=warnings.append)
+            try:
+                settings = Settings.load(flags, config, warn=warnings.append)
+            except ConfigurationError as error:
+                if unreadable is None:
+                    raise
+                result: _Result = unreadable(error, given)
+                return result
             configure(settings.log_level, format=settings.log_format)
             for line in warnings:
                 get_logger().warning("options: %s", line)
