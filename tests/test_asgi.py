@@ -219,9 +219,14 @@ async def program(folder: Path, *command: str) -> AsyncIterator[asyncio.subproce
     migrated(folder / "data")
     environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *command,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=environment, start_new_session=True,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment,
+        start_new_session=True,
+    )
     try:
         yield process
     finally:

@@ -163,9 +163,12 @@ def ceiling(
     async def play(show: Callable[[float, str], None]) -> bool:
         apart = (os.cpu_count() or 1) > 1  # a core each, as in the comparison
         sink = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "collab.bench.sink",
-            stdout=asyncio.subprocess.PIPE, preexec_fn=partial(pin, {0}) if apart else None,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "collab.bench.sink",
+            stdout=asyncio.subprocess.PIPE,
+            preexec_fn=partial(pin, {0}) if apart else None,
+        )
         if apart:
             pin({1})
         assert sink.stdout is not None
@@ -248,9 +251,13 @@ def _read_size(text: str) -> tuple[str, float]:
 def _run(play: Callable[[Callable[[float, str], None]], Coroutine[Any, Any, bool]], *, quiet: bool) -> int:
     """Run to the end under a progress bar on standard error; give the exit code."""
     progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
-        console=Console(stderr=True), transient=True, disable=quiet or not sys.stderr.isatty(),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=quiet or not sys.stderr.isatty(),
+    )
     try:
         raise_file_limit(_FILES)
         with progress:

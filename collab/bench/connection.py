@@ -68,10 +68,36 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_accept", "_fronts", "_kept", "_large", "_large_head", "_large_left", "_prefix", "_request", "_rest",
-        "_skipped", "closed", "closing", "document", "echoes", "error", "keep", "known", "ledger", "own", "ready",
-        "started_at", "states", "step2", "step2_size", "synced_at", "transport", "typists", "vector_size", "wire",
-    )  # fmt: skip
+        "_accept",
+        "_fronts",
+        "_kept",
+        "_large",
+        "_large_head",
+        "_large_left",
+        "_prefix",
+        "_request",
+        "_rest",
+        "_skipped",
+        "closed",
+        "closing",
+        "document",
+        "echoes",
+        "error",
+        "keep",
+        "known",
+        "ledger",
+        "own",
+        "ready",
+        "started_at",
+        "states",
+        "step2",
+        "step2_size",
+        "synced_at",
+        "transport",
+        "typists",
+        "vector_size",
+        "wire",
+    )
 
     def __init__(self, wire: Wire, document: str, ledger: Ledger, request: bytes, accept: bytes, keep: bool) -> None:
         self.wire = wire

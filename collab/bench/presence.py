@@ -51,9 +51,14 @@ async def presence_storm(bench: Bench, *, clients: int = 100, rate: float = 10.0
         with collector_resting():
             watch = Stopwatch(bench.server)
             driven = await drive(
-                [cursor.move for cursor in cursors], rate, bench.seconds, bench.rng, progress=bench.progress,
-                what="moving", stop=lambda: first_error(connections) is not None,
-            )  # fmt: skip
+                [cursor.move for cursor in cursors],
+                rate,
+                bench.seconds,
+                bench.rng,
+                progress=bench.progress,
+                what="moving",
+                stop=lambda: first_error(connections) is not None,
+            )
             last = {cursor.client: cursor.clock for cursor in cursors}
 
             def missing() -> int:

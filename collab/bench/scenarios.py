@@ -164,10 +164,15 @@ async def _disturbed(
         ledger.buckets = {}
         driven.append(
             await drive(
-                actions, rate, bench.seconds, bench.rng, progress=bench.progress, what=what,
+                actions,
+                rate,
+                bench.seconds,
+                bench.rng,
+                progress=bench.progress,
+                what=what,
                 stop=lambda: first_error(people) is not None,
             )
-        )  # fmt: skip
+        )
         await settle(ledger, lambda: lacking([room])[0] == 0)
         return ledger.latencies()
 
@@ -445,10 +450,14 @@ class _Beside:
 async def _beside(bench: Bench, what: Figures) -> AsyncIterator[_Beside]:
     """Run a part of the load in a process of its own, connected when the block begins."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "collab.bench.probe",
+        sys.executable,
+        "-m",
+        "collab.bench.probe",
         json.dumps({"url": bench.url, "wire": bench.wire, "token": bench.token, **what}),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20,
-    )  # fmt: skip
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=1 << 20,
+    )
     assert process.stdin is not None and process.stdout is not None
     try:
         if await process.stdout.readline() != b"ready\n":

@@ -226,9 +226,14 @@ async def silent_readers(
 
 
 async def distinct_questions(
-    bench: Bench, *, asked: float = 88.0, megabytes: float = 1.0, seconds: float = 10.0, clients: int = 20,
+    bench: Bench,
+    *,
+    asked: float = 88.0,
+    megabytes: float = 1.0,
+    seconds: float = 10.0,
+    clients: int = 20,
     rate: float = 10.0,
-) -> Figures:  # fmt: skip
+) -> Figures:
     """Let one reader ask for nearly all of a document again and again, each time in other words, and read it all."""
     document, client = bench.document("asked"), bench.rng.randrange(1 << 28, 1 << 32)
     bench.progress(0.0, "writing the document")

@@ -85,8 +85,9 @@ def log_level(
     settings: Settings,
     level: Annotated[
         str,
-        typer.Argument(metavar="LEVEL", help="debug, info, warning, error, or default: as at the start.",
-                       show_default=False),
+        typer.Argument(
+            metavar="LEVEL", help="debug, info, warning, error, or default: as at the start.", show_default=False
+        ),
     ],
     logger: Annotated[
         str | None,
@@ -96,7 +97,7 @@ def log_level(
         float | None, typer.Option(help="For so long: 600 if not given, at most a day.", show_default=False)
     ] = None,
     as_json: _Json = False,
-) -> int:  # fmt: skip
+) -> int:
     """Let all servers log more or less, for some time. Where the database is away, SIGUSR1 turns debug on and off."""
     from collab.hub.control import change_of_level
 
@@ -131,8 +132,9 @@ def connections(
         else:
             _print_connections(found)
         if more:
-            print("collab: a server has more connections than it tells: ask for one --document or --user",
-                  file=sys.stderr)  # fmt: skip
+            print(
+                "collab: a server has more connections than it tells: ask for one --document or --user", file=sys.stderr
+            )
         if silent and not as_json:
             print(f"collab: not heard from: {', '.join(silent)}", file=sys.stderr)
         elif not reports.reports and not as_json:
@@ -167,8 +169,10 @@ def _print_connections(found: Iterable[Seen]) -> None:
         ]
         places += [f"{seen.open - len(places)} more"] if seen.open > len(places) else []
         texts = [escape_controls(text) for text in (seen.id, seen.protocol, seen.address)]
-        print(f"{texts[0]:32} {date(seen.since):20} {texts[1]:11} {texts[2]:15} {seen.waiting:>8}  {users:16}  "
-              f"{', '.join(places) or '-'}")  # fmt: skip
+        print(
+            f"{texts[0]:32} {date(seen.since):20} {texts[1]:11} {texts[2]:15} {seen.waiting:>8}  {users:16}  "
+            f"{', '.join(places) or '-'}"
+        )
 
 
 # Documents of one connection in a line.

@@ -56,8 +56,10 @@ def list_receivers(settings: Settings, as_json: _Json = False) -> None:
             if as_json:
                 print(json.dumps(facts, ensure_ascii=False))
             else:
-                print(f"{facts['state']:9} {facts['since'] or '-':20} {state.pending:>8} {state.failed:>7} "
-                      f"{state.dropped:>7}  {facts['name']}")  # fmt: skip
+                print(
+                    f"{facts['state']:9} {facts['since'] or '-':20} {state.pending:>8} {state.failed:>7} "
+                    f"{state.dropped:>7}  {facts['name']}"
+                )
 
     with_store(settings, work)
 
@@ -81,8 +83,10 @@ def list_deliveries(
 
     async def work(store: Store) -> None:
         if not as_json:
-            print(f"{'ID':>10} {'AT':20} {'STATE':9} {'FAILURES':>8} {'STATUS':>6}  {'RECEIVER':16}  "
-                  f"{'TYPE':18}  DOCUMENT")  # fmt: skip
+            print(
+                f"{'ID':>10} {'AT':20} {'STATE':9} {'FAILURES':>8} {'STATUS':>6}  {'RECEIVER':16}  "
+                f"{'TYPE':18}  DOCUMENT"
+            )
         before, left = None, limit
         while left > 0:
             page = await store.deliveries(receiver=receiver, state=state, before=before, limit=min(left, _PAGE))
@@ -199,5 +203,7 @@ def _print_delivery(delivery: Delivery, *, as_json: bool) -> None:
         }
         print(json.dumps(facts))
         return
-    print(f"{delivery.number:>10} {at:20} {delivery.state:9} {delivery.attempts:>8} {delivery.status or '-':>6}  "
-          f"{delivery.receiver:16}  {delivery.kind:18}  {escape_controls(delivery.name)}")  # fmt: skip
+    print(
+        f"{delivery.number:>10} {at:20} {delivery.state:9} {delivery.attempts:>8} {delivery.status or '-':>6}  "
+        f"{delivery.receiver:16}  {delivery.kind:18}  {escape_controls(delivery.name)}"
+    )

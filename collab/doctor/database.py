@@ -75,9 +75,10 @@ async def look_at_database(
                     connection.terminate()
         except (CollabError, TimeoutError, *DRIVER_ERRORS) as error:
             yield failed(
-                "database", str(error) or f"no answer within {_SECONDS:.0f} s",
+                "database",
+                str(error) or f"no answer within {_SECONDS:.0f} s",
                 "look at --database-url, the server, its pg_hba.conf and the network to it",
-            )  # fmt: skip
+            )
             return
         yield _postgresql(facts, denied, settings)
         yield _durability(facts)
@@ -116,16 +117,18 @@ def _postgresql(facts: Any, denied: list[str], settings: Settings) -> Finding:
         return failed("database", "the search path names no schema that there is", "CREATE SCHEMA, or mend search_path")
     if denied:
         return failed(
-            "database", f"the role {facts['role']} may not read and write {', '.join(denied[:5])}",
+            "database",
+            f"the role {facts['role']} may not read and write {', '.join(denied[:5])}",
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {facts['schema']} TO {facts['role']}",
-        )  # fmt: skip
+        )
     if facts["number"] < OLDEST_POSTGRESQL:
         return warning("database", f"PostgreSQL {facts['version']} is no longer looked after", "upgrade PostgreSQL")
     if facts["connections"] - facts["used"] < _CONNECTIONS * settings.workers:
         return warning(
-            "database", f"{facts['used']} of {facts['connections']} connections are in use",
+            "database",
+            f"{facts['used']} of {facts['connections']} connections are in use",
             "raise max_connections of PostgreSQL, or put PgBouncer before it",
-        )  # fmt: skip
+        )
     if not facts["may_create"]:
         return ok("database", f"PostgreSQL {facts['version']}; {facts['role']} cannot migrate: another role must")
     return ok(
@@ -134,8 +137,11 @@ def _postgresql(facts: Any, denied: list[str], settings: Settings) -> Finding:
 
 
 def _durability(facts: Any) -> Finding:
-    off = [name for name, on in (("fsync", facts["fsync"]), ("synchronous_commit", facts["synchronous"] != "off"))
-           if not on]  # fmt: skip
+    off = [
+        name
+        for name, on in (("fsync", facts["fsync"]), ("synchronous_commit", facts["synchronous"] != "off"))
+        if not on
+    ]
     if off:
         return failed(
             "durability",
@@ -149,9 +155,10 @@ def _clock(late: float) -> Finding:
     if abs(late) > _LATE:
         way = "behind" if late > 0 else "ahead of"
         return warning(
-            "clock", f"this machine is {abs(late):.0f} s {way} the database's",
+            "clock",
+            f"this machine is {abs(late):.0f} s {way} the database's",
             "let both follow a time server (chrony, systemd-timesyncd): tokens and dates go by the clock",
-        )  # fmt: skip
+        )
     return ok("clock", "this machine and the database agree")
 
 

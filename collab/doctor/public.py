@@ -33,8 +33,15 @@ _PROXY = f"let the proxy pass Upgrade and Connection on, by HTTP/1.1 {_PAGE}"
 
 # What OpenSSL says of a certificate: X509_V_ERR_...
 _EXPIRED, _NOT_YET, _SELF_SIGNED, _SELF_SIGNED_CHAIN, _NO_ISSUER, _FIRST_UNKNOWN, _OTHER_NAME, _OTHER_ADDRESS = (
-    10, 9, 18, 19, 20, 21, 62, 64,
-)  # fmt: skip
+    10,
+    9,
+    18,
+    19,
+    20,
+    21,
+    62,
+    64,
+)
 
 
 async def look_from_outside(base: str, clock: Callable[[], float] = time.time) -> AsyncIterator[Finding]:
@@ -89,9 +96,10 @@ def _distrusted(error: BaseException, host: str) -> Finding:
         return failed("TLS", f"the certificate {what}", "renew it where TLS ends, or look at the clock of this machine")
     if code in (_NO_ISSUER, _FIRST_UNKNOWN, _SELF_SIGNED, _SELF_SIGNED_CHAIN):
         return failed(
-            "TLS", "nobody who is trusted here has signed the certificate",
+            "TLS",
+            "nobody who is trusted here has signed the certificate",
             "serve it with its whole chain; if your own authority has signed it, set SSL_CERT_FILE for this command",
-        )  # fmt: skip
+        )
     return failed("TLS", f"the certificate is not trusted: {error}", "look at the certificate")
 
 
@@ -102,22 +110,42 @@ async def _read(answer: aiohttp.ClientResponse, web: str, clock: Callable[[], fl
         where = answer.headers.get("Location", "nowhere")
         return [failed("request", f"it sends elsewhere: {where}", "give that address: WebSockets follow nobody")]
     if status in (502, 503, 504):
-        return [failed("request", f"status {status}: the proxy does not reach the server",
-                       "look at the address in the proxy's configuration, and whether the server runs")]  # fmt: skip
+        return [
+            failed(
+                "request",
+                f"status {status}: the proxy does not reach the server",
+                "look at the address in the proxy's configuration, and whether the server runs",
+            )
+        ]
     if status in (401, 403):
-        return [failed("request", f"status {status}: somebody before the server wants a sign-in",
-                       "let the proxy pass requests on; the server asks for tokens itself")]  # fmt: skip
+        return [
+            failed(
+                "request",
+                f"status {status}: somebody before the server wants a sign-in",
+                "let the proxy pass requests on; the server asks for tokens itself",
+            )
+        ]
     if status != 200 or '"status"' not in text:
-        return [failed("request", f"{web}/healthz answers {status}, and not as collab does",
-                       "is this the path that the proxy gives to the server, and does it take it away?")]  # fmt: skip
+        return [
+            failed(
+                "request",
+                f"{web}/healthz answers {status}, and not as collab does",
+                "is this the path that the proxy gives to the server, and does it take it away?",
+            )
+        ]
     found = [ok("request", f"{web} leads to a server")]
     try:
         late = clock() - parsedate_to_datetime(answer.headers["Date"]).timestamp()
     except (KeyError, ValueError):
         return found
     if abs(late) > _LATE:
-        found.append(warning("clock", f"the clock there and this one differ by {abs(late):.0f} s",
-                             "let both follow a time server: tokens go by the clock"))  # fmt: skip
+        found.append(
+            warning(
+                "clock",
+                f"the clock there and this one differ by {abs(late):.0f} s",
+                "let both follow a time server: tokens go by the clock",
+            )
+        )
     return found
 
 
@@ -134,8 +162,11 @@ async def _websocket(http: aiohttp.ClientSession, web: str) -> Finding:
                     if message.type is aiohttp.WSMsgType.PONG and message.data == _PING:
                         break
                     if message.type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.ERROR):
-                        return failed("WebSocket", f"it is closed at once ({message.data})",
-                                      "the server may be full or stopping: look at /readyz and its log")  # fmt: skip
+                        return failed(
+                            "WebSocket",
+                            f"it is closed at once ({message.data})",
+                            "the server may be full or stopping: look at /readyz and its log",
+                        )
             took = (time.monotonic() - began) * 1000
         # Hocuspocus clients are told behind their first message; a y-websocket client at once.
         async with http.ws_connect(f"{web}/ws/{_DOCUMENT}", headers={"Origin": origin}) as ws:
@@ -148,27 +179,32 @@ async def _websocket(http: aiohttp.ClientSession, web: str) -> Finding:
         return _refused(error.status, origin)
     except TimeoutError:
         return failed(
-            "WebSocket", f"it opens, and a ping has no answer within {_PONG_SECONDS:.0f} s: bytes are kept back",
+            "WebSocket",
+            f"it opens, and a ping has no answer within {_PONG_SECONDS:.0f} s: bytes are kept back",
             f"turn buffering off in the proxy (nginx: proxy_buffering off), and let frames through {_PAGE}",
-        )  # fmt: skip
+        )
     except (aiohttp.ClientError, OSError) as error:
         return failed("WebSocket", f"the connection breaks: {error}", _PROXY)
 
 
 def _other_origin(origin: str, how: str) -> Finding:
     return failed(
-        "WebSocket", f"{how}: the server does not take {origin} for its own page",
+        "WebSocket",
+        f"{how}: the server does not take {origin} for its own page",
         "let the proxy keep Host (with the port), or send X-Forwarded-Host and -Proto and set --behind-proxy and "
         "--trusted-proxies; or list the page in --allowed-origins",
-    )  # fmt: skip
+    )
 
 
 def _refused(status: int, origin: str) -> Finding:
     if status == 403:
         return _other_origin(origin, "status 403")
     if status == 404:
-        return failed("WebSocket", "status 404: /hocuspocus leads nowhere",
-                      "give the proxy's rule for requests to WebSockets too: /ws/ and /hocuspocus")  # fmt: skip
+        return failed(
+            "WebSocket",
+            "status 404: /hocuspocus leads nowhere",
+            "give the proxy's rule for requests to WebSockets too: /ws/ and /hocuspocus",
+        )
     if status in (502, 503, 504):
         return failed("WebSocket", f"status {status}: the proxy does not reach the server", _PROXY)
     if status == 429:

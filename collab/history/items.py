@@ -59,9 +59,19 @@ class Item:
     """
 
     __slots__ = (
-        "branch", "client", "clock", "deleted", "key", "kind", "left", "length", "origin", "parent", "right",
+        "branch",
+        "client",
+        "clock",
+        "deleted",
+        "key",
+        "kind",
+        "left",
+        "length",
+        "origin",
+        "parent",
+        "right",
         "right_origin",
-    )  # fmt: skip
+    )
 
     def __init__(self, client: int, clock: int, length: int, kind: int) -> None:
         self.client = client

@@ -95,12 +95,18 @@ class Shower:
         if any(item.kind == TYPE and item.key is None for item in branch.list()):
             raise WrongContentType("the root is no text: take the format prosemirror")
         return [
-            {key: value for key, value in (
-                ("insert", content), ("attributes", attributes or None),
-                ("inserted", run.inserted), ("deleted", run.deleted),
-            ) if value is not None}
+            {
+                key: value
+                for key, value in (
+                    ("insert", content),
+                    ("attributes", attributes or None),
+                    ("inserted", run.inserted),
+                    ("deleted", run.deleted),
+                )
+                if value is not None
+            }
             for run, content, attributes in self._contents(branch)
-        ]  # fmt: skip
+        ]
 
     def texts(self, branch: Branch) -> tuple[str, str]:
         """Return a text as it was at the beginning, and as it was at the end."""

@@ -102,8 +102,12 @@ def check_instruction(instruction: Instruction) -> None:
         InvalidDocumentName: the document has no such name.
     """
     kind, document, user, connection, seconds = (
-        instruction.kind, instruction.document, instruction.user, instruction.connection, instruction.seconds,
-    )  # fmt: skip
+        instruction.kind,
+        instruction.document,
+        instruction.user,
+        instruction.connection,
+        instruction.seconds,
+    )
     if kind is Kind.LOG:
         if document is not None or user is not None or connection is not None:
             raise ValueError("a log level is of no document, user or connection")
@@ -296,8 +300,11 @@ class Control:
         if stored.instruction is not None and (report.ended or report.changed or report.undecided):
             _audit.info(
                 "control: %s: %d sessions ended here, %d with another access, %d not decided",
-                describe(stored.instruction), report.ended, report.changed, report.undecided,
-            )  # fmt: skip
+                describe(stored.instruction),
+                report.ended,
+                report.changed,
+                report.undecided,
+            )
         if stored.age > _REPORTED:
             return
         try:

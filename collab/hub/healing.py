@@ -173,9 +173,11 @@ class Healing:
             return False
         self.documents += 1
         _limited.warning(
-            "healed", "healed %s: the database lacked %d bytes of it, which are written again", shown_name(name),
+            "healed",
+            "healed %s: the database lacked %d bytes of it, which are written again",
+            shown_name(name),
             len(turn.delta),
-        )  # fmt: skip
+        )
         return True
 
     async def _load(self, live: LiveRoom) -> LoadedDocument | None:

@@ -218,9 +218,13 @@ class People:
         the page before. Raises ``Overloaded``; or ``ValueError`` for an ``after`` that is none.
         """
         asked = {
-            "kind": "connections", "document": document, "user": user, "node": node,
-            "after": None if after is None else list(_read_id(after)), "limit": limit,
-        }  # fmt: skip
+            "kind": "connections",
+            "document": document,
+            "user": user,
+            "node": node,
+            "after": None if after is None else list(_read_id(after)),
+            "limit": limit,
+        }
         return _merge_connections(await self.questions.ask(asked), limit)
 
     # What is answered
@@ -300,18 +304,29 @@ class People:
         if isinstance(owner, Member):
             told = owner.client.facts()
             return facts | {
-                "number": owner.client.number, "agent": None, "protocol": told.protocol, "access": owner.access.value,
+                "number": owner.client.number,
+                "agent": None,
+                "protocol": told.protocol,
+                "access": owner.access.value,
                 "since": owner.joined_at,
-            }  # fmt: skip
+            }
         if isinstance(owner, Visitor):
             here = live.visitors[owner]
             return facts | {
-                "number": None, "agent": None, "protocol": "streams", "access": here.access.value, "since": here.since,
-            }  # fmt: skip
+                "number": None,
+                "agent": None,
+                "protocol": "streams",
+                "access": here.access.value,
+                "since": here.since,
+            }
         held = live.agents[owner]
         return facts | {
-            "number": None, "agent": owner.ident, "protocol": "agent", "access": held.access.value, "since": held.since,
-        }  # fmt: skip
+            "number": None,
+            "agent": owner.ident,
+            "protocol": "agent",
+            "access": held.access.value,
+            "since": held.since,
+        }
 
     async def tell_connections(self, document: str | None, user: str | None) -> bytes:
         """Give the connections of this node, for ``read_connections`` of a command; the first ``MAX_TOLD`` of them."""

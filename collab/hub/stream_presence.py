@@ -275,9 +275,13 @@ class Visitors:
             Overloaded: too much is asked of other nodes at a time.
         """
         asked = {
-            "kind": "visitor", "name": name, "client": entry.client, "clock": entry.clock,
-            "author": poster.author, "address": poster.address,
-        }  # fmt: skip
+            "kind": "visitor",
+            "name": name,
+            "client": entry.client,
+            "clock": entry.clock,
+            "author": poster.author,
+            "address": poster.address,
+        }
         answers = await self.questions.ask(asked)
         if any(said.get("given") is True for said in answers.said.values()):
             return True

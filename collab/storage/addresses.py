@@ -86,65 +86,102 @@ class Address:
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 # What asyncpg does as libpq does.
-_DRIVER = frozenset({
-    "user", "password", "database", "passfile", "service", "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert",
-    "sslcrl", "sslnegotiation", "ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "gsslib",
-})  # fmt: skip
+_DRIVER = frozenset(
+    {
+        "user",
+        "password",
+        "database",
+        "passfile",
+        "service",
+        "sslmode",
+        "sslcert",
+        "sslkey",
+        "sslpassword",
+        "sslrootcert",
+        "sslcrl",
+        "sslnegotiation",
+        "ssl_min_protocol_version",
+        "ssl_max_protocol_version",
+        "krbsrvname",
+        "gsslib",
+    }
+)
 
 # What is done here.
-_OURS = frozenset({
-    "host", "port", "dbname", "target_session_attrs", "connect_timeout", "application_name",
-    "fallback_application_name", "options", "channel_binding", "pgbouncer", "statement_cache_size",
-    "prepared_statement_cache_size", "load_balance_hosts", "ssl", "keepalives", "keepalives_idle",
-    "keepalives_interval", "keepalives_count", "tcp_user_timeout",
-})  # fmt: skip
+_OURS = frozenset(
+    {
+        "host",
+        "port",
+        "dbname",
+        "target_session_attrs",
+        "connect_timeout",
+        "application_name",
+        "fallback_application_name",
+        "options",
+        "channel_binding",
+        "pgbouncer",
+        "statement_cache_size",
+        "prepared_statement_cache_size",
+        "load_balance_hosts",
+        "ssl",
+        "keepalives",
+        "keepalives_idle",
+        "keepalives_interval",
+        "keepalives_count",
+        "tcp_user_timeout",
+    }
+)
 
 # What changes nothing here, with these values.
-_HARMLESS: Mapping[str, frozenset[str]] = MappingProxyType({
-    "gssencmode": frozenset({"disable", "prefer"}),
-    "gssdelegation": frozenset({"0"}),
-    "sslcompression": frozenset({"0", "1"}),  # libpq may ignore it too
-    "sslcertmode": frozenset({"allow"}),
-    "sslsni": frozenset({"1"}),
-    "replication": frozenset({"false", "off", "no", "0"}),
-    "client_encoding": frozenset({"utf8", "utf-8", "auto"}),
-    "min_protocol_version": frozenset({"3.0"}),
-    "max_protocol_version": frozenset({"3.0", "3.2", "latest"}),
-    # Of other drivers: node-postgres, Prisma, and what Supabase adds for Vercel.
-    "uselibpqcompat": frozenset({"true"}),
-    "schema": frozenset({"public"}),
-    "supa": frozenset({"base-pooler.x"}),
-})  # fmt: skip
+_HARMLESS: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "gssencmode": frozenset({"disable", "prefer"}),
+        "gssdelegation": frozenset({"0"}),
+        "sslcompression": frozenset({"0", "1"}),  # libpq may ignore it too
+        "sslcertmode": frozenset({"allow"}),
+        "sslsni": frozenset({"1"}),
+        "replication": frozenset({"false", "off", "no", "0"}),
+        "client_encoding": frozenset({"utf8", "utf-8", "auto"}),
+        "min_protocol_version": frozenset({"3.0"}),
+        "max_protocol_version": frozenset({"3.0", "3.2", "latest"}),
+        # Of other drivers: node-postgres, Prisma, and what Supabase adds for Vercel.
+        "uselibpqcompat": frozenset({"true"}),
+        "schema": frozenset({"public"}),
+        "supa": frozenset({"base-pooler.x"}),
+    }
+)
 
 _PRISMA = "it is Prisma's and no parameter of PostgreSQL; leave it out"
 
 # What cannot be done, and why.
-_REFUSED: Mapping[str, str] = MappingProxyType({
-    "hostaddr": "write the address in place of the host's name",
-    "gssencmode": "the driver has no GSSAPI encryption; use sslmode",
-    "gssdelegation": "the driver passes no GSSAPI credentials on",
-    "sslcertmode": "the driver shows the certificate of sslcert when it is asked for one; leave it out",
-    "sslsni": "the driver always sends the server's name; leave it out",
-    "sslcrldir": "the driver reads revoked certificates from a file: use sslcrl",
-    "sslkeylogfile": "use the variable SSLKEYLOGFILE",
-    "requirepeer": "the driver cannot look at the owner of a Unix socket; leave it out",
-    "require_auth": "the driver cannot insist on a method of authentication; use sslmode=verify-full",
-    "scram_client_key": "the driver signs in with a password",
-    "scram_server_key": "the driver signs in with a password",
-    "servicefile": "use the variable PGSERVICEFILE",
-    "replication": "documents are no replication stream",
-    "client_encoding": "text is always UTF-8",
-    "min_protocol_version": "the driver speaks version 3.0 of the protocol",
-    "max_protocol_version": "the driver speaks version 3.0 of the protocol",
-    "schema": "it is Prisma's; use options=-csearch_path%3DNAME, or a user whose search_path is set",
-    "connection_limit": _PRISMA + " (a server takes six connections)",
-    "pool_timeout": _PRISMA,
-    "socket_timeout": _PRISMA,
-    "sslaccept": _PRISMA + ", and use sslmode",
-    "sslidentity": _PRISMA + ", and use sslcert and sslkey",
-    "uselibpqcompat": "it is node-postgres's; leave it out",
-    "supa": "it is no parameter of PostgreSQL; leave it out",
-})  # fmt: skip
+_REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        "hostaddr": "write the address in place of the host's name",
+        "gssencmode": "the driver has no GSSAPI encryption; use sslmode",
+        "gssdelegation": "the driver passes no GSSAPI credentials on",
+        "sslcertmode": "the driver shows the certificate of sslcert when it is asked for one; leave it out",
+        "sslsni": "the driver always sends the server's name; leave it out",
+        "sslcrldir": "the driver reads revoked certificates from a file: use sslcrl",
+        "sslkeylogfile": "use the variable SSLKEYLOGFILE",
+        "requirepeer": "the driver cannot look at the owner of a Unix socket; leave it out",
+        "require_auth": "the driver cannot insist on a method of authentication; use sslmode=verify-full",
+        "scram_client_key": "the driver signs in with a password",
+        "scram_server_key": "the driver signs in with a password",
+        "servicefile": "use the variable PGSERVICEFILE",
+        "replication": "documents are no replication stream",
+        "client_encoding": "text is always UTF-8",
+        "min_protocol_version": "the driver speaks version 3.0 of the protocol",
+        "max_protocol_version": "the driver speaks version 3.0 of the protocol",
+        "schema": "it is Prisma's; use options=-csearch_path%3DNAME, or a user whose search_path is set",
+        "connection_limit": _PRISMA + " (a server takes six connections)",
+        "pool_timeout": _PRISMA,
+        "socket_timeout": _PRISMA,
+        "sslaccept": _PRISMA + ", and use sslmode",
+        "sslidentity": _PRISMA + ", and use sslcert and sslkey",
+        "uselibpqcompat": "it is node-postgres's; leave it out",
+        "supa": "it is no parameter of PostgreSQL; leave it out",
+    }
+)
 
 _KNOWN = sorted(_DRIVER | _OURS | set(_HARMLESS) | set(_REFUSED))
 

@@ -171,9 +171,21 @@ class MemoryWebhooks:
                 self._last += 1
                 self._queued[self._last] = now
                 self._deliveries[self._last] = Delivery(
-                    self._last, name, event, happened.kind, happened.lane, happened.names[0], _copied(happened.data),
-                    now, 0, now, None, False, None, None,
-                )  # fmt: skip
+                    self._last,
+                    name,
+                    event,
+                    happened.kind,
+                    happened.lane,
+                    happened.names[0],
+                    _copied(happened.data),
+                    now,
+                    0,
+                    now,
+                    None,
+                    False,
+                    None,
+                    None,
+                )
 
     def _waiting(self, receiver: str) -> list[Delivery]:
         return [each for each in self._deliveries.values() if each.receiver == receiver and each.done_at is None]
@@ -343,7 +355,7 @@ class MemoryWebhooks:
                     delivered,
                     len(done) - delivered,
                     receiver.dropped,
-                )  # fmt: skip
+                )
             )
         return found
 

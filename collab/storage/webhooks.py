@@ -34,8 +34,18 @@ VERSION_MADE: Final = "version.made"
 VERSION_RESTORED: Final = "version.restored"
 
 KINDS: Final = (
-    CREATED, CHANGED, DELETED, RESTORED, RENAMED, RESET, ERASED, JOINED, LEFT, VERSION_MADE, VERSION_RESTORED,
-)  # fmt: skip
+    CREATED,
+    CHANGED,
+    DELETED,
+    RESTORED,
+    RENAMED,
+    RESET,
+    ERASED,
+    JOINED,
+    LEFT,
+    VERSION_MADE,
+    VERSION_RESTORED,
+)
 """All kinds of events."""
 
 KEPT_ERASED: Final = (DELETED, ERASED)

@@ -143,9 +143,12 @@ class Watchdog:
         left_out, self._left_out = self._left_out, 0
         more = f" ({left_out} more like it not shown)" if left_out else ""
         self._write(
-            logging.ERROR, "the event loop has stood still for %.1f s in %s; what it does stands below%s",
-            stood, self._task(), more,
-        )  # fmt: skip
+            logging.ERROR,
+            "the event loop has stood still for %.1f s in %s; what it does stands below%s",
+            stood,
+            self._task(),
+            more,
+        )
 
     def _task(self) -> str:
         """Name the task that holds the loop; often that says for which document."""

@@ -42,9 +42,20 @@ class CatalogueConformance(OnStorage):
 
     async def test_names_are_told_apart_by_their_bytes(self, store: Store) -> None:
         names = [
-            "a", "A", "ä", "a\u0308", "a ", " a", "a\x00", "a\x00b", "notes/ä b", "%61", "\U0001f98a", "\uff5e",
+            "a",
+            "A",
+            "ä",
+            "a\u0308",
+            "a ",
+            " a",
+            "a\x00",
+            "a\x00b",
+            "notes/ä b",
+            "%61",
+            "\U0001f98a",
+            "\uff5e",
             "x" * 512,
-        ]  # fmt: skip
+        ]
         outcomes = await store.append([Append(name, None, rows(name.encode())) for name in names])
         assert len({outcome.document_id for outcome in outcomes if isinstance(outcome, Appended)}) == len(names)
         for name in names:

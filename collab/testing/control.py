@@ -91,9 +91,12 @@ class ControlConformance(OnStorage):
         await put(store, "b", b"b")
         async with open_store() as other:
             results = await asyncio.gather(
-                store.rename("a", "c", 1.0), other.rename("b", "c", 1.0), other.rename("a", "b", 1.0),
-                store.rename("b", "a", 1.0), return_exceptions=True,
-            )  # fmt: skip
+                store.rename("a", "c", 1.0),
+                other.rename("b", "c", 1.0),
+                other.rename("a", "b", 1.0),
+                store.rename("b", "a", 1.0),
+                return_exceptions=True,
+            )
         refused = (DocumentExists, DocumentDeleted)
         assert all(isinstance(result, (int, *refused)) for result in results), results
         names = [summary.document.name for summary in await store.list_documents()]

@@ -354,8 +354,10 @@ class WebhooksConformance(OnStorage):
             await store.create(name)
         listed = await store.deliveries()
         assert [(each.receiver, each.name) for each in listed if each.receiver == "all"] == [
-            ("all", "c"), ("all", "b"), ("all", "a"),
-        ]  # fmt: skip
+            ("all", "c"),
+            ("all", "b"),
+            ("all", "a"),
+        ]
         assert [each.name for each in await store.deliveries(receiver="other")] == ["b"]
         assert [each.number for each in await store.deliveries(limit=2)] == [each.number for each in listed[:2]]
         assert await store.deliveries(before=listed[1].number) == listed[2:]

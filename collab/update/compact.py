@@ -207,9 +207,24 @@ class _Joiner:
     """
 
     __slots__ = (
-        "_count", "_data", "_gc", "_head", "_kind", "_length", "_out", "_own", "_parts", "_ranges", "_right", "_start",
-        "_under", "client", "keyed", "lies", "references",
-    )  # fmt: skip
+        "_count",
+        "_data",
+        "_gc",
+        "_head",
+        "_kind",
+        "_length",
+        "_out",
+        "_own",
+        "_parts",
+        "_ranges",
+        "_right",
+        "_start",
+        "_under",
+        "client",
+        "keyed",
+        "lies",
+        "references",
+    )
 
     def __init__(
         self, data: bytes, section: Section, ranges: list[tuple[int, int]], gc: bool, under: list[int] | None

@@ -99,12 +99,17 @@ def servers() -> Iterator[dict[str, Running]]:
             port, data = _FIRST_PORT + number, Path(folder, f"data{number}")
             migrated(data)
             environment = {
-                **os.environ, "COLLAB_DATA_DIR": str(data), "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
-            }  # fmt: skip
+                **os.environ,
+                "COLLAB_DATA_DIR": str(data),
+                "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+            }
             process = subprocess.Popen(
                 [sys.executable, "-m", *(part.format(port=port) for part in command)],
-                env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            )  # fmt: skip
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
             stack.callback(_end, process)
             asyncio.run(eventually(partial(asyncio.to_thread, _answers, port), name, 120))
             on_core(process.pid)

@@ -181,8 +181,10 @@ async def over_http(directory: Path, name: str, numbers: list[int]) -> None:
         print("over HTTP, the first page of the timeline:", await repeat([lambda: get(f"timeline/{name}")] * 20))
         paths = [f"updates/{name}?number={number}" for number in numbers]
         print("over HTTP, a number as an update:", await repeat([lambda path=path: get(path) for path in paths]))
-        print(f"over HTTP, who wrote what, {await get(f'attribution/{name}')} bytes:",
-              await repeat([lambda: get(f"attribution/{name}")] * 10))  # fmt: skip
+        print(
+            f"over HTTP, who wrote what, {await get(f'attribution/{name}')} bytes:",
+            await repeat([lambda: get(f"attribution/{name}")] * 10),
+        )
         async with LiveClient(server.document_url("room")) as client:
             await client.until_synced()
             alone = await typed_in(client)

@@ -143,9 +143,13 @@ async def theirs(shared: Parts, count: int) -> AsyncIterator[Nodes]:
         ports, pids = [], []
         for _ in range(count):
             process = await asyncio.to_thread(
-                subprocess.Popen, [find_node()[0], "server.js"],
-                cwd=PEER, env=environment, stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
+                subprocess.Popen,
+                [find_node()[0], "server.js"],
+                cwd=PEER,
+                env=environment,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
             stack.callback(process.wait)
             stack.callback(process.terminate)
             assert process.stdout is not None
@@ -293,54 +297,72 @@ def table(runs: Runs, quick: bool) -> str:
         *[
             (
                 f"CPU an edit on three nodes, to one node: 100 rooms of {members}, {rate:g} edits/s of each, {where}",
-                *[_shown(runs.ratio(f"cpu {how} of {members} {bus}", f"cpu one of {members} {bus}", "cpu_us_per_edit"))
-                  for bus in _BUSES], "", bound,
+                *[
+                    _shown(
+                        runs.ratio(f"cpu {how} of {members} {bus}", f"cpu one of {members} {bus}", "cpu_us_per_edit")
+                    )
+                    for bus in _BUSES
+                ],
+                "",
+                bound,
             )
             for members, rate in _CPU
             for how, where, bound in (
-                ("spread", "each open on all three", "<= 1.5"), ("apart", "each open on one", "<= 1.05"),
+                ("spread", "each open on all three", "<= 1.5"),
+                ("apart", "each open on one", "<= 1.05"),
             )
         ],
         (
             "one document, 300 clients on three nodes, 30 edits/s: p99",
-            *[_shown(runs.value(f"crowd {bus}", "p99_ms"), " ms") for bus in _BUSES], "", "<= 100 ms",
+            *[_shown(runs.value(f"crowd {bus}", "p99_ms"), " ms") for bus in _BUSES],
+            "",
+            "<= 100 ms",
         ),
         (
             "edits that three nodes and one PostgreSQL commit in a second, 1,000 rooms",
-            *[_shown(runs.value(f"commits {bus}", "saved_per_s")) for bus in _BUSES], "", "",
+            *[_shown(runs.value(f"commits {bus}", "saved_per_s")) for bus in _BUSES],
+            "",
+            "",
         ),
         (
             "the same, to three nodes without a bus",
-            *[_shown(runs.ratio(f"commits {bus}", "commits none", "saved_per_s")) for bus in _BUSES], "",
+            *[_shown(runs.ratio(f"commits {bus}", "commits none", "saved_per_s")) for bus in _BUSES],
+            "",
             "0.95 to 1.05",
         ),
         *[
             (
                 f"CPU an edit with `--workers 2`, to one node: 500 rooms of 2, {1000 * rate:,.0f} edits/s",
-                *[_shown(runs.ratio(f"workers for {rate:g} {bus}", f"one node for {rate:g} {bus}", "cpu_us_per_edit"))
-                  for bus in _BUSES], "", "<= 1.15",
+                *[
+                    _shown(runs.ratio(f"workers for {rate:g} {bus}", f"one node for {rate:g} {bus}", "cpu_us_per_edit"))
+                    for bus in _BUSES
+                ],
+                "",
+                "<= 1.15",
             )
             for rate in (2, 10)
         ],
-    ]  # fmt: skip
+    ]
     wrong = [key for key, found in runs.found.items() if not all(one["right"] for one in found)]
     return "\n".join(
         [
             "## Several nodes",
             "",
             "Nodes, PostgreSQL and Valkey share one core, the generator has another; all clients speak the Hocuspocus",
-            "protocol. Medians of " + ("one short run, not for publishing" if quick else "five interleaved repetitions")
+            "protocol. Medians of "
+            + ("one short run, not for publishing" if quick else "five interleaved repetitions")
             + ". `@hocuspocus/server` keeps everything in memory. Written by `make bench-nodes`.",
             "",
             "| figure | bus on PostgreSQL | bus on Valkey | `@hocuspocus/server`, Redis extension | wanted |",
             "|---|---:|---:|---:|---|",
             *[f"| {' | '.join(row)} |" for row in rows],
             "",
-            "Something was lost or not as it was typed: " + ", ".join(wrong) + "." if wrong
+            "Something was lost or not as it was typed: " + ", ".join(wrong) + "."
+            if wrong
             else "In every run everything arrived everywhere, and the documents held exactly what was typed.",
             "",
         ]
-    )  # fmt: skip
+    )
 
 
 _BUSES = ("postgresql", "valkey")

@@ -86,12 +86,16 @@ def test_latency_is_not_bought_with_more_cpu_than_the_best_peer_uses() -> None:
     }
     assert wanted == {
         "everybody": {
-            "cpu_ms_per_1000": (1.0, ALL_PEERS), "p50_ms": (1.0, ()), "p99_ms": (1.0, (Y_WEBSOCKET,)),
+            "cpu_ms_per_1000": (1.0, ALL_PEERS),
+            "p50_ms": (1.0, ()),
+            "p99_ms": (1.0, (Y_WEBSOCKET,)),
         },
         "presence": {
-            "cpu_ms_per_1000": (0.6, ALL_PEERS), "p50_ms": (1.5, ()), "p99_ms": (1.0, (Y_WEBSOCKET,)),
+            "cpu_ms_per_1000": (0.6, ALL_PEERS),
+            "p50_ms": (1.5, ()),
+            "p99_ms": (1.0, (Y_WEBSOCKET,)),
         },
-    }  # fmt: skip
+    }
 
 
 def step(rate: float, p50: float | None, *, saturated: bool = False) -> dict[str, Any]:

@@ -138,9 +138,18 @@ async def test_a_cold_join_restarts_the_server(tmp_path: Path) -> None:
 async def test_the_command_restarts_a_server_as_it_is_told(server: ServerProcess, tmp_path: Path) -> None:
     mark = tmp_path / "restarted"
     run = await command(
-        "--url", server.ws_url, "--scenario", "cold-join", "--size", "edits=500", "--size", "clients=2",
-        "--restart-command", f"echo again >> {mark}", "--json",
-    )  # fmt: skip
+        "--url",
+        server.ws_url,
+        "--scenario",
+        "cold-join",
+        "--size",
+        "edits=500",
+        "--size",
+        "clients=2",
+        "--restart-command",
+        f"echo again >> {mark}",
+        "--json",
+    )
     out, err = await run.communicate()
     assert run.returncode == 0, err
     assert json.loads(out)["cold"] is True
@@ -252,16 +261,31 @@ async def test_unknown_scenarios_and_sizes_are_named_with_the_known_ones(server:
 
 async def command(*arguments: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "collab.bench", *arguments,
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "collab.bench",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
 
 
 async def test_the_command_prints_json_for_machines(server: ServerProcess) -> None:
     run = await command(
-        "--url", server.ws_url, "--scenario", "everybody", "--scenario", "presence", "--seconds", "0.5",
-        "--size", "clients=4", "--server-pid", str(server.pid), "--json",
-    )  # fmt: skip
+        "--url",
+        server.ws_url,
+        "--scenario",
+        "everybody",
+        "--scenario",
+        "presence",
+        "--seconds",
+        "0.5",
+        "--size",
+        "clients=4",
+        "--server-pid",
+        str(server.pid),
+        "--json",
+    )
     out, err = await run.communicate()
     assert run.returncode == 0, err
     first, second = (json.loads(line) for line in out.splitlines())

@@ -130,12 +130,26 @@ class Cluster:
         self._copy = copy = _make_postgres()
         done = subprocess.run(
             [
-                *as_somebody_else(), str(find_binaries() / "pg_basebackup"), "-D", str(copy.directory / "data"),
-                "-h", str(self.postgres.directory), "-p", str(self.postgres.port), "-U", "postgres",
-                "-X", "fetch", "-c", "fast", "--no-sync",
+                *as_somebody_else(),
+                str(find_binaries() / "pg_basebackup"),
+                "-D",
+                str(copy.directory / "data"),
+                "-h",
+                str(self.postgres.directory),
+                "-p",
+                str(self.postgres.port),
+                "-U",
+                "postgres",
+                "-X",
+                "fetch",
+                "-c",
+                "fast",
+                "--no-sync",
             ],
-            capture_output=True, text=True, cwd="/",
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            cwd="/",
+        )
         assert done.returncode == 0, done.stderr
 
     def fail_over(self) -> None:

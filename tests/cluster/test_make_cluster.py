@@ -26,9 +26,13 @@ from tests.support.snippets import ROOT
 from tests.support.waiting import happens
 
 pytestmark = [
-    pytest.mark.postgres, pytest.mark.valkey, pytest.mark.proxy, pytest.mark.server, pytest.mark.slow,
+    pytest.mark.postgres,
+    pytest.mark.valkey,
+    pytest.mark.proxy,
+    pytest.mark.server,
+    pytest.mark.slow,
     pytest.mark.timeout(240),
-]  # fmt: skip
+]
 
 
 class Made:

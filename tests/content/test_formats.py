@@ -39,17 +39,17 @@ MARKDOWN = [
     "| a |\n| --- |\n| **x**<br> |\n",
     "a\\\nb\n",
     "---\n",
-    "![alt](https://x/y.png)\n\n![](a.png \"t\")\n",
+    '![alt](https://x/y.png)\n\n![](a.png "t")\n',
     "~~gone~~ ***both*** **a *b* c**\n",
     "1\\. no list\n\n\\# no heading\n\n\\- no item\n\n\\> no quote\n\n\\===\n\n\\---\n",
     "a \\* b \\_c\\_ snake_case \\`d\\` 5 < 6 \\<b> \\[x\\] \\&amp; & \\~\n",
     "<u>under</u> and <mark>marked</mark>\n",
     "<strong>bold:</strong>word and w<em>(i)</em>n\n",
-    "[a](<b c> \"q\\\"t\") [mail](mailto:a@b.c) [here](#x)\n",
+    '[a](<b c> "q\\"t") [mail](mailto:a@b.c) [here](#x)\n',
     "&#32;space at both ends&#32;\n",
     "``a ` b`` `` ` `` `a`\n",
     "hello\\![x](y)\n\n\\!\\[no image\\](z)\n",
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("text", MARKDOWN)
@@ -247,13 +247,32 @@ def test_nothing_that_runs_gets_in(text: str, format: Format) -> None:
 @pytest.mark.parametrize(
     ("address", "safe"),
     [
-        ("https://a.b/c", True), ("http:x", True), ("mailto:a@b", True), ("tel:+1", True), ("#x", True), ("/a:b", True),
-        ("a/b?c=d:e", True), ("", True), ("//host/x", True), (" https://a", True),
-        ("javascript:x", False), (" javascript:x", False), ("java\nscript:x", False), ("\x01javascript:x", False),
-        ("JAVASCRIPT:x", False), ("data:text/html,x", False), ("vbscript:x", False), ("file:///etc", False),
-        ("blob:x", False), (":x", False), ("%6A:x", False), ("java\u200bscript:x", False), (None, False), (5, False),
+        ("https://a.b/c", True),
+        ("http:x", True),
+        ("mailto:a@b", True),
+        ("tel:+1", True),
+        ("#x", True),
+        ("/a:b", True),
+        ("a/b?c=d:e", True),
+        ("", True),
+        ("//host/x", True),
+        (" https://a", True),
+        ("javascript:x", False),
+        (" javascript:x", False),
+        ("java\nscript:x", False),
+        ("\x01javascript:x", False),
+        ("JAVASCRIPT:x", False),
+        ("data:text/html,x", False),
+        ("vbscript:x", False),
+        ("file:///etc", False),
+        ("blob:x", False),
+        (":x", False),
+        ("%6A:x", False),
+        ("java\u200bscript:x", False),
+        (None, False),
+        (5, False),
     ],
-)  # fmt: skip
+)
 def test_links_lead_where_nothing_runs(address: Any, safe: bool) -> None:
     assert (safe_link(address) is not None) is safe
 
@@ -313,7 +332,7 @@ def test_html_reads_as_browsers_show_it() -> None:
         (Format.PROSEMIRROR, {"type": "doc", "content": [{"type": "text", "text": "x", "marks": [{"type": 1}]}]}),
     ],
     ids=str,
-)  # fmt: skip
+)
 @pytest.mark.timeout(60)
 def test_what_is_large_or_deep_or_wrong_ends_in_time(format: Format, value: Any) -> None:
     replica = Replica(EMPTY, 7)
@@ -410,14 +429,17 @@ def test_of_two_entries_of_an_element_the_one_that_excalidraw_takes_counts() -> 
 @pytest.mark.parametrize(
     "value",
     [
-        {}, [], {"type": "excalidraw"}, {"type": "excalidraw", "elements": [1]},
+        {},
+        [],
+        {"type": "excalidraw"},
+        {"type": "excalidraw", "elements": [1]},
         {"type": "excalidraw", "elements": [{"id": "a"}, {"id": "a"}]},
         {"type": "excalidraw", "elements": [{"id": ""}]},
         {"type": "excalidraw", "elements": [], "files": []},
         {"type": "excalidraw", "elements": [], "files": {"f": {"dataURL": "javascript:x"}}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_is_no_drawing_is_refused(value: Any) -> None:
     with pytest.raises(InvalidEdit):
         Replica(EMPTY, 7).edit(Replace(None, Format.EXCALIDRAW, value))

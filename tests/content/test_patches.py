@@ -145,7 +145,7 @@ def test_the_examples_of_the_rfc(
         ([{"op": "add", "path": "/x" * 100, "value": 1}], InvalidEdit, "steps"),
         ([{"op": "add", "path": "/x", "value": 1}, {"op": "remove", "path": "/y"}], NoSuchContent, "/y"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_done_is_refused_and_nothing_is(
     operations: list[dict[str, Any]], error: type[ContentError], words: str, nested: bool, shared: bool
 ) -> None:

@@ -130,12 +130,18 @@ def test_an_edit_that_changes_nothing_is_empty(edit: Edit) -> None:
         (ArrayAppend("t", (1,)), WrongContentType, "no array"),
         (Batch((TextInsert("t", 0, "x"), Batch(()))), InvalidEdit, "edit 1: a batch holds a batch"),
         (Batch((TextInsert("t", 0, "x"), TextInsert("t", 99, "x"))), InvalidEdit, "edit 1: at is 99"),
-        (Patch(({"op": "add", "path": "/m/x", "value": 1}, {"op": "test", "path": "/m/n", "value": 6})),
-         EditConflict, "the test of /m/n fails"),
-        (Patch(({"op": "add", "path": "/m/x", "value": 1}, {"op": "add", "path": "/m/a/b/c", "value": 6})),
-         NoSuchContent, "/m/a"),
+        (
+            Patch(({"op": "add", "path": "/m/x", "value": 1}, {"op": "test", "path": "/m/n", "value": 6})),
+            EditConflict,
+            "the test of /m/n fails",
+        ),
+        (
+            Patch(({"op": "add", "path": "/m/x", "value": 1}, {"op": "add", "path": "/m/a/b/c", "value": 6})),
+            NoSuchContent,
+            "/m/a",
+        ),
     ],
-)  # fmt: skip
+)
 def test_an_edit_that_fails_says_why_and_changes_nothing(edit: Edit, error: type[ContentError], words: str) -> None:
     made = replica(t="a😀b", m={"n": 5}, twice="aaa")
     before = made.encode()

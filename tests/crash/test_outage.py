@@ -144,9 +144,15 @@ class Disk:
         unshare = shutil.which("unshare")
         assert unshare is not None, "these tests need unshare; install it with: apt-get install util-linux"
         wrapper = (
-            unshare, "--user", "--map-root-user", "--mount",
-            "sh", "-c", 'mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@"', str(inside),
-        )  # fmt: skip
+            unshare,
+            "--user",
+            "--map-root-user",
+            "--mount",
+            "sh",
+            "-c",
+            'mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@"',
+            str(inside),
+        )
         check = subprocess.run([*wrapper, "true"], capture_output=True, text=True)
         assert check.returncode == 0, f"these tests need user namespaces (sysctl user.max_user_namespaces): {check}"
         self._inside = inside

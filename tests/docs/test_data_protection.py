@@ -41,10 +41,14 @@ def test_each_table_with_bytes_is_known_to_name_people_or_not() -> None:
     named = {found.partition(".")[0] for found in re.findall(r"^\|.*\| `(\w+(?:\.\w+)?)`", page(), re.MULTILINE)}
     named |= {"calls", "producers", "instructions"}
     without = {
-        "documents", "snapshots", "version_states", "trash", "skeletons",  # names and content of documents
+        "documents",
+        "snapshots",
+        "version_states",
+        "trash",
+        "skeletons",  # names and content of documents
         "webhook_receivers",  # beginnings of names of documents
         "instruction_answers",  # gone within minutes; who is where, for whoever has asked
-    }  # fmt: skip
+    }
     holding = {
         table.name
         for table in metadata.sorted_tables

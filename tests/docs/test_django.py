@@ -96,9 +96,13 @@ def environment(directory: Path) -> dict[str, str]:
 
 def manage(directory: Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "manage.py", *arguments], cwd=directory, env={**os.environ, **environment(directory)},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [sys.executable, "manage.py", *arguments],
+        cwd=directory,
+        env={**os.environ, **environment(directory)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -122,9 +126,16 @@ async def test_a_project_is_made_of_the_page(reader: Path) -> None:
     await asyncio.to_thread(manage, reader, *migrate)
     await asyncio.to_thread(manage, reader, "shell", "-c", PREPARE)
     server = ServerProcess(
-        reader / "data", *serve[1:], "--drain-delay-seconds", "0", program=("manage.py", serve[0]), port=port,
-        environment=environment(reader), working_directory=reader, drain_delay=None,
-    )  # fmt: skip
+        reader / "data",
+        *serve[1:],
+        "--drain-delay-seconds",
+        "0",
+        program=("manage.py", serve[0]),
+        port=port,
+        environment=environment(reader),
+        working_directory=reader,
+        drain_delay=None,
+    )
     async with server:
         ((*imported,),) = commands(snippet("docs/django.md", "A field that people edit together", "sh", 2))
         assert "1 documents were created" in await asyncio.to_thread(manage, reader, *imported)
@@ -159,7 +170,12 @@ async def test_the_server_is_a_part_of_another_process(reader: Path) -> None:
     )
     await asyncio.to_thread(manage, reader, "migrate", "-v0")
     done = await asyncio.to_thread(
-        subprocess.run, [sys.executable, "-c", program], cwd=reader, env={**os.environ, **environment(reader)},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        subprocess.run,
+        [sys.executable, "-c", program],
+        cwd=reader,
+        env={**os.environ, **environment(reader)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.stdout.split() == ["200", "401"], done.stdout + done.stderr

@@ -54,8 +54,16 @@ def test_before_the_first_start_all_is_well(capfd: pytest.CaptureFixture[str]) -
     assert told["well"] is True
     assert not Path("data").exists(), "nothing was changed"
     assert {each["check"] for each in told["findings"]} == {
-        "configuration", "database", "schema", "bus", "open files", "somaxconn", "memory", "disk", "certificate",
-    }  # fmt: skip
+        "configuration",
+        "database",
+        "schema",
+        "bus",
+        "open files",
+        "somaxconn",
+        "memory",
+        "disk",
+        "certificate",
+    }
     assert run(["doctor"]) == 0
     assert "ok       database       there is no data/collab.db yet" in capfd.readouterr().out
 
@@ -92,8 +100,9 @@ async def test_a_file_of_this_release_is_well_and_one_of_a_later_release_is_not(
     settings, path = sqlite_file()
     assert {each.state for each in (await database(settings)).values()} <= {State.OK, State.SKIPPED}
     with sqlite3.connect(path) as connection:
-        connection.execute("INSERT INTO compatibility (schema, oldest_schema, oldest_release, at) "
-                           "VALUES (999, 999, '9.0.0', 0)")  # fmt: skip
+        connection.execute(
+            "INSERT INTO compatibility (schema, oldest_schema, oldest_release, at) VALUES (999, 999, '9.0.0', 0)"
+        )
     connection.close()
     failure((await database(settings))["schema"], "9.0.0")
 

@@ -49,9 +49,12 @@ def test_what_was_collected_is_what_was_encoded_whatever_comes_before_it_is_read
         if choose.random() < 0.2:
             has = decode_state_vector(document.encode_state_vector())
             vector = encode_state_vector(
-                {client: choose.choice((0, clock, choose.randint(0, clock), clock + 5)) for client, clock in has.items()
-                 if choose.random() < 0.7}
-            )  # fmt: skip
+                {
+                    client: choose.choice((0, clock, choose.randint(0, clock), clock + 5))
+                    for client, clock in has.items()
+                    if choose.random() < 0.7
+                }
+            )
             vector = choose.choice((vector, b"\0", document.encode_state_vector()))
             encoded = document.encode_state_as_update(vector)
             whole = document.encode_state_as_update()

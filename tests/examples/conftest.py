@@ -18,11 +18,15 @@ __all__ = ["agent_of", "browser", "hocuspocus", "name", "run_example", "shared_s
 async def run_example(program: str, *arguments: str) -> str:
     """Run a program of examples/ and return what it prints; it must end well."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", str(ROOT / "examples" / program), *arguments,
+        sys.executable,
+        "-W",
+        "error",
+        str(ROOT / "examples" / program),
+        *arguments,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    )
     out, err = await asyncio.wait_for(process.communicate(), 60)
     assert (process.returncode, err.decode()) == (0, ""), out.decode()
     return out.decode()

@@ -47,9 +47,12 @@ def build(project: Project) -> None:
     (project.directory / "node_modules").symlink_to(PACKAGES / "node_modules")
     node, _ = find_node()
     done = subprocess.run(
-        [node, "node_modules/vite/bin/vite.js", "build", "--logLevel", "error"], cwd=project.directory,
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [node, "node_modules/vite/bin/vite.js", "build", "--logLevel", "error"],
+        cwd=project.directory,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -97,9 +100,16 @@ async def site(migrated_project: Path, tmp_path: Path) -> AsyncIterator[tuple[Pr
         port = free_port()
         async with project.server:
             pages = await asyncio.create_subprocess_exec(
-                sys.executable, "manage.py", "runserver", "--noreload", f"127.0.0.1:{port}", cwd=project.directory,
-                env=project.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+                sys.executable,
+                "manage.py",
+                "runserver",
+                "--noreload",
+                f"127.0.0.1:{port}",
+                cwd=project.directory,
+                env=project.environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             try:
                 await until(lambda: _listens(port), "Django's server")
                 yield project, f"http://127.0.0.1:{port}"

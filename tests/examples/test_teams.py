@@ -36,9 +36,12 @@ async def run_example(tmp_path: Path) -> AsyncIterator[RunExample]:
         environment = {**os.environ, "DATA_DIR": str(tmp_path / "data"), "PORT": str(port), "PYTHONPATH": str(ROOT)}
         command = [part.format(port=port) for part in program]
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *command,
-            cwd=ROOT / "examples" / folder, env=environment, start_new_session=True,
-        )  # fmt: skip
+            sys.executable,
+            *command,
+            cwd=ROOT / "examples" / folder,
+            env=environment,
+            start_new_session=True,
+        )
         processes.append(process)
 
         async def answers() -> bool:

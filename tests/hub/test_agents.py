@@ -166,8 +166,11 @@ async def test_a_state_that_cannot_be_shown_leaves_nothing(node: Node, state: by
 
 
 async def test_there_are_so_many_at_most(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    for what, most in (("MAX_OF_DOCUMENT", "on this document"), ("MAX_OF_USER", "of this user"),
-                       ("MAX_OF_NODE", "on this server")):  # fmt: skip
+    for what, most in (
+        ("MAX_OF_DOCUMENT", "on this document"),
+        ("MAX_OF_USER", "of this user"),
+        ("MAX_OF_NODE", "on this server"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(agents_module, what, 2)
             await show(node, "a")
@@ -307,9 +310,13 @@ async def test_its_caller_may_come_to_another_node_each_time(nodes: Nodes, bus: 
                 lambda box=box, turn=turn: f'"turn":{turn}' in box.awareness().get(BOT, (0, ""))[1], f"turn {turn}"
             )
     await happens(lambda: (len(one.hub.agents), len(two.hub.agents)) == (0, 1), "the first one has let go of it")
-    assert all(state != "null" for box in (here, there) for message in box.messages
-               if isinstance(message, AwarenessUpdate)
-               for state in [message.payload[-4:].decode(errors="replace")]), "nobody has seen it leave"  # fmt: skip
+    assert all(
+        state != "null"
+        for box in (here, there)
+        for message in box.messages
+        if isinstance(message, AwarenessUpdate)
+        for state in [message.payload[-4:].decode(errors="replace")]
+    ), "nobody has seen it leave"
     # And its end is told to any.
     assert await one.hub.agents.end("d", "bot", "ada") == (True, ())
     for box in (here, there):

@@ -67,9 +67,10 @@ def pair(stem: str, name: str, data: bytes = b"\x00\x00") -> list[tuple[str, byt
     return [(f"{stem}.json", json.dumps({"name": name}).encode()), (f"{stem}.yjs", data)]
 
 
-DOCUMENTS = [(name, bytes([number]) * size) for (number, name), size in zip(
-    enumerate(NAMES), itertools.cycle((0, 1, 511, 512, 513, 70_000)), strict=False
-)]  # fmt: skip
+DOCUMENTS = [
+    (name, bytes([number]) * size)
+    for (number, name), size in zip(enumerate(NAMES), itertools.cycle((0, 1, 511, 512, 513, 70_000)), strict=False)
+]
 
 
 @pytest.mark.parametrize("step", [None, 1, 7, 512, 1000])
@@ -118,8 +119,9 @@ def test_archives_of_other_programs_are_taken(format: int) -> None:
     data = tar(directory, *pair("out/a", "a"), *pair("./b", "b"), dated, format=format, **options)
     found = read(TarReader(MOST), data)
     assert [(each.head, each.update) for each in found[:2]] == [
-        (b'{"name": "a"}', b"\x00\x00"), (b'{"name": "b"}', b"\x00\x00"),
-    ]  # fmt: skip
+        (b'{"name": "a"}', b"\x00\x00"),
+        (b'{"name": "b"}', b"\x00\x00"),
+    ]
     assert found[2:] == [Item(b"", None, Fault.NO_UPDATE)], "a head without bytes is none"
 
 
@@ -186,7 +188,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "path of all": (lambda: extended(b"15 path=a.json\n", kind=tarfile.XGLTYPE), "may not"),
     "link in a record": (lambda: extended(b"14 linkpath=x\n"), "may not"),
     "sparse in a record": (lambda: extended(b"22 GNU.sparse.major=1\n"), "sparse"),
-}  # fmt: skip
+}
 
 
 def changed_type(kind: bytes) -> bytes:
@@ -225,10 +227,17 @@ def test_what_is_wrong_with_one_document_hinders_no_other() -> None:
     for step in (None, 100):
         found = read(TarReader(MOST), data, step)
         assert [(each.head and json.loads(each.head)["name"], each.fault) for each in found] == [
-            ("lone", Fault.NO_UPDATE), ("a", None), (b"", Fault.NO_HEAD), (b"", Fault.HEAD_TOO_LARGE),
-            ("large", Fault.TOO_LARGE), ("full", None), ("x", Fault.NO_UPDATE), (b"", Fault.NO_HEAD),
-            ("empty", None), ("last", Fault.NO_UPDATE),
-        ]  # fmt: skip
+            ("lone", Fault.NO_UPDATE),
+            ("a", None),
+            (b"", Fault.NO_HEAD),
+            (b"", Fault.HEAD_TOO_LARGE),
+            ("large", Fault.TOO_LARGE),
+            ("full", None),
+            ("x", Fault.NO_UPDATE),
+            (b"", Fault.NO_HEAD),
+            ("empty", None),
+            ("last", Fault.NO_UPDATE),
+        ]
 
 
 def test_a_size_that_nobody_sends_is_not_waited_for_in_memory() -> None:

@@ -46,8 +46,14 @@ class Sockets:
         self.boxes: list[Box] = []
         node.hub.people.sockets = lambda: [box.facts for box in self.boxes]
 
-    async def join(self, name: str, user: str | None = None, state: str | None = None, client: int = 1,
-                   access: Access = Access.WRITE) -> Member:  # fmt: skip
+    async def join(
+        self,
+        name: str,
+        user: str | None = None,
+        state: str | None = None,
+        client: int = 1,
+        access: Access = Access.WRITE,
+    ) -> Member:
         live, member, box = await self.node.join(name, access=access, answer=False)
         member.author = user
         box.number = len(self.boxes) + 1

@@ -209,8 +209,11 @@ async def test_another_user_or_address_cannot_post_for_it(node: Node) -> None:
 
 
 async def test_there_are_so_many_at_most(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    for what, most in (("MAX_OF_DOCUMENT", "on this document"), ("MAX_OF_PERSON", "of this user"),
-                       ("MAX_OF_NODE", "on this server")):  # fmt: skip
+    for what, most in (
+        ("MAX_OF_DOCUMENT", "on this document"),
+        ("MAX_OF_PERSON", "of this user"),
+        ("MAX_OF_NODE", "on this server"),
+    ):
         for author in ("ada", None):
             with monkeypatch.context() as patch:
                 patch.setattr(stream_presence, what, 2)
@@ -247,8 +250,13 @@ async def test_it_is_among_the_people(node: Node) -> None:
     present, silent = await node.hub.people.present("d")
     (person,) = present.people
     assert (person.protocol, person.user, person.name, person.color, person.clients, person.access) == (
-        "streams", "ada", "Ada", "#123", [ADA], "read",
-    )  # fmt: skip
+        "streams",
+        "ada",
+        "Ada",
+        "#123",
+        [ADA],
+        "read",
+    )
     assert person.connection is None and person.agent is None and silent == () and present.sessions == 1
     assert [shown.client for shown in present.states] == [ADA]
 

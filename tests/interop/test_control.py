@@ -219,9 +219,11 @@ async def test_each_action_reaches_the_clients_of_every_node(
     await ada_too.until(text=[{"insert": "one two "}])
     application.rights["ada"] = "write"
     told = await watch(
-        "write again", cluster.tell("check", user="ada"), ada_too.until(scope="read-write"),
+        "write again",
+        cluster.tell("check", user="ada"),
+        ada_too.until(scope="read-write"),
         bob.until(map={}),
-    )  # fmt: skip
+    )
     assert told == (0, 2, 0)
     # What was refused meanwhile comes with the answer to the server's question.
     texts = [(await client.until(synced=True))["text"] for client in (ada,)]
@@ -241,9 +243,12 @@ async def test_each_action_reaches_the_clients_of_every_node(
     await asyncio.gather(opened(ada, 3), opened(bob, 2), opened(ada_too, 3))
     assert (await bob.state())["text"] == before
     await watch(
-        "rename", cluster.rename("d", "e"), closed(ada, 4404), closed(bob, 4404),
+        "rename",
+        cluster.rename("d", "e"),
+        closed(ada, 4404),
+        closed(bob, 4404),
         ada_too.until(failures=["the document was renamed"]),
-    )  # fmt: skip
+    )
     late = await agent.open("late", "3.1", cluster.one.ws_url, "e", params={"token": "bob"})
     await late.until(text=before)
     late_too = await hocuspocus.open("late", "4", cluster.two.hocuspocus_url, "e", token={"value": "ada"})
@@ -262,9 +267,11 @@ async def test_each_action_reaches_the_clients_of_every_node(
     # Access that is gone.
     del application.rights["ada"], application.rights["bob"]
     told = await watch(
-        "no access any more", cluster.tell("check", document="e"), closed(late, 4403),
+        "no access any more",
+        cluster.tell("check", document="e"),
+        closed(late, 4403),
         late_too.until(failures=["not in the table"]),
-    )  # fmt: skip
+    )
     assert isinstance(told, tuple) and told[0] >= 2 and told[1:] == (0, 0)
     assert (await late.state())["shouldConnect"] is False
     times = await followed(cluster)

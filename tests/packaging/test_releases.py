@@ -147,8 +147,12 @@ def serves(release: Path, url: str, cwd: Path, documents: str = "/api/v1/documen
     """Start a server on the database, see that it is ready, and stop it; ``documents`` is where it lists them."""
     process = subprocess.Popen(
         [sys.executable, "-m", "collab", "serve", "--port", "0", "--database-url", url],
-        cwd=cwd, env=environment(release), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=cwd,
+        env=environment(release),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     assert process.stdout is not None
     try:
         found = re.search(r"http://\S+", process.stdout.readline())
@@ -211,9 +215,13 @@ async def test_servers_of_both_releases_serve_one_document(
         directory = tmp_path / "elsewhere"  # where no module of either release lies
         directory.mkdir(exist_ok=True)
         return ServerProcess(
-            directory, database_url=url, port=port, working_directory=directory,
-            environment={"PYTHONPATH": str(release)}, drain_delay=None,
-        )  # fmt: skip
+            directory,
+            database_url=url,
+            port=port,
+            working_directory=directory,
+            environment={"PYTHONPATH": str(release)},
+            drain_delay=None,
+        )
 
     old, one, two = server(release_with_a_bus), server(ROOT), server(ROOT)
     async with AsyncExitStack() as stack:

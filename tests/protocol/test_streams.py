@@ -89,12 +89,23 @@ def test_offsets_that_are_no_positions() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "0", "-2", "NOW", "1_2", "0000000000000001_0000000000000000", "0000000000000001_0000000000000001_",
-        "0000000000000001_0000000000000001_XYZ", "0000000000000001_0000000000000001_1234567", "x" * 10_000,
-        "0000000000000001_0000000000000001_00000000\n", "\u0660" * 16 + "_" + "0" * 15 + "1",
-        "0000000000000001_00000000000000001", "0000000000000001_0000000000000001_Snapshot", "_snapshot",
+        "",
+        "0",
+        "-2",
+        "NOW",
+        "1_2",
+        "0000000000000001_0000000000000000",
+        "0000000000000001_0000000000000001_",
+        "0000000000000001_0000000000000001_XYZ",
+        "0000000000000001_0000000000000001_1234567",
+        "x" * 10_000,
+        "0000000000000001_0000000000000001_00000000\n",
+        "\u0660" * 16 + "_" + "0" * 15 + "1",
+        "0000000000000001_00000000000000001",
+        "0000000000000001_0000000000000001_Snapshot",
+        "_snapshot",
     ],
-)  # fmt: skip
+)
 def test_an_offset_that_nobody_was_given_is_refused(text: str) -> None:
     with pytest.raises(DecodeError) as refused:
         decode_offset(text)
@@ -218,11 +229,20 @@ def test_the_headers_of_a_producer_are_read() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        headers(name=None), headers(epoch=None), headers(seq=None), headers(name=""), headers(name="x" * 1025),
-        headers(epoch="-1"), headers(seq="1.0"), headers(seq=str(MAX_SAFE_INTEGER + 1)), headers(seq=" 1"),
-        headers(epoch="\u0661"), headers() | {"Producer-Seq": ["1", "2"]}, headers(seq="9" * 5_000),
+        headers(name=None),
+        headers(epoch=None),
+        headers(seq=None),
+        headers(name=""),
+        headers(name="x" * 1025),
+        headers(epoch="-1"),
+        headers(seq="1.0"),
+        headers(seq=str(MAX_SAFE_INTEGER + 1)),
+        headers(seq=" 1"),
+        headers(epoch="\u0661"),
+        headers() | {"Producer-Seq": ["1", "2"]},
+        headers(seq="9" * 5_000),
     ],
-)  # fmt: skip
+)
 def test_headers_of_a_producer_that_do_not_fit_are_refused(given: dict[str, list[str]]) -> None:
     with pytest.raises(DecodeError):
         decode_producer(given)
@@ -231,9 +251,14 @@ def test_headers_of_a_producer_that_do_not_fit_are_refused(given: dict[str, list
 def test_what_the_numbers_of_a_producer_say() -> None:
     known = Numbers(2, 5)
     said = {
-        (2, 6): Verdict.NEW, (2, 9): Verdict.NEW, (3, 0): Verdict.NEW, (3, 4): Verdict.NEW, (2, 5): Verdict.REPEATED,
-        (2, 0): Verdict.REPEATED, (1, 99): Verdict.STALE,
-    }  # fmt: skip
+        (2, 6): Verdict.NEW,
+        (2, 9): Verdict.NEW,
+        (3, 0): Verdict.NEW,
+        (3, 4): Verdict.NEW,
+        (2, 5): Verdict.REPEATED,
+        (2, 0): Verdict.REPEATED,
+        (1, 99): Verdict.STALE,
+    }
     for (epoch, seq), verdict in said.items():
         assert judge(Producer("p", epoch, seq), known) is verdict
         assert judge(Producer("p", epoch, seq), None) is Verdict.NEW

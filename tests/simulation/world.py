@@ -52,9 +52,27 @@ MAX_TURNS: Final = 600_000
 """Rounds of a run; more say that something goes in a circle."""
 
 KINDS: Final = (
-    "lose", "double", "damage", "delay", "partition", "bus down", "store away", "store slow", "store fails",
-    "crash", "stall", "restart", "offline", "vanish", "slow", "presence", "delete", "stateless", "die", "storm",
-)  # fmt: skip
+    "lose",
+    "double",
+    "damage",
+    "delay",
+    "partition",
+    "bus down",
+    "store away",
+    "store slow",
+    "store fails",
+    "crash",
+    "stall",
+    "restart",
+    "offline",
+    "vanish",
+    "slow",
+    "presence",
+    "delete",
+    "stateless",
+    "die",
+    "storm",
+)
 
 
 class Broken(Exception):

@@ -56,11 +56,24 @@ def standby_of(primary: PostgresServer, **options: Any) -> PostgresServer:
     standby.directory.chmod(0o777)
     subprocess.run(
         [
-            *as_somebody_else(), str(primary._bin / "pg_basebackup"), "-h", str(primary.directory), "-p",
-            str(primary.port), "-U", "postgres", "-D", str(standby.directory / "data"), "-R", "-c", "fast",
+            *as_somebody_else(),
+            str(primary._bin / "pg_basebackup"),
+            "-h",
+            str(primary.directory),
+            "-p",
+            str(primary.port),
+            "-U",
+            "postgres",
+            "-D",
+            str(standby.directory / "data"),
+            "-R",
+            "-c",
+            "fast",
         ],
-        check=True, capture_output=True, cwd="/",
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+        cwd="/",
+    )
     return standby
 
 

@@ -93,11 +93,14 @@ def test_several_processes_upgrading_at_once(empty: DatabaseUrl) -> None:
     text_url = empty.dsn if empty.backend == "postgresql" else f"sqlite:///{empty.path}"
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", program, text_url], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-c", program, text_url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for _ in range(PROCESSES)
-    ]  # fmt: skip
+    ]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -189,8 +192,10 @@ def described(connection: Connection) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     inspector = inspect(connection)
     for table in inspector.get_table_names():
-        parts = {f"column {column['name']}": f"{column['type']!r} {column['nullable']} {column['default']}"
-                 for column in inspector.get_columns(table)}  # fmt: skip
+        parts = {
+            f"column {column['name']}": f"{column['type']!r} {column['nullable']} {column['default']}"
+            for column in inspector.get_columns(table)
+        }
         parts["key"] = repr(inspector.get_pk_constraint(table))
         parts |= {f"index {index['name']}": repr(index) for index in inspector.get_indexes(table)}
         parts["others"] = repr(
@@ -278,9 +283,17 @@ def directory(tmp_path: Path) -> Path:
 def add(directory: Path, body: str = "pass", head: str = "") -> None:
     """Add a migration behind the newest one."""
     number = SCHEMA + 1
-    lines = ["import sqlalchemy as sa", "from alembic import op", f"revision = '{number:04}'",
-             f"down_revision = '{SCHEMA:04}'", "oldest_schema = 2", "oldest_release = '0.1.0'", head,
-             "def upgrade():", f"    {body}"]  # fmt: skip
+    lines = [
+        "import sqlalchemy as sa",
+        "from alembic import op",
+        f"revision = '{number:04}'",
+        f"down_revision = '{SCHEMA:04}'",
+        "oldest_schema = 2",
+        "oldest_release = '0.1.0'",
+        head,
+        "def upgrade():",
+        f"    {body}",
+    ]
     (directory / "versions" / f"{number:04}_added.py").write_text("\n".join(lines), encoding="utf-8")
 
 

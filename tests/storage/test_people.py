@@ -140,9 +140,7 @@ async def test_nothing_names_somebody_who_was_erased_and_all_others_stay(store: 
     kept = await everything(store)
     assert not [text for text in (*names(ADA), b"Lovelace") if text in kept]
     after = await store.kept_rows(number, 0, 100)
-    assert [row.author for row in after] == [
-        DELETED_USER, BOB, "agent", DELETED_USER, DELETED_USER, DELETED_USER
-    ]  # fmt: skip
+    assert [row.author for row in after] == [DELETED_USER, BOB, "agent", DELETED_USER, DELETED_USER, DELETED_USER]
     assert after[2].note == Note(DELETED_USER, "a tool")
     assert [(row.seq, row.data, row.at) for row in after] == [(row.seq, row.data, row.at) for row in before]
     assert [is_damaged(row) for row in after] == [is_damaged(row) for row in before] == [False] * 4 + [True, False]
@@ -151,14 +149,14 @@ async def test_nothing_names_somebody_who_was_erased_and_all_others_stay(store: 
     assert [(owner.client, owner.author) for owner in owners] == [(5, DELETED_USER), (6, BOB), (7, DELETED_USER)]
     (entry,) = (await store.timeline(number)).entries
     # Those who were erased are one from now on.
-    assert set(entry.shares) == {
-        Share(DELETED_USER, None, 4), Share(BOB, None, 1), Share("agent", DELETED_USER, 1)
-    }  # fmt: skip
+    assert set(entry.shares) == {Share(DELETED_USER, None, 4), Share(BOB, None, 1), Share("agent", DELETED_USER, 1)}
     attribution = await store.attribution(number)
     assert attribution is not None
     assert [mark.who for mark in decode_attribution(attribution.data).marks] == [
-        Who(DELETED_USER), Who(BOB), Who("agent", DELETED_USER, "a tool")
-    ]  # fmt: skip
+        Who(DELETED_USER),
+        Who(BOB),
+        Who("agent", DELETED_USER, "a tool"),
+    ]
     found, _ = await store.deliveries_of(BOB, 0, 100)
     assert [trace.facts["data"].get("name") for trace in found] == [None, "Bob"]
     assert found[0].facts["data"]["authors"] == [BOB, DELETED_USER]

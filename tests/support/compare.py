@@ -102,15 +102,29 @@ class Server(ABC):
 
     async def __aenter__(self) -> Server:
         command = [
-            *self.wrapper(), sys.executable, "-m", "collab", "serve", "--port", "0",
-            "--data-dir", str(self.folder / "data"), "--log-level", "error",
-        ]  # fmt: skip
+            *self.wrapper(),
+            sys.executable,
+            "-m",
+            "collab",
+            "serve",
+            "--port",
+            "0",
+            "--data-dir",
+            str(self.folder / "data"),
+            "--log-level",
+            "error",
+        ]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("COLLAB_")}
         environment |= {"PYTHONPATH": str(self._checkout), "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
         self._process = await asyncio.create_subprocess_exec(
-            *command, cwd=self._checkout, env=environment, stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE, stderr=(self.folder / "errors").open("wb"), start_new_session=True,
-        )  # fmt: skip
+            *command,
+            cwd=self._checkout,
+            env=environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=(self.folder / "errors").open("wb"),
+            start_new_session=True,
+        )
         assert self._process.stdout is not None
         async with asyncio.timeout(_START_SECONDS):
             while not (found := _READY.match(line := await self._process.stdout.readline())):
@@ -140,14 +154,20 @@ class Instructions(Server):
     def wrapper(self) -> list[str]:
         # Not while it starts: that takes the longest and is not compared.
         return [
-            "valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={self.folder / 'callgrind'}",
-        ]  # fmt: skip
+            "valgrind",
+            "--tool=callgrind",
+            "--instr-atstart=no",
+            f"--callgrind-out-file={self.folder / 'callgrind'}",
+        ]
 
     async def _control(self, *arguments: str) -> None:
         process = await asyncio.create_subprocess_exec(
-            "callgrind_control", *arguments, str(self.pid),
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
+            "callgrind_control",
+            *arguments,
+            str(self.pid),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
         output, _ = await process.communicate()
         if process.returncode or b"OK" not in output:
             raise SystemExit(f"compare: callgrind_control {' '.join(arguments)}: {output.decode()}")

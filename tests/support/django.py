@@ -146,9 +146,13 @@ class Code:
 
     def __init__(self, project: Project) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _AGENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=project.directory, env=project.environment,
-        )  # fmt: skip
+            [sys.executable, "-c", _AGENT],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=project.directory,
+            env=project.environment,
+        )
 
     def run(self, code: str, **given: Any) -> Any:
         """Run code, with ``given`` as variables; return what it has put into ``result``."""
@@ -194,10 +198,13 @@ class Project:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         self.server = ServerProcess(
-            directory / "data", program=("manage.py", "collab_serve"), port=self.port, drain_delay=None,
+            directory / "data",
+            program=("manage.py", "collab_serve"),
+            port=self.port,
+            drain_delay=None,
             environment={key: self.environment[key] for key in ("DJANGO_SETTINGS_MODULE", "COLLAB_PORT", "PYTHONPATH")},
             working_directory=directory,
-        )  # fmt: skip
+        )
         self._code: Code | None = None
 
     @property
@@ -209,9 +216,13 @@ class Project:
     def manage(self, *arguments: str, fails: bool = False) -> str:
         """Run a command; return what it has printed, of both kinds if it is to fail."""
         done = subprocess.run(
-            [sys.executable, "manage.py", *arguments], capture_output=True, text=True, cwd=self.directory,
-            env=self.environment, timeout=120,
-        )  # fmt: skip
+            [sys.executable, "manage.py", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=self.directory,
+            env=self.environment,
+            timeout=120,
+        )
         assert (done.returncode != 0) is fails, done.stdout + done.stderr
         return done.stdout + (done.stderr if fails else "")
 

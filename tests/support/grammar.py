@@ -21,23 +21,71 @@ from tests.support.build import Id, deletes, gc, item, section, skip
 
 # What means something to JavaScript as the name of a property, to yjs as an option, or to nobody.
 KEYS: Final = (
-    "k", "", "0", "__proto__", "__proto__", "__proto__", "constructor", "toString", "valueOf", "toJSON", "length",
-    "byteLength", "buffer", "then", "hasOwnProperty", "prototype", "name", "ü😀",
-)  # fmt: skip
+    "k",
+    "",
+    "0",
+    "__proto__",
+    "__proto__",
+    "__proto__",
+    "constructor",
+    "toString",
+    "valueOf",
+    "toJSON",
+    "length",
+    "byteLength",
+    "buffer",
+    "then",
+    "hasOwnProperty",
+    "prototype",
+    "name",
+    "ü😀",
+)
 OPTIONS: Final = (
-    "guid", "gcFilter", "gc", "meta", "meta", "autoLoad", "shouldLoad", "collectionid", "isSuggestionDoc",
-    "clientID", "__proto__",
-)  # fmt: skip
+    "guid",
+    "gcFilter",
+    "gc",
+    "meta",
+    "meta",
+    "autoLoad",
+    "shouldLoad",
+    "collectionid",
+    "isSuggestionDoc",
+    "clientID",
+    "__proto__",
+)
 ROOTS: Final = ("t", "t", "m", "a", "x", "__proto__", "constructor", "toString", "", "undeclared")
 NAMES: Final = ("p", "", "__proto__", "constructor", "div ü")
 STRINGS: Final = ("a", "bc", "😀", "x😀y", "\x00", "\ufeff", "\ufffd", "\n", "__proto__", "", "undefined", "p" * 70)
 FORMATS: Final = ("b", "i", "b", "__proto__", "constructor", "toString", "", "ychange")
 JSON: Final = (
-    "null", "true", "false", "1", "-0", "1e999", "0.1e-9", '""', '"a"', '"\\ud83d"', '"\\udc00x"', "[]", "{}", "[null]",
-    '{"__proto__":null}', '{"__proto__":{"toJSON":1}}', '{"toJSON":1}', '{"toString":1,"valueOf":1}', '{"length":3}',
-    '{"constructor":{"name":"x"}}', '{"constructor":null}', '[[[[]]]]', '{"a":{"b":[1,{"c":null}]}}',
-    '{"__proto__":[],"__proto__":1}', '{"insert":"a","attributes":{}}', "123456789012345678901234567890", '"__proto__"',
-)  # fmt: skip
+    "null",
+    "true",
+    "false",
+    "1",
+    "-0",
+    "1e999",
+    "0.1e-9",
+    '""',
+    '"a"',
+    '"\\ud83d"',
+    '"\\udc00x"',
+    "[]",
+    "{}",
+    "[null]",
+    '{"__proto__":null}',
+    '{"__proto__":{"toJSON":1}}',
+    '{"toJSON":1}',
+    '{"toString":1,"valueOf":1}',
+    '{"length":3}',
+    '{"constructor":{"name":"x"}}',
+    '{"constructor":null}',
+    "[[[[]]]]",
+    '{"a":{"b":[1,{"c":null}]}}',
+    '{"__proto__":[],"__proto__":1}',
+    '{"insert":"a","attributes":{}}',
+    "123456789012345678901234567890",
+    '"__proto__"',
+)
 
 
 def any_value(choose: random.Random, depth: int = 0) -> bytes:

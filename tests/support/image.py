@@ -112,13 +112,39 @@ class Image:
                 self._copy(files, source, shlex.split(text))
             elif instruction == "RUN":
                 subprocess.run(
-                    [bubblewrap(), "--unshare-pid", "--die-with-parent", "--dev", "/dev", "--proc", "/proc",
-                     *_ours("/usr", "/bin", "/lib", "/lib64", "/etc", "/run/systemd/resolve", str(_BASE)),
-                     "--tmpfs", "/tmp", "--bind", str(source), "/src", "--bind", str(made), "/opt", "--chdir", "/src",
-                     "--setenv", "PATH", f"{_BASE}/bin:/usr/bin:/bin", "--unsetenv", "PYTHONPATH",
-                     "/bin/sh", "-ec", text],
-                    capture_output=True, text=True, timeout=240, check=True,
-                )  # fmt: skip
+                    [
+                        bubblewrap(),
+                        "--unshare-pid",
+                        "--die-with-parent",
+                        "--dev",
+                        "/dev",
+                        "--proc",
+                        "/proc",
+                        *_ours("/usr", "/bin", "/lib", "/lib64", "/etc", "/run/systemd/resolve", str(_BASE)),
+                        "--tmpfs",
+                        "/tmp",
+                        "--bind",
+                        str(source),
+                        "/src",
+                        "--bind",
+                        str(made),
+                        "/opt",
+                        "--chdir",
+                        "/src",
+                        "--setenv",
+                        "PATH",
+                        f"{_BASE}/bin:/usr/bin:/bin",
+                        "--unsetenv",
+                        "PYTHONPATH",
+                        "/bin/sh",
+                        "-ec",
+                        text,
+                    ],
+                    capture_output=True,
+                    text=True,
+                    timeout=240,
+                    check=True,
+                )
 
     def _copy(self, files: Path, target: Path, words: list[str]) -> None:
         origin = files
@@ -152,11 +178,32 @@ class Image:
                 mounts += ["--ro-bind", f"{self.directory}{origin}", target]
         environment = [word for pair in self.last.environment.items() for word in ("--setenv", *pair)]
         return [
-            bubblewrap(), "--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent",
-            "--uid", user, "--gid", group, "--as-pid-1", "--clearenv", *environment,
-            *_ours(str(_BASE), *self._libraries), *mounts, "--dir", "/tmp", "--proc", "/proc", "--dev", "/dev",
-            "--remount-ro", "/", "--chdir", self.last.texts("WORKDIR")[-1],
-        ]  # fmt: skip
+            bubblewrap(),
+            "--unshare-user",
+            "--unshare-pid",
+            "--unshare-ipc",
+            "--unshare-uts",
+            "--die-with-parent",
+            "--uid",
+            user,
+            "--gid",
+            group,
+            "--as-pid-1",
+            "--clearenv",
+            *environment,
+            *_ours(str(_BASE), *self._libraries),
+            *mounts,
+            "--dir",
+            "/tmp",
+            "--proc",
+            "/proc",
+            "--dev",
+            "/dev",
+            "--remount-ro",
+            "/",
+            "--chdir",
+            self.last.texts("WORKDIR")[-1],
+        ]
 
     @functools.cached_property
     def _libraries(self) -> list[str]:

@@ -157,9 +157,12 @@ class _Finder(ast.NodeVisitor):
                 # The comma behind the row goes with it.
                 rest = re.match(rb"\s*,", self._source[stop:])
                 self._add(
-                    key.lineno, start, stop + (rest.end() if rest else 0), b"",
+                    key.lineno,
+                    start,
+                    stop + (rest.end() if rest else 0),
+                    b"",
                     f"no row: {self._text(key)}: {self._text(one)}",
-                )  # fmt: skip
+                )
 
 
 def mutants_of(file: Path) -> list[Mutant]:
@@ -225,15 +228,35 @@ class Copy:
     def run(self, arguments: Sequence[str], seconds: float | None) -> tuple[str | None, float]:
         """Run fast tests up to the first failure; return it, None if there is none, and how long that took."""
         command = [
-            sys.executable, "-m", "pytest", "-x", "-q", "-m", "fast", "--small", "--no-header", "--tb=no",
-            "-p", "no:cacheprovider", "--timeout", str(_TEST_SECONDS), *arguments,
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "-m",
+            "fast",
+            "--small",
+            "--no-header",
+            "--tb=no",
+            "-p",
+            "no:cacheprovider",
+            "--timeout",
+            str(_TEST_SECONDS),
+            *arguments,
+        ]
         began = time.monotonic()
         process = subprocess.Popen(
-            command, cwd=self.folder, env=self._environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, start_new_session=True, text=True, errors="replace",
+            command,
+            cwd=self.folder,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            errors="replace",
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY)),
-        )  # fmt: skip
+        )
         try:
             output, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:

@@ -115,9 +115,19 @@ class PostgresServer:
         if prefix == _NOBODY:
             shutil.chown(self.directory, "nobody", "nogroup")
         self._run(
-            *prefix, str(self._bin / "initdb"), "-D", str(self.directory / "data"), "-U", "postgres",
-            "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync",
-        )  # fmt: skip
+            *prefix,
+            str(self._bin / "initdb"),
+            "-D",
+            str(self.directory / "data"),
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-locale",
+            "--no-sync",
+        )
 
     def start(self) -> None:
         """Start the server and return when it answers."""
@@ -128,15 +138,35 @@ class PostgresServer:
             with open(self.directory / "log", "ab") as log:
                 process = subprocess.Popen(
                     [
-                        *as_somebody_else(), str(self._bin / "postgres"), "-D", str(self.directory / "data"),
-                        "-k", str(self.directory), "-h", "", "-p", str(self.port), "-c", "max_connections=100",
-                        "-c", "fsync=off",
-                        "-c", "synchronous_commit=on", "-c", "full_page_writes=off", "-c", "shared_buffers=32MB",
+                        *as_somebody_else(),
+                        str(self._bin / "postgres"),
+                        "-D",
+                        str(self.directory / "data"),
+                        "-k",
+                        str(self.directory),
+                        "-h",
+                        "",
+                        "-p",
+                        str(self.port),
+                        "-c",
+                        "max_connections=100",
+                        "-c",
+                        "fsync=off",
+                        "-c",
+                        "synchronous_commit=on",
+                        "-c",
+                        "full_page_writes=off",
+                        "-c",
+                        "shared_buffers=32MB",
                         *self._options,
                     ],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", env=self._environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd="/",
+                    env=self._environment,
                     start_new_session=True,
-                )  # fmt: skip
+                )
             while process.poll() is None:
                 answer = subprocess.run(
                     [str(self._bin / "pg_isready"), "-q", "-h", str(self.directory), "-p", str(self.port)],
@@ -162,14 +192,21 @@ class PostgresServer:
         # In the background of a shell that is waited for, so that there is no child left to wait for.
         subprocess.run(
             [
-                "sh", "-c",
+                "sh",
+                "-c",
                 '(while kill -0 "$1" 2>/dev/null; do kill -0 "$2" 2>/dev/null || exit; sleep 1; done; '
                 'kill -9 "$2"; rm -rf "$3") &',
-                "sh", str(run), str(pid), str(self.directory),
+                "sh",
+                str(run),
+                str(pid),
+                str(self.directory),
             ],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
             check=True,
-        )  # fmt: skip
+        )
 
     def stop(self, *, fast: bool = True) -> None:
         """Stop in order: ``fast`` ends the sessions, otherwise waits for their end."""
@@ -216,9 +253,24 @@ class PostgresServer:
     def sql(self, statement: str, database: str = "postgres") -> str:
         """Run one statement with ``psql`` and give its output, unaligned and without headings."""
         return self._run(
-            str(self._bin / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-h", str(self.directory),
-            "-p", str(self.port), "-U", "postgres", "-d", database, "-c", statement,
-        ).strip()  # fmt: skip
+            str(self._bin / "psql"),
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-h",
+            str(self.directory),
+            "-p",
+            str(self.port),
+            "-U",
+            "postgres",
+            "-d",
+            database,
+            "-c",
+            statement,
+        ).strip()
 
     def create_database(self, *, template: str | None = None) -> str:
         """Create a database with a name of its own and give the name."""

@@ -214,8 +214,9 @@ async def test_a_user_who_is_kept_out_is_told_to_come_back_later_at_every_door(
     assert await alone.expect_close() == 1013
     table.rights["ada", "a"] = ADMIN
     assert await control({"action": "reload", "document": "a"}, "ada") == (
-        403, "an operator keeps you out for a while, come back later",
-    )  # fmt: skip
+        403,
+        "an operator keeps you out for a while, come back later",
+    )
     await control.done({"action": "kick", "user": "ada"})
     await client("ada")
 

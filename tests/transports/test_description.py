@@ -121,10 +121,19 @@ async def test_a_name_may_have_slashes_either_way(serve: Serve, session: aiohttp
 def test_every_error_that_may_be_told_has_a_code() -> None:
     # Those that no request of the API can meet: they end a start, a session, a stream, or are defects.
     without = {
-        errors.CollabError, errors.ConfigurationError, errors.CannotListen, errors.ProtocolError, errors.InternalError,
-        errors.InvalidTransition, errors.AccessError, errors.Kicked, errors.DocumentError, errors.StoreError,
-        errors.SchemaError, errors.OffsetExpired,
-    }  # fmt: skip
+        errors.CollabError,
+        errors.ConfigurationError,
+        errors.CannotListen,
+        errors.ProtocolError,
+        errors.InternalError,
+        errors.InvalidTransition,
+        errors.AccessError,
+        errors.Kicked,
+        errors.DocumentError,
+        errors.StoreError,
+        errors.SchemaError,
+        errors.OffsetExpired,
+    }
     told_so = {kind for kind in every_error() if code_of(kind.__new__(kind)) == "internal"}
     assert told_so == without
 

@@ -93,8 +93,10 @@ async def test_who_wrote_what_and_what_changed(serve: Serve, session: aiohttp.Cl
     )
     runs = (await api.get("changes/d", **{"from": number}, format="text"))["runs"]
     assert [(run["insert"], "inserted" in run, "deleted" in run) for run in runs] == [
-        ("one", False, True), ("ONE", True, False), (" two\n", False, False),
-    ]  # fmt: skip
+        ("one", False, True),
+        ("ONE", True, False),
+        (" two\n", False, False),
+    ]
     assert await api.get("changes/d", **{"from": 0, "to": number + 99}) == 410
     assert await api.get("changes/d", **{"from": number, "to": 0}) == 422
     assert await api.get("changes/none", **{"from": 0}) == 404

@@ -209,9 +209,14 @@ async def test_who_has_posted_is_among_the_people_and_who_reads_among_the_connec
     await events("rea")
     (person,) = (await api.present())["participants"]
     assert {key: person[key] for key in ("name", "color", "clients", "protocol", "access", "agent", "user")} == {
-        "name": "Ada", "color": "#123", "clients": [ADA], "protocol": "streams", "access": "write", "agent": None,
+        "name": "Ada",
+        "color": "#123",
+        "clients": [ADA],
+        "protocol": "streams",
+        "access": "write",
+        "agent": None,
         "user": "ada",
-    }  # fmt: skip
+    }
     assert person["connection"] is None and person["node"]
     status, listed = await api("GET", "connections", params={"document": "a"})
     assert status == 200

@@ -278,9 +278,16 @@ async def test_what_a_client_has_is_not_sent_again(api: Api) -> None:
 
 async def test_parameters_that_do_not_fit_are_refused(api: Api) -> None:
     for query in (
-        {"offset": "0"}, {"offset": ""}, {"offset": "x" * 1_000}, {"live": "sse"}, {"live": "long-poll"},
-        {"offset": "-1", "live": "yes"}, {"awareness": ""}, {"awareness": "x" * 65}, {"awareness": "a\nb"},
-    ):  # fmt: skip
+        {"offset": "0"},
+        {"offset": ""},
+        {"offset": "x" * 1_000},
+        {"live": "sse"},
+        {"live": "long-poll"},
+        {"offset": "-1", "live": "yes"},
+        {"awareness": ""},
+        {"awareness": "x" * 65},
+        {"awareness": "a\nb"},
+    ):
         assert (await api("GET", **query)).code == "400 INVALID_REQUEST"
     async with api.http.get(f"{api.url('d')}?offset=now&offset=-1", headers={"Authorization": "Bearer root"}) as answer:
         assert answer.status == 400
@@ -498,9 +505,11 @@ async def test_posts_that_are_malformed_are_refused(api: Api) -> None:
     assert refused.code == "409 CONFLICT"
     for stream in ({}, {"awareness": "default"}, {"awareness": "cursors"}):
         async with api.http.post(
-            api.url("d", **stream), data=b"\x02\x00\x00", headers={"Authorization": "Bearer root"},
+            api.url("d", **stream),
+            data=b"\x02\x00\x00",
+            headers={"Authorization": "Bearer root"},
             skip_auto_headers=["Content-Type"],
-        ) as got:  # fmt: skip
+        ) as got:
             assert got.status == 400 and "content type" in (await got.json())["error"]["message"]
     for headers in ({"Producer-Id": "p"}, {"Producer-Epoch": "0", "Producer-Seq": "0"}):
         assert (await api("POST", body=b"\x02\x00\x00", headers=headers)).code == "400 INVALID_REQUEST"
@@ -563,9 +572,12 @@ async def test_access_is_asked_for_each_method(api: Api) -> None:
             assert method == "HEAD" or got.code in ("401 UNAUTHORIZED", "403 FORBIDDEN")
             assert status != 401 or got.headers["WWW-Authenticate"] == "Bearer"
     for method, body, statuses in (
-        ("GET", None, (200, 200, 200)), ("HEAD", None, (200, 200, 200)), ("PUT", None, (200, 200, 200)),
-        ("POST", post, (403, 204, 204)), ("DELETE", None, (403, 403, 204)),
-    ):  # fmt: skip
+        ("GET", None, (200, 200, 200)),
+        ("HEAD", None, (200, 200, 200)),
+        ("PUT", None, (200, 200, 200)),
+        ("POST", post, (403, 204, 204)),
+        ("DELETE", None, (403, 403, 204)),
+    ):
         for user, status in zip(("rea", "ada", "root"), statuses, strict=True):
             assert (await api(method, body=body, user=user)).status == status
     assert (await api("PUT", user="rea")).code == "403 FORBIDDEN"
@@ -579,9 +591,10 @@ async def test_a_producer_is_never_told_what_it_would_repeat_for_ever(api: Api) 
         assert (await api.post(Author(1).type("a"), user=user, **producer)).code == "401 FORBIDDEN"
     # And after a 409 it waits for what it believes to be under way.
     refused = await api(
-        "POST", body=b"\x02\x00\x00", headers={"Content-Type": "text/plain", "Producer-Id": "d-1"} | {
-            "Producer-Epoch": "0", "Producer-Seq": "0"}
-    )  # fmt: skip
+        "POST",
+        body=b"\x02\x00\x00",
+        headers={"Content-Type": "text/plain", "Producer-Id": "d-1"} | {"Producer-Epoch": "0", "Producer-Seq": "0"},
+    )
     assert refused.code == "400 CONFLICT"
 
 

@@ -144,8 +144,13 @@ async def test_an_import_tells_how_far_it_has_come(serve: Serve, session: aiohtt
     assert told_lines[0] == {"lines": 0, "created": 0, "existed": 0, "failed": 0, "failures": [], "end": False}
     assert [one["end"] for one in told_lines] == [False] * (len(told_lines) - 1) + [True]
     assert told_lines[-1] | {"failures": []} == {
-        "lines": 200, "created": 100, "existed": 0, "failed": 100, "failures": [], "end": True,
-    }  # fmt: skip
+        "lines": 200,
+        "created": 100,
+        "existed": 0,
+        "failed": 100,
+        "failures": [],
+        "end": True,
+    }
     assert [one["line"] for each in told_lines for one in each["failures"]] == list(range(2, 202, 2))
     assert all(len(each["failures"]) <= 20 for each in told_lines)
 
@@ -247,12 +252,21 @@ async def test_a_line_that_fails_hinders_no_other(serve: Serve, session: aiohttp
     assert status == 200 and (done["created"], done["failed"]) == (len(bad), len(bad)), done
     assert [one["line"] for one in done["failures"]] == list(range(1, 2 * len(bad), 2))
     assert [one["code"] for one in done["failures"]] == [
-        "invalid_name", "invalid_request", "invalid_update", "invalid_update", "invalid_request", "invalid_request",
-        "invalid_request", "invalid_request", "invalid_request", "too_large",
-    ]  # fmt: skip
+        "invalid_name",
+        "invalid_request",
+        "invalid_update",
+        "invalid_update",
+        "invalid_request",
+        "invalid_request",
+        "invalid_request",
+        "invalid_request",
+        "invalid_request",
+        "too_large",
+    ]
     assert {one.get("name") for one in await Api(session, served).export()} == {
-        *(f"good/{number}" for number in range(len(bad))), None,
-    }  # fmt: skip
+        *(f"good/{number}" for number in range(len(bad))),
+        None,
+    }
 
 
 async def test_a_damaged_document_is_told_and_the_others_go_out(serve: Serve, session: aiohttp.ClientSession) -> None:
@@ -263,8 +277,10 @@ async def test_a_damaged_document_is_told_and_the_others_go_out(serve: Serve, se
     await served.app[HUB].store.create("damaged", rows=[NewRow(broken.data, broken.at, None, checksum=1)])
     exported = await api.export()
     assert [(one.get("name"), one.get("code")) for one in exported[:-1]] == [
-        ("a", None), ("b", None), ("damaged", "document_damaged"),
-    ]  # fmt: skip
+        ("a", None),
+        ("b", None),
+        ("damaged", "document_damaged"),
+    ]
     assert exported[-1] == {"end": True, "documents": 2, "failed": 1}
     # What could not be read is told again by an import of these lines, and makes no document.
     other = Api(session, await serve())

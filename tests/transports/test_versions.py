@@ -71,8 +71,10 @@ async def test_what_a_version_holds_is_read_in_every_form(api: Api) -> None:
     assert await api("GET", f"/content/a%2Fb?{query}") == (200, {"text": "one two"})
     assert text_of(await api.bytes(f"/updates/a/b?{query}")) == "one two"
     assert [await api.text(f"/content/a/b?number={number}&root=text") for number in (1, 2, 3)] == [
-        "one", "one two", "something else",
-    ]  # fmt: skip
+        "one",
+        "one two",
+        "something else",
+    ]
     assert await api("GET", "/content/a/b?number=0") == (200, {})
     status, copied = await api("POST", "/copies/a/b", {"name": "copy", "version": made["id"]})
     assert (status, copied["name"]) == (201, "copy")
@@ -166,8 +168,11 @@ async def test_a_version_is_imported_with_its_time_and_author(api: Api) -> None:
     status, made = await api("POST", "/versions/d", body)
     assert status == 201
     assert (made["number"], made["reason"], made["author"], made["at"]) == (
-        None, "imported", "bob", "2019-05-01T10:00:00.000Z",
-    )  # fmt: skip
+        None,
+        "imported",
+        "bob",
+        "2019-05-01T10:00:00.000Z",
+    )
     assert "then" in str(await api("GET", f"/content/d?version={made['id']}"))
     assert (await api("GET", "/versions/d"))[1]["versions"] == [made]
 
@@ -183,11 +188,14 @@ async def test_a_timeline_tells_what_happened(serve: Serve, session: aiohttp.Cli
     status, page = await api("GET", "/timeline/d?token=read")
     assert status == 200
     assert [(each["from"], each["to"], each["edits"], each["marks"]) for each in page["entries"]] == [
-        (5, 5, 1, []), (4, 4, 1, ["reset"]), (1, 3, 3, []),
-    ]  # fmt: skip
+        (5, 5, 1, []),
+        (4, 4, 1, ["reset"]),
+        (1, 3, 3, []),
+    ]
     assert page["entries"][2]["authors"] == [
-        {"user": "ann", "on_behalf_of": None, "edits": 2}, {"user": "bob", "on_behalf_of": "cyd", "edits": 1},
-    ]  # fmt: skip
+        {"user": "ann", "on_behalf_of": None, "edits": 2},
+        {"user": "bob", "on_behalf_of": "cyd", "edits": 1},
+    ]
     assert page["entries"][2]["summary"] == "ann, cyd: 3 edits"
     assert page["entries"][1]["summary"] == "u-1 reset the document"
     named = [each for each in page["entries"][2]["versions"] if each["kind"] == "named"]
@@ -213,8 +221,9 @@ async def test_programs_and_resets_leave_automatic_versions(serve: Serve, sessio
         assert (await api("POST", "/reset/d", {}))[0] == 200
     found = (await api("GET", "/versions/d"))[1]["versions"]
     assert [(each["number"], each["reason"], each["kind"]) for each in found] == [
-        (2, "reset", "automatic"), (1, "agent", "automatic"),
-    ]  # fmt: skip
+        (2, "reset", "automatic"),
+        (1, "agent", "automatic"),
+    ]
     assert await api.text(f"/content/d?version={found[1]['id']}&root=text") == "typed"
     status, named = await api("PATCH", f"/version/d?id={found[0]['id']}", {"name": "before it was reset"})
     assert (status, named["kind"], named["reason"]) == (200, "named", "reset")

@@ -37,50 +37,60 @@ def nested(depth: int) -> bytes:
         pytest.param(update(section(5, 0, MAP, VALUE), gone={5: [(1, 2), (2, 2)]}), None, id="all of it is deleted"),
         pytest.param(update(section(5, 0, MAP, VALUE), gone={5: [(1, 2)]}), "cut at clock 3", id="its beginning is"),
         pytest.param(
-            update(section(5, 0, MAP, VALUE), section(4, 0, text("x", origin=(5, 1)))), "cut at clock 2",
+            update(section(5, 0, MAP, VALUE), section(4, 0, text("x", origin=(5, 1)))),
+            "cut at clock 2",
             id="an origin in it",
         ),
         pytest.param(
-            update(section(5, 0, MAP, VALUE), section(4, 0, text("x", origin=(5, 1))), gone={5: [(1, 3)]}), None,
+            update(section(5, 0, MAP, VALUE), section(4, 0, text("x", origin=(5, 1))), gone={5: [(1, 3)]}),
+            None,
             id="an origin in it, all of it is deleted",
         ),
         pytest.param(
-            update(section(5, 0, MAP, VALUE), section(4, 0, text("x", right=(5, 3)))), "cut at clock 3",
+            update(section(5, 0, MAP, VALUE), section(4, 0, text("x", right=(5, 3)))),
+            "cut at clock 3",
             id="a right origin in it",
         ),
         pytest.param(
-            update(section(5, 0, MAP, text("a", parent=(5, 0), key="k"), text("bc", origin=(5, 1))),
-            gone={5: [(3, 1)]}),
-            "cut at clock 3", id="a value that does not say that it has a key",
+            update(
+                section(5, 0, MAP, text("a", parent=(5, 0), key="k"), text("bc", origin=(5, 1))), gone={5: [(3, 1)]}
+            ),
+            "cut at clock 3",
+            id="a value that does not say that it has a key",
         ),
         pytest.param(
-            update(section(5, 0, MAP, VALUE), section(4, 0, text("x", origin=(5, 3))), gone={4: [(0, 1)]}), None,
+            update(section(5, 0, MAP, VALUE), section(4, 0, text("x", origin=(5, 3))), gone={4: [(0, 1)]}),
+            None,
             id="one behind it",
         ),
         pytest.param(
-            update(section(5, 0, text("abc", parent="m", key="k")), gone={5: [(1, 1)]}), None,
+            update(section(5, 0, text("abc", parent="m", key="k")), gone={5: [(1, 1)]}),
+            None,
             id="of a root, which stays",
         ),
         pytest.param(
-            update(section(5, 0, MAP, text("abc", parent=(5, 0))), gone={5: [(2, 1)]}), None,
+            update(section(5, 0, MAP, text("abc", parent=(5, 0))), gone={5: [(2, 1)]}),
+            None,
             id="a text, which has no key",
         ),
         pytest.param(update(section(5, 0, gc(3)), gone={5: [(1, 1)]}), None, id="GC"),
         pytest.param(update(section(5, 0, gc(1), skip(1), text("a", origin=(9, 1)))), None, id="a part of a document"),
         pytest.param(
-            update(section(6, 0, text("ab", origin=(5, 0))), section(5, 0, text("ab", origin=(6, 0)))), None,
+            update(section(6, 0, text("ab", origin=(5, 0))), section(5, 0, text("ab", origin=(6, 0)))),
+            None,
             id="waiting",
         ),
         pytest.param(update(section(5, 0, item(7, b"\1", parent=(9, 1)))), None, id="a parent that is not there"),
         pytest.param(
-            update(section(6, 0, item(7, b"\1", parent=(5, 0))), section(5, 0, item(7, b"\1", parent=(6, 0)))), None,
+            update(section(6, 0, item(7, b"\1", parent=(5, 0))), section(5, 0, item(7, b"\1", parent=(6, 0)))),
+            None,
             id="types that wait for each other",
         ),
         pytest.param(nested(MAX_NESTED_TYPES), None, id="as deep as may be"),
         pytest.param(nested(MAX_NESTED_TYPES + 1), "types lie in each other", id="too deep"),
         pytest.param(update(section(5, 0, item(9, b"\1g\x76\1\4guid\x7e"))), "guid", id="poison"),
     ],
-)  # fmt: skip
+)
 def test_hazards(data: bytes, found: str | None) -> None:
     hazard = find_hazard(data)
     assert hazard == found if found is None or hazard is None else found in hazard

@@ -48,29 +48,32 @@ def found(*sections: bytes) -> dict[int, list[int]]:
     ("sections", "expected"),
     [
         pytest.param([section(7, 0, value()), section(5, 0, value())], {5: [0]}, id="the highest client is the last"),
+        pytest.param([section(7, 0, value()), section(5, 0, value(), value(key="l"))], {5: [0]}, id="another key"),
         pytest.param(
-            [section(7, 0, value()), section(5, 0, value(), value(key="l"))], {5: [0]}, id="another key"
-        ),
-        pytest.param(
-            [section(9, 0, value(origin=(5, 0))), section(7, 0, value()), section(5, 0, value())], {5: [0], 9: [0]},
+            [section(9, 0, value(origin=(5, 0))), section(7, 0, value()), section(5, 0, value())],
+            {5: [0], 9: [0]},
             id="below another one",
         ),
         pytest.param(
             [section(9, 0, value(origin=(7, 0))), section(8, 0, value(origin=(7, 0))), section(7, 0, value())],
-            {7: [0], 8: [0]}, id="the last of those below the last",
+            {7: [0], 8: [0]},
+            id="the last of those below the last",
         ),
         pytest.param(
-            [section(9, 0, value(origin=(7, 1))), section(7, 0, value(gone=3), value(origin=(7, 2)))], {7: [3]},
+            [section(9, 0, value(origin=(7, 1))), section(7, 0, value(gone=3), value(origin=(7, 2)))],
+            {7: [3]},
             id="among deleted ones, by a higher client",
         ),
         pytest.param(
-            [section(7, 0, value(gone=3), value(origin=(7, 2))), section(5, 0, value(origin=(7, 1)))], {5: [0]},
+            [section(7, 0, value(gone=3), value(origin=(7, 2))), section(5, 0, value(origin=(7, 1)))],
+            {5: [0]},
             id="among deleted ones, by a lower client",
         ),
         pytest.param([section(7, 0, value(gone=2)), section(5, 0, value())], {}, id="one that is not deleted"),
         pytest.param(
             [section(7, 0, value(gone=2)), section(5, 0, value(), value(key="l")), section(4, 0, value())],
-            {4: [0], 5: [0]}, id="the last one is deleted",
+            {4: [0], 5: [0]},
+            id="the last one is deleted",
         ),
         pytest.param(
             [section(7, 0, value(right=(5, 0))), section(5, 0, value())], {}, id="a right origin is left alone"
@@ -78,15 +81,18 @@ def found(*sections: bytes) -> dict[int, list[int]]:
         pytest.param([section(7, 0, value("ab")), section(5, 0, value())], {}, id="more than one clock too"),
         pytest.param([section(7, 0, value(), value()), section(5, 0, value())], {}, id="two of one client"),
         pytest.param(
-            [section(7, 0, value(gone=3), value(origin=(7, 1)), value(origin=(7, 2)))], {},
+            [section(7, 0, value(gone=3), value(origin=(7, 1)), value(origin=(7, 2)))],
+            {},
             id="two of one client, among deleted ones",
         ),
         pytest.param(
-            [section(9, 0, value(origin=(3, 0))), section(7, 0, value(origin=(3, 9))), section(3, 0, b"\0\1")], {},
+            [section(9, 0, value(origin=(3, 0))), section(7, 0, value(origin=(3, 9))), section(3, 0, b"\0\1")],
+            {},
             id="below what is no value",
         ),
         pytest.param(
-            [section(9, 0, value(origin=(7, 4))), section(7, 0, value()), section(5, 0, value())], {5: [0]},
+            [section(9, 0, value(origin=(7, 4))), section(7, 0, value()), section(5, 0, value())],
+            {5: [0]},
             id="below what is not there",
         ),
         pytest.param(
@@ -94,7 +100,7 @@ def found(*sections: bytes) -> dict[int, list[int]]:
         ),
         pytest.param([section(7, 0, b"\0\1", b"\x0a\1", value()), section(5, 0, value())], {5: [0]}, id="a gap"),
     ],
-)  # fmt: skip
+)
 def test_values(sections: list[bytes], expected: dict[int, list[int]]) -> None:
     assert found(*sections) == expected
 

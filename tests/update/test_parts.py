@@ -58,8 +58,11 @@ def test_long_runs_are_handed_out_as_they_are_and_cost_next_to_nothing() -> None
     cursor = Cursor(parts)
     buffers = cursor.take(1_000_000)
     assert [buffer.obj is data if isinstance(buffer, memoryview) else bytes(buffer) for buffer in buffers] == [
-        b"head", True, b"between", True,
-    ]  # fmt: skip
+        b"head",
+        True,
+        b"between",
+        True,
+    ]
     assert parts.held == cursor.held < 100
 
 

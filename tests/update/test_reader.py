@@ -278,7 +278,8 @@ UNDEFINED = b"\x7f"
             one(8, b"\1" + object_of(("__proto__", object_of(("__proto__", BINARY))))), "__proto__", id="of a prototype"
         ),
         pytest.param(
-            one(8, b"\1" + object_of(("a", b"\x7d\1"), ("__proto__", NULL), ("__proto__", BINARY))), "__proto__",
+            one(8, b"\1" + object_of(("a", b"\x7d\1"), ("__proto__", NULL), ("__proto__", BINARY))),
+            "__proto__",
             id="as its own property, which the next reader takes for the prototype",
         ),
         pytest.param(options(("meta", object_of(("__proto__", BINARY)))), "__proto__", id="in options"),
@@ -306,7 +307,7 @@ UNDEFINED = b"\x7f"
         pytest.param(options(("guids", NULL), ("gui", NULL), ("gcFilters", NULL)), None, id="other options"),
         pytest.param(one(9, b"\1d\x75\2\x77\4guid\x7e"), None, id="options that are an array"),
     ],
-)  # fmt: skip
+)
 def test_what_yjs_chokes_on_when_it_writes_it_is_refused(data: bytes, poison: str | None) -> None:
     """And nothing else is: ``__proto__`` alone does no harm. What an older version has stored is named and no more."""
     found = find_poison(data)

@@ -370,10 +370,20 @@ def all_deleted(**clocks: int) -> bytes:
         ),
     ],
     ids=[
-        "joined", "not neighbours", "below a type", "beside a type", "beside GC", "behind GC", "under a key",
-        "before another", "before one below a type", "between two", "left of one below a type", "left of GC",
+        "joined",
+        "not neighbours",
+        "below a type",
+        "beside a type",
+        "beside GC",
+        "behind GC",
+        "under a key",
+        "before another",
+        "before one below a type",
+        "between two",
+        "left of one below a type",
+        "left of GC",
     ],
-)  # fmt: skip
+)
 def test_what_remains_of_structs(structs: list[bytes], remains: list[bytes]) -> None:
     data = update((A, structs))
     end = read_update(data).sections[0].end
@@ -637,9 +647,12 @@ def test_several_documents_are_joined() -> None:
     assert skeleton(one, other) == update((A, [gone(4)]), (B, [gone(1)]), deletes=all_deleted(a=4, b=1))
     assert without_known(skeleton(one, other), {A: 3}) == (
         update((B, [gone(1)]))[:-1].replace(b"\1", b"\2", 1)
-        + b"\1" + encode_var_uint(A) + b"\3" + gone(1, origin=(A, 2))
+        + b"\1"
+        + encode_var_uint(A)
+        + b"\3"
+        + gone(1, origin=(A, 2))
         + encode_delete_set({A: [(3, 4)], B: [(0, 1)]})
-    )  # fmt: skip
+    )
 
 
 def test_what_lies_in_deleted_types_becomes_gc() -> None:

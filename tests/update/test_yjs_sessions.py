@@ -43,8 +43,13 @@ Game = Generator[Commands, list[Any], Counter[str]]
 STEP1, STEP2, UPDATE = 0, 1, 2
 
 SITUATIONS = (
-    "not whole", "asked again", "step 2 not whole", "nothing new", "edited while compacting", "opened from a snapshot",
-)  # fmt: skip
+    "not whole",
+    "asked again",
+    "step 2 not whole",
+    "nothing new",
+    "edited while compacting",
+    "opened from a snapshot",
+)
 
 
 class Connection:

@@ -99,9 +99,13 @@ async def test_what_happens_to_a_document_is_told_in_order(
     await receiver.until(lambda: receiver.of("notes/f", ERASED), "all of it")
     seen = [message for message in receiver.taken if not message.type.startswith("user.")]
     assert [message.about for message in seen if message.type != CHANGED] == [
-        (CREATED, "notes/d"), (RESET, "notes/d"), (DELETED, "notes/d"), (RESTORED, "notes/f"), (DELETED, "notes/f"),
+        (CREATED, "notes/d"),
+        (RESET, "notes/d"),
+        (DELETED, "notes/d"),
+        (RESTORED, "notes/f"),
+        (DELETED, "notes/f"),
         (ERASED, "notes/f"),
-    ]  # fmt: skip
+    ]
     assert {message.data["document_id"] for message in seen} == {created.data["document_id"]}
     # Nothing of what is kept shows what was erased, but its name.
     _, kept = await api("GET", "/webhooks/deliveries")
@@ -187,8 +191,12 @@ async def test_operators_see_and_repair_deliveries_over_http(
     page = await eventually(delivered, "it is noted")
     (one,) = page["deliveries"]
     assert (one["receiver"], one["type"], one["status"], one["error"], one["next_at"]) == (
-        "default", CREATED, 200, None, None,
-    )  # fmt: skip
+        "default",
+        CREATED,
+        200,
+        None,
+        None,
+    )
     assert await api("POST", "/webhooks/resend", {"id": one["id"]}, **root) == (202, {"resent": 1})
     await receiver.until(lambda: receiver.asked.count(one["event"]) >= 2, "under the same id")
     assert await api("POST", "/webhooks/resend", {"receiver": "default", "since": 0}, **root) == (202, {"resent": 0})

@@ -302,9 +302,15 @@ async def test_several_secrets_sign_each_message() -> None:
         await outbound.start()
         wanted = Wanted("r", receiver.url, read_keys([SECRET, OTHER], "it"))
         courier = Courier(
-            wanted, outbound, None, first_pause=5.0, clock=time.time, now=Now(), random=Random(1),  # type: ignore[arg-type]
+            wanted,
+            outbound,
+            None,
+            first_pause=5.0,
+            clock=time.time,
+            now=Now(),
+            random=Random(1),  # type: ignore[arg-type]
             counts=WebhookCounts(),
-        )  # fmt: skip
+        )
         assert (await courier.attempt(delivery())).attempt.delivered
         await outbound.close()
 

@@ -237,9 +237,15 @@ async def test_nobody_joins_the_port_by_mistake(two_workers: Workers, tmp_path: 
     async with two_workers as server:
         for workers in ("1", "2"):
             done = await asyncio.to_thread(
-                collab_command, "serve", "--port", str(server.port), "--workers", workers,
-                "--database-url", postgres_url,
-            )  # fmt: skip
+                collab_command,
+                "serve",
+                "--port",
+                str(server.port),
+                "--workers",
+                workers,
+                "--database-url",
+                postgres_url,
+            )
             assert done.returncode == 1
             assert f"cannot listen on 127.0.0.1 port {server.port}: Address already in use" in done.stderr
         assert len(server.workers()) == 2
@@ -261,9 +267,17 @@ async def test_a_worker_that_cannot_start_ends_the_whole_with_its_reason(tmp_pat
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = await asyncio.to_thread(
-            collab_command, "serve", "--port", "0", "--workers", "2", "--database-url", postgres_url,
-            "--metrics-port", str(port - 1),
-        )  # fmt: skip
+            collab_command,
+            "serve",
+            "--port",
+            "0",
+            "--workers",
+            "2",
+            "--database-url",
+            postgres_url,
+            "--metrics-port",
+            str(port - 1),
+        )
     assert done.returncode == 1 and not done.stdout
     assert f"cannot listen for metrics on 127.0.0.1 port {port}" in done.stderr
     assert "worker 2 has ended (exit code 1) before it served" in done.stderr

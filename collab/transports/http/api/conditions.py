@@ -36,9 +36,17 @@ ETAG: Final[Mapping[str, str]] = {
 }
 
 PROBLEMS: Final = (
-    "document_deleted", "precondition_failed", "invalid_update", "conflict", "update_incomplete", "content_not_found",
-    "not_possible", "document_damaged", "outcome_unknown", "refused",
-)  # fmt: skip
+    "document_deleted",
+    "precondition_failed",
+    "invalid_update",
+    "conflict",
+    "update_incomplete",
+    "content_not_found",
+    "not_possible",
+    "document_damaged",
+    "outcome_unknown",
+    "refused",
+)
 """The problem codes of what edits a document."""
 
 # Tags of one header; nobody means so many.

@@ -233,7 +233,7 @@ class ContentRoutes:
                     "not_acceptable",
                     "too_large",
                     "document_damaged",
-                ),  # fmt: skip
+                ),
                 headers={"Accept": "Formats by their media types; JSON if anything will do.", **conditions.READS},
             ),
             Route(
@@ -304,9 +304,12 @@ class ContentRoutes:
         query = call.query
         kind = None if query.type is None else RootType(query.type)
         return await self._edit(
-            call.request, call.name, query, tuple(MEDIA.values()),
+            call.request,
+            call.name,
+            query,
+            tuple(MEDIA.values()),
             lambda media, data: Written(Replace(query.root, _FORMATS[media], None, kind, query.shared), data),
-        )  # fmt: skip
+        )
 
     async def change(self, call: Call[PatchQuery, Edits]) -> web.Response:
         """Make the edits of the body."""

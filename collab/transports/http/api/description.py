@@ -27,9 +27,17 @@ PATH: Final = PREFIX + "/openapi.json"
 TITLE: Final = "collab: documents over HTTP"
 
 ALWAYS: Final = (
-    "invalid_request", "invalid_name", "unauthenticated", "access_expired", "access_not_yet", "forbidden", "kept_out",
-    "too_many_requests", "internal", "unavailable",
-)  # fmt: skip
+    "invalid_request",
+    "invalid_name",
+    "unauthenticated",
+    "access_expired",
+    "access_not_yet",
+    "forbidden",
+    "kept_out",
+    "too_many_requests",
+    "internal",
+    "unavailable",
+)
 """Problem codes that any route may answer with."""
 
 WITH_BODY: Final = ("slow_body", "too_large", "unsupported_media_type")

@@ -36,9 +36,14 @@ _MOST: Final = 1 << 53
 Number = Annotated[int, Field(ge=0, lt=_MOST)]
 
 _PROBLEMS: Final = (
-    "document_not_found", "document_deleted", "content_not_found", "history_gone", "not_possible", "too_large",
+    "document_not_found",
+    "document_deleted",
+    "content_not_found",
+    "history_gone",
+    "not_possible",
+    "too_large",
     "document_damaged",
-)  # fmt: skip
+)
 _ROWS_PROBLEMS: Final = (
     "document_not_found",
     "document_deleted",

@@ -214,7 +214,7 @@ def _type(schema: Mapping[str, Any]) -> str:
             ("minLength", "length from"),
             ("maxLength", "length to"),
             ("default", "default"),
-        )  # fmt: skip
+        )
         if schema.get(key) not in (None, "")
     ]
     return f"<span class='soft'>{escape(', '.join([schema.get('format', kind), *bounds]))}.</span>"

@@ -40,9 +40,12 @@ class Command(BaseCommand):
                     option.flag, dest=f"server_{option.name}", action="store_const", const=True, help=_help(option)
                 )
                 parser.add_argument(
-                    f"--no-{option.flag[2:]}", dest=f"server_{option.name}", action="store_const", const=False,
+                    f"--no-{option.flag[2:]}",
+                    dest=f"server_{option.name}",
+                    action="store_const",
+                    const=False,
                     help=SUPPRESS,
-                )  # fmt: skip
+                )
 
     def handle(self, *args: Any, **given: Any) -> None:
         """Serve; the exit code is that of ``collab serve``."""
