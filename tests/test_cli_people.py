@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 
-from collab.cli import people
 from collab.adapters import make_store
 from collab.authorship import DELETED_USER, Note
 from collab.cli import run
@@ -103,7 +103,7 @@ def test_a_user_who_was_erased_is_nowhere_any_more(directory: Path, capsys: pyte
 def test_nothing_is_done_without_a_yes(
     directory: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("typer.confirm", lambda text, abort: (_ for _ in ()).throw(cli_people.typer.Abort()))
+    monkeypatch.setattr("typer.confirm", lambda text, abort: (_ for _ in ()).throw(typer.Abort()))
     assert command(directory, "people", "erase", "ada") == 130
     capsys.readouterr()
     assert command(directory, "people", "export", "ada") == 0
