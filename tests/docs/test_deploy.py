@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from collab.app import _OTHER_FILES
+from collab.app import OTHER_FILES
 from collab.settings import Settings
 from collab.transports.http.metrics_list import METRICS
 from tests.support.image import stages
@@ -202,7 +202,7 @@ def test_the_unit_fits_to_the_options() -> None:
     settings.check_exposure(True)
     assert settings.port == 1234
     assert int(service["TimeoutStopSec"]) > settings.drain_seconds
-    assert int(service["LimitNOFILE"]) >= settings.max_connections + _OTHER_FILES
+    assert int(service["LimitNOFILE"]) >= settings.max_connections + OTHER_FILES
     # /proc/meminfo, by which the marks for memory are set, is not hidden.
     assert service["Type"] == "notify" and "ProcSubset" not in service
 
@@ -252,7 +252,7 @@ def test_the_services_have_no_password_of_their_own_and_fit_to_the_options(tmp_p
     settings.check_exposure(True)
     assert settings.trusted_proxies == (parts["networks"]["front"]["ipam"]["config"][0]["subnet"],)
     assert int(server["stop_grace_period"].removesuffix("s")) > settings.drain_seconds
-    assert server["ulimits"]["nofile"] >= settings.max_connections + _OTHER_FILES
+    assert server["ulimits"]["nofile"] >= settings.max_connections + OTHER_FILES
     user = image.texts("USER")[-1].replace(":", ",gid=")
     assert server["read_only"] is True and server["tmpfs"] == [f"/data:mode=0700,uid={user}"]
 

@@ -305,6 +305,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
         (
             Panel("CPU", "percentunit", (rate("process_cpu_seconds_total"),)),
             times("Lag of the event loop", "collab_loop_lag_seconds"),
+            Panel("Stalls of the event loop", "short", (rate("collab_loop_stalls_total"),)),
             Panel("Memory", "bytes", (now("collab_memory_used_bytes"), now("collab_memory_bytes", "part"))),
             Panel(
                 "Past a mark of memory",
