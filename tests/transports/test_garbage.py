@@ -865,9 +865,18 @@ async def expect_nothing_left(least: int, modules: tuple[str, ...] = OURS + THE_
     assert left(least, modules) == {}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def thawed() -> Iterator[None]:
+    """Let the collector see again what was frozen here, but once: all that is collected of tests is among it."""
+    yield
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 @contextlib.contextmanager
 def without_collector() -> Iterator[None]:
-    """Keep the collector off, and what is there already out of ``gc.get_objects``.
+    """Keep the collector off, and what is there already out of ``gc.get_objects``, also afterwards: see `thawed`.
 
     Every line of the log is written, as ``collab serve --log-level debug`` does, and by nobody else: pytest keeps
     the records, and they hold what is told.
@@ -882,7 +891,6 @@ def without_collector() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()
         handlers[:] = others
 
 
