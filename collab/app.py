@@ -89,6 +89,7 @@ from collab.transports.http.api.shares import ShareRoutes
 from collab.transports.http.api.transfer import TransferRoutes
 from collab.transports.http.api.trash import TrashRoutes
 from collab.transports.http.api.updates import UpdateRoutes
+from collab.transports.http.api.version_imports import VersionImportRoutes
 from collab.transports.http.api.versions import VersionRoutes
 from collab.transports.http.api.webhooks import WebhookRoutes
 from collab.transports.http.bodies import LongBodies
@@ -407,6 +408,7 @@ def create_app(
         ).routes(),
         *HistoryRoutes(rewinding, permission, guard, creation).routes(),
         *VersionRoutes(hub, permission, creation, settings.max_document_bytes).routes(),
+        *VersionImportRoutes(hub.versions, permission, guard, settings.max_document_bytes).routes(),
         *ContentRoutes(editing, permission, guard, bodies, past).routes(),
         *UpdateRoutes(editing, permission, guard, bodies, past).routes(),
         *PeopleRoutes(

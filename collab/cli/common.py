@@ -190,6 +190,20 @@ _BAR = 30
 """Characters of a progress bar."""
 
 
+@contextlib.contextmanager
+def bytes_read(total: int | None, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how much of a file was read, and how much it held of what; of a pipe that alone."""
+    read = 0
+    with progress(total or 0, hidden=False) as show:
+
+        def step(nbytes: int, count: int) -> None:
+            nonlocal read
+            read += nbytes
+            show(f"{count} {what}", to=read if total else None)
+
+        yield step
+
+
 def shown_file(file: str, *, out: bool = False) -> str:
     """Name a file to people."""
     return file if file != "-" else "standard output" if out else "standard input"

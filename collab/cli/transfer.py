@@ -7,14 +7,21 @@ when they look, within about a second.
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collab.cli.common import DATABASE, input_file, output_file, progress, shown_file, with_settings, with_store
+from collab.cli.common import (
+    DATABASE,
+    bytes_read,
+    input_file,
+    output_file,
+    progress,
+    shown_file,
+    with_settings,
+    with_store,
+)
 from collab.errors import CollabError, ConfigurationError
 from collab.settings import Settings
 from collab.telemetry import complain
@@ -100,7 +107,7 @@ def import_many(
     async def work(store: Store) -> None:
         nonlocal failed
         transfer = Transfer(store, Documents(store, keep_deleted=settings.keep_deleted), settings.max_document_bytes)
-        with _bytes_read(total) as step:
+        with bytes_read(total, "documents") as step:
             chunk = source.read(_CHUNK)
             # A line of JSON begins with a brace; no name of a member does.
             lines = chunk.lstrip()[:1] in (b"{", b"")
@@ -136,17 +143,3 @@ def _complain(done: Import) -> None:
         name = "" if failure.name is None else f" ({failure.name})"
         complain(f"document {failure.line}{name}: {failure.code}: {failure.detail}")
     done.failures.clear()
-
-
-@contextlib.contextmanager
-def _bytes_read(total: int | None) -> Iterator[Callable[[int, int], None]]:
-    """Show on a terminal how much of a file was read, and how many documents; of a pipe the documents alone."""
-    read = 0
-    with progress(total or 0, hidden=False) as show:
-
-        def step(nbytes: int, documents: int) -> None:
-            nonlocal read
-            read += nbytes
-            show(f"{documents} documents", to=read if total else None)
-
-        yield step

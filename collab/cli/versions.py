@@ -13,15 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collab.cli.common import BUS, DATABASE, Name, input_file, shown_file, telling_nodes, with_settings, with_store
+from collab.cli.common import (
+    BUS,
+    DATABASE,
+    Name,
+    bytes_read,
+    input_file,
+    shown_file,
+    telling_nodes,
+    with_settings,
+    with_store,
+)
 from collab.cli.nodes import date
 from collab.errors import (
     CollabError,
     ConfigurationError,
-    LimitExceeded,
-    StoreRefused,
-    TooManyVersions,
-    UpdateError,
 )
 from collab.settings import Settings
 from collab.telemetry import complain, escape_controls, shown_name
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
     from collab.hub.versions import Versions
     from collab.storage.store import Store
     from collab.storage.versions import Version
+    from collab.transports.http.api.importing_versions import VersionImport
 
 versions = typer.Typer(
     help="List, make, change and restore versions of documents. On the database; a server may be running on it.",
@@ -108,80 +115,44 @@ def import_versions(
     One of the same time and name that was imported before is left as it is, so what broke off is done again. Exit
     code 1 if one of them failed.
     """
+    from collab.transports.http.api.importing_versions import VersionImport
+    from collab.transports.problems import BadRequest
+
     failed = 0
 
     async def work(store: Store) -> None:
         nonlocal failed
-        from collab.hub.archives import ArchiveError, LineReader
-
-        done = _Import(_service(store), name, settings.max_document_bytes)
+        done = VersionImport(_service(store), name, settings.max_document_bytes)
         await done.begin()
-        reader = LineReader(settings.max_document_bytes)
-        try:
-            while chunk := source.read(_CHUNK):
-                for item in reader.feed(chunk):
-                    await done.take(item.head)
-            for item in reader.end():
-                await done.take(item.head)
-        except ArchiveError as error:
-            raise CollabError(f"{shown_file(file)}: {error}") from None
+        with bytes_read(total, "versions") as step:
+            try:
+                while chunk := source.read(_CHUNK):
+                    await done.feed(chunk)
+                    step(len(chunk), done.lines)
+                    _complain(done)
+                await done.end()
+            except BadRequest as error:
+                raise CollabError(f"{shown_file(file)}: {error}; {_result(done)} before") from None
+            finally:
+                _complain(done)
         failed = done.failed
-        text = f"{done.made} versions imported, {done.existed} were there already, {done.failed} failed"
-        print(text, file=sys.stderr)
+        print(_result(done), file=sys.stderr)
 
-    with input_file(file) as (source, _):
+    with input_file(file) as (source, total):
         with_store(settings, work)
     return 1 if failed else 0
 
 
-class _Import:
-    """Imports the lines of one file into one document, and counts them."""
+def _result(done: VersionImport) -> str:
+    return f"{done.created} versions imported, {done.existed} were there already, {done.failed} failed"
 
-    def __init__(self, service: Versions, name: str, most: int) -> None:
-        self._service = service
-        self._name = name
-        self._most = most
-        self._there: set[tuple[float, str | None]] = set()
-        self.lines = self.made = self.existed = self.failed = 0
 
-    async def begin(self) -> None:
-        """Read which versions were imported before; raises as ``Versions.list``."""
-        from collab.storage.versions import Kind
-
-        after = None
-        while page := await self._service.list(self._name, kind=Kind.NAMED, after=after, limit=_PAGE):
-            self._there |= {(version.at, version.name) for version in page if version.seq == 0}
-            after = page[-1].place
-
-    async def take(self, line: bytes) -> None:
-        """Import a line; what is wrong with it is told, and hinders no other. Raises ``StoreUnavailable``."""
-        from pydantic import ValidationError
-
-        from collab.transports.http.api.creation import decode_update
-        from collab.transports.http.api.route import invalid
-        from collab.transports.http.api.versions import ImportedVersion, check_name, read_date
-        from collab.transports.problems import BadRequest
-
-        self.lines += 1
-        try:
-            try:
-                said = ImportedVersion.model_validate_json(line)
-            except ValidationError as error:
-                raise invalid(error, "the line") from None
-            check_name(said.name)
-            at, update = read_date(said.at), decode_update(said.update)
-            if len(update) > self._most:
-                raise BadRequest(f"the update has {len(update)} bytes; --max-document-bytes allows {self._most}")
-            if (round(at * 1e6) / 1e6, said.name) in self._there:
-                self.existed += 1
-                return
-            texts = {"description": said.description, "author": said.author}
-            version = await self._service.import_(self._name, said.name, update, at, **texts)
-            self._there.add((version.at, version.name))
-            self.made += 1
-        except (BadRequest, UpdateError, LimitExceeded, TooManyVersions, StoreRefused) as error:
-            self.failed += 1
-            complain(f"version {self.lines}: {error}")
+def _complain(done: VersionImport) -> None:
+    """Tell what has failed since the last time."""
+    for failure in done.failures:
+        name = "" if failure.name is None else f" ({failure.name})"
+        complain(f"version {failure.line}{name}: {failure.code}: {failure.detail}")
+    done.failures.clear()
 
 
 @versions.command()

@@ -48,6 +48,12 @@ def test_history_is_made_and_read(shell: Shell, server: ServerProcess) -> None:
     assert json.loads(shown)["content"] == {"text": "First draft"}
     (imported,) = map(json.loads, shell.run(snippet("docs/history.md", "Moving here from another system", "sh")))
     assert (imported["reason"], imported["author"], imported["number"]) == ("imported", "ada", None)
+    _, said = shell.run(snippet("docs/history.md", "Moving here from another system", "sh", 2))
+    many = json.loads(said)
+    assert (many["lines"], many["created"], many["existed"]) == (2, 1, 0)
+    assert [(each["line"], each["name"], each["code"]) for each in many["failures"]] == [
+        (2, "In June", "invalid_request")
+    ]
 
 
 def test_documents_have_a_time_of_their_own() -> None:

@@ -52,10 +52,10 @@ class Line(Model):
 
 
 class Failure(Model):
-    """A document that could not be imported."""
+    """A document, or a version of one, that could not be imported."""
 
     line: int = Field(description="Which one of the stream, from 1.")
-    name: str | None = Field(description="The name of the document, if it could be read.")
+    name: str | None = Field(description="Its name, if it could be read.")
     code: str = Field(description="As in problem details.")
     detail: str
 

@@ -45,11 +45,11 @@ MAX_NUMBER: Final = 2**53 - 1
 _MAX_VERSIONS: Final = 20
 
 # Characters of a name of a user that are shown in an entry.
-_MAX_USER: Final = 255
+MAX_USER: Final = 255
 
 _PROBLEMS: Final = ("document_not_found", "document_deleted", "version_not_found")
 
-_DATE_TIME: Final[dict[str, Any]] = {"format": "date-time"}
+DATE_TIME: Final[dict[str, Any]] = {"format": "date-time"}
 
 VersionId = Annotated[int, Field(ge=1, le=MAX_NUMBER, description="The `id` of the version.")]
 VersionName = Annotated[
@@ -98,7 +98,7 @@ class DocumentVersion(Model):
     author: str | None = Field(description="The user who has made it; null if nobody was signed in.")
     at: str = Field(
         description="When it was made; of an automatic one, the time of its last edit. RFC 3339 in UTC.",
-        json_schema_extra=_DATE_TIME,
+        json_schema_extra=DATE_TIME,
     )
 
 
@@ -137,23 +137,11 @@ class NewVersion(Model):
         None,
         max_length=40,
         description="With `update`: when the document was like that, RFC 3339.",
-        json_schema_extra=_DATE_TIME,
+        json_schema_extra=DATE_TIME,
     )
-    author: Annotated[str, Field(max_length=_MAX_USER)] | None = Field(
+    author: Annotated[str, Field(max_length=MAX_USER)] | None = Field(
         None, description="With `update`: who has made it, by the other system."
     )
-
-
-class ImportedVersion(Model):
-    """A line of a file with versions of another system."""
-
-    model_config = {**Model.model_config, "extra": "ignore"}
-
-    name: VersionName
-    description: Description | None = None
-    update: str = Field(description="All that the document held then: a Yjs update (v1) as base64.")
-    at: str = Field(max_length=40, description="When that was, RFC 3339.", json_schema_extra=_DATE_TIME)
-    author: Annotated[str, Field(max_length=_MAX_USER)] | None = None
 
 
 class VersionChange(Model):
@@ -185,8 +173,8 @@ class TimelineEntry(Model):
 
     first: int = Field(ge=1, alias="from", description="The number of the first row.")
     last: int = Field(ge=1, alias="to", description="The number of the last one.")
-    started_at: str = Field(description="RFC 3339 in UTC.", json_schema_extra=_DATE_TIME)
-    ended_at: str = Field(description="RFC 3339 in UTC.", json_schema_extra=_DATE_TIME)
+    started_at: str = Field(description="RFC 3339 in UTC.", json_schema_extra=DATE_TIME)
+    ended_at: str = Field(description="RFC 3339 in UTC.", json_schema_extra=DATE_TIME)
     authors: list[EntryAuthor] = Field(description="Who has a part in it, the one with the most edits first.")
     other_edits: int = Field(ge=0, description="Edits of further authors, where they are too many to be named.")
     edits: int = Field(ge=1, description="Rows of the log.")
