@@ -151,7 +151,7 @@ def test_variables_that_are_not_used_are_logged_where_nobody_else_hears_of_them(
 ) -> None:
     Settings.load(environ={"COLLAB_ZZZZZZ": "100%s"})
     ((name, level, line),) = caplog.record_tuples
-    assert (name, level) == ("collab", logging.WARNING) and line.startswith("COLLAB_ZZZZZZ in the environment")
+    assert (name, level) == ("collab", logging.WARNING) and line.startswith("options: COLLAB_ZZZZZZ in the environment")
 
 
 def test_an_empty_variable_is_one_that_is_not_set() -> None:

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import pytest
 
-from collab.cli import control
+from collab.cli import control, doctor
+from collab.doctor.findings import failed, ok
 from collab.errors import CollabError
 from collab.hub.people import Place, Seen
-from collab.storage.records import NodeReport, Reports
+from collab.storage.records import Instruction, Kind, NodeReport, Reports
 from tests.auth.makers import SECRET
 from tests.support.needs import demand
 from tests.support.postgres import PostgresServer
@@ -64,7 +65,8 @@ class Shell:
 
     def run(self, text: str) -> list[str]:
         """Run the commands one after the other; give what each has printed. Each must succeed."""
-        return [self.serve(line) if " serve" in line else self.command(line) for line in self.lines(text)]
+        lines = self.lines(text)
+        return [self.serve(line) if " serve" in line.partition(" #")[0] else self.command(line) for line in lines]
 
     def command(self, line: str) -> str:
         done = subprocess.run(
@@ -174,6 +176,36 @@ def test_a_running_server_is_told_what_operators_want(tmp_path: Path) -> None:
     assert "reload, document 'notes/plan'" not in server.stderr, "nobody had it open"
 
 
+def test_log_levels_are_changed(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "data") as server:
+        shell = Shell(tmp_path, PID=str(server.pid))
+        *told, signalled = shell.run(snippet("docs/operations.md", "Log levels at run time", "sh"))
+        assert [line.partition(": ")[2] for line in told] == [
+            "the log level of collab.journal is debug\n",
+            "the log level of collab is debug\n",
+            "the log level of collab is default\n",
+        ]
+        assert signalled == ""
+        server.wait_for_log(lambda line: line.endswith("the log level of collab is debug for 600 s"))
+
+
+def test_the_doctor_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = snippet("docs/operations.md", "What is wrong: collab doctor", "")
+    with ServerProcess(tmp_path / "data") as server:
+        shell = Shell(tmp_path, **{"https://collab.example": server.url})
+        short, long, as_json = shell.run(snippet("docs/operations.md", "What is wrong: collab doctor", "sh"))
+    assert short.splitlines()[0] == lines.splitlines()[0]
+    assert "WebSocket" in long and "WebSocket" not in short and json.loads(as_json)["well"] is True
+    table = ROOT.joinpath("docs/operations.md").read_text(encoding="utf-8").partition("| check | looks at |")[2]
+    for line in long.splitlines():
+        assert f"`{line[9:23].strip()}`" in table, line
+    doctor._print(ok("configuration", "the options fit together"))
+    role = "the role collab may not read and write log"
+    grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO collab"
+    doctor._print(failed("database", role, grant))
+    assert capsys.readouterr().out == lines
+
+
 def test_connections_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shell = Shell(tmp_path)
     head, line = snippet("docs/operations.md", "Connections", "").splitlines()
@@ -192,11 +224,12 @@ def test_what_is_printed_of_an_instruction_is_as_it_is_written(capsys: pytest.Ca
     lines = snippet("docs/operations.md", "Kick, check access again, reload", "").splitlines()
     nodes = [re.fullmatch(r"([\w-]+): (\d+) sessions ended", line) for line in lines]
     reports = tuple([NodeReport(found[1], int(found[2])) for found in nodes if found])
-    control._print(Reports(reports, (lines[-1].rpartition(" ")[2],)))
+    instruction = Instruction(Kind.KICK, user="17")
+    control._print(instruction, Reports(reports, (lines[-1].rpartition(" ")[2],)))
     printed = capsys.readouterr()
     assert (printed.out + printed.err).splitlines() == lines
     with pytest.raises(CollabError, match="no server has answered"):
-        control._print(Reports((), ()))
+        control._print(instruction, Reports((), ()))
 
 
 def test_documents_are_verified_and_repaired(tmp_path: Path) -> None:
