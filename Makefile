@@ -1,8 +1,8 @@
 # Everything a clone needs, from Python 3.11+ and make alone. `make help` lists the targets.
 #
 # What is installed or built leaves a stamp and is not done again until its inputs change.
-# Nothing is installed outside of this directory, but for Chromium, PgBouncer, Prometheus and the reverse proxies of the
-# tests: see .ci/chromium, .ci/pgbouncer, .ci/prometheus and .ci/proxies.
+# Nothing is installed outside of this directory, but for Chromium, PgBouncer, Prometheus, reverse proxies and bubblewrap:
+# see .ci/chromium, .ci/pgbouncer, .ci/prometheus and .ci/proxies.
 
 VENV ?= .venv
 WORKERS ?= 2

@@ -21,9 +21,11 @@ import pytest
 import pytest_asyncio
 from yarl import URL
 
+from collab.protocol.streams import encode_frames
 from tests.auth.makers import SECRET
 from tests.interop.agent import Agent, converge
 from tests.interop.hocuspocus import HocuspocusAgent, until_saved
+from tests.support.author import Author
 from tests.support.proxies import KINDS, Proxy
 from tests.support.server import ServerProcess
 from tests.support.waiting import eventually
@@ -152,6 +154,28 @@ async def test_names_and_pages_of_the_http_interface_pass(proxy: Proxy, trusted:
         found = await http.get(one, ssl=context)
         assert found.status == 200, await found.text()
         assert (await found.json())["name"] == name
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_events_pass_while_their_stream_stays_open(name: str, server: ServerProcess, tmp_path: Path) -> None:
+    """A proxy that keeps answers back until they end would bring them after a minute."""
+    kind = {"Content-Type": "application/octet-stream"}
+    with Proxy(name, tmp_path, server.port) as proxy:
+        document = f"{proxy.url}/streams/docs/events-{name}"
+        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token()}"}) as http:
+            made = await http.put(document)
+            assert made.status == 201, await made.text()
+            query = {"offset": "-1", "live": "sse"}
+            async with http.get(document, params=query) as stream, asyncio.timeout(30):
+                assert (stream.status, stream.content_type) == (200, "text/event-stream")
+                for number in range(1, 4):
+                    body = encode_frames([Author(number).type(f"edit {number}")])
+                    posted = await http.post(document, data=body, headers=kind)
+                    assert posted.status < 300, await posted.text()
+                    read = b""
+                    while not (b"event: data" in read and b"event: control" in read):
+                        read += await stream.content.readany()
+                    assert not stream.content.at_eof()
 
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.idle is not None])

@@ -22,7 +22,7 @@ NEEDS: Mapping[str, str] = {
     "postgres": "starts PostgreSQL",
     "valkey": "starts Valkey",
     "server": "starts the server or its command line as a process of its own",
-    "proxy": "starts a reverse proxy (nginx, HAProxy, Apache, Caddy)",
+    "proxy": "starts a reverse proxy (nginx, HAProxy, Apache, Caddy, Traefik)",
     "image": "runs bubblewrap, hadolint, docker-compose or kubectl, for what is deployed",
     "prometheus": "runs Prometheus or its promtool",
     "network": "installs Python packages from an index",

