@@ -103,9 +103,9 @@ class Told:
 
 
 @contextlib.asynccontextmanager
-async def supervised(server: ServerProcess) -> AsyncIterator[list[int]]:
+async def supervised(server: ServerProcess) -> AsyncIterator[list[int | None]]:
     """Start the server again whenever it ends, as systemd does; give the list of its exit codes."""
-    codes: list[int] = []
+    codes: list[int | None] = []
 
     async def keep() -> None:
         while True:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import itertools
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from collab.app import HUB
 from collab.asgi import Collab, create_app
 from collab.protocol.messages import CloseCode
 from collab.settings import Settings
+from collab.transports.asgi import exchange
 from collab.transports.asgi.pipe import BodyPipe, FramePipe
 from collab.transports.asgi.scope import MOST_HEAD, BadScope, read_scope
 from collab.transports.sockets.frames import binary_frame, close_frame, ping_frame, pong_frame
@@ -289,14 +291,14 @@ class Host:
     async def ask(
         self, *, body: Sequence[bytes] = (), leaves: bool = False, **scope: Any
     ) -> tuple[int, Mapping[str, str], bytes, int]:
-        """Send a request; give the status, the headers, the body, and how many messages of the body were fetched."""
+        """Send a request; give status, headers, body, and how many messages of its own body were fetched before."""
         sent, parts, fetched = Sent(), list(body), 0
         answered = asyncio.Event()
 
         async def receive() -> Any:
             nonlocal fetched
             if parts:
-                fetched += 1
+                fetched += not sent
                 return {"type": "http.request", "body": parts.pop(0), "more_body": bool(parts)}
             if not leaves:
                 await answered.wait()
@@ -353,6 +355,38 @@ async def test_a_body_that_does_not_end_is_bounded(host: Host) -> None:
     packed = gzip.compress(b'{"name": "small"}')
     status, _, _, _ = await host.ask(method="POST", path="/api/v1/documents", headers=headers, body=[packed])
     assert status in (400, 415)
+
+
+async def test_what_is_left_of_a_body_is_thrown_away_before_the_end_of_the_answer(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that an ASGI server does not reset the connection, with which the answer would be lost; for a bounded time."""
+    monkeypatch.setattr(exchange, "LINGERING_QUIET_SECONDS", 0.1)
+
+    async def ask(parts: Iterator[bytes], **scope: Any) -> tuple[int, int]:
+        sent, taken = Sent(), 0
+
+        async def receive() -> Any:
+            nonlocal taken
+            part = next(parts, None)
+            if part is None:
+                await asyncio.Event().wait()
+            taken += 1
+            whole = len(sent) >= 2 and int(dict(sent[0]["headers"])[b"content-length"]) == len(sent[1]["body"])
+            assert whole and sent[-1]["more_body"], "the answer is there, but for its end"
+            return {"type": "http.request", "body": part, "more_body": part != b"last"}
+
+        headers = [(b"transfer-encoding", b"chunked"), (b"host", b"localhost")]
+        async with asyncio.timeout(30):
+            await host.app(scope_of(method="POST", path="/nothing", headers=headers, **scope), receive, sent)
+        assert [message.get("more_body") for message in sent][-1] is False
+        return sent[0]["status"], taken
+
+    assert await ask(iter([b"a", b"b", b"last"])) == (404, 3)
+    assert await ask(iter([b"a", b"b"])) == (404, 2), "nothing more comes"
+    monkeypatch.setattr(exchange, "_LINGERING_BYTES", 10_000)
+    assert await ask(itertools.repeat(bytes(1_000))) == (404, 10), "it does not end"
+    assert await ask(iter([b"last"]), http_version="2") == (404, 0), "a stream ends by itself"
 
 
 async def test_a_client_that_leaves_ends_a_request_that_waits_for_its_body(host: Host) -> None:

@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 
 from collab.transports.asgi.pipe import BodyPipe, FramePipe, Message, Pipe, Send, client_head, encode_headers
 from collab.transports.asgi.scope import Asked, BadScope, Scope, read_scope
+from collab.transports.guard.door import LINGERING_QUIET_SECONDS, LINGERING_SECONDS
 from collab.transports.http.http_log import HttpLog
 
 Receive = Callable[[], Awaitable[Message]]
@@ -28,6 +29,9 @@ _READ: Final = 64 * 1024
 
 # Bytes of a body that wait to be read by a handler: aiohttp's own are more, and these are beside the ASGI server's.
 _BODY: Final = 64 * 1024
+
+# Bytes of a body that are thrown away behind an answer: about what a socket of ours would read in the same time.
+_LINGERING_BYTES: Final = 256 * 1024 * 1024
 
 _TEXT, _BINARY, _CLOSE = 0x81, 0x82, 0x88
 
@@ -163,6 +167,13 @@ async def serve_http(server: web.Server, scope: Scope, receive: Receive, send: S
     if asked.has_body:
         body = _Body(exchange, _BODY, loop=exchange._loop)
         body.fetch = fetch
+
+        async def before_end() -> None:
+            if not body.is_eof():
+                await _throw_away(body, reading, receive)
+
+        if scope.get("http_version") in ("1.0", "1.1"):  # a stream of HTTP/2 ends by itself
+            pipe.before_end = before_end
     else:
         fetch()  # behind what nobody reads comes the end of the connection
     try:
@@ -194,6 +205,28 @@ async def _fetch(body: StreamReader, pipe: Pipe, receive: Receive) -> None:
     except Exception:
         pipe.abort()
         raise
+
+
+async def _throw_away(body: StreamReader, reading: asyncio.Task[None] | None, receive: Receive) -> None:
+    """Take what is left of a body that nobody reads, for a bounded time.
+
+    Some ASGI servers close the connection behind an answer that ends before its request does. The other end then loses
+    what it has not read of the answer (``collab.transports.guard.door``).
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGERING_SECONDS):
+            if reading is not None:
+                async with asyncio.timeout(LINGERING_QUIET_SECONDS):
+                    await asyncio.wait({reading})  # one more message: it sees that the answer is whole
+            left = _LINGERING_BYTES
+            while not body.is_eof() and left > 0:
+                async with asyncio.timeout(LINGERING_QUIET_SECONDS):
+                    message = await receive()
+                if message["type"] == "http.disconnect":
+                    return
+                left -= len(message.get("body") or b"")
+                if not message.get("more_body"):
+                    body.feed_eof()
 
 
 async def serve_websocket(server: web.Server, scope: Scope, receive: Receive, send: Send) -> None:

@@ -237,7 +237,18 @@ class Pipe(asyncio.Transport):
 
 
 class BodyPipe(Pipe):
-    """The answer of an HTTP request: what is written is its body."""
+    """The answer of an HTTP request: what is written is its body.
+
+    Args:
+        scope, send: see there.
+
+    Attributes:
+        before_end: awaited when all of the answer was handed over but its end; None if nothing is.
+    """
+
+    def __init__(self, scope: Mapping[str, Any], send: Send) -> None:
+        super().__init__(scope, send)
+        self.before_end: Callable[[], Awaitable[None]] | None = None
 
     def begin(self, status: int, headers: Headers) -> None:
         """Begin the answer."""
@@ -257,6 +268,15 @@ class BodyPipe(Pipe):
             else:
                 self._put({"type": "http.response.body", "body": b"", "more_body": False}, 0)
             self.close()
+
+    async def _hand_over(self, message: Message) -> None:
+        before_end = self.before_end
+        if before_end is not None and message.get("more_body") is False:
+            if message["body"]:
+                await self._send({**message, "more_body": True})
+                message["body"] = b""
+            await before_end()
+        await self._send(message)
 
     def _next(self) -> tuple[Message, int]:
         message, size = self._queue.popleft()

@@ -14,6 +14,11 @@ loop, and a connection that sends more than requests need is read more slowly.
 aiohttp bounds each line of a head and their number, which together is megabytes. A line may be long, because a
 browser sends all cookies of an address in one; a bound for the whole head keeps such heads from filling the memory.
 
+A socket that is closed with bytes that nobody has read resets its connection, and the other end loses the answer that
+it has not read so far. So what comes behind an answer is read and thrown away, for a bounded time (RFC 9112, section
+9.6). Where its end can be found cheaply, the connection goes on. A body in chunks, and what is no request, is not
+parsed for that: its connection is closed.
+
 A socket that listens can stop doing so for good. libuv, below uvloop, takes a connection and then asks the loop; if
 that fails before the loop has taken it over (there is no memory for it, say), libuv keeps it and looks at the socket no
 more. After some errors of the system uvloop closes the socket without a word. So the door looks at its sockets too, and
@@ -46,8 +51,10 @@ from collab.transports.http.http_log import HttpLog
 # hears of them one by one; on a line that is busy with an upload each of its three round trips takes seconds.
 _TLS_SECONDS = 30.0
 
-# Seconds for which a body that nothing has asked for is read, so that its sender gets to see the answer.
-_LINGERING_SECONDS = 5.0
+# Seconds for which what comes behind an answer is thrown away, so that its sender gets to see the answer; some read it
+# only when they have sent everything. And seconds in which nothing comes, after which nothing more is waited for.
+LINGERING_SECONDS = 30.0
+LINGERING_QUIET_SECONDS = 5.0
 
 # Bytes that are parsed in one turn of the loop: at most 1 ms, where each chunk of a body holds one byte. Nearly every
 # request is smaller.
@@ -112,6 +119,7 @@ class Door:
         self._unread: dict[_Handler, float] = {}  # no whole request so far, and since when; oldest first
         self._answering: dict[_Handler, tuple[int, float]] = {}  # bytes last seen to wait, and since when
         self._streaming: dict[_Handler, tuple[int, float]] = {}  # as above, of answers that have places of their own
+        self._lingering: dict[_Handler, tuple[int, float]] = {}  # bytes thrown away when last seen, and since when
         self._lost: dict[_Handler, Callable[[], None]] = {}  # what hears of the end of those
         self._open: dict[_Handler, str] = {}  # with what is counted as its address
         self._by_address: dict[str, int] = {}
@@ -139,6 +147,11 @@ class Door:
                 break
             self._guard.audit.write(LIMIT, "no request", f"no request within {options.head:g} s", handler.address)
             handler.cut()
+        for handler, (thrown, since) in list(self._lingering.items()):
+            if handler.thrown != thrown:
+                self._lingering[handler] = (handler.thrown, now)
+            elif now - since >= LINGERING_QUIET_SECONDS:
+                handler.end_lingering()
         for answers in (self._answering, self._streaming):
             for handler, (waited, since) in list(answers.items()):
                 waiting = handler.waiting()
@@ -242,6 +255,17 @@ class Door:
         if self._answering.pop(handler, None) is not None and not self._spared(parse_address(handler.address)):
             self._guard.limits.add_pending(handler, handler.cut, asyncio.get_running_loop().time())
 
+    def lingers(self, handler: _Handler, lingers: bool) -> None:
+        """Note that what comes is thrown away from now on, or no more."""
+        if lingers:
+            self._lingering[handler] = (handler.thrown, asyncio.get_running_loop().time())
+        else:
+            self._lingering.pop(handler, None)
+
+    def throws(self, handler: _Handler) -> None:
+        """Read what is thrown away as fast as the body of somebody who may send it."""
+        handler.hurry(self._guard.limits.bounds.bytes)
+
     def _spared(self, address: Address | None) -> bool:
         """Tell whether a connection goes for others when places are short: not a proxy's, which many use."""
         if address is not None and self._guard.is_proxy(address):
@@ -253,6 +277,7 @@ class Door:
         self._guard.limits.remove_pending(handler)
         self._unread.pop(handler, None)
         self._answering.pop(handler, None)
+        self._lingering.pop(handler, None)
         self._forget_address(handler)
         self._streaming.pop(handler, None)
         lost = self._lost.pop(handler, None)
@@ -280,7 +305,7 @@ class Door:
             door=self,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=self._options.idle,
-            lingering_time=_LINGERING_SECONDS,
+            lingering_time=LINGERING_SECONDS,
             max_line_size=_LINE,
             max_field_size=_LINE,
             access_log=None,
@@ -295,14 +320,17 @@ class _Handler(web.RequestHandler):
         "_body",
         "_bucket",
         "_door",
+        "_drops",
         "_head",
         "_heads",
         "_hurries",
+        "_lingers",
         "_rest",
         "_slice",
         "_taken",
         "_timer",
         "begun",
+        "thrown",
     )
 
     def __init__(self, server: web.Server, *, door: Door, **options: Any) -> None:
@@ -317,6 +345,9 @@ class _Handler(web.RequestHandler):
         self._bucket: TokenBucket | None = None
         self._slice = _SLICE
         self._hurries = False  # the body of a request comes that may be long
+        self._lingers = False  # an answer has gone out, and what belongs to its request still comes
+        self._drops = False  # nothing of that is parsed, so this connection has no other request
+        self.thrown = 0  # bytes of it
         self._timer: asyncio.Handle | None = None  # until the parser is given more
 
     @property
@@ -336,8 +367,10 @@ class _Handler(web.RequestHandler):
             self._timer.cancel()
             self._timer = None
         self._rest = b""
-        self._body = EMPTY_PAYLOAD  # it holds this
+        body, self._body = self._body, EMPTY_PAYLOAD  # it holds this
         super().connection_lost(exc)
+        if self._lingers and not body.is_eof():
+            body.feed_eof()  # aiohttp waits for it
 
     # Reading
 
@@ -347,10 +380,9 @@ class _Handler(web.RequestHandler):
             super().data_received(data)
             return
         if not data:
-            self._parse(data)
+            if not self._drops:
+                self._parse(data)
             return
-        if self._head > _HEAD:
-            return  # refused
         self._rest += data
         if self._timer is None:
             self._take()
@@ -361,9 +393,13 @@ class _Handler(web.RequestHandler):
             rest, self._rest = self._rest, b""
             self._parse(rest)
             return
-        part, self._rest = self._rest[: self._slice], self._rest[self._slice :]
+        size = len(self._rest) if self._drops else self._slice
+        part, self._rest = self._rest[:size], self._rest[size:]
         pause = self._pause(len(part))
-        self._parse(part)
+        if self._lingers:
+            self.thrown += len(part)
+        if not self._drops:
+            self._parse(part)
         if (pause or self._rest) and self.transport is not None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(pause, self._go_on) if pause else loop.call_soon(self._go_on)
@@ -376,7 +412,13 @@ class _Handler(web.RequestHandler):
             self._body = EMPTY_PAYLOAD  # what comes now is the WebSocket's
         elif self._request_count != self._heads:
             self._heads, self._head = self._request_count, 0
-            self._body = self._messages[-1][1] if self._messages else EMPTY_PAYLOAD
+            if self._lingers:
+                self._lingers = False
+                self._door.lingers(self, False)
+                self.hurry(None)
+            message, self._body = self._messages[-1] if self._messages else (None, EMPTY_PAYLOAD)
+            if isinstance(message, _ErrInfo):
+                self._drop(message)
         elif self._body.is_eof():
             self._head += len(data)
             if self._head > _HEAD:
@@ -384,11 +426,36 @@ class _Handler(web.RequestHandler):
 
     def _refuse(self, reason: str) -> None:
         """Answer in place of a request that does not become whole, as aiohttp answers one that it cannot read."""
-        self._rest = b""
         error = HttpProcessingError(code=431, message=reason)
         self._messages.append((_ErrInfo(error.code, error, reason), EMPTY_PAYLOAD))
+        self._drop(self._messages[-1][0])
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def _drop(self, message: Any) -> None:
+        """Parse nothing more; ``message`` is the last one, and what comes is its body, which does not end."""
+        self._drops = True
+        self._body = StreamReader(self, _SLICE, loop=asyncio.get_running_loop())
+        self._messages[-1] = (message, self._body)
+
+    def _linger(self, request: web.BaseRequest) -> None:
+        """Throw away what comes: the answer has gone out before the body of its request was read."""
+        self._lingers = True
+        if request._message.chunked:
+            self._drops = True
+        self._body._exception = None  # a chunk that is none, say; aiohttp would cut the connection for it
+        self._door.lingers(self, True)
+        self._door.throws(self)
+        if self._timer is not None:  # for a slower pace
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_soon(self._go_on)
+
+    def end_lingering(self) -> None:
+        """Wait for nothing more of the body: nothing has come for some time, or it has come to its end."""
+        self._door.lingers(self, False)
+        if self._lingers and not self._body.is_eof():
+            self.close()
+            self._body.feed_eof()
 
     def _pause(self, nbytes: int) -> float:
         """Count what the parser is given; return the seconds for which it is given nothing more."""
@@ -436,6 +503,9 @@ class _Handler(web.RequestHandler):
     def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
         # Called behind every answer, whether or not there is a log of them.
         self._door.answered(self)
+        # Else another request has come behind it, and so all of this one.
+        if request.content is self._body and not self._body.is_eof() and self.transport is not None:
+            self._linger(request)
 
     def waiting(self) -> int:
         """Return how many bytes of answers wait in this process."""
