@@ -384,7 +384,9 @@ def create_app(
     app.router.add_get(PATH, exporter.for_admins(permission))
     # A file is this node's own, and so is its disk; any other store is there for other nodes too.
     own_store = url is not None and url.backend == "sqlite"
-    app.router.add_get("/readyz", Readiness(hub, guard.limits.memory, context.tasks, own_store=own_store).handle)
+    disk = None if url is None or url.path is None else url.path.absolute().parent
+    readiness = Readiness(hub, guard.limits.memory, context.tasks, own_store=own_store, disk=disk)
+    app.router.add_get("/readyz", readiness.handle)
     # An application's own authenticator would not know the tokens that are signed with a secret of the settings.
     by_token = isinstance(authenticator, TokenAuthenticator)
     guests = make_guest_tokens(auth_options(settings), settings.max_share_seconds) if by_token else None

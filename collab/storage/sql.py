@@ -174,6 +174,11 @@ class SqlStore:
         url = self._backend.url
         if url.path is not None and not await asyncio.to_thread(url.path.exists):
             raise missing_schema(None, url)
+        await self.check_schema()
+
+    async def check_schema(self) -> None:
+        """Raise ``SchemaError`` unless this release may use the database as it is now."""
+        url = self._backend.url
         await self._backend.run(lambda connection: check_schema(connection, url), "read")
 
     async def close(self) -> None:

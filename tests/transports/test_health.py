@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,8 @@ async def test_alive_and_ready(serve: Serve) -> None:
                 "checks": {
                     "server": "ok",
                     "store": "ok",
+                    "schema": "ok",
+                    "disk": "ok",
                     "journal": "ok",
                     "memory": "ok",
                     "documents": "ok",
@@ -100,6 +105,28 @@ async def test_a_fault_of_the_own_store_is_one_of_the_node(serve: Serve) -> None
     status, answer = await readiness_of(served)
     assert (status, answer["ready"], answer["degraded"]) == (503, False, False)
     assert answer["reasons"] == ["journal: retrying: 0 bytes wait for the store"]
+
+
+async def test_a_disk_that_is_nearly_full_is_told_before_it_is(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = await serve()
+    monkeypatch.setattr(health, "LITTLE_DISK", 1 << 62)  # the disk is a real one
+    status, answer = await readiness_of(served)
+    assert (status, answer["degraded"]) == (200, True)
+    assert re.fullmatch(r"disk: \d+ MiB are free", answer["reasons"][0]) and len(answer["reasons"]) == 1
+
+
+async def test_a_schema_that_is_for_later_releases_only_is_told(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_SCHEMA_SECONDS", 0.0)
+    served = await serve()
+    assert (await readiness_of(served))[1]["reasons"] == []
+    store = served.app[HUB].store
+    path = store._backend.url.path  # type: ignore[attr-defined]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO compatibility (schema, oldest_schema, oldest_release, at) "
+                           "VALUES (999, 999, '9.0.0', 0)")  # fmt: skip
+    status, answer = await readiness_of(served)
+    assert (status, answer["degraded"]) == (200, True)
+    assert answer["reasons"] == ["schema: not one that this release can use: collab doctor says which"]
 
 
 async def test_a_store_that_hangs_keeps_no_probe_waiting(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,13 @@ takes, and probes cannot use up the store's connections.
 from __future__ import annotations
 
 import asyncio
+import shutil
+from pathlib import Path
+from typing import Final, Protocol, runtime_checkable
 
 from aiohttp import web
 
-from collab.errors import StoreError
+from collab.errors import SchemaError, StoreError
 from collab.hub.hub import MAX_TROUBLED, Hub
 from collab.hub.tasks import Tasks
 from collab.limits.memory import Memory
@@ -28,12 +31,26 @@ _PING_SECONDS = 5.0
 # that is only slow would take out all nodes.
 _ANSWER_SECONDS = 0.5
 
+LITTLE_DISK: Final = 100 * 1024 * 1024
+"""Bytes: where less is free on the own disk of a server, somebody has to make room before nothing can be saved."""
+
+# Seconds for which it is known whether the schema is this release's: it changes with migrations and restored backups.
+_SCHEMA_SECONDS = 10.0
+
 _NO_STORE = {"Cache-Control": "no-store"}
 
 
 async def healthz(request: web.Request) -> web.Response:
     """Answer 200 while the process can answer at all."""
     return web.json_response({"status": "ok"}, headers=_NO_STORE)
+
+
+@runtime_checkable
+class HasSchema(Protocol):
+    """A store on a schema that releases may know or not."""
+
+    async def check_schema(self) -> None:
+        """Raise ``SchemaError`` unless this release may use it."""
 
 
 class Readiness:
@@ -44,14 +61,18 @@ class Readiness:
         memory: what it uses.
         own_store: the store is this node's alone, as a file is.
         sockets: what runs beside the sockets.
+        disk: a directory on the disk that the store is on, if it is one of this machine.
     """
 
-    def __init__(self, hub: Hub, memory: Memory, sockets: Tasks, *, own_store: bool) -> None:
+    def __init__(self, hub: Hub, memory: Memory, sockets: Tasks, *, own_store: bool, disk: Path | None = None) -> None:
         self._hub = hub
         self._memory = memory
         self._background = (hub.tasks, sockets)
         self._own_store = own_store
         self._asking: asyncio.Task[None] | None = None
+        self._disk = disk
+        self._schema_asked = float("-inf")
+        self._schema_state = self._disk_state = "ok"
         self._store_state = "ok"  # as it was when it was asked last; it has been opened before anybody asks
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -64,6 +85,8 @@ class Readiness:
         checks = {
             "server": "draining" if self._hub.draining or self._hub.stopping else "ok",
             "store": await self._store(),
+            "schema": self._schema_state,
+            "disk": self._disk_state,
             "journal": self._journal(),
             "memory": self._memory_in_use(),
             "documents": self._documents(),
@@ -122,7 +145,10 @@ class Readiness:
     async def _ask(self) -> None:
         try:
             async with asyncio.timeout(_PING_SECONDS):
+                if self._disk is not None:
+                    self._disk_state = await asyncio.to_thread(_room_on, self._disk)
                 await self._hub.store.ping()
+                await self._look_at_schema()
         except TimeoutError:
             self._store_state = f"no answer within {_PING_SECONDS:.0f} s"
         except StoreError as error:
@@ -131,3 +157,24 @@ class Readiness:
             self._store_state = "ok"
         finally:
             self._asking = None
+
+    async def _look_at_schema(self) -> None:
+        store, now = self._hub.store, self._hub.now()
+        if not isinstance(store, HasSchema) or now - self._schema_asked < _SCHEMA_SECONDS:
+            return
+        try:
+            await store.check_schema()
+        except SchemaError:
+            # Its text names the database, and anybody may ask.
+            self._schema_state = "not one that this release can use: collab doctor says which"
+        else:
+            self._schema_state = "ok"
+        self._schema_asked = now
+
+
+def _room_on(place: Path) -> str:
+    try:
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "ok" if free >= LITTLE_DISK else f"{free >> 20} MiB are free"
