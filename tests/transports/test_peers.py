@@ -95,6 +95,14 @@ def test_only_the_headers_that_the_proxies_write_are_read() -> None:
     assert peer("10.0.0.1", both, kind="forwarded").address == "198.51.100.9"
 
 
+@pytest.mark.parametrize(("path", "told"), [("/ws/d", 1), ("/healthz", 0), ("/readyz", 0)])
+def test_a_proxy_that_says_nothing_is_told_of_unless_it_asks_for_itself(
+    path: str, told: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    Peers(TRUSTED, "x-forwarded").of(make_mocked_request("GET", path, transport=Transport("10.0.0.1")))
+    assert sum("does not say for whom it speaks" in text for text in caplog.messages) == told
+
+
 def test_a_proxy_that_says_nothing_makes_its_clients_pay_for_nobody() -> None:
     assert not peer("10.0.0.1", {}).counted
     # What comes from the client does not let it out of the count.

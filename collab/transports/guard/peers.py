@@ -32,6 +32,9 @@ MAX_COOKIE = 4096
 
 _FORWARDED = ("X-Forwarded-For", "Forwarded")
 
+# What balancers, Kubernetes and `collab health` ask for themselves: nobody stands behind them.
+_PROBES = frozenset({"/healthz", "/readyz"})
+
 
 class Peers:
     """Find out about clients.
@@ -101,7 +104,7 @@ class Peers:
         if not taken:
             # Nothing said: its clients cannot be told apart, so none of them pays for another. Nonsense said:
             # that comes from the client, and lets it out of no bound.
-            if not hops:
+            if not hops and request.path not in _PROBES:
                 self._limited.warning("silent", "the proxy at %s does not say for whom it speaks", remote)
             return Peer(str(remote), key_of(remote), bool(hops), False, secure, host)
         hop = hops[-taken]
