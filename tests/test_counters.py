@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from collab.telemetry.counters import SECONDS, Histogram
+from collab.telemetry.counters import SECONDS, Histogram, NotedHistogram
 from collab.telemetry.loop_lag import PAUSE, LoopLag
 from tests.support.waiting import happens
 
@@ -24,6 +24,21 @@ def test_a_histogram_takes_the_same_value_many_times() -> None:
     histogram.observe(0.5, 10)
     histogram.observe(2.0, 0)
     assert (histogram.counts, histogram.sum) == ([10, 0], 5.0)
+
+
+def test_what_was_noted_is_counted_as_what_was_observed() -> None:
+    values = [0.0, 1.0, 1.5, 2.0, 2.1, 100.0, 1.0]
+    noted, observed = NotedHistogram((1.0, 2.0)), Histogram((1.0, 2.0))
+    for value in values:
+        noted.note(value)
+        observed.observe(value)
+    assert (noted.count, noted.sum) == (0, 0.0), "not yet"
+    for _ in range(2):
+        noted.fold()
+        assert noted.counts == observed.counts == [3, 2, 2] and noted.sum == pytest.approx(observed.sum)
+    noted.note(2.0)
+    noted.fold()
+    assert noted.counts == [3, 3, 2] and not noted.noted
 
 
 def test_histograms_share_nothing() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from collab.telemetry.counters import SHORT_SECONDS, SIZES, Histogram
+from collab.telemetry.counters import SHORT_SECONDS, SIZES, Histogram, NotedHistogram
 
 TOLD, GAP, LOOK = "told", "gap", "look"
 CATCH_UPS = (TOLD, GAP, LOOK)
@@ -100,12 +100,18 @@ class HubCounts:
         self.store_bytes: int | None = None
         self.evictions: Counter[str] = Counter()
         self.catch_ups: Counter[str] = Counter()
-        self.turn_bytes = Histogram(SIZES)
-        self.propagations = Histogram(SHORT_SECONDS)
-        self.node_propagations = Histogram()
+        self.turn_bytes = NotedHistogram(SIZES)
+        self.propagations = NotedHistogram(SHORT_SECONDS)
+        self.node_propagations = NotedHistogram()
         self.loads = Histogram()
         self.compactions = Histogram()
         self.hooks = HookCounts()
+
+    def fold(self) -> None:
+        """Count what was noted; call it about once a second."""
+        self.turn_bytes.fold()
+        self.propagations.fold()
+        self.node_propagations.fold()
 
     def add_room(self, updates: int, turns: int) -> None:
         """Count what a room has brought that is over."""

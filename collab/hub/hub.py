@@ -827,6 +827,7 @@ class Hub:
         asked: dict[Member, _Asked] = {}
         while True:
             await asyncio.sleep(_SWEEP)
+            self.counts.fold()
             now = self.now()
             for live in list(self._idle):
                 if live.occupied:

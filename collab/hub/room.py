@@ -1022,9 +1022,9 @@ class LiveRoom:
                 self.persistence.echo_later(end, echo)
             self._hold_back_all(held)
             counts = self._hub.counts
-            counts.turn_bytes.observe(len(end.delta))
+            counts.turn_bytes.note(len(end.delta))
             if received is not None:
-                counts.propagations.observe(self._hub.monotonic() - received)
+                counts.propagations.note(self._hub.monotonic() - received)
         elif end.kept is not None:
             self.persistence.store(end, producers, received)
         elif end.acks:
@@ -1090,7 +1090,7 @@ class LiveRoom:
             counts.rows_of_others += len(written)
             now = self._hub.clock()
             for at in written:
-                counts.node_propagations.observe(max(0.0, now - at))  # the clock of another machine may be ahead
+                counts.node_propagations.note(max(0.0, now - at))  # the clock of another machine may be ahead
             if self.tail is not None and rows:
                 known = rows[: max(0, persistence.seq + 1 - rows[0].seq)]
                 self.tail.add(rows[0].seq, known, keep=bool(self.readers))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collab.telemetry.counters import ENTRIES, Histogram
+from collab.telemetry.counters import ENTRIES, Histogram, NotedHistogram
 
 
 class JournalCounts:
@@ -22,6 +22,11 @@ class JournalCounts:
 
     def __init__(self) -> None:
         self.entries = self.nbytes = self.retries = 0
-        self.batches = Histogram(ENTRIES)
-        self.commits = Histogram()
+        self.batches = NotedHistogram(ENTRIES)
+        self.commits = NotedHistogram()
         self.answered = Histogram()
+
+    def fold(self) -> None:
+        """Count what was noted."""
+        self.batches.fold()
+        self.commits.fold()

@@ -64,6 +64,9 @@ longest pause bounds how stale "failing" can be without many nodes pressing on a
 STALLED_SECONDS = 2.0
 """After so long a commit that is under way counts as stalled: people who have typed wait for their "saved"."""
 
+# Commits that are noted before they are counted.
+_MOST_NOTED = 1_000
+
 _LOG = get_logger("journal")
 
 Done = Callable[[AppendOutcome], None]
@@ -537,8 +540,10 @@ class Journal:
         counts, now = self.counts, self._last_commit
         counts.entries += len(batch)
         counts.nbytes += self._batch_bytes - ENTRY_OVERHEAD * len(batch)
-        counts.batches.observe(len(batch))
-        counts.commits.observe(now - self._offered_at)
+        if len(counts.batches.noted) >= _MOST_NOTED:
+            counts.fold()
+        counts.batches.note(len(batch))
+        counts.commits.note(now - self._offered_at)
         counts.answered.observe(now - self._batch_came, len(batch))
 
     def _count(self, size: int) -> None:

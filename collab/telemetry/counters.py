@@ -8,7 +8,8 @@ are constants of our code or names of our classes, never anything that a client 
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Bounds for times: from a commit on a fast disk to what people have long given up on."""
@@ -51,3 +52,39 @@ class Histogram:
     def count(self) -> int:
         """How many values were counted."""
         return sum(self.counts)
+
+    def fold(self) -> None:
+        """Count what was only noted so far; nothing here."""
+
+
+class NotedHistogram(Histogram):
+    """Note values where each edit passes, and count them later: to note one costs a tenth of counting it.
+
+    Call ``fold`` now and then, and before the counts are read: until then ``noted`` grows.
+
+    Attributes:
+        note: takes a value.
+        noted: what waits to be counted.
+    """
+
+    __slots__ = ("note", "noted")
+
+    def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
+        super().__init__(bounds)
+        self.noted: list[float] = []
+        self.note: Callable[[float], None] = self.noted.append
+
+    def fold(self) -> None:
+        """Count what was noted: sorted, so that each bound is looked for once and not each value."""
+        noted = self.noted
+        if not noted:
+            return
+        noted.sort()
+        before = 0
+        for place, bound in enumerate(self.bounds):
+            upto = bisect_right(noted, bound, before)
+            self.counts[place] += upto - before
+            before = upto
+        self.counts[-1] += len(noted) - before
+        self.sum += sum(noted)
+        noted.clear()

@@ -85,6 +85,7 @@ async def test_a_turn_counts_from_its_first_message_to_the_last_write(start_node
     author, counts = Author(1), node.hub.counts
     live.receive(a, SyncUpdate(author.type("1")))
     await box.until(lambda: box.text() == "1", "the first turn")
+    counts.fold()
     assert counts.propagations.count == counts.turn_bytes.count == 1
     first = counts.turn_bytes.sum
     live.receive(a, SyncUpdate(author.type("2")))
@@ -93,6 +94,7 @@ async def test_a_turn_counts_from_its_first_message_to_the_last_write(start_node
     live.receive(a, SyncUpdate(author.type("3")))
     live.end_turn(node.hub.now())
     assert box.text() == "123"
+    counts.fold()
     assert counts.propagations.count == counts.turn_bytes.count == 2, "two edits, one turn"
     assert 3.0 <= counts.propagations.sum < 13.0 and counts.turn_bytes.sum > 1.5 * first
     assert live.touched_at is None

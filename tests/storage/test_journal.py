@@ -527,11 +527,24 @@ async def test_batches_are_counted_with_what_they_held(journal: Journal, caller:
     now += 1.0
     gate.open_gate.set()
     await caller.all()
+    counts.fold()
     assert (counts.entries, counts.nbytes, counts.retries, journal.waiting) == (3, 9, 0, 0)
     # Two batches. Of the first both entries have waited 3 s, as did the commit; of the second one, 1 s.
     assert (counts.commits.count, counts.commits.sum) == (2, 3.0)
     assert (counts.answered.count, counts.answered.sum) == (3, 3.0 + 3.0 + 1.0)
     assert (counts.batches.count, counts.batches.sum) == (2, 3.0)
+
+
+async def test_commits_that_nobody_asks_for_take_no_memory(
+    journal: Journal, caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "_MOST_NOTED", 3)
+    for number in range(8):
+        caller.append("a", b"x")
+        await caller.all()
+        assert len(journal.counts.batches.noted) <= 3 and len(journal.counts.commits.noted) <= 3, number
+    journal.counts.fold()
+    assert (journal.counts.batches.count, journal.counts.commits.count) == (8, 8)
 
 
 async def test_an_entry_has_waited_since_its_oldest_edit_came(journal: Journal, caller: Caller, gate: Gate) -> None:
@@ -542,6 +555,7 @@ async def test_an_entry_has_waited_since_its_oldest_edit_came(journal: Journal, 
     caller.append("c", b"3", received=98.0)
     caller.append("d", b"4")
     await caller.all()
+    counts.fold()
     assert (counts.batches.count, counts.answered.count, counts.answered.sum) == (1, 4, 4 * 3.0)
     caller.append("a", b"5", 1, 99.5)
     await caller.all()
@@ -562,6 +576,7 @@ async def test_each_offer_that_fails_is_counted_and_the_wait_goes_on(
     caller.append("a", b"x")
     await caller.all()
     counts = journal.counts
+    counts.fold()
     assert (counts.retries, counts.entries, counts.commits.count, counts.answered.count) == (3, 1, 1, 1)
     assert counts.answered.sum == 40.0, "from its coming to the answer, over all offers"
     assert counts.commits.sum == 10.0, "the last offer alone"

@@ -111,6 +111,7 @@ def _family(metric: Exported) -> Metric:
 
 def _add(family: Metric, metric: Exported, value: Value) -> None:
     if isinstance(value, Histogram):
+        value.fold()
         assert isinstance(family, HistogramMetricFamily)
         buckets, total = [], 0
         for bound, count in zip((*value.bounds, math.inf), value.counts, strict=True):
