@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from collab.errors import InvalidEdit
-from collab.history.attribution import (
-    Attribution,
-    Owner,
-    decode_attribution,
-    encode_attribution,
-)
+from collab.history.attribution import Attribution, Owner
 from collab.history.emptying import empty, encode_snapshot
+from collab.history.encoding import decode_attribution, encode_attribution
 from collab.history.ranges import RangeMap
 from collab.history.rows import Rows, data_of
 from collab.history.showing import Shower, unified_diff

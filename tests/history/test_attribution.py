@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from collab.errors import DecodeError
-from collab.history.attribution import (
-    LONGEST_SECONDS,
-    PAUSE_SECONDS,
-    Attribution,
-    Mark,
-    Marks,
-    Owner,
-    Row,
-    Who,
-    decode_attribution,
-    encode_attribution,
-)
+from collab.history.attribution import LONGEST_SECONDS, PAUSE_SECONDS, Attribution, Mark, Marks, Owner, Row, Who
+from collab.history.encoding import decode_attribution, encode_attribution
 from collab.history.ranges import RangeMap
 from collab.history.tracing import trace
 from tests.support.author import Author
@@ -73,6 +65,45 @@ def test_an_attribution_is_read_as_it_was_written(
     assert encode_attribution(decode_attribution(data)) == data
 
 
+OLD = (
+    "434841014e02bc41789c5bc3c4c29c9892c89c949fc45c959fca9a9b9f929ac3ccc8c4c0c0ccc0c0c2d07064fe559e056cef45535688303"
+    "0b102c5185633315c63616062fc0f01fc8cec0c2c8cac4cccd1ac4041005804152a"
+)
+"""Of the version before, written by it."""
+
+
+def test_the_version_before_is_read() -> None:
+    expected = Attribution(
+        300,
+        [
+            Mark(ADA, 1_700_000_000, 1_700_000_100),
+            Mark(Who("bob", "zoe", "model"), 1_700_000_400, 1_700_003_000),
+            Mark(Who(None), 1_699_999_000, 1_699_999_000),
+        ],
+    )
+    for entry in ((5, 0, 300, 0), (5, 300, 301, 1), (5, 301, 900, 0), (2**53 - 1, 7, 8, 2)):
+        expected.insertions.add(*entry)
+    expected.deletions.add(5, 3, 9, 1)
+    expected.deletions.add(5, 100, 101, 0)
+    assert decode_attribution(bytes.fromhex(OLD)) == expected
+    assert decode_attribution(encode_attribution(expected)) == expected
+
+
+def test_what_many_have_deleted_here_and_there_costs_little() -> None:
+    """Of each client two people have deleted at random: a range costs less than twelve bits."""
+    choose = random.Random(3)
+    attribution = Attribution(9, [Mark(Who(f"user-{number}"), number, number) for number in range(100)])
+    for client in range(20):
+        people, clock = choose.sample(range(100), 2), 0
+        for _ in range(200):
+            clock += choose.randint(1, 20)
+            attribution.deletions.add(client, clock, clock + 3, choose.choice(people))
+            clock += 3
+    data = encode_attribution(attribution)
+    assert decode_attribution(data) == attribution
+    assert 8 * len(data) < 12 * len(attribution.deletions)
+
+
 def test_damage_and_other_versions_are_refused() -> None:
     whole = Attribution(3, [Mark(ADA, 1, 2)])
     whole.insertions.add(5, 0, 300, 0)
@@ -82,7 +113,7 @@ def test_damage_and_other_versions_are_refused() -> None:
             with pytest.raises(DecodeError):
                 decode_attribution(wrong)
     with pytest.raises(DecodeError, match="not know"):
-        decode_attribution(b"CHA\x02" + data[4:])
+        decode_attribution(b"CHA\x03" + data[4:])
     wrong_mark = Attribution(3, [], whole.insertions, RangeMap())
     with pytest.raises(DecodeError, match="mark"):
         decode_attribution(encode_attribution(wrong_mark))

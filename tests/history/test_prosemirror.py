@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from collab.history.attribution import Attribution, Owner, Row, encode_attribution
+from collab.history.attribution import Attribution, Owner, Row
+from collab.history.encoding import encode_attribution
 from collab.history.rows import Rows
 from collab.history.tasks import Changes, Show, changes, show
 from collab.history.tracing import trace

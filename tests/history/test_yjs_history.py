@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from collab.history.attribution import Attribution, decode_attribution, encode_attribution
+from collab.history.attribution import Attribution
+from collab.history.encoding import decode_attribution, encode_attribution
 from collab.history.rows import Rows
 from collab.history.tasks import Changes, changes
 from collab.history.tracing import Tracer, trace
