@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import Connection, LargeBinary, cast, func, or_, select, update
 
 from collab.errors import DecodeError
-from collab.history.attribution import Attribution, Mark, Who, decode_attribution, encode_attribution
+from collab.history.attribution import Attribution, Mark, Who
+from collab.history.encoding import decode_attribution, encode_attribution
 from collab.storage.batch import decode_author, decode_note, encode_author
 from collab.storage.checksums import renamed_checksum
 from collab.storage.people import PORTION_BYTES, PORTION_ROWS, Place, Trace

@@ -125,6 +125,10 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, worker: int | None = None, node: str | None = None) -> None:
         """Make the formatter; a line names the ``worker`` that has written it, if there are several, and the node."""
         super().__init__()
+        # What it stands on is loaded where lines are written for programs, and not by each command.
+        from collab.telemetry.tracing import ids
+
+        self._ids = ids
         self.worker = worker
         self.node = node
 
@@ -150,6 +154,8 @@ class JsonFormatter(logging.Formatter):
             value = next(filter(None, (getattr(record, name, None) for name in attributes)), None) or named.get(key)
             if value:
                 values[key] = value if isinstance(value, int) else str(value)
+        if "trace.id" not in values and (around := self._ids()) is not None:
+            values["trace.id"], values["span.id"] = around
         if record.exc_info and record.exc_info[0] is not None:
             values["error.type"] = record.exc_info[0].__qualname__
             values["error.message"] = str(record.exc_info[1])

@@ -13,7 +13,8 @@ from sqlalchemy import LargeBinary, cast, select
 
 from collab.adapters import make_maintenance
 from collab.authorship import DELETED_USER, Note
-from collab.history.attribution import Attribution, Mark, Who, decode_attribution, encode_attribution
+from collab.history.attribution import Attribution, Mark, Who
+from collab.history.encoding import decode_attribution, encode_attribution
 from collab.storage import sql_people
 from collab.storage.attributions import KeptAttribution
 from collab.storage.checksums import is_damaged, renamed_checksum, row_checksum, seal_row

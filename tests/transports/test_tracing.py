@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any, Self
 
@@ -127,6 +128,18 @@ async def test_a_call_goes_on_in_the_trace_of_its_sender(tmp_path: Path) -> None
         assert {job.parent for job in jobs} == {good.id} and [list(job.attributes) for job in jobs] == [
             ["collab.job"]
         ] * 2
+
+
+async def test_a_log_line_names_its_trace(tmp_path: Path) -> None:
+    async with Collector() as collector:
+        async with tracing(tmp_path, collector, "--log-format", "json") as server, aiohttp.ClientSession() as http:
+            sent = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+            async with http.put(f"{server.url}/api/v1/documents/plan", json={}, headers=sent) as answer:
+                assert answer.status == 201
+            assert await server.aterminate() == 0
+        [line] = [json.loads(line) for line in server.log_lines if "created" in line]
+        [call] = collector.named("PUT /api/v1/documents/{name}")
+        assert (line["trace.id"], line["span.id"]) == (TRACE, call.id)
 
 
 async def test_receivers_of_webhooks_are_told_of_the_span(tmp_path: Path) -> None:
