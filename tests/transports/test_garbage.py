@@ -28,6 +28,8 @@ from aiohttp import web
 from collab.app import GUARD, HUB, create_app
 from collab.auth.access import AccessRequest, Grant
 from collab.errors import AccessDenied
+from collab.hub import delivery
+from collab.limits import questions
 from collab.protocol.session import Access
 from collab.settings import Settings
 from collab.telemetry import configure
@@ -102,6 +104,16 @@ class Served:
         assert server is not None
         await happens(lambda: not server.connections, "the end of all connections")
         await happens(lambda: not any(live.occupied for live in self.hub.rooms.values()), "empty rooms")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shorter_waits() -> Iterator[None]:
+    """Let the server wait as it does, but not for seconds, twenty times over: it is the same waiting."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delivery, "_NEVER_PONGS", 0.2)  # for a client that answers no ping, as those here
+        patch.setattr(questions, "FIRST_WAIT", 0.01)
+        patch.setattr(questions, "LONGEST_WAIT", 0.05)  # for the refusal of a wrong token
+        yield
 
 
 @contextlib.asynccontextmanager
