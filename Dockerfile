@@ -16,6 +16,8 @@ COPY web_demo ./
 RUN npm run build
 
 FROM ${PYTHON_IMAGE} AS server
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PIP_NO_CACHE_DIR=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY .ci/wheel_contents.py .ci/
@@ -24,8 +26,7 @@ COPY collab collab
 COPY --from=page /src/web_demo/dist web_demo/dist
 # No pip in the result. Compiled here, because nobody can write there later.
 RUN python -m venv --without-pip /opt/collab \
-    && python -m pip --python /opt/collab/bin/python install --no-cache-dir --disable-pip-version-check \
-        --constraint constraints.txt '.[redis]' \
+    && python -m pip --python /opt/collab/bin/python install --constraint constraints.txt '.[redis]' \
     && python -m compileall -q /opt/collab/lib \
     && mkdir /data
 
