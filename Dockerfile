@@ -2,7 +2,7 @@
 #
 # Three stages: the page is built by Node, the server is installed into /opt/collab by pip, and the image gets the result of
 # both alone: Python, /opt/collab and an empty /data. It runs as a user of its own, writes into /data and nowhere else (run
-# it with --read-only), and starts no shell. docs/deployment.md says how to run it; tests/packaging/test_image.py runs what
+# it with --read-only), and needs no shell. docs/deployment.md says how to run it; tests/packaging/test_image.py runs what
 # this file says in an empty root.
 
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
