@@ -160,6 +160,9 @@ class SqlMaintenance(SqlStore):
         def sittings(connection: Connection, after: int) -> tuple[int, int | None]:
             return sql_people.rename_sittings(connection, document_id, user, to, after)
 
+        # Most documents do not name the user, and a transaction that writes keeps others from SQLite.
+        if not await self._backend.run(lambda connection: sql_people.is_named(connection, document_id, user), "read"):
+            return {}
         # Rows and owners first: what is made of them later says the new name.
         found = {"edit": await self._in_portions(rows), "client_id": 0}
         while changed := await self._backend.run(

@@ -100,6 +100,11 @@ def traces(connection: Connection, document_id: int, user: str) -> list[Trace]:
     return found
 
 
+def is_named(connection: Connection, document_id: int, user: str) -> bool:
+    """Tell whether anything of a document names a user."""
+    return bool(edits(connection, document_id, user, 0, 1) or traces(connection, document_id, user))
+
+
 def rename_rows(connection: Connection, document_id: int, user: str, to: str, after: int) -> tuple[int, int | None]:
     """Change a portion of rows; return how many, and the last one that was looked at (None: there are no more)."""
     part, text, new = log.c, encode_author(user), encode_author(to)
