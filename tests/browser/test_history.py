@@ -12,7 +12,7 @@ from playwright.async_api import Locator, expect
 from tests.browser.conftest import OpenWindow
 from tests.browser.test_board import draw, ready, types, until_equal
 from tests.browser.test_pages import PHONE, no_serious_finding
-from tests.browser.test_tokens import signed_in
+from tests.browser.test_tokens import CLIPBOARD, guest_link, signed_in
 from tests.browser.window import PATIENCE, Window, until
 from tests.support.server import ServerProcess
 
@@ -465,3 +465,28 @@ async def test_names_that_were_seen_stand_for_those_who_are_not_signed_in(
     await expect(who.get_by_role("list", name="Authors").locator("bdi")).to_have_text(
         ["Grace"], timeout=PATIENCE * 1000
     )
+
+
+async def test_a_guest_is_called_so_and_by_his_name_where_he_was_seen(
+    signed_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    ada = await open_window(signed_server.url, f"text/{document}", query=signed_in(), permissions=CLIPBOARD)
+    link = "#" + (await guest_link(ada, "write")).partition("#")[2]
+    guest = await open_window(signed_server.url, f"text/{document}", query=link)
+    await ada.until_others("Guest of Ada")
+    await write(guest, "words of a guest")
+    await ada.until_text(lambda text: text == "words of a guest", "the words of the guest")
+    panel = await open_history(ada)
+    await expect(panel.get_by_role("button", name=re.compile("^Guest"))).to_be_visible(timeout=PATIENCE * 1000)
+    await expect(panel).not_to_contain_text("guest:")
+    await panel.get_by_role("button", name="Who wrote what").click()
+    authors = ada.page.get_by_role("region", name="Who wrote what").get_by_role("list", name="Authors").locator("bdi")
+    await expect(authors).to_have_text(["Guest of Ada"], timeout=PATIENCE * 1000)
+    # A window that has never seen him does not know more than that.
+    await guest.page.close()
+    await ada.until_others()
+    grace = await open_window(signed_server.url, f"text/{document}", query=signed_in("Grace"))
+    panel = await open_history(grace)
+    await panel.get_by_role("button", name="Who wrote what").click()
+    authors = grace.page.get_by_role("region", name="Who wrote what").get_by_role("list", name="Authors").locator("bdi")
+    await expect(authors).to_have_text(["Guest"], timeout=PATIENCE * 1000)

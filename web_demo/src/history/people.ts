@@ -10,6 +10,9 @@ export interface Author {
 /** Somebody of whom nothing is known but that he was not signed in. */
 const UNKNOWN: Author = { name: 'Somebody', color: '#5a6470' }
 
+/** How the user of every link for guests begins; what follows is random. */
+const GUEST = 'guest:'
+
 const WORDS = { added: 'Added', removed: 'Deleted', written: 'Written' } as const
 
 function hash(text: string): number {
@@ -32,7 +35,8 @@ export class Authors {
     if (!user) return UNKNOWN
     // Whoever is here has the colour of his caret.
     const here = this.#presence.people.value.find(({ name }) => name.toLocaleLowerCase() === user.toLocaleLowerCase())
-    return here ?? { name: user, color: this.#color(user, hash(user)) }
+    // The names of guests are not kept with what they write: two links are two guests, by their colours.
+    return here ?? { name: user.startsWith(GUEST) ? 'Guest' : user, color: this.#color(user, hash(user)) }
   }
 
   /** Give somebody a colour that nobody else has, as long as there are any; the first choice follows from `seed`. */
@@ -48,7 +52,10 @@ export class Authors {
 
   /** Who has this user name; without one whoever was seen here under the client ID, or a colour for that ID. */
   either(user: string | null, client: number | undefined): Author {
-    if (user || client === undefined) return this.user(user)
+    if (client === undefined) return this.user(user)
+    // Of a guest whose window was seen the name is known: the server has written it.
+    if (user?.startsWith(GUEST)) return this.#presence.met(client) ?? this.user(user)
+    if (user) return this.user(user)
     // What somebody calls himself: the server has not checked it, so it counts only where no user is known.
     return this.#presence.met(client) ?? { name: UNKNOWN.name, color: this.#color(client, client) }
   }
