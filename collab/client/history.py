@@ -16,9 +16,10 @@ import base64
 import json
 import ssl as tls
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar
 
@@ -28,6 +29,10 @@ from collab.content.edits import Format
 from collab.errors import RequestRefused
 
 T = TypeVar("T")
+
+# Versions in one request of an import, and about how many bytes of them: a server compacts each.
+_PORTION: Final = 100
+_PORTION_BYTES: Final = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +66,44 @@ class VersionPage:
 
     versions: list[Version]
     next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OldVersion:
+    """A version of another system.
+
+    Attributes:
+        name: what people call it.
+        update: all that the document held then, a Yjs update (v1).
+        at: when that was; with its offset.
+        description: what else is said of it.
+        author: who has made it, by the other system.
+    """
+
+    name: str
+    update: bytes
+    at: datetime
+    description: str | None = None
+    author: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A version that could not be imported: its place, from 1, its name, and why; ``code`` is for programs."""
+
+    line: int
+    name: str | None
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What became of versions: how many were made, were there already, and could not be imported, and why."""
+
+    created: int
+    existed: int
+    failures: list[Failure]
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +391,21 @@ class History:
         body = _given(name=title, description=description, update=_base64(update), at=_shown(at), author=author)
         said = await self._api.json("POST", "versions", name, body=body, key=_new_key())
         return _read(lambda: _version(said))
+
+    async def import_versions(self, name: str, versions: Iterable[OldVersion]) -> Imported:
+        """Bring many versions of another system along. It needs admin access.
+
+        They are sent some MiB at a time. One of the same name and time that was imported before is left as it is, so an
+        import that broke off is done again from its beginning.
+        """
+        created = existed = before = 0
+        failures: list[Failure] = []
+        for lines in _portions(versions):
+            answer = await self._api.send("POST", "import-versions", name, lines=b"".join(lines))
+            said = _read(partial(_imported, answer, before))
+            created, existed, before = created + said.created, existed + said.existed, before + len(lines)
+            failures += said.failures
+        return Imported(created, existed, failures)
 
     async def version(self, name: str, version: int) -> Version:
         """Return what is said of a version, by its id."""
@@ -682,7 +740,34 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def _imported(answer: bytes, before: int) -> Imported:
+    said = json.loads(answer)
+    failures = [Failure(before + each["line"], each["name"], each["code"], each["detail"]) for each in said["failures"]]
+    return Imported(said["created"], said["existed"], failures)
+
+
 # What requests say
+
+
+def _portions(versions: Iterable[OldVersion]) -> Iterator[list[bytes]]:
+    """Give versions as lines of JSON, as many as one request has: the server tells all failures of so many."""
+    lines: list[bytes] = []
+    nbytes = 0
+    for version in versions:
+        said = _given(
+            name=version.name,
+            at=_shown(version.at),
+            description=version.description,
+            author=version.author,
+            update=_base64(version.update),
+        )
+        lines.append(json.dumps(said).encode() + b"\n")
+        nbytes += len(lines[-1])
+        if len(lines) >= _PORTION or nbytes >= _PORTION_BYTES:
+            yield lines
+            lines, nbytes = [], 0
+    if lines:
+        yield lines
 
 
 def _given(**fields: Any) -> dict[str, Any]:

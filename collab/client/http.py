@@ -9,6 +9,7 @@ take its token any more.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import ssl as tls
@@ -139,22 +140,23 @@ class Api:
         *,
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
-        accept: str | None = None,
+        lines: bytes | None = None,
         key: str | None = None,
         repeated: str | None = None,
     ) -> bytes:
-        """Send a request, and return the body of the answer. Raises as `json`."""
+        """Send a request, and return the body of the answer. ``lines`` are lines of JSON; the rest is as for `json`."""
         check_document_name(name)
         headers = dict(self._headers)
         data: bytes | None = None
-        if accept is not None:
-            headers["Accept"] = accept
         if key is not None:
             headers["Idempotency-Key"] = key
         if body is not None:
             # ASCII, so that half a surrogate pair arrives as one, and is refused by the server.
             data = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
+        if lines is not None:
+            data = lines
+            headers["Content-Type"] = "application/x-ndjson"
         address = self._address(resource, name, query)
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
@@ -212,7 +214,7 @@ class Api:
             raise ClientClosed("it is not open: use it in a with statement")
         shown = {**headers, "Authorization": f"Bearer {token}"} if token else headers
         async with self._http.request(
-            method, address, data=data, headers=shown, allow_redirects=False, middlewares=(count,)
+            method, address, data=data and io.BytesIO(data), headers=shown, allow_redirects=False, middlewares=(count,)
         ) as response:
             yield response
 

@@ -17,7 +17,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, overload
@@ -34,7 +34,9 @@ from collab.client.history import (
     Attribution,
     Changes,
     Entry,
+    Imported,
     Keep,
+    OldVersion,
     Rewound,
     Row,
     Run,
@@ -495,6 +497,10 @@ class History:
     ) -> Version:
         """Bring a version of another system along; see ``collab.client.History.import_version``."""
         return self._call(self._of.import_version(name, title, update, at, description=description, author=author))
+
+    def import_versions(self, name: str, versions: Iterable[OldVersion]) -> Imported:
+        """Bring many versions of another system along; see ``collab.client.History.import_versions``."""
+        return self._call(self._of.import_versions(name, versions))
 
     def version(self, name: str, version: int) -> Version:
         """Return what is said of a version, by its id."""

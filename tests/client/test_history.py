@@ -18,7 +18,9 @@ from collab.client import (
     ClientClosed,
     Connection,
     History,
+    Imported,
     NotAnswered,
+    OldVersion,
     RequestRefused,
     edit,
     replace_text,
@@ -109,6 +111,24 @@ async def test_a_version_of_another_system_comes_with_its_time(served: Served, h
     assert await history.read("d", version=made, format="text", root="text") == "long ago"
     with pytest.raises(ValueError, match="offset"):
         await history.import_version("d", "Old", old.get_update(), datetime(2019, 5, 1))
+
+
+async def test_many_versions_of_another_system_come_in_portions(served: Served, history: History) -> None:
+    await write(served, "d", "now")
+    old: Doc[Any] = Doc()
+    old.get("text", type=Text).insert(0, "long ago")
+    update, at = old.get_update(), datetime(2019, 5, 1, tzinfo=UTC)
+    many = [OldVersion(f"old {number}", update, at + timedelta(days=number), author="grace") for number in range(150)]
+    many[140] = OldVersion("broken", b"no update", at)
+    done = await history.import_versions("d", iter(many))
+    assert (done.created, done.existed) == (149, 0)
+    assert [(one.line, one.name, one.code) for one in done.failures] == [(141, "broken", "invalid_update")]
+    found = [one async for one in history.versions("d", kind="named")]
+    assert len(found) == 149 and {one.author for one in found} == {"grace"}
+    assert await history.read("d", version=found[-1], format="text", root="text") == "long ago"
+    again = await history.import_versions("d", many)
+    assert (again.created, again.existed) == (0, 149)
+    assert await history.import_versions("d", []) == Imported(0, 0, [])
 
 
 async def test_what_happened_and_the_rows_are_read_page_by_page(served: Served, history: History) -> None:

@@ -16,7 +16,7 @@ import pycrdt
 import pytest
 from pycrdt import Array, Text
 
-from collab.client import ClientClosed, LockedDoc, NotSaved, NotSynced, RequestRefused
+from collab.client import ClientClosed, LockedDoc, NotSaved, NotSynced, OldVersion, RequestRefused
 from collab.client.sync import Connection, Document, History, connect, edit, read_json, read_text, replace_text
 from tests.support.server import ServerProcess
 
@@ -208,6 +208,9 @@ def test_the_history_of_a_document(url: str) -> None:
         assert read_text(url, "story/copy") == "one"
         old = history.import_version("story", "Old", doc.get_update(), began, author="grace")
         assert (old.at, old.author) == (began, "grace")
+        many = [OldVersion("Old", doc.get_update(), began), OldVersion("Older", doc.get_update(), began)]
+        done = history.import_versions("story", many)
+        assert (done.created, done.existed, done.failures) == (1, 1, [])
 
         assert sum(entry.edits for entry in history.timeline("story")) == 2
         assert history.timeline_page("story", limit=1).head == 2
