@@ -140,6 +140,15 @@ def test_a_body_that_does_not_come_is_not_waited_for(port: int, chunked: bool) -
         assert 4 < time.monotonic() - began < 20
 
 
+def test_behind_what_is_no_request_nearly_nothing_is_waited_for(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
+        sock.sendall(b"\x00\x01\x02\r\n\r\n")
+        began = time.monotonic()
+        while sock.recv(65536):
+            pass
+        assert time.monotonic() - began < 4
+
+
 def test_a_body_that_does_not_end_ends(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=60) as sock:
         sock.sendall(head("unknown", None))

@@ -56,6 +56,9 @@ _TLS_SECONDS = 30.0
 LINGERING_SECONDS = 30.0
 LINGERING_QUIET_SECONDS = 5.0
 
+# The same behind what is no request, if nothing more has come so far: nearly always that was all.
+_NO_REQUEST_QUIET_SECONDS = 0.9
+
 # Bytes that are parsed in one turn of the loop: at most 1 ms, where each chunk of a body holds one byte. Nearly every
 # request is smaller.
 _SLICE = 4 * 1024
@@ -150,7 +153,7 @@ class Door:
         for handler, (thrown, since) in list(self._lingering.items()):
             if handler.thrown != thrown:
                 self._lingering[handler] = (handler.thrown, now)
-            elif now - since >= LINGERING_QUIET_SECONDS:
+            elif now - since >= handler.patience:
                 handler.end_lingering()
         for answers in (self._answering, self._streaming):
             for handler, (waited, since) in list(answers.items()):
@@ -321,6 +324,7 @@ class _Handler(web.RequestHandler):
         "_bucket",
         "_door",
         "_drops",
+        "_garbled",
         "_head",
         "_heads",
         "_hurries",
@@ -346,6 +350,7 @@ class _Handler(web.RequestHandler):
         self._slice = _SLICE
         self._hurries = False  # the body of a request comes that may be long
         self._lingers = False  # an answer has gone out, and what belongs to its request still comes
+        self._garbled = False  # what came was no request
         self._drops = False  # nothing of that is parsed, so this connection has no other request
         self.thrown = 0  # bytes of it
         self._timer: asyncio.Handle | None = None  # until the parser is given more
@@ -434,7 +439,7 @@ class _Handler(web.RequestHandler):
 
     def _drop(self, message: Any) -> None:
         """Parse nothing more; ``message`` is the last one, and what comes is its body, which does not end."""
-        self._drops = True
+        self._drops = self._garbled = True
         self._body = StreamReader(self, _SLICE, loop=asyncio.get_running_loop())
         self._messages[-1] = (message, self._body)
 
@@ -449,6 +454,11 @@ class _Handler(web.RequestHandler):
         if self._timer is not None:  # for a slower pace
             self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_soon(self._go_on)
+
+    @property
+    def patience(self) -> float:
+        """Seconds in which something has to come, for more of it to be thrown away."""
+        return _NO_REQUEST_QUIET_SECONDS if self._garbled and not self.thrown else LINGERING_QUIET_SECONDS
 
     def end_lingering(self) -> None:
         """Wait for nothing more of the body: nothing has come for some time, or it has come to its end."""
