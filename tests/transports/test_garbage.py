@@ -134,6 +134,7 @@ async def serving(data_dir: Path, *, idle_seconds: float = 3_600) -> AsyncIterat
         door = Door(app[GUARD], DoorOptions(head=15, idle=75, slow=60, per_address=0))
         [sock] = await listen(("127.0.0.1",), 0)
         await Listener(runner, door, sock).start()
+        app[HUB].tasks.supervise(door.watch, "watch of the door")
         served = Served(runner, app)
         await asyncio.to_thread(_make_documents, served.port)
         yield served
