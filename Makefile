@@ -5,7 +5,8 @@
 # see .ci/chromium, .ci/pgbouncer, .ci/prometheus and .ci/proxies.
 
 VENV ?= .venv
-WORKERS ?= 2
+# Processes: by default two that compute, or three of tests, which wait for much of their time.
+WORKERS ?=
 SEEDS ?= 1000
 FROM ?= 1
 ARGS ?=
@@ -45,13 +46,13 @@ check: lint ## lint, and every test that needs nothing else, with the gate of co
 	@.ci/check $(BIN)/python $(ARGS)
 
 simulate: $(VENV)/.dev ## simulate a cluster with SEEDS=1000 seeds from FROM=1: everything that may fail, in virtual time
-	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --from $(FROM) --jobs $(WORKERS) $(ARGS)
+	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --from $(FROM) --jobs $(or $(WORKERS),2) $(ARGS)
 
 mutants: $(VENV)/.dev ## invert each condition of the rules, one at a time: the fast tests must notice
-	@$(BIN)/python -m tests.support.mutants --jobs $(WORKERS) $(or $(ARGS),$(RULES))
+	@$(BIN)/python -m tests.support.mutants --jobs $(or $(WORKERS),2) $(or $(ARGS),$(RULES))
 
 test: setup ## set up and run every test
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(or $(WORKERS),3) --dist loadgroup $(ARGS)
 
 chaos: $(VENV)/.dev node ## trouble at random in a cluster of three nodes, for MINUTES=30; ends with 1 if anything is lost
 	@$(BIN)/python -m tests.chaos --minutes $(MINUTES) $(ARGS)
