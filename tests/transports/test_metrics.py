@@ -8,6 +8,7 @@ import json
 import re
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -439,7 +440,8 @@ async def test_what_operators_have_told_is_counted(serve: Serve) -> None:
     before = await scrape(served)
     assert all(before[one] == 0 for one in FOLLOWED), "from the start: the first one is an increase"
     for kind in Kind:
-        await served.app[HUB].control.give(Instruction(kind, document="d"), "a test")
+        log = Instruction(kind, logger="collab.test", level="debug", seconds=1.0)
+        await served.app[HUB].control.give(log if kind is Kind.LOG else Instruction(kind, document="d"), "a test")
     await moved(served, before, FOLLOWED)
 
 
@@ -963,6 +965,16 @@ def test_each_metric_is_shown_to_move() -> None:
     assert sorted(_shown - {metric.series for metric in METRICS}) == []
 
 
+STALLS = shows("collab_loop_stalls_total")
+
+
+async def test_a_loop_that_stands_still_is_counted(serve: Serve) -> None:
+    served = await serve()
+    before = await scrape(served)
+    time.sleep(1.5)
+    await moved(served, before, STALLS)
+
+
 # Nothing that a client has chosen
 
 
@@ -1142,7 +1154,7 @@ def test_the_documentation_names_no_metric_that_there_is_not() -> None:
     text = metrics_table.DOCUMENT.read_text(encoding="utf-8")
     known = {metric.series for metric in METRICS}
     named = {re.sub(r"_(bucket|sum|count)$", "", name) for name in re.findall(r"\bcollab_[a-z_]+\b", text)}
-    others = {"collab_journal", "collab_store"}
+    others = {"collab_journal", "collab_store", "collab_pending"}  # a table, a bench, a command of Django
     assert sorted(named - known - others) == []
     # The rules have all that a metric tells of a fault.
     gauges = {metric.series for metric in METRICS if metric.kind is GAUGE}

@@ -38,7 +38,7 @@ async def test_the_document_is_read_under_the_name_that_it_has_now(store: Memory
 
     async def read(*asked: Any) -> Shown:
         assert asked == ("e", Format.TEXT, "body")
-        return Shown(b"hello", "tag")
+        return Shown(b"hello", "tag", 1, 1)
 
     assert await Contents(store, read)(delivery, WANTED) == Content(Format.TEXT, b"hello", "tag")
 
@@ -63,7 +63,7 @@ async def test_content_of_another_document_of_the_name_is_never_sent(store: Memo
     async def read(*_: Any) -> Shown:
         await store.delete("d", AT)
         await store.create("d")
-        return Shown(b"another's", "tag")
+        return Shown(b"another's", "tag", 2, 1)
 
     assert await Contents(store, read)(delivery, WANTED) == Content(Format.TEXT, omitted="gone")
 

@@ -209,7 +209,7 @@ async def test_the_address_is_told_once_and_each_worker_has_its_metrics(tmp_path
                 assert (await answer.json())["ready"] is True
         assert await server.aterminate(60.0) == 0
     lines = [json.loads(line) for line in server.log_lines]
-    assert {line.get("worker") for line in lines} == {None, 1, 2}
+    assert {line.get("collab.worker") for line in lines} == {None, 1, 2}
     # What all of them would say is said once.
     assert len([line for line in lines if "no authentication" in line["message"]]) == 1
 
