@@ -153,6 +153,9 @@ class PostgresServer:
                         "-c",
                         "fsync=off",
                         "-c",
+                        # In the data, which is removed with it: a killed server leaves its segments in /dev/shm.
+                        "dynamic_shared_memory_type=mmap",
+                        "-c",
                         "synchronous_commit=on",
                         "-c",
                         "full_page_writes=off",

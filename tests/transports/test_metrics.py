@@ -971,7 +971,7 @@ STALLS = shows("collab_loop_stalls_total")
 async def test_a_loop_that_stands_still_is_counted(serve: Serve) -> None:
     served = await serve()
     before = await scrape(served)
-    time.sleep(1.5)
+    time.sleep(1.5)  # noqa: ASYNC251 - it stands still
     await moved(served, before, STALLS)
 
 
