@@ -69,8 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection() -> Generator[None, object, object]:
     """Take what is collected out of the sight of the garbage collector.
 
-    Twelve thousand tests and their modules are some millions of objects, which stay to the end. Each full collection
-    would look at all of them.
+    Twelve thousand tests and their modules stay to the end, and each full collection would look at all their objects.
     """
     gc.disable()
     try:
