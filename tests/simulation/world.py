@@ -350,7 +350,7 @@ class World:
     def _cross(self) -> None:
         """Let everybody edit in the same moment, while nothing is lost: what nodes say of their rows crosses.
 
-        The store answers in another order than it writes, so a node often hears of a row before the row before it.
+        The store answers in another order than it writes, so a node often hears of a row and not yet of the one before.
         """
         for node in self.nodes:
             if node is not None:
