@@ -63,11 +63,13 @@ class Stalled:
     def __init__(self, limit: float = 0.0, look: float = 0.01) -> None:
         self.lag, self.ended = LoopLag(), threading.Event()
         self.codes: list[int] = []
-        self.go_on, self.done_looking = threading.Event(), threading.Event()
+        self.go_on, self.done_looking, self._watched = threading.Event(), threading.Event(), threading.Event()
         self.watchdog = Watchdog(self.lag, limit, end=self._end, look=look)
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
+        # Else the loop might stand still before anybody watches it.
+        assert self._watched.wait(60)
 
     def _end(self, code: int) -> None:
         self.codes.append(code)
@@ -81,6 +83,9 @@ class Stalled:
         self.done = asyncio.Event()
         task = asyncio.create_task(self.lag.watch())
         self.watchdog.start()
+        await asyncio.sleep(0)
+        assert self.lag.looks == 1
+        self._watched.set()
         await asyncio.to_thread(self.done_looking.wait)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
