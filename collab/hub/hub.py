@@ -350,18 +350,22 @@ class Hub:
             DamagedDocument: what is stored of it cannot be read until somebody has repaired it.
             DocumentBusy: its room has failed again and again; it may be opened later.
         """
-        if self.stopping:
-            raise ServerStopping("the server is stopping")
-        live = self.rooms.get(name)
-        if live is not None:
-            if not live.ending:
+        while True:
+            if self.stopping:
+                raise ServerStopping("the server is stopping")
+            live = self.rooms.get(name)
+            if live is not None:
+                if not live.ending:
+                    return live
+                self.end_again(live)  # its end has failed half-way, and nobody may be left whose sweep goes on with it
+            if self._quarantine and (left := self._quarantine.left(name, self.now())):
+                raise DocumentBusy(f"document {name!r} has failed too often, it is closed for {left:.0f} s more")
+            # Shielded: others may wait for the same document when this one's client goes away. The task has no name
+            # here: it holds what it raises, whose frames would hold the task.
+            live = await asyncio.shield(self._loading(name))
+            # Between its end and now the room may have left memory: nobody was in it, and a sweep came first.
+            if live.ended is not None or self.rooms.get(name) is live:
                 return live
-            self.end_again(live)  # its end has failed half-way, and nobody may be left whose sweep goes on with it
-        if self._quarantine and (left := self._quarantine.left(name, self.now())):
-            raise DocumentBusy(f"document {name!r} has failed too often, it is closed for {left:.0f} s more")
-        # Shielded: others may wait for the same document when this one's client goes away. The task has no name
-        # here: it holds what it raises, whose frames would hold the task.
-        return await asyncio.shield(self._loading(name))
 
     def _loading(self, name: str) -> asyncio.Task[LiveRoom]:
         task = self._opening.get(name)

@@ -9,6 +9,7 @@ import pytest
 from collab.errors import PeerTooSlow, ServerStopping
 from collab.hub import hub as hub_module
 from collab.hub.hub import Presence
+from collab.hub.room import LiveRoom
 from collab.protocol.awareness import AwarenessUpdate, Entry, encode_awareness
 from collab.protocol.session import State
 from collab.protocol.sync import EMPTY_UPDATE, SyncStep1, SyncStep2, SyncUpdate
@@ -301,3 +302,22 @@ async def test_a_client_id_stays_its_users_while_the_document_is_not_in_memory(
     monkeypatch.setattr(hub_module, "_FORGET", 0.01)
     again.leave(bob)
     await happens(lambda: not node.hub._departed, "some minutes later it is forgotten")
+
+
+async def test_a_room_that_leaves_memory_before_anybody_hears_of_it_is_opened_again(start_node: StartNode) -> None:
+    """A sweep may come between the end of loading and who waits for it; a document that is not stored is not kept."""
+    node = await start_node()
+    left: list[LiveRoom] = []
+    load = node.hub._load
+
+    async def leaving(name: str) -> LiveRoom:
+        live: LiveRoom = await load(name)
+        if not left:
+            left.append(live)
+            # Behind the end of this task, and before whoever has asked for it goes on.
+            asyncio.get_running_loop().call_soon(node.hub._forget_room, live)
+        return live
+
+    node.hub._load = leaving
+    live = await node.hub.open("d")
+    assert left and live is not left[0] and node.hub.rooms["d"] is live
