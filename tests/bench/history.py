@@ -170,7 +170,9 @@ async def measure(directory: Path, count: int) -> None:
 
 async def over_http(directory: Path, name: str, numbers: list[int]) -> None:
     """Ask a server for the same, and measure a room of another document meanwhile."""
-    async with ServerProcess(directory) as server, aiohttp.ClientSession() as session:
+    # What was written so long ago would be pruned by default.
+    kept = ("--history-days", "3650")
+    async with ServerProcess(directory, *kept) as server, aiohttp.ClientSession() as session:
 
         async def get(path: str) -> int:
             async with session.get(f"{server.url}/api/v1/{path}") as response:
