@@ -20,11 +20,12 @@ import typer
 from collab.errors import CollabError, ConfigurationError
 from collab.loop import run_loop
 from collab.settings import Option, Settings, options
-from collab.telemetry import configure, escape_controls, get_logger
+from collab.telemetry import complain, configure, escape_controls, get_logger
 
 if TYPE_CHECKING:
     from collab.storage.store import Store
     from collab.storage.urls import DatabaseUrl
+    from collab.transports.http.api.importing import Failure
 
 _Result = TypeVar("_Result")
 _Store = TypeVar("_Store", bound="Store")
@@ -202,6 +203,28 @@ def bytes_read(total: int | None, what: str) -> Iterator[Callable[[int, int], No
             show(f"{count} {what}", to=read if total else None)
 
         yield step
+
+
+class Imported(Protocol):
+    """What the commands tell of an import, of documents or of versions."""
+
+    created: int
+    existed: int
+    failed: int
+    failures: list[Failure]
+
+
+def imported(done: Imported, what: str) -> str:
+    """Say what has become of an import; ``what`` as in "documents created"."""
+    return f"{done.created} {what}, {done.existed} were there already, {done.failed} failed"
+
+
+def complain_of(done: Imported, what: str) -> None:
+    """Tell what has failed since the last time; each is a ``what``."""
+    for failure in done.failures:
+        name = "" if failure.name is None else f" ({failure.name})"
+        complain(f"{what} {failure.line}{name}: {failure.code}: {failure.detail}")
+    done.failures.clear()
 
 
 def shown_file(file: str, *, out: bool = False) -> str:

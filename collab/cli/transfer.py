@@ -15,6 +15,8 @@ import typer
 from collab.cli.common import (
     DATABASE,
     bytes_read,
+    complain_of,
+    imported,
     input_file,
     output_file,
     progress,
@@ -24,11 +26,9 @@ from collab.cli.common import (
 )
 from collab.errors import CollabError, ConfigurationError
 from collab.settings import Settings
-from collab.telemetry import complain
 
 if TYPE_CHECKING:
     from collab.storage.store import Store
-    from collab.transports.http.api.importing import Import
 
 # Bytes that are read of a file at a time.
 _CHUNK = 256 * 1024
@@ -118,28 +118,18 @@ def import_many(
                 while chunk:
                     await done.feed(chunk)
                     step(len(chunk), done.lines)
-                    _complain(done)
+                    complain_of(done, "document")
                     chunk = source.read(_CHUNK)
                 await done.end()
             except BadRequest as error:
-                raise CollabError(f"{shown_file(file)}: {error}; {_result(done)} before") from None
+                raise CollabError(
+                    f"{shown_file(file)}: {error}; {imported(done, 'documents created')} before"
+                ) from None
             finally:
-                _complain(done)
+                complain_of(done, "document")
         failed = done.failed
-        print(_result(done), file=sys.stderr)
+        print(imported(done, "documents created"), file=sys.stderr)
 
     with input_file(file) as (source, total):
         with_store(settings, work, create=True)
     return 1 if failed else 0
-
-
-def _result(done: Import) -> str:
-    return f"{done.created} documents created, {done.existed} were there already, {done.failed} failed"
-
-
-def _complain(done: Import) -> None:
-    """Tell what has failed since the last time."""
-    for failure in done.failures:
-        name = "" if failure.name is None else f" ({failure.name})"
-        complain(f"document {failure.line}{name}: {failure.code}: {failure.detail}")
-    done.failures.clear()

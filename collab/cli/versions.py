@@ -18,6 +18,8 @@ from collab.cli.common import (
     DATABASE,
     Name,
     bytes_read,
+    complain_of,
+    imported,
     input_file,
     shown_file,
     telling_nodes,
@@ -30,13 +32,12 @@ from collab.errors import (
     ConfigurationError,
 )
 from collab.settings import Settings
-from collab.telemetry import complain, escape_controls, shown_name
+from collab.telemetry import escape_controls, shown_name
 
 if TYPE_CHECKING:
     from collab.hub.versions import Versions
     from collab.storage.store import Store
     from collab.storage.versions import Version
-    from collab.transports.http.api.importing_versions import VersionImport
 
 versions = typer.Typer(
     help="List, make, change and restore versions of documents. On the database; a server may be running on it.",
@@ -129,30 +130,20 @@ def import_versions(
                 while chunk := source.read(_CHUNK):
                     await done.feed(chunk)
                     step(len(chunk), done.lines)
-                    _complain(done)
+                    complain_of(done, "version")
                 await done.end()
             except BadRequest as error:
-                raise CollabError(f"{shown_file(file)}: {error}; {_result(done)} before") from None
+                raise CollabError(
+                    f"{shown_file(file)}: {error}; {imported(done, 'versions imported')} before"
+                ) from None
             finally:
-                _complain(done)
+                complain_of(done, "version")
         failed = done.failed
-        print(_result(done), file=sys.stderr)
+        print(imported(done, "versions imported"), file=sys.stderr)
 
     with input_file(file) as (source, total):
         with_store(settings, work)
     return 1 if failed else 0
-
-
-def _result(done: VersionImport) -> str:
-    return f"{done.created} versions imported, {done.existed} were there already, {done.failed} failed"
-
-
-def _complain(done: VersionImport) -> None:
-    """Tell what has failed since the last time."""
-    for failure in done.failures:
-        name = "" if failure.name is None else f" ({failure.name})"
-        complain(f"version {failure.line}{name}: {failure.code}: {failure.detail}")
-    done.failures.clear()
 
 
 @versions.command()

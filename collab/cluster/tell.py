@@ -14,8 +14,8 @@ _CONNECT_SECONDS = 2.0
 _PAUSE = 0.02
 
 
-class _Deaf:
-    """A listener that hears nothing."""
+class Deaf:
+    """A listener that hears nothing; what somebody wants to hear, a subclass overrides."""
 
     def receive(self, message: BusMessage) -> None:
         pass
@@ -47,7 +47,7 @@ async def telling(bus: Bus) -> AsyncIterator[Callable[[Iterable[str]], None]]:
             bus.publish(topic, encode_node_message(Look()))
 
     try:
-        await bus.start(_Deaf())
+        await bus.start(Deaf())
         until = asyncio.get_running_loop().time() + _CONNECT_SECONDS
         while bus.trouble is not None and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110 - a bus calls nobody
             await asyncio.sleep(_PAUSE)

@@ -14,6 +14,7 @@ from uuid import uuid4
 from collab.adapters import make_bus, make_store
 from collab.cluster.bus import Bus, BusMessage
 from collab.cluster.messages import Look, encode_node_message
+from collab.cluster.tell import Deaf
 from collab.doctor.findings import Finding, failed, ok, skipped, warning
 from collab.errors import CollabError, ConfigurationError, SchemaError
 from collab.settings import Settings
@@ -178,7 +179,7 @@ async def _schema(url: DatabaseUrl) -> Finding:
     return ok("schema", f"it is this release's; {len(alive)} servers are alive")
 
 
-class _Ear:
+class _Ear(Deaf):
     """A listener that waits for one message."""
 
     def __init__(self) -> None:
@@ -186,18 +187,6 @@ class _Ear:
 
     def receive(self, message: BusMessage) -> None:
         self.heard.set()
-
-    def joined(self, topic: str, node: str) -> None:
-        pass
-
-    def left(self, topic: str, node: str) -> None:
-        pass
-
-    def gone(self, node: str) -> None:
-        pass
-
-    def missed(self) -> None:
-        pass
 
 
 async def _bus(settings: Settings, url: DatabaseUrl) -> Finding:
