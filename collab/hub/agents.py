@@ -25,7 +25,6 @@ from collab.errors import (
     AccessExpired,
     CollabError,
     DocumentDeleted,
-    DocumentNotFound,
     LimitExceeded,
     Overloaded,
     is_refusal,
@@ -74,8 +73,8 @@ class Keeper(Protocol):
         """Return the loop's time in seconds."""
         ...
 
-    async def open(self, name: str) -> LiveRoom:
-        """Return the live room of a document."""
+    async def open_existing(self, name: str) -> LiveRoom:
+        """Return the live room of a document that exists."""
         ...
 
 
@@ -259,7 +258,7 @@ class Agents:
         known = 0
         if held is None or not held.agent.shown:
             known = await self._ask_clock(agent)
-        live = await self._open(name)
+        live = await self._hub.open_existing(name)
         held = self._held.get(agent.client)  # somebody else may have shown it meanwhile
         if held is None:
             self._check_count(agent)
@@ -321,17 +320,6 @@ class Agents:
         clocks = [said.get("clock") for said in answers.said.values()]
         return max((clock for clock in clocks if isinstance(clock, int) and 0 <= clock < 1 << 50), default=0)
 
-    async def _open(self, name: str) -> LiveRoom:
-        """Open the room of a document that exists; from here on it may leave memory at any time, after an await."""
-        while True:
-            live = await self._hub.open(name)
-            if live.ended is None and self._hub.rooms.get(name) is live:
-                if not live.exists:
-                    raise DocumentNotFound(f"there is no document {name!r}")
-                return live
-            if live.ended is not None:
-                raise live.ended
-
     # What other nodes ask
 
     def answer(self, asked: Facts) -> Facts | None:
@@ -387,7 +375,7 @@ class Agents:
         """Show an agent in the room that has come in the place of the one before."""
         agent = held.agent
         try:
-            live = await self._open(agent.document)
+            live = await self._hub.open_existing(agent.document)
             if self._held.get(agent.client) is held and not agent.shown:
                 live.show_agent(agent, held.facts, held.state)
                 held.live = live

@@ -343,7 +343,8 @@ class Hub:
     async def open(self, name: str) -> LiveRoom:
         """Return the live room of a document, loading the document if it is not in memory.
 
-        A document that does not exist yet is opened empty, and stored with its first edit.
+        A document that does not exist yet is opened empty, and stored with its first edit. The room is in memory, or
+        has ended, when this returns. It may leave memory after the next await, for as long as nobody is in it.
 
         Raises:
             StoreUnavailable, DocumentDeleted, ServerStopping.
@@ -366,6 +367,20 @@ class Hub:
             # Between its end and now the room may have left memory: nobody was in it, and a sweep came first.
             if live.ended is not None or self.rooms.get(name) is live:
                 return live
+
+    async def open_existing(self, name: str) -> LiveRoom:
+        """Return the live room of a document that exists.
+
+        Raises:
+            DocumentNotFound: there is none.
+            CollabError: as ``open``, or what the room has ended with.
+        """
+        live = await self.open(name)
+        if live.ended is not None:
+            raise live.ended
+        if not live.exists:
+            raise DocumentNotFound(f"there is no document {name!r}")
+        return live
 
     def _loading(self, name: str) -> asyncio.Task[LiveRoom]:
         task = self._opening.get(name)

@@ -30,7 +30,6 @@ from collab.engine.visitors import AnothersClient, Somebody, Visitor
 from collab.errors import (
     CollabError,
     DocumentBusy,
-    DocumentNotFound,
     LimitExceeded,
     forget_frames,
     is_refusal,
@@ -72,8 +71,8 @@ class Keeper(Protocol):
         """Return the loop's time in seconds."""
         ...
 
-    async def open(self, name: str) -> LiveRoom:
-        """Return the live room of a document."""
+    async def open_existing(self, name: str) -> LiveRoom:
+        """Return the live room of a document that exists."""
         ...
 
 
@@ -168,7 +167,7 @@ class Visitors:
             CollabError: as ``Hub.open``.
         """
         entries = _read(updates)
-        live = await self._open(name)
+        live = await self._hub.open_existing(name)
         refused: CollabError | None = None
         for entry in entries:
             try:
@@ -187,7 +186,7 @@ class Visitors:
         moved = live.room.awareness.is_known_to_be(entry.client, poster)
         if not moved and live.room.awareness.may_be_elsewhere(entry.client):
             moved = await self._ask_for(live.name, entry, poster)
-            live = await self._open(live.name)
+            live = await self._hub.open_existing(live.name)
         held = self._held.get(key)
         if held is not None and not held.visitor.is_one_with(poster):
             if held.visitor.shown:
@@ -253,17 +252,6 @@ class Visitors:
         ):
             if count >= most:
                 raise TooManyVisitors(f"{count} visitors {what}", public=f"{most} people without a socket {what}")
-
-    async def _open(self, name: str) -> LiveRoom:
-        """Open the room of a document that exists; from here on it may leave memory at any time, after an await."""
-        while True:
-            live = await self._hub.open(name)
-            if live.ended is None and self._hub.rooms.get(name) is live:
-                if not live.exists:
-                    raise DocumentNotFound(f"there is no document {name!r}")
-                return live
-            if live.ended is not None:
-                raise live.ended
 
     # Other nodes
 

@@ -81,17 +81,15 @@ class AwarenessHandlers:
 
     async def _open(self, name: str) -> LiveRoom:
         """Open the room of a document that exists."""
-        while True:
-            self._guard.limits.check_load(name in self._hub.rooms)
-            live = await self._hub.open(name)
-            if live.ended is not None:
-                raise live.ended
-            if self._hub.rooms.get(name) is live:
-                if live.persistence.document_id is None:
-                    await self._hub.until_stored(name)  # its first edit may be on its way into the log
-                if live.persistence.document_id is None:
-                    raise DocumentNotFound(f"there is no document {name!r}")
-                return live
+        self._guard.limits.check_load(name in self._hub.rooms)
+        live = await self._hub.open(name)
+        if live.ended is not None:
+            raise live.ended
+        if live.persistence.document_id is None:
+            await self._hub.until_stored(name)  # its first edit may be on its way into the log
+        if live.persistence.document_id is None:
+            raise DocumentNotFound(f"there is no document {name!r}")
+        return live
 
     # What is posted
 
