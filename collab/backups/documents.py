@@ -8,14 +8,11 @@ backup holds of it becomes a named version of its history, which they look at an
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Final, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from collab.errors import CollabError
 from collab.hub.transfer import Export, Failed, Transfer
 from collab.hub.versions import Versions
-
-AUTHOR: Final = None
-"""Versions out of backups are nobody's in particular."""
 
 
 class Brought(NamedTuple):
@@ -55,7 +52,7 @@ async def bring_back(
             if isinstance(created, CollabError):
                 raise created
             if not created:
-                await versions.import_(document.name, title, found.update, at, author=AUTHOR)
+                await versions.import_(document.name, title, found.update, at)  # by nobody in particular
         except CollabError as error:
             yield Brought(document.name, "failed", error)
             continue

@@ -9,7 +9,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,25 +72,20 @@ def backup(
     from collab.backups import database
 
     url, key = _existing(settings), _key(key_file)
-    nbytes = 0
+    nbytes = done = 0
+    with output_file(file, private=True) as write, progress(0, hidden=False) as show:
 
-    def count(write: Callable[[bytes], object]) -> Callable[[bytes], object]:
         def counting(data: bytes) -> None:
             nonlocal nbytes
             nbytes += len(data)
             write(data)
-
-        return counting
-
-    done = 0
-    with output_file(file, private=True) as write, progress(0, hidden=False) as show:
 
         def step(size: int) -> None:
             nonlocal done
             done += size
             show(f"{done // 1_000_000} MB")
 
-        rows = database.save(url, count(write), key, step)
+        rows = database.save(url, counting, key, step)
     if file != "-" and Path(file).is_file():
         with _reading(file, key) as reader:
             if database.check(reader) != rows:

@@ -485,7 +485,8 @@ class Journal:
         try:
             with span("commit", {"collab.documents": len(batch)}, alone=True) as current:
                 outcomes = await self._store.append(batch)
-                current.set_attribute("collab.rows", sum(len(entry.rows) for entry in batch))
+                if current.is_recording():  # nearly none is
+                    current.set_attribute("collab.rows", sum(len(entry.rows) for entry in batch))
         finally:
             self._committing_since = None
         if len(outcomes) != len(batch):
