@@ -85,6 +85,19 @@ def _runs(process: psutil.Process) -> bool:
     return False
 
 
+def _ended(family: Sequence[psutil.Process], number: signal.Signals) -> bool:
+    """Send a signal to processes and wait for their end; say whether it came."""
+    for process in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+    deadline = time.monotonic() + START_SECONDS
+    while any(_runs(process) for process in family):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
 class PostgresServer:
     """One PostgreSQL server on a unix socket, started and stopped as often as a test likes.
 
@@ -170,20 +183,22 @@ class PostgresServer:
                     env=self._environment,
                     start_new_session=True,
                 )
+            # From here on close() ends it, also if a signal ends this process while it waits.
+            self.pid, self._process = process.pid, process
             while process.poll() is None:
                 answer = subprocess.run(
                     [str(self._bin / "pg_isready"), "-q", "-h", str(self.directory), "-p", str(self.port)],
                     env=self._environment,
                 )
                 if answer.returncode == 0:
-                    self.pid = process.pid
-                    self._process = process
                     self._guard(process.pid)
                     return
                 if time.monotonic() > deadline:
                     process.kill()
                     break
                 time.sleep(0.02)
+            process.wait()
+            self.pid = self._process = None
             # After a kill the old backends may hold their shared memory for an instant more.
             if time.monotonic() > deadline:
                 raise PostgresFailed(f"PostgreSQL did not start:\n{self.log()}")
@@ -227,14 +242,8 @@ class PostgresServer:
             server = psutil.Process(self.pid)
             # Backends lead sessions of their own, so the process group does not reach them.
             family = [server, *server.children(recursive=True)] if number == signal.SIGKILL else [server]
-            for process in family:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
-            deadline = time.monotonic() + START_SECONDS
-            while any(_runs(process) for process in family):
-                if time.monotonic() > deadline:
-                    raise PostgresFailed(f"PostgreSQL did not stop:\n{self.log()}")
-                time.sleep(0.01)
+            if not _ended(family, number):
+                raise PostgresFailed(f"PostgreSQL did not stop:\n{self.log()}")
         except psutil.NoSuchProcess:
             pass
         if self._process is not None:
@@ -300,10 +309,20 @@ class PostgresServer:
             self._session = None
 
     def _run(self, *command: str) -> str:
-        done = subprocess.run(command, capture_output=True, text=True, cwd="/", env=self._environment)
-        if done.returncode != 0:
-            raise PostgresFailed(f"{Path(command[0]).name} failed:\n{done.stdout}{done.stderr}")
-        return done.stdout
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/", env=self._environment
+        ) as process:
+            try:
+                stdout, stderr = process.communicate()
+            except BaseException:
+                # What initdb has started would go on writing into a directory that is removed next.
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    program = psutil.Process(process.pid)
+                    _ended([program, *program.children(recursive=True)], signal.SIGKILL)
+                raise
+        if process.returncode != 0:
+            raise PostgresFailed(f"{Path(command[0]).name} failed:\n{stdout}{stderr}")
+        return stdout
 
 
 @contextlib.contextmanager
