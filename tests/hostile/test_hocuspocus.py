@@ -952,8 +952,9 @@ class Memory:
 
 @pytest.fixture(scope="session")
 def small_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    """A server with small outboxes, whose memory is measured."""
-    with ServerProcess(tmp_path_factory.mktemp("small"), "--outbox-bytes", "262144") as server:
+    """A server with small outboxes, whose memory is measured; what a client may rightly hold is small too."""
+    options = ("--outbox-bytes", "262144", "--max-documents-per-connection", "100")
+    with ServerProcess(tmp_path_factory.mktemp("small"), *options) as server:
         yield server
 
 
