@@ -8,6 +8,7 @@ state after row n is a text of n letters, which :func:`check` compares.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import sys
@@ -64,7 +65,10 @@ async def work(store: Store) -> None:
 
 
 async def check(url: DatabaseUrl, told: dict[int, int]) -> int:
-    """Read all versions that were told of, and all numbers that the timeline says can be read; give how many."""
+    """Read all versions that were told of, and all numbers that the timeline says can be read; give how many.
+
+    What can be read beside those is right too.
+    """
     store = make_store(url)
     await store.open()
     try:
@@ -78,11 +82,10 @@ async def check(url: DatabaseUrl, told: dict[int, int]) -> int:
             state = await versions.state(NAME, Which(number=number))
             assert content(state.document.encode_state_as_update()) == "x" * number
         for number in range(1, page.reaches):
-            try:
-                await versions.state(NAME, Which(number=number))
-            except HistoryGone:
-                continue
-            raise AssertionError(f"number {number} can be read, and the timeline denies it")
+            # A snapshot that nobody has removed yet may stand between rows that are gone: then it is the right one.
+            with contextlib.suppress(HistoryGone):
+                state = await versions.state(NAME, Which(number=number))
+                assert content(state.document.encode_state_as_update()) == "x" * number
         entries = sorted(page.entries)
         assert [each.last + 1 for each in entries[:-1]] == [each.first for each in entries[1:]], "entries overlap"
         return len(told) + page.head - page.reaches
