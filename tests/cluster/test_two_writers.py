@@ -13,13 +13,16 @@ pytestmark = [pytest.mark.postgres, pytest.mark.server, pytest.mark.valkey, pyte
 ROWS = 50
 SECONDS = 15.0
 
+# On a busy machine one node may make all of them for longer.
+AT_MOST = 60.0
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("bus", BUSES)
 async def test_each_snapshot_is_made_once_and_the_tail_stays_short(tmp_path: Path, postgres_url: str, bus: str) -> None:
     with way(bus) as options:
         limits = ("--compact-rows", str(ROWS), "--compact-ratio", "0")
-        figures = await run(tmp_path, postgres_url, (*options, *limits), SECONDS)
+        figures = await run(tmp_path, postgres_url, (*options, *limits), SECONDS, AT_MOST)
     shown = str(figures)
     assert figures.rows > 4 * ROWS, shown
     assert not any(figures.failed), shown

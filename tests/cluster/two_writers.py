@@ -15,7 +15,6 @@ import asyncio
 import random
 import re
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +32,8 @@ from tests.support.wsclient import LiveClient, converge
 
 BUSES: Final = ("postgresql", "redis", "none")
 """Without a bus the nodes look at the database; theirs is one that nobody can reach."""
+
+_TAKEN: Final = "collab_snapshots_of_others_total"
 
 # Clients on each node, and seconds between two edits of one.
 _CLIENTS: Final = 2
@@ -74,9 +75,15 @@ def way(bus: str) -> Iterator[tuple[str, ...]]:
             yield () if bus == "postgresql" else ("--redis-url", "redis://127.0.0.1:1")
 
 
-async def run(directory: Path, database_url: str, options: tuple[str, ...], seconds: float) -> Figures:
-    """Let two nodes write one document for ``seconds``; check that all of it is there."""
+async def run(
+    directory: Path, database_url: str, options: tuple[str, ...], seconds: float, at_most: float = 0.0
+) -> Figures:
+    """Let two nodes write one document for ``seconds``; check that all of it is there.
+
+    They go on after that, for ``at_most`` seconds in all, until a node has taken a snapshot of the other.
+    """
     figures = Figures()
+    over = asyncio.Event()
     async with AsyncExitStack() as stack:
         nodes = [ServerProcess(directory / name, *options, database_url=database_url) for name in ("one", "two")]
         for node in nodes:
@@ -87,9 +94,9 @@ async def run(directory: Path, database_url: str, options: tuple[str, ...], seco
             await client.until_synced()
         database = await asyncpg.connect(database_url)
         stack.push_async_callback(database.close)
-        end = time.monotonic() + seconds
-        writing = [_write(client, number, end) for number, client in enumerate(clients)]
-        await asyncio.gather(*writing, _watch(database, figures, end))
+        writing = [_write(client, number, over) for number, client in enumerate(clients)]
+        timing = _time(nodes, seconds, at_most, over)
+        await asyncio.gather(*writing, _watch(database, figures, over), timing)
         await _settle(clients)
         async with LiveClient(nodes[0].document_url("d")) as late:
             await converge([late], lambda client: str(client.text()), str(clients[0].text()))
@@ -97,7 +104,7 @@ async def run(directory: Path, database_url: str, options: tuple[str, ...], seco
         for node in nodes:
             counted = await metrics(node)
             figures.made.append(int(counted["collab_compaction_seconds_count"]))
-            figures.taken.append(int(counted.get("collab_snapshots_of_others_total", 0)))
+            figures.taken.append(int(counted[_TAKEN]))
             figures.jobs.append(int(counted['collab_sandbox_jobs_total{kind="compaction",outcome="done"}']))
             figures.failed.append(int(counted["collab_compactions_failed_total"]))
         figures.snapshots = await database.fetchval("SELECT count(*) FROM snapshots")
@@ -109,10 +116,22 @@ async def _settle(clients: list[LiveClient]) -> None:
     await happens(lambda: len({str(client.text()) for client in clients}) == 1, "all show the same")
 
 
-async def _write(client: LiveClient, seed: int, end: float) -> None:
+async def _time(nodes: list[ServerProcess], seconds: float, at_most: float, over: asyncio.Event) -> None:
+    """Say when it is over."""
+    try:
+        await asyncio.sleep(seconds)
+        for _ in range(int(at_most - seconds)):
+            if any([(await metrics(node))[_TAKEN] for node in nodes]):
+                break
+            await asyncio.sleep(1.0)
+    finally:
+        over.set()
+
+
+async def _write(client: LiveClient, seed: int, over: asyncio.Event) -> None:
     dice = random.Random(seed)
     text = client.text()
-    while time.monotonic() < end:
+    while not over.is_set():
         length = len(text)
         if length > _LENGTH and dice.random() < 0.5:
             at = dice.randrange(length - 10)
@@ -129,8 +148,8 @@ async def _head(database: asyncpg.Connection) -> tuple[int, int]:
     return (0, 0) if row is None else (row["head_seq"], row["newest"])
 
 
-async def _watch(database: asyncpg.Connection, figures: Figures, end: float) -> None:
-    while time.monotonic() < end:
+async def _watch(database: asyncpg.Connection, figures: Figures, over: asyncio.Event) -> None:
+    while not over.is_set():
         head, newest = await _head(database)
         figures.tails.append(head - newest)
         await asyncio.sleep(1.0)
