@@ -79,6 +79,16 @@ class OpenWindow(Protocol):
     ) -> Awaitable[Window]: ...
 
 
+_on_one_loop = pytest.mark.asyncio(loop_scope="session")
+
+
+# Before pytest-asyncio looks: it makes the loop a parameter of the test, and ends what is on it with that parameter.
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Keep the loop, and so the browser, from one test to the next."""
+    metafunc.definition.add_marker(_on_one_loop, append=False)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the tests of this directory on one loop and in one process: the browser that they share belongs to it.
 
@@ -86,7 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+            item.add_marker(_on_one_loop, append=False)
             item.add_marker(pytest.mark.xdist_group("browser"))
 
 
