@@ -20,7 +20,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_a_serving_process_loads_neither_pycrdt_nor_what_tests_it() -> None:
-    modules = loaded_by("import collab.app, collab.cli")
+    modules = loaded_by("import collab.app, collab.cli.commands")
     assert "collab.hub.hub" in modules
     assert not {"pycrdt", "pytest", "collab.testing"} & modules
 
@@ -32,8 +32,14 @@ def test_the_asgi_application_needs_no_framework_and_no_server() -> None:
 
 
 def test_the_command_line_starts_without_what_only_some_commands_need() -> None:
-    modules = loaded_by("import collab.cli")
+    modules = loaded_by("import collab.cli.commands")
     assert not {"sqlalchemy", "aiohttp", "asyncpg", "pebble", "alembic", "collab.app"} & modules
+
+
+def test_a_process_of_the_sandbox_loads_nothing_of_the_command_line() -> None:
+    # What `multiprocessing` imports in it: the module that was started, or the script ``collab`` of the package.
+    modules = loaded_by("import collab.__main__\nfrom collab.cli import main\nimport collab.sandbox.jobs")
+    assert not {"typer", "pydantic", "collab.settings", "collab.cli.commands"} & modules
 
 
 @pytest.mark.parametrize("module", ["collab.update", "collab.engine.document", "collab.engine.room"])

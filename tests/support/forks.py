@@ -175,7 +175,7 @@ def start(program: Sequence[str], *, environment: Mapping[str, str], directory: 
 def serve(requests: socket.socket) -> None:
     """Fork for each request, tell exit codes, and return when the tests have ended; in a child, run its program."""
     import collab.app
-    import collab.cli
+    import collab.cli.commands
     import collab.storage.migrate  # noqa: F401
 
     woken, wake = os.pipe()
