@@ -15,6 +15,8 @@ MINUTES ?= 30
 # Whatever the locale of the caller: the C locale exists everywhere, and Python reads and writes UTF-8.
 export LC_ALL := C
 export PYTHONUTF8 := 1
+# Containers often set it. The tests start hundreds of processes, and each would compile the whole package anew.
+unexport PYTHONDONTWRITEBYTECODE
 # The Node that .ci/node may put there is found by npm's own scripts too.
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
