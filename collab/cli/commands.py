@@ -10,6 +10,7 @@ Exit codes: 0 done, 1 it failed, 2 it was asked for in a wrong way, 130 interrup
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -86,10 +87,18 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(run(arguments))
 
 
+@functools.cache
+def program() -> typer.core.TyperGroup:
+    """Make all commands with their options, once: it takes longer than most of them."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, typer.core.TyperGroup)
+    return group
+
+
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; what went wrong is one line on standard error."""
     try:
-        result = typer.main.get_command(app).main(arguments, prog_name="collab", standalone_mode=False)
+        result = program().main(arguments, prog_name="collab", standalone_mode=False)
         # Here and not at the interpreter's exit, where a reader that has gone cannot be told from a defect.
         sys.stdout.flush()
         return result if isinstance(result, int) else 0

@@ -16,6 +16,8 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import gc
+import importlib
 import io
 import json
 import os
@@ -31,6 +33,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any, NoReturn
+
+# Some import the others. Those of other packages are imported by what needs them alone.
+_USED_BY_MANY = (
+    "alembic.command",
+    "collab.app",
+    "collab.cluster.redis",
+    "collab.sandbox.pool",
+    "collab.storage.migrate",
+    "sqlalchemy.dialects.postgresql.asyncpg",
+    "uvloop",
+)
 
 MAX_REQUEST = 1 << 20
 """Bytes of one request; arguments and environment of a test are far below."""
@@ -174,10 +187,7 @@ def start(program: Sequence[str], *, environment: Mapping[str, str], directory: 
 
 def serve(requests: socket.socket) -> None:
     """Fork for each request, tell exit codes, and return when the tests have ended; in a child, run its program."""
-    import collab.app
-    import collab.cli.commands
-    import collab.storage.migrate  # noqa: F401
-
+    _warm_up()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -200,6 +210,18 @@ def serve(requests: socket.socket) -> None:
             os.close(ends[0])
             os.close(ends[1])
             requests.send(str(pid).encode())
+
+
+def _warm_up() -> None:
+    """Do once what each server or command would do at its start: imports, the parser of the command line."""
+    for module in _USED_BY_MANY:
+        importlib.import_module(module)
+    from collab.cli.commands import program
+
+    program()
+    # A server goes through all objects when it is ready, and so would copy every page of this process.
+    gc.collect()
+    gc.freeze()
 
 
 def _received(requests: socket.socket) -> tuple[bytes, list[int]]:
