@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 14
+SCHEMA = 15
 """The number of the schema that this release works on; a test compares it with the newest migration."""
 
 BASE_REVISION = "0002"
@@ -418,6 +418,20 @@ attributions = Table(
     PrimaryKeyConstraint("document_id"),
 )
 
+guests = Table(
+    "guests",
+    metadata,
+    # What guests were called when they first edited a document; the first name of one stays.
+    Column("document_id", BigInteger, nullable=False),
+    Column("author", LargeBinary, nullable=False),
+    Column("name", LargeBinary, nullable=False),
+    # The user who has made the link, whose own name is in the guest's. NULL: not known.
+    Column("invited_by", LargeBinary, nullable=True),
+    # The row that has brought it; the newest one where it came without.
+    Column("seq", BigInteger, nullable=False),
+    PrimaryKeyConstraint("document_id", "author"),
+)
+
 OF_DOCUMENT: tuple[Table, ...] = (
     pending,
     damage,
@@ -428,6 +442,7 @@ OF_DOCUMENT: tuple[Table, ...] = (
     version_states,
     timeline,
     attributions,
+    guests,
 )
 """Tables beside the log and the snapshots whose rows belong to one document, by their column ``document_id``. They go
 with the content of a document that was deleted: a new table with something of it must be added here. Owners of client
