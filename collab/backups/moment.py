@@ -26,6 +26,7 @@ from collab.storage.schema import (
     client_owners,
     damage,
     documents,
+    guests,
     log,
     pending,
     producers,
@@ -156,6 +157,7 @@ def _cut(connection: Connection, document_id: int, head: int, at: float) -> None
         (log, log.c.seq),
         (snapshots, snapshots.c.seq),
         (client_owners, client_owners.c.seq),
+        (guests, guests.c.seq),
         (damage, damage.c.seq),
         (attributions, attributions.c.seq),
         (timeline, timeline.c.last_seq),  # the rows of an entry that is cut in two are summarised anew

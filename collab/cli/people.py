@@ -40,6 +40,7 @@ _WORDS: Final = {
     "version": "versions",
     "sitting": "sittings",
     "attribution": "attributions",
+    "guest_name": "names of guests",
     "delivery": "webhook deliveries",
 }
 

@@ -7,13 +7,13 @@ remember, for the repeat after an ambiguous COMMIT) nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from collab.authorship import MAX_NOTE_BYTES, Note
 from collab.errors import DocumentDeleted, InvalidDocumentName, LimitExceeded, StoreRefused
 from collab.storage.producers import NewProducer, highest
-from collab.storage.records import MAX_ROW_BYTES, Append, Appended, AppendOutcome, NewOwner, NewRow
+from collab.storage.records import MAX_ROW_BYTES, Append, Appended, AppendOutcome, NewGuest, NewOwner, NewRow
 
 LARGE_BATCH_BYTES = 64 * 1024 * 1024
 """From here on documents are written one by one: both databases hold one statement's data several times."""
@@ -38,13 +38,26 @@ class Plan:
         Places count from 1. Without a row of its own an owner has the one before, which may be 0.
         """
         found: dict[int, tuple[int, NewOwner]] = {}
-        count = 0
+        for before, entry in self._entries(document_id):
+            for owner in entry.owners:
+                found.setdefault(owner.client, (before + min(owner.row + 1, len(entry.rows)), owner))
+        return list(found.values())
+
+    def guests(self, document_id: int) -> list[tuple[int, NewGuest]]:
+        """Give the guests of one document, each once, with the places of their rows as ``owners`` does."""
+        found: dict[str, tuple[int, NewGuest]] = {}
+        for before, entry in self._entries(document_id):
+            for guest in entry.guests:
+                found.setdefault(guest.author, (before + min(guest.row + 1, len(entry.rows)), guest))
+        return list(found.values())
+
+    def _entries(self, document_id: int) -> Iterator[tuple[int, Append]]:
+        """Give the entries of one document, each with the count of the rows before its own."""
+        before = 0
         for position in self.documents[document_id]:
             entry = self.batch[position]
-            for owner in entry.owners:
-                found.setdefault(owner.client, (count + min(owner.row + 1, len(entry.rows)), owner))
-            count += len(entry.rows)
-        return list(found.values())
+            yield before, entry
+            before += len(entry.rows)
 
     def producers(self, document_id: int) -> list[NewProducer]:
         """Give the highest numbers of each producer of one document."""
@@ -68,6 +81,11 @@ def encode_name(name: str) -> bytes:
 def encode_author(author: str | None) -> bytes | None:
     """Give the author as stored: UTF-8, lone surrogates kept, since a token's JSON may hold them."""
     return None if author is None else author.encode("utf-8", "surrogatepass")
+
+
+def encode_guest(guest: NewGuest) -> tuple[bytes | None, bytes | None, bytes | None]:
+    """Give a guest as stored: the author, the name, and who has made the link."""
+    return encode_author(guest.author), encode_author(guest.name), encode_author(guest.invited_by)
 
 
 def decode_author(author: bytes | None) -> str | None:

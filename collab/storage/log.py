@@ -24,6 +24,7 @@ from collab.storage.records import (
     Head,
     LoadedDocument,
     LogRow,
+    NewGuest,
     NewRow,
     PendingUpdate,
     Snapshot,
@@ -49,6 +50,10 @@ class Log(Protocol):
     transaction that writes its rows. The first one of a client ID stays for ever: the later ones of this store and of
     all others change nothing, and snapshots and pruning leave it as long as its document is not deleted. It goes with
     the content of a deleted document.
+
+    **Guests** have names (docs/decisions/0041). An :class:`Append` brings them in the transaction that writes its rows,
+    and :meth:`keep_guest` without rows. The first name of a guest stays, as the first owner of a client ID does, and
+    goes with the content of a deleted document.
 
     **Producers** have numbers, of which the highest are kept (``collab.storage.producers``). An :class:`Append` brings
     them in the transaction that writes its rows; lower ones change nothing, whichever store comes first. Of a document
@@ -139,6 +144,18 @@ class Log(Protocol):
         """Read whose the client IDs above ``after`` are, ordered by them, at most ``limit``; begin with -1.
 
         A tombstone or an unknown id has none. Client IDs that are not here belong to nobody who is known.
+        """
+
+    async def guest_names(self, document_id: int, authors: Collection[str] | None = None) -> dict[str, str]:
+        """Read what guests on a document are called, by their users: of all, or of those among ``authors``.
+
+        A tombstone or an unknown id has none. Guests of whom no name is known are left out.
+        """
+
+    async def keep_guest(self, document_id: int, guest: NewGuest) -> None:
+        """Keep the name of a guest who does something beside the log, if none is known; durable when this returns.
+
+        Nothing is kept for a tombstone and an unknown id.
         """
 
     async def producer(self, document_id: int, key: bytes) -> ProducerNumbers | None:

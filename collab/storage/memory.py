@@ -43,6 +43,7 @@ from collab.storage.records import (
     Keep,
     LoadedDocument,
     LogRow,
+    NewGuest,
     NewOwner,
     NewRow,
     NodeReport,
@@ -206,6 +207,14 @@ class MemoryStore:
     async def client_owners(self, document_id: int, after: int, limit: int) -> list[ClientOwner]:
         """Give whose client IDs are."""
         return await self._call(lambda: self.storage.client_owners(document_id, after, limit))
+
+    async def guest_names(self, document_id: int, authors: Collection[str] | None = None) -> dict[str, str]:
+        """Give what guests are called."""
+        return await self._call(lambda: self.storage.guest_names(document_id, authors))
+
+    async def keep_guest(self, document_id: int, guest: NewGuest) -> None:
+        """Keep the name of a guest."""
+        await self._call(lambda: self.storage.keep_guest(document_id, guest))
 
     async def producer(self, document_id: int, key: bytes) -> ProducerNumbers | None:
         """Give the highest numbers of a producer."""
@@ -600,6 +609,7 @@ class _Kept:
     producers: dict[bytes, NewProducer] = field(default_factory=dict)
     history: KeptHistory = field(default_factory=KeptHistory)
     attribution: KeptAttribution | None = None
+    guests: dict[str, str] = field(default_factory=dict)
 
     @property
     def deleted(self) -> bool:
@@ -652,6 +662,7 @@ class _Kept:
             self.producers.clear()
             self.history.clear()
             self.attribution = None
+            self.guests.clear()
             self.document = replace(self.document, title=None, metadata={})
         else:
             owners = 0
@@ -724,6 +735,8 @@ class MemoryStorage:
             found = self._ids.get(document_id)
             if found is not None and not found.deleted:
                 self._add_owners(found, plan.owners(document_id))
+                for _, guest in plan.guests(document_id):
+                    found.guests.setdefault(guest.author, guest.name)
                 self._add_producers(found, plan.producers(document_id))
                 found.add(plan.rows(document_id))
                 if plan.keeps_deleted(document_id):
@@ -821,6 +834,19 @@ class MemoryStorage:
         if kept is None or kept.deleted:
             return []
         return [kept.owners[client] for client in sorted(kept.owners) if client > after][:limit]
+
+    def guest_names(self, document_id: int, authors: Collection[str] | None) -> dict[str, str]:
+        """Give what guests are called."""
+        kept = self._ids.get(document_id)
+        if kept is None or kept.deleted:
+            return {}
+        return {author: name for author, name in kept.guests.items() if authors is None or author in authors}
+
+    def keep_guest(self, document_id: int, guest: NewGuest) -> None:
+        """Keep the name of a guest."""
+        kept = self._ids.get(document_id)
+        if kept is not None and not kept.deleted:
+            kept.guests.setdefault(guest.author, guest.name)
 
     def producer(self, document_id: int, key: bytes) -> ProducerNumbers | None:
         """Give the highest numbers of a producer."""

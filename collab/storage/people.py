@@ -33,7 +33,8 @@ class Trace(NamedTuple):
 
     Attributes:
         kind: "waiting" (an update that waits for others), "client_id", "version", "sitting" (an entry of the timeline),
-            "attribution" (marks of who wrote what) or "delivery" (what a receiver of webhooks is told).
+            "attribution" (marks of who wrote what), "guest_name" (what a guest is called, who is the user or has the
+            user's link) or "delivery" (what a receiver of webhooks is told).
         facts: what is stored there, to be written as JSON; times are unix seconds.
     """
 
@@ -60,6 +61,7 @@ class People(Maintenance, Protocol):
         """Put another name in the place of a user in all of a document; count what was changed, by kind.
 
         Rows have the kind "edit"; the others are those of ``Trace``. A checksum stays what it was: right or wrong.
+        Names of guests are forgotten, those of guests whom the user has invited too: the user's own name is in them.
         """
 
     async def rename_in_deliveries(self, user: str, to: str) -> int:

@@ -34,6 +34,7 @@ from collab.storage.batch import (
     Plan,
     decode_heads,
     encode_author,
+    encode_guest,
     encode_heads,
     encode_note,
     make_plan,
@@ -95,13 +96,20 @@ locked AS (
   FROM unnest({documents}::bigint[], {positions}::bigint[], {row_times}::float8[], {authors}::bytea[], {data}::bytea[],
     {checksums}::bigint[]{note_arrays}) AS r(id, position, at, author, data, checksum{note_columns})
   JOIN heads ON heads.id = r.id
-){owners}{numbers}
+){owners}{guests}{numbers}
 """
 _OWN = """, owners AS (
   INSERT INTO client_owners (document_id, client, author, at, seq, clock)
   SELECT heads.id, o.client, o.author, o.at, heads.head_seq - heads.count + o.position, o.clock
   FROM unnest(${0}::bigint[], ${1}::bigint[], ${2}::bytea[], ${3}::float8[], ${4}::bigint[], ${5}::bigint[])
     AS o(id, client, author, at, position, clock) JOIN heads ON heads.id = o.id
+  ON CONFLICT DO NOTHING
+)"""
+_CALL = """, named AS (
+  INSERT INTO guests (document_id, author, name, invited_by, seq)
+  SELECT heads.id, g.author, g.name, g.invited_by, heads.head_seq - heads.count + g.position
+  FROM unnest(${0}::bigint[], ${1}::bytea[], ${2}::bytea[], ${3}::bytea[], ${4}::bigint[])
+    AS g(id, author, name, invited_by, position) JOIN heads ON heads.id = g.id
   ON CONFLICT DO NOTHING
 )"""
 _NUMBER = """, numbers AS (
@@ -119,8 +127,8 @@ _ROWS = "coalesce((SELECT string_agg(id || ':' || head_seq, ',') FROM heads), ''
 def _cte(first: int, *, guard: str, more: bool) -> str:
     """Give the steps of a write; its parameters, which ``_columns`` gives, have the numbers from ``first`` on.
 
-    There are two statements for each use: one with ``more`` writes notes, owners and producers, too. Nearly all batches
-    have none, and pay nothing for them.
+    There are two statements for each use: one with ``more`` writes notes, owners, guests and producers, too. Nearly all
+    batches have none, and pay nothing for them.
     """
     names = ("ids", "counts", "times", "documents", "positions", "row_times", "authors", "data", "checksums")
     places = {name: f"${at}" for at, name in enumerate(names, first)}
@@ -132,7 +140,8 @@ def _cte(first: int, *, guard: str, more: bool) -> str:
         note_values=", r.on_behalf_of, r.label" if more else "",
         note_arrays=f", ${last}::bytea[], ${last + 1}::bytea[]" if more else "",
         owners=_OWN.format(*range(last + 2, last + 8)) if more else "",
-        numbers=_NUMBER.format(*range(last + 8, last + 13), USED_SECONDS) if more else "",
+        guests=_CALL.format(*range(last + 8, last + 13)) if more else "",
+        numbers=_NUMBER.format(*range(last + 13, last + 18), USED_SECONDS) if more else "",
     )
 
 
@@ -145,7 +154,7 @@ _APPEND = {
 }
 _WRITE = {more: "WITH " + _cte(1, guard="", more=more) + f"SELECT {_ROWS}" for more in (False, True)}
 _PLAIN = 9
-"""How many columns ``_columns`` gives where there are no notes, no owners and no producers."""
+"""How many columns ``_columns`` gives where there are no notes, owners, guests and producers."""
 
 _KEEP = """
 INSERT INTO pending (document_id, key, at, author, data) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
@@ -479,7 +488,7 @@ def _has_first(entry: Append) -> bool:
 def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
     """Give the columns of the two ``unnest``: documents with their counts and times, then all their rows.
 
-    There are ``_PLAIN`` of them. If there are notes, owners or producers, those of all three follow.
+    There are ``_PLAIN`` of them. If there are notes, owners, guests or producers, those of all four follow.
     """
     ids: list[int] = []
     counts: list[int] = []
@@ -492,15 +501,18 @@ def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
     checksums: list[int | None] = []
     notes: dict[int, Note] = {}
     owners: list[tuple[int, int, bytes | None, float, int, int]] = []
+    guests: list[tuple[object, ...]] = []
     numbers: list[tuple[int, bytes, int, int, float]] = []
     batch = plan.batch
     for document_id in chosen:
         count = 0
         newest = 0.0
-        owned = numbered = False
+        owned = visited = numbered = False
         for entry in plan.documents[document_id]:
             if batch[entry].owners:
                 owned = True
+            if batch[entry].guests:
+                visited = True
             if batch[entry].producers:
                 numbered = True
             for row_data, at, author, checksum, note in batch[entry].rows:
@@ -521,12 +533,15 @@ def _columns(plan: Plan, chosen: Iterable[int]) -> tuple[list[Any], ...]:
         times.append(newest)
         for place, (client, author, at, clock, _) in plan.owners(document_id) if owned else ():
             owners.append((document_id, client, encode_author(author), round(at * 1e6) / 1e6, place, clock))
+        for place, guest in plan.guests(document_id) if visited else ():
+            guests.append((document_id, *encode_guest(guest), place))
         for key, epoch, seq, at, _ in plan.producers(document_id) if numbered else ():
             numbers.append((document_id, key, epoch, seq, round(at * 1e6) / 1e6))
     columns = (ids, counts, times, documents, positions, row_times, authors, data, checksums)
-    if not notes and not owners and not numbers:
+    if not notes and not owners and not guests and not numbers:
         return columns
     texts = [encode_note(notes.get(at)) for at in range(len(data))]
     of_owners = ([owner[at] for owner in owners] for at in range(6))
+    of_guests = ([guest[at] for guest in guests] for at in range(5))
     of_producers = ([each[at] for each in numbers] for at in range(5))
-    return (*columns, [text[0] for text in texts], [text[1] for text in texts], *of_owners, *of_producers)
+    return (*columns, [text[0] for text in texts], [text[1] for text in texts], *of_owners, *of_guests, *of_producers)

@@ -36,6 +36,7 @@ from collab.storage.schema import (
     client_owners,
     damage,
     documents,
+    guests,
     log,
     nodes,
     pending,
@@ -304,14 +305,14 @@ def remove_leftovers(
 ) -> Callable[[Connection], None]:
     """Remove rows of writers, nodes and producers that have ended, and what is left of documents that are gone.
 
-    An older release leaves pending updates and rows of the trash behind.
+    An older release leaves pending updates, rows of the trash, and names of guests behind.
     """
 
     def write(connection: Connection) -> None:
         connection.execute(delete(writers).where(writers.c.at < before, writers.c.id != own))
         connection.execute(delete(producers).where(producers.c.at < used_before))
         connection.execute(delete(nodes).where(nodes.c.beat_at < now - FORGET_SECONDS))
-        for table in (pending, trash):
+        for table in (pending, trash, guests):
             there = exists().where(documents.c.id == table.c.document_id)
             connection.execute(delete(table).where(not_(there)))
 

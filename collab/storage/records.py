@@ -16,7 +16,7 @@ MAX_ROW_BYTES = 512 * 1024 * 1024
 1 GB a value, and PostgreSQL needs the value and its message at once below that; half of it is safe."""
 
 _OWNER_BYTES = 100
-"""About what one of the owners or producers costs in memory, beside the text."""
+"""About what one of the owners, guests or producers costs in memory, beside the text."""
 
 
 Scalar = str | int | float | bool | None
@@ -84,6 +84,19 @@ class ClientOwner(NamedTuple):
     at: float
     clock: int
     seq: int
+
+
+class NewGuest(NamedTuple):
+    """What a guest on a document is called from now on, unless the store knows already: the first name stays.
+
+    ``author`` is the user of the link, ``name`` what the others are shown, ``invited_by`` the user who has made the
+    link (None: not known). ``row`` is the place of the guest's row among those of its :class:`Append`, from 0.
+    """
+
+    author: str
+    name: str
+    invited_by: str | None = None
+    row: int = 0
 
 
 class PendingUpdate(NamedTuple):
@@ -186,8 +199,8 @@ class Append:
     document or none: one that was deleted, or replaced by a newer one of the same name, is met as deleted.
     There may be no rows, if ``pending`` is not None. ``gc`` False asks that compaction keeps deleted content of this
     document from now on, whether or not the append creates it; True leaves that as it is. ``owners`` are written with
-    the rows; those of a client ID whose owner is known change nothing. So are the numbers of ``producers``, which never
-    become lower.
+    the rows; those of a client ID whose owner is known change nothing. So are ``guests``, of whom those who have a name
+    keep it, and the numbers of ``producers``, which never become lower.
     """
 
     name: str
@@ -197,6 +210,7 @@ class Append:
     gc: bool = True
     owners: tuple[NewOwner, ...] = ()
     producers: tuple[NewProducer, ...] = ()
+    guests: tuple[NewGuest, ...] = ()
 
     @property
     def begun_at(self) -> float:
@@ -217,6 +231,8 @@ class Append:
             size += sum([_OWNER_BYTES + len(owner.author or "") for owner in self.owners])
         if self.producers:
             size += _OWNER_BYTES * len(self.producers)
+        if self.guests:
+            size += sum([_OWNER_BYTES + len(guest.author) + len(guest.name) for guest in self.guests])
         return size
 
 

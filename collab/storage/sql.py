@@ -48,6 +48,7 @@ from collab.storage import (
     sql_calls,
     sql_catalogue,
     sql_control,
+    sql_guests,
     sql_timeline,
     sql_trash,
     sql_versions,
@@ -87,6 +88,7 @@ from collab.storage.records import (
     Keep,
     LoadedDocument,
     LogRow,
+    NewGuest,
     NewRow,
     NodeReport,
     PendingUpdate,
@@ -409,6 +411,14 @@ class SqlStore:
             ]
 
         return await self._run(read, "read")
+
+    async def guest_names(self, document_id: int, authors: Collection[str] | None = None) -> dict[str, str]:
+        """Read what guests are called."""
+        return await self._run(lambda connection: sql_guests.read(connection, document_id, authors), "read")
+
+    async def keep_guest(self, document_id: int, guest: NewGuest) -> None:
+        """Keep the name of a guest."""
+        await self._run(lambda connection: sql_guests.keep(connection, document_id, guest), "write")
 
     async def producer(self, document_id: int, key: bytes) -> ProducerNumbers | None:
         """Read the numbers of a producer."""

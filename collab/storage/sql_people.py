@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, cast, func, or_, select, update
+from sqlalchemy import Connection, LargeBinary, cast, delete, func, or_, select, update
 
 from collab.errors import DecodeError
 from collab.history.attribution import Attribution, Mark, Who
@@ -19,6 +19,7 @@ from collab.storage.schema import (
     attributions,
     client_owners,
     documents,
+    guests,
     log,
     pending,
     timeline,
@@ -97,7 +98,16 @@ def traces(connection: Connection, document_id: int, user: str) -> list[Trace]:
         if user in (mark.who.author, mark.who.on_behalf_of):
             facts = {"at": mark.first, "until": mark.last, "label": mark.who.label}
             found.append(Trace("attribution", facts))
+    called = select(*[cast(column, LargeBinary) for column in (guests.c.author, guests.c.name, guests.c.invited_by)])
+    for row in connection.execute(called.where(*_guest(document_id, user)).order_by(guests.c.author)):
+        guest, name, invited_by = (None if each is None else decode_author(bytes(each)) for each in row)
+        found.append(Trace("guest_name", {"guest": guest, "name": name, "invited_by": invited_by}))
     return found
+
+
+def _guest(document_id: int, user: str) -> tuple[Any, ...]:
+    text = encode_author(user)
+    return guests.c.document_id == document_id, or_(guests.c.author == text, guests.c.invited_by == text)
 
 
 def is_named(connection: Connection, document_id: int, user: str) -> bool:
@@ -145,12 +155,13 @@ def rename_owners(connection: Connection, document_id: int, user: str, to: str) 
 
 
 def rename_few(connection: Connection, document_id: int, user: str, to: str) -> dict[str, int]:
-    """Change what a document has little of: updates that wait, versions, the attribution."""
+    """Change what a document has little of: updates that wait, versions, the attribution, names of guests."""
     text, new = encode_author(user), encode_author(to)
     found = {}
     for kind, table in (("waiting", pending), ("version", versions)):
         mine = (table.c.document_id == document_id, table.c.author == text)
         found[kind] = connection.execute(update(table).where(*mine).values(author=new)).rowcount
+    found["guest_name"] = connection.execute(delete(guests).where(*_guest(document_id, user))).rowcount
     seq, kept = _attribution(connection, document_id)
     found["attribution"] = 0
     if kept is not None and any(user in (mark.who.author, mark.who.on_behalf_of) for mark in kept.marks):

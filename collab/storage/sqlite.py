@@ -45,6 +45,7 @@ from collab.storage.batch import (
     Plan,
     decode_heads,
     encode_author,
+    encode_guest,
     encode_heads,
     encode_note,
     make_plan,
@@ -116,6 +117,12 @@ _INSERT_NOTED = {
 _OWN = {
     size: "INSERT INTO client_owners (document_id, client, author, at, seq, clock) VALUES "
     + ", ".join(["(?, ?, ?, ?, ?, ?)"] * size)
+    + " ON CONFLICT DO NOTHING"
+    for size in _CHUNKS
+}
+_CALL = {
+    size: "INSERT INTO guests (document_id, author, name, invited_by, seq) VALUES "
+    + ", ".join(["(?, ?, ?, ?, ?)"] * size)
     + " ON CONFLICT DO NOTHING"
     for size in _CHUNKS
 }
@@ -657,6 +664,7 @@ class SqliteBackend:
         rows: list[Any] = []
         noted: list[Any] = []
         owners: list[Any] = []
+        guests: list[Any] = []
         numbers: list[Any] = []
         fuller: dict[int, None] = {}  # documents with a producer that may be one too many
         advances: list[Any] = []
@@ -668,11 +676,13 @@ class SqliteBackend:
                 continue
             newest = 0.0
             before = seq
-            owned = numbered = False
+            owned = visited = numbered = False
             for position in positions:
                 entry = batch[position]
                 if entry.owners:
                     owned = True
+                if entry.guests:
+                    visited = True
                 if entry.producers:
                     numbered = True
                 if entry.pending is not None:
@@ -691,6 +701,8 @@ class SqliteBackend:
             for place, owner in plan.owners(document_id) if owned else ():
                 at = round(owner.at * 1e6) / 1e6
                 owners += (document_id, owner.client, encode_author(owner.author), at, before + place, owner.clock)
+            for place, guest in plan.guests(document_id) if visited else ():
+                guests += (document_id, *encode_guest(guest), before + place)
             for key, epoch, number, at, first in plan.producers(document_id) if numbered else ():
                 numbers += (document_id, key, epoch, number, round(at * 1e6) / 1e6)
                 if first:
@@ -701,6 +713,7 @@ class SqliteBackend:
         _execute_many(raw, _INSERT, rows, 6)
         _execute_many(raw, _INSERT_NOTED, noted, 8)
         _execute_many(raw, _OWN, owners, 6)
+        _execute_many(raw, _CALL, guests, 5)
         _execute_many(raw, _NUMBER, numbers, 5)
         for document_id in fuller:
             raw.execute(_FORGET, (document_id, document_id))

@@ -19,6 +19,7 @@ from collab.testing.authorship import AuthorshipConformance
 from collab.testing.calls import CallsConformance
 from collab.testing.catalogue import CatalogueConformance
 from collab.testing.control import ControlConformance
+from collab.testing.guests import GuestsConformance
 from collab.testing.log import LogConformance
 from collab.testing.membership import MembershipConformance
 from collab.testing.pending import PendingConformance
@@ -34,6 +35,7 @@ class StoreConformance(
     PendingConformance,
     AuthorshipConformance,
     AttributionsConformance,
+    GuestsConformance,
     ProducersConformance,
     CatalogueConformance,
     TrashConformance,

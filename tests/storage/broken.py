@@ -37,6 +37,7 @@ from collab.storage.records import (
     Keep,
     LoadedDocument,
     LogRow,
+    NewGuest,
     NewOwner,
     NewRow,
     NodeReport,
@@ -81,6 +82,30 @@ def make(broken: type[MemoryStorage] | type[MemoryStore]) -> Callable[[], Memory
     storage = broken() if issubclass(broken, MemoryStorage) else MemoryStorage()
     store = broken if issubclass(broken, MemoryStore) else MemoryStore
     return lambda: store(storage)
+
+
+# Guests.
+
+
+@found_by("test_names_of_guests_are_kept_for_each_document", "test_many_guests_in_one_batch")
+class ForgetsGuestsOfAppends(MemoryStorage):
+    def append(self, batch: Sequence[Append]) -> list[AppendOutcome]:
+        return super().append([replace(entry, guests=()) for entry in batch])
+
+
+@found_by("test_first_name_of_a_guest_stays")
+class KeepsTheLastNameOfAGuest(MemoryStorage):
+    def keep_guest(self, document_id: int, guest: NewGuest) -> None:
+        kept = self._ids.get(document_id)
+        if kept is not None:
+            kept.guests.pop(guest.author, None)
+        super().keep_guest(document_id, guest)
+
+
+@found_by("test_names_of_guests_outlive_rows_and_go_with_their_document")
+class KeepsGuestsOfErasedDocuments(MemoryStorage):
+    def guest_names(self, document_id: int, authors: Collection[str] | None) -> dict[str, str]:
+        return dict(self._ids[document_id].guests) if document_id in self._ids else {}
 
 
 # Authorship.
