@@ -55,6 +55,7 @@ class Grant:
             has asked ends it: nothing here calls back.
         check_at: when a session that is still there is to be asked about again, with what it has shown, in seconds
             since 1970 (UTC); None for not before an operator says so. What cannot be decided then leaves it as it is.
+        invited_by: of a guest, the user who has made the link; None if that is not known.
     """
 
     access: Access
@@ -62,6 +63,7 @@ class Grant:
     name: str | None = None
     expires_at: float | None = None
     check_at: float | None = None
+    invited_by: str | None = None
 
 
 class Authenticator(Protocol):

@@ -78,12 +78,14 @@ class Claims:
         name: ``name``, None if there is none.
         documents: ``documents``.
         expires_at: ``exp`` and the leeway: when the token stops being accepted, in seconds since 1970.
+        invited_by: ``invited_by``, which the server's own tokens for guests have; None if there is none.
     """
 
     user: str
     name: str | None
     documents: DocumentAccess
     expires_at: float
+    invited_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,11 @@ def read_claims(payload: Mapping[str, Any], rules: ClaimRules, now: float) -> Cl
     user = _read_text(payload, "sub")
     if not user:
         raise refuse("the token has no claim sub: it must name its user")
-    claims = Claims(user, _read_text(payload, "name"), read_documents(payload.get("documents")), expires_at)
+    invited_by = payload.get("invited_by")
+    if not isinstance(invited_by, str) or not check_text(invited_by):
+        invited_by = None  # somebody else's tokens may mean something else by it
+    documents = read_documents(payload.get("documents"))
+    claims = Claims(user, _read_text(payload, "name"), documents, expires_at, invited_by)
     # Behind all that time does not mend: these two ask their client to come back.
     if now >= expires_at:
         raise AccessExpired("the token has expired")

@@ -7,7 +7,8 @@ tokens for further guests, which would make that life endless.
 
 Every token has a user of its own, ``guest:`` and 64 random bits: the journal can tell what came by which
 link, and nobody's own ``sub`` is ever given to somebody else. The name that others are shown is fixed too
-("Guest of Ada"), or a guest could call himself as he likes.
+("Guest of Ada"), or a guest could call himself as he likes. The name is kept with what the guest edits; the claim
+``invited_by`` says whose link it is, so that it can be forgotten together with Ada.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ GUEST = "guest:"
 """How the ``sub`` of every guest begins."""
 
 _RANDOM_BYTES = 8
+
+
+def is_guest(user: str) -> bool:
+    """Tell whether a user is a guest."""
+    return user.startswith(GUEST)
 
 
 class NameIsPattern(InvalidDocumentName):
@@ -89,7 +95,7 @@ class GuestTokens:
         assert access is not Access.ADMIN and 1 <= seconds <= self.max_seconds
         if sharer.access is Access.READ:
             raise Forbidden("a reader shares", public="this needs write access")
-        if sharer.user is None or sharer.user.startswith(GUEST):
+        if sharer.user is None or is_guest(sharer.user):
             raise Forbidden(
                 "a guest shares", public="a guest makes no links for others: pass on the link that you have"
             )
@@ -97,6 +103,7 @@ class GuestTokens:
         claims: dict[str, Any] = {
             "sub": GUEST + secrets.token_hex(_RANDOM_BYTES),
             "name": f"Guest of {sharer.name}"[:MAX_USER_CHARACTERS] if sharer.name else "Guest",
+            "invited_by": sharer.user,
             "documents": {document_name: access.value},
             "iat": now,
             "exp": now + seconds,

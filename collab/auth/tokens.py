@@ -67,7 +67,7 @@ class TokenAuthenticator:
                 "no entry of the claim documents covers the document",
                 public="the token does not allow this document (claim documents)",
             )
-        return Grant(access, claims.user, claims.name, claims.expires_at)
+        return Grant(access, claims.user, claims.name, claims.expires_at, invited_by=claims.invited_by)
 
     async def check_token(self, token: str) -> None:
         """Check that a token is good, whatever it allows; raises as ``authenticate`` does."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -75,9 +76,11 @@ def list_versions(
         if not as_json:
             print(f"{'ID':>10} {'NUMBER':>10} {'KIND':9} {'REASON':8} {'AT':20}  NAME")
         after = None
-        while page := await _service(store).list(name, kind=Kind.NAMED if named else None, after=after, limit=_PAGE):
+        service = _service(store)
+        while page := await service.list(name, kind=Kind.NAMED if named else None, after=after, limit=_PAGE):
+            guests = await service.guest_names(name, page) if as_json else {}
             for version in page:
-                print(json.dumps(_facts(version), ensure_ascii=False) if as_json else _line(version))
+                print(json.dumps(_facts(version, guests), ensure_ascii=False) if as_json else _line(version))
             after = page[-1].place
 
     with_store(settings, work)
@@ -267,7 +270,7 @@ def _line(version: Version) -> str:
     )
 
 
-def _facts(version: Version) -> dict[str, Any]:
+def _facts(version: Version, guests: Mapping[str, str]) -> dict[str, Any]:
     return {
         "id": version.id,
         "number": version.seq or None,
@@ -276,5 +279,6 @@ def _facts(version: Version) -> dict[str, Any]:
         "name": version.name,
         "description": version.description,
         "author": version.author,
+        "author_name": None if version.author is None else guests.get(version.author),
         "at": date(version.at),
     }

@@ -48,6 +48,7 @@ class Version:
         description: what else is said of it.
         author: the user who has made it; None if nobody was signed in.
         at: when it was made; of an automatic one, the time of its last edit.
+        author_name: what the author is called, if it is a guest.
     """
 
     id: int
@@ -58,6 +59,7 @@ class Version:
     description: str | None
     author: str | None
     at: datetime
+    author_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +110,15 @@ class Imported:
 
 @dataclass(frozen=True, slots=True)
 class EntryAuthor:
-    """Somebody who has a part in an entry; ``edits`` are rows of the log, and a user of None is not known."""
+    """Somebody who has a part in an entry; ``edits`` are rows of the log, and a user of None is not known.
+
+    ``name`` is what a guest is called; None for all others.
+    """
 
     user: str | None
     on_behalf_of: str | None
     edits: int
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +181,10 @@ class TimelinePage:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of the log; ``update`` is a Yjs update (v1)."""
+    """A row of the log; ``update`` is a Yjs update (v1).
+
+    ``author_name`` is what the author is called, if it is a guest.
+    """
 
     number: int
     at: datetime
@@ -183,17 +192,22 @@ class Row:
     on_behalf_of: str | None
     label: str | None
     update: bytes
+    author_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Who has done something, with what note, and from when to when; an author of None is not known."""
+    """Who has done something, with what note, and from when to when; an author of None is not known.
+
+    ``author_name`` is what the author is called, if it is a guest.
+    """
 
     author: str | None
     on_behalf_of: str | None
     label: str | None
     first: datetime
     last: datetime
+    author_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -657,6 +671,7 @@ def _version(said: Mapping[str, Any]) -> Version:
         said["description"],
         said["author"],
         datetime.fromisoformat(said["at"]),
+        said.get("author_name"),  # a server of an older release does not say it
     )
 
 
@@ -666,7 +681,9 @@ def _entry(said: Mapping[str, Any]) -> Entry:
         last=said["to"],
         started_at=datetime.fromisoformat(said["started_at"]),
         ended_at=datetime.fromisoformat(said["ended_at"]),
-        authors=[EntryAuthor(each["user"], each["on_behalf_of"], each["edits"]) for each in said["authors"]],
+        authors=[
+            EntryAuthor(each["user"], each["on_behalf_of"], each["edits"], each.get("name")) for each in said["authors"]
+        ],
         other_edits=said["other_edits"],
         edits=said["edits"],
         bytes=said["bytes"],
@@ -684,12 +701,20 @@ def _row(said: Mapping[str, Any]) -> Row:
         said["on_behalf_of"],
         said["label"],
         base64.b64decode(said["update"]),
+        said.get("author_name"),
     )
 
 
 def _marks(said: Mapping[str, Any]) -> list[Mark]:
     return [
-        Mark(each["author"], each["on_behalf_of"], each["label"], _time(each["first"]), _time(each["last"]))
+        Mark(
+            each["author"],
+            each["on_behalf_of"],
+            each["label"],
+            _time(each["first"]),
+            _time(each["last"]),
+            each.get("author_name"),
+        )
         for each in said["marks"]
     ]
 

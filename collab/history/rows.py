@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from collab.history.attribution import Row
 
@@ -48,12 +48,16 @@ def data_of(rows: Iterable[Row]) -> list[bytes]:
     return [row.data for row in rows]
 
 
-def encode_line(row: Row) -> bytes:
-    """Encode a row as a line of JSON for clients, with its update (v1) as base64; ``at`` is in unix seconds."""
+def encode_line(row: Row, guests: Mapping[str, str]) -> bytes:
+    """Encode a row as a line of JSON for clients, with its update (v1) as base64; ``at`` is in unix seconds.
+
+    ``guests`` says what guests are called.
+    """
     said = {
         "number": row.seq,
         "at": row.at,
         "author": row.author,
+        "author_name": None if row.author is None else guests.get(row.author),
         "on_behalf_of": row.on_behalf_of,
         "label": row.label,
     }

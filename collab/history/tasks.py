@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from collab.errors import InvalidEdit
@@ -55,12 +55,14 @@ class Show:
         document: the document after the same row, a v1 update; None: only ranges are wanted.
         root: which root to show in runs.
         rich: as ProseMirror JSON.
+        guests: what guests are called, by their users.
     """
 
     kept: bytes
     document: bytes | None = None
     root: str | None = None
     rich: bool = False
+    guests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -78,6 +80,7 @@ class Changes:
         owners: whose client IDs are.
         format: one of ``FORMATS``.
         root: which root to show, where the format shows one.
+        guests: what guests are called, by their users.
     """
 
     base: bytes
@@ -85,6 +88,7 @@ class Changes:
     owners: Mapping[int, Owner]
     format: str = "update"
     root: str | None = None
+    guests: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -162,11 +166,11 @@ def show(task: Show) -> bytes:
     """Do the task; raises DecodeError, NoSuchContent, WrongContentType."""
     attribution = decode_attribution(task.kept)
     if task.document is None:
-        return _json({"number": attribution.seq, **_described(attribution)})
+        return _json({"number": attribution.seq, **_described(attribution, task.guests)})
     tracer = Tracer(task.document, {}, Attribution())
     shower = Shower(tracer.items, attribution, gone=False)
     root = shower.root(task.root)
-    shown: dict[str, Any] = {"number": attribution.seq, **_named(attribution)}
+    shown: dict[str, Any] = {"number": attribution.seq, **_named(attribution, task.guests)}
     if task.rich:
         shown["prosemirror"] = shower.prosemirror(root)
     else:
@@ -181,13 +185,13 @@ def changes(task: Changes) -> bytes:
     tracer.follow(task.rows)
     found = tracer.attribution
     if task.format == "update":
-        return _json({**_updates(task, tracer, vector), **_described(found)})
+        return _json({**_updates(task, tracer, vector), **_described(found, task.guests)})
     shower = Shower(tracer.items, found, gone=True)
     root = shower.root(task.root)
     if task.format == "prosemirror":
-        return _json({"prosemirror": shower.prosemirror(root), **_named(found)})
+        return _json({"prosemirror": shower.prosemirror(root), **_named(found, task.guests)})
     if task.format == "text":
-        return _json({"runs": shower.text_runs(root), **_named(found)})
+        return _json({"runs": shower.text_runs(root), **_named(found, task.guests)})
     if task.format != "diff":
         raise InvalidEdit(f"changes are shown as {', '.join(FORMATS)}")
     shower.text_runs(root)  # refuses what is no text
@@ -212,9 +216,9 @@ def _updates(task: Changes, tracer: Tracer, vector: Mapping[int, int]) -> dict[s
     }
 
 
-def _described(attribution: Attribution) -> dict[str, Any]:
+def _described(attribution: Attribution, guests: Mapping[str, str]) -> dict[str, Any]:
     return {
-        **_named(attribution),
+        **_named(attribution, guests),
         "inserted": _flat(attribution.insertions),
         "deleted": _flat(attribution.deletions),
     }
@@ -233,13 +237,14 @@ def _flat(ranges: RangeMap) -> list[list[Any]]:
     return found
 
 
-def _named(attribution: Attribution) -> dict[str, Any]:
+def _named(attribution: Attribution, guests: Mapping[str, str]) -> dict[str, Any]:
     users = {mark.who.author: None for mark in attribution.marks if mark.who.author is not None}
     return {
         "users": list(users),
         "marks": [
             {
                 "author": mark.who.author,
+                "author_name": None if mark.who.author is None else guests.get(mark.who.author),
                 "on_behalf_of": mark.who.on_behalf_of,
                 "label": mark.who.label,
                 "first": mark.first,

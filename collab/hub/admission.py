@@ -14,6 +14,7 @@ from collab.auth.access import LATELY, AccessRequest, Authenticator, Forgetful, 
 from collab.auth.places import Places
 from collab.errors import AccessDenied, AccessExpired, Forbidden, Unauthenticated
 from collab.hub.agents import Caller
+from collab.hub.guests import guest_of
 from collab.hub.hub import Hub
 from collab.hub.member import Member
 from collab.hub.room import LiveRoom
@@ -278,10 +279,12 @@ class Admission:
         """Note what another token of a member allows; it may now be the first who can make the document."""
         if member.access is Access.READ and self._creates(live, grant):
             self._limits.charge_new(ticket.peer, grant.user, asyncio.get_running_loop().time())
+        live.persistence.meet(guest_of(grant))
         self.identify(member, grant)
 
     def join(self, live: LiveRoom, member: Member, grant: Grant) -> None:
         """Let a member join its room."""
+        live.persistence.meet(guest_of(grant))
         self.identify(member, grant)
         live.join(member)
 

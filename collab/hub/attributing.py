@@ -25,6 +25,7 @@ from collab.errors import (
 from collab.history.attribution import Owner, Row
 from collab.history.rows import Rows, encode_line
 from collab.history.tasks import Advance, Task
+from collab.hub.guests import guest_names
 from collab.hub.loading import check_rows, find_living
 from collab.hub.rebuilding import Rebuilding, encode
 from collab.hub.slices import in_slices
@@ -120,11 +121,12 @@ class Attributing:
         nbytes = 0
         while after < until and len(found) < MAX_PORTION_ROWS and nbytes < MAX_PORTION_BYTES:
             page = await self._page(name, document_id, after, min(_LINES, until - after))
+            names = await guest_names(self._store, document_id, [row.author for row in page])
             for row in page:
                 nbytes += len(row.data)
                 if found and nbytes > MAX_PORTION_BYTES:
                     break
-                found.append(await beside_the_loop(len(row.data), partial(encode_line, _as_row(row))))
+                found.append(await beside_the_loop(len(row.data), partial(encode_line, _as_row(row), names)))
             after = page[-1].seq
         return b"".join(found)
 
@@ -136,6 +138,10 @@ class Attributing:
             owners.update((owner.client, Owner(owner.author, owner.clock)) for owner in page)
             after = page[-1].client
         return owners
+
+    async def guests(self, document_id: int) -> dict[str, str]:
+        """Read what the guests on a document are called."""
+        return await self._store.guest_names(document_id)
 
     async def bring_up(self, name: str, document_id: int, until: int) -> KeptAttribution | None:
         """Make what is lacking up to row ``until``, keep it and return it; None for a document without rows.

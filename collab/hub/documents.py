@@ -23,7 +23,7 @@ from collab.hub.resetting import InThread, Resetting
 from collab.protocol.names import check_document_name, covers
 from collab.protocol.sync import EMPTY_UPDATE
 from collab.storage.checksums import beside_the_loop, seal_row
-from collab.storage.records import KEEP, DocumentSummary, Keep, NewRow, Scalar, StoredDocument
+from collab.storage.records import KEEP, DocumentSummary, Keep, NewGuest, NewRow, Scalar, StoredDocument
 from collab.storage.store import Store
 from collab.telemetry import get_logger, shown_name
 
@@ -176,6 +176,11 @@ class Documents:
         except DocumentExists:
             return Ensured(await self._store.describe(name), created=False)
         return Ensured(await self._store.describe(name), created=True)
+
+    async def name_guest(self, document_id: int, guest: NewGuest | None) -> None:
+        """Keep what the guest is called who has created a document with content; None: it was nobody like that."""
+        if guest is not None:
+            await self._store.keep_guest(document_id, guest)
 
     async def create_many(self, wanted: Sequence[NewDocument]) -> Sequence[bool | CollabError]:
         """Create documents, also in the place of deleted ones; tell of each whether it was created.

@@ -36,6 +36,7 @@ from collab.errors import (
 )
 from collab.hub.admission import Admission
 from collab.hub.editors import Editor, Taken
+from collab.hub.guests import guest_of
 from collab.hub.hub import Hub
 from collab.hub.orders import ALWAYS, Precondition, Sender
 from collab.hub.persistence import Stored
@@ -302,6 +303,7 @@ class Editing:
         if self._hub.journal.full:
             raise StoreUnavailable("the backlog of edits that wait for the store is full")
         condition.check(live)
+        live.persistence.meet(guest_of(sender.grant))
 
     async def _until_stored(self, live: LiveRoom, taken: Taken, *, commit: bool) -> Edited:
         if commit:

@@ -151,9 +151,10 @@ class Healing:
         # What is kept beside the document went back, too; the store passes over what it has.
         kept = live.room.kept.everything() if live.room.kept is not None else ()
         now = self._clock()
-        # So did whose client IDs are; of these, too, it passes over what it has.
+        # So did whose client IDs are, and what guests are called; of these, too, it passes over what it has.
         owners = make_owners(live.room.first_uses(), now) if live.exists else ()
-        if turn is None and not kept and not owners:
+        guests = persistence.guests() if live.exists else ()
+        if turn is None and not kept and not owners and not guests:
             if covered and persistence.document_id is not None:
                 _call_all(covered, _nothing_after(persistence.document_id, persistence.seq))
             return False
@@ -167,7 +168,7 @@ class Healing:
                 outcome = _nothing_after(outcome.document_id, outcome.last_seq)
             _call_all(covered, outcome)
 
-        entry = Append(name, persistence.document_id, rows, pending, not persistence.unmarked, owners)
+        entry = Append(name, persistence.document_id, rows, pending, not persistence.unmarked, owners, guests=guests)
         journal.put_first(entry, done)
         if turn is None:
             return False

@@ -32,6 +32,7 @@ from collab.storage.records import (
     Appended,
     AppendOutcome,
     LoadedDocument,
+    NewGuest,
     NewOwner,
     NewRow,
     PendingChange,
@@ -53,6 +54,9 @@ _MAX_WAITING = 100_000
 # Bytes of an update whose echo may wait for its commit: it is kept in memory until then.
 _LATE_ECHO = 4 * 1024
 
+# Guests of a document whose names are remembered: of those beyond, a name may be given to the store again, or never.
+_MOST_GUESTS = 1_000
+
 _SAVED, _REFUSED = SyncStatus(True), SyncStatus(False)
 
 _Waiting = deque[tuple[int, list[Ack], bytes]]
@@ -62,6 +66,8 @@ Stored = asyncio.Future[None]
 
 # Shared by all rooms in which nothing was acknowledged yet: an empty deque has 600 bytes. It is never added to.
 _NOTHING: _Waiting = deque()
+# The same for guests, of whom most rooms have none.
+_NOBODY: dict[str, NewGuest] = {}
 
 
 class Listener(Protocol):
@@ -137,11 +143,13 @@ class Persistence:
         "_calls",
         "_clock",
         "_durable",
+        "_guests",
         "_journal",
         "_keeps_deleted",
         "_listener",
         "_lost",
         "_members",
+        "_met",
         "_name",
         "_turns",
         "_unacknowledged",
@@ -195,6 +203,8 @@ class Persistence:
         self._lost = False  # memory holds what the log never will
         # Edits that no session has sent wait for the commit of a turn: its number, and who waits.
         self._calls: deque[tuple[int, list[Stored]]] | None = None
+        # What guests are called: those whose first row is still to come, and those whose name the store was given.
+        self._met = self._guests = _NOBODY
         # How many commits are still to come, who waits for them, and whether nothing was read in between.
         self._durable: list[tuple[int, asyncio.Future[int | None], bool]] = []
 
@@ -216,6 +226,37 @@ class Persistence:
         """Note what the store says of the document: whether compaction may drop its deleted content."""
         self.gc = stored and not self._keeps_deleted
         self.unmarked = stored and self._keeps_deleted
+
+    # Guests
+
+    def meet(self, guest: NewGuest | None) -> None:
+        """Note what somebody is called who may edit from now on; None: the name is not kept.
+
+        The store is given it with the guest's first row, so nothing is kept of guests who only read.
+        """
+        if guest is None or guest.author in self._guests:
+            return
+        if self._met is _NOBODY:
+            self._met, self._guests = {}, {}
+        self._met[guest.author] = guest
+        if len(self._met) > _MOST_GUESTS:
+            del self._met[next(iter(self._met))]
+
+    def guests(self) -> tuple[NewGuest, ...]:
+        """Give the guests whose names the store was given, for a log that has lost them."""
+        return tuple([guest._replace(row=0) for guest in self._guests.values()])
+
+    def _introduce(self, authors: Iterable[str | None]) -> tuple[NewGuest, ...]:
+        """Take the guests out who have sent something now; ``authors`` are in the order of the rows."""
+        found: list[NewGuest] = []
+        for place, author in enumerate(authors):
+            guest = None if author is None else self._met.pop(author, None)
+            if guest is not None:
+                found.append(guest._replace(row=place))
+                self._guests[guest.author] = guest
+                if len(self._guests) > _MOST_GUESTS:
+                    del self._guests[next(iter(self._guests))]
+        return tuple(found)
 
     # Turns
 
@@ -253,7 +294,11 @@ class Persistence:
         for place, row in enumerate(end.rows):
             if row.first_uses:
                 owners += make_owners(row.first_uses, at, place)
-        entry = Append(self._name, self.document_id, rows, pending, not self.unmarked, owners, producers)
+        guests: tuple[NewGuest, ...] = ()
+        if self._met:
+            waiting = () if pending is None else pending.added
+            guests = self._introduce([*(row.author for row in rows), *(update.author for update in waiting)])
+        entry = Append(self._name, self.document_id, rows, pending, not self.unmarked, owners, producers, guests)
         done = self._done(rows, self._turns + 1)
         self.uncommitted += 1
         self._turns += 1

@@ -135,7 +135,8 @@ class Rewinding:
                 raise HistoryGone(f"no row of {name!r} is kept")
             raise NoSuchContent("nothing was ever written in the document")
         document = await self._attributing.rebuild(name, head.document_id, kept.seq) if runs else None
-        return await self._sandbox.look_back(Show(kept.data, document, root, rich))
+        guests = await self._attributing.guests(head.document_id)
+        return await self._sandbox.look_back(Show(kept.data, document, root, rich, guests))
 
     async def changes(self, name: str, start: int, end: int | None, format: str, root: str | None) -> bytes:
         """Say what rows (start, end] have changed, in a format of ``collab.history.tasks.FORMATS``.
@@ -150,7 +151,8 @@ class Rewinding:
         base = await self._attributing.rebuild(name, head.document_id, start)
         rows = await self._attributing.rows(name, head.document_id, start, end)
         owners = await self._attributing.owners(head.document_id)
-        return await self._sandbox.look_back(Changes(base, rows, owners, format, root))
+        guests = await self._attributing.guests(head.document_id)
+        return await self._sandbox.look_back(Changes(base, rows, owners, format, root, guests))
 
     async def rows(self, name: str, start: int, end: int | None) -> bytes:
         """Give the first rows of (start, end] as lines of JSON; whoever wants more asks for those behind the last one.

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from collab.errors import StoreError
+from collab.hub.guests import guest_names
 from collab.hub.loading import find_living
 from collab.storage.store import Store
 from collab.storage.timeline import PAUSE_SECONDS, Page
@@ -44,10 +45,11 @@ class _Due(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A page of a timeline, with the id of the document that it is of."""
+    """A page of a timeline, with the id of the document that it is of, and what guests in it are called."""
 
     document_id: int
     page: Page
+    guests: Mapping[str, str]
 
 
 class Timelines:
@@ -91,13 +93,17 @@ class Timelines:
         document_id = (await find_living(self._store, name)).document_id
         page = await self._store.timeline(document_id, before=before, limit=limit)
         if before is not None or page.summarised >= page.head:
-            return Asked(document_id, page)
+            return await self._named(document_id, page)
         for _ in range(_PORTIONS):
             if not await self._portion(document_id):
                 break
         else:
             self._due[document_id] = _Due(0.0, _COMMITS)
-        return Asked(document_id, await self._store.timeline(document_id, limit=limit))
+        return await self._named(document_id, await self._store.timeline(document_id, limit=limit))
+
+    async def _named(self, document_id: int, page: Page) -> Asked:
+        users = [share.user for entry in page.entries for share in entry.shares]
+        return Asked(document_id, page, await guest_names(self._store, document_id, users))
 
     async def fill_forever(self) -> None:
         """Summarise what is due, for as long as the server runs."""

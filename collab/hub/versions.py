@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from collab.auth.guests import is_guest
 from collab.content.edits import Format
 from collab.engine.answers import collect, compare
 from collab.engine.document import Document
@@ -29,6 +30,7 @@ from collab.errors import (
     SandboxError,
     StoreUnavailable,
 )
+from collab.hub.guests import guest_names
 from collab.hub.loading import find_living
 from collab.hub.rebuilding import Rebuilding, encode
 from collab.hub.slices import in_slices
@@ -36,7 +38,7 @@ from collab.hub.transfer import whole_update
 from collab.sandbox.port import Sandbox
 from collab.sandbox.stays import TEXTS, encode_reading
 from collab.storage.checksums import beside_the_loop, seal_snapshot
-from collab.storage.records import KEEP, Head, Keep, Snapshot
+from collab.storage.records import KEEP, Head, Keep, NewGuest, Snapshot
 from collab.storage.store import Store
 from collab.storage.versions import History, Kind, NewVersion, Reason, Unpinned, Version
 from collab.telemetry import get_logger, shown_name
@@ -161,8 +163,9 @@ class Versions:
         description: str | None = None,
         number: int | None = None,
         author: str | None = None,
+        guest: NewGuest | None = None,
     ) -> Version:
-        """Give what a document holds now, or held after a row, a name.
+        """Give what a document holds now, or held after a row, a name; ``guest`` says what its author is called.
 
         Raises:
             DocumentNotFound, DocumentDeleted: there is no such document.
@@ -172,6 +175,8 @@ class Versions:
         head = await self.stored(name)
         seq = head.seq if number is None else number
         new = NewVersion(title, description, author, self._clock())
+        if guest is not None:
+            await self._store.keep_guest(head.document_id, guest)
         version = await self._store.make_version(head.document_id, seq, new)
         _log.info("version %d of %s is number %d", version.id, shown_name(name), version.seq)
         return version
@@ -222,6 +227,13 @@ class Versions:
     async def between(self, document_id: int, first: int, last: int, limit: int) -> builtins.list[Version]:
         """List versions with numbers from ``first`` to ``last``, the newest states first."""
         return await self._store.versions(document_id, between=(first, last), limit=limit)
+
+    async def guest_names(self, name: str, versions: builtins.list[Version]) -> dict[str, str]:
+        """Read what the guests among the authors of versions are called."""
+        if not any(each.author is not None and is_guest(each.author) for each in versions):
+            return {}
+        head = await find_living(self._store, name)
+        return await guest_names(self._store, head.document_id, [each.author for each in versions])
 
     async def describe(self, name: str, version_id: int) -> Version:
         """Give one version; raises ``NoSuchVersion``, and as ``Store.describe``."""

@@ -34,6 +34,7 @@ async def test_a_guest_opens_this_document_alone_for_so_long(access: Access) -> 
     assert made.expires_at == NOW + DAY, "longer than the sharer's own token, which is what a link is for"
     grant = await granted(made.token, "notes/plan")
     assert (grant.access, grant.user, grant.name) == (access, made.user, "Guest of Ada")
+    assert grant.invited_by == ADA.user
     for other in ("notes/plan2", "notes/plan/", "notes/", "*"):
         with pytest.raises(Forbidden):
             await granted(made.token, other)

@@ -23,8 +23,8 @@ from collab.hub.loading import load_document
 from collab.hub.versions import CompactsInThread, Versions
 from collab.storage.checksums import seal_row
 from collab.storage.migrate import upgrade
-from collab.storage.records import Append
-from collab.storage.schema import documents, log, metadata, snapshots
+from collab.storage.records import Append, NewGuest
+from collab.storage.schema import SCHEMA, documents, log, metadata, snapshots
 from collab.storage.store import Store
 from collab.storage.transaction import run_once
 from collab.storage.urls import DatabaseUrl, parse_database_url
@@ -166,6 +166,7 @@ def test_what_was_there_comes_back(make: Make, key: bytes | None) -> None:
     target = make()
     restored = put_back(target, data, key)
     assert everything(target) == everything(source) and restored.rows["log"] > 20 and restored.moment is None
+    assert restored.rows["guests"] == 1
     assert saved(target)[:20] == saved(source)[:20]
 
     async def goes_on(store: Store) -> None:
@@ -184,7 +185,7 @@ def _filled(url: DatabaseUrl) -> bytes:
         await Past(store, 3).run(60)
         author = Author(9)
         rows = tuple(seal_row(author.type("x"), 5.0 + at, "bob") for at in range(5))
-        await store.append([Append("versions", None, rows)])
+        await store.append([Append("versions", None, rows, guests=(NewGuest("guest:1", "Guest of Bob", "bob", 2),))])
         await Versions(store, CompactsInThread()).make("versions", "First", author="bob")
 
     on(url, fill)
@@ -239,7 +240,7 @@ def test_a_damaged_file_changes_nothing(make: Make) -> None:
             put_back(target, broken, replace=True)
         assert everything(target) == before
     with pytest.raises(BackupError, match="schema 99"):
-        put_back(target, data.replace(b'"schema":14', b'"schema":99', 1), replace=True)
+        put_back(target, data.replace(b'"schema":%d' % SCHEMA, b'"schema":99', 1), replace=True)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -286,7 +287,8 @@ def test_a_document_whose_rows_are_pruned_stays_as_it_is(make: Make) -> None:
         for name in ("kept", "cut"):
             author = Author(9)
             rows = tuple(seal_row(author.type("x"), 100.0 + at, "bob") for at in range(5))
-            await store.append([Append(name, None, rows)])
+            guests = tuple(NewGuest(f"guest:{place}", "Guest", None, place) for place in (1, 4))
+            await store.append([Append(name, None, rows, guests=guests)])
 
     on(source, fill)
 
@@ -302,6 +304,12 @@ def test_a_document_whose_rows_are_pruned_stays_as_it_is(make: Make) -> None:
         return {row.name: row.head_seq for row in connection.execute(select(documents)).all()}
 
     assert run_once(target, heads, write=False) == {b"kept": 5, b"cut": 3}
+
+    async def names(store: Store) -> None:
+        for name, guests in (("kept", {"guest:1", "guest:4"}), ("cut", {"guest:1"})):
+            assert (await store.guest_names((await store.describe(name)).document.id)).keys() == guests
+
+    on(target, names)
 
 
 def test_names_that_went_on_to_others_are_told(make: Make) -> None:

@@ -20,7 +20,7 @@ from tests.support.snippets import ROOT, snippet
 from tests.support.sqlite import migrated
 
 # Columns that hold who somebody is, alone or among other things.
-PEOPLE = {"author", "on_behalf_of", "user_id", "user", "label"}
+PEOPLE = {"author", "on_behalf_of", "invited_by", "user_id", "user", "label"}
 
 
 def page() -> str:

@@ -19,7 +19,7 @@ from collab.storage import sql_people
 from collab.storage.attributions import KeptAttribution
 from collab.storage.checksums import is_damaged, renamed_checksum, row_checksum, seal_row
 from collab.storage.people import People
-from collab.storage.records import Append, Appended, NewOwner, NewRow, PendingChange, PendingUpdate
+from collab.storage.records import Append, Appended, NewGuest, NewOwner, NewRow, PendingChange, PendingUpdate
 from collab.storage.schema import metadata
 from collab.storage.sql_maintenance import SqlMaintenance
 from collab.storage.timeline import Share
@@ -55,7 +55,11 @@ async def fill(store: People, name: str, at: float = 1_000.0, user: str = ADA) -
     )
     waiting = (PendingUpdate(b"k" * 16, b"\x01", at, user), PendingUpdate(b"l" * 16, b"\x02", at, BOB))
     owners = (NewOwner(5, user, at, 0), NewOwner(6, BOB, at, 0, 1), NewOwner(7, user, at, 0, 2))
-    (outcome,) = await store.append([Append(name, None, rows, PendingChange(waiting, ()), owners=owners)])
+    # The names of those whom Ada has invited name her.
+    guests = (NewGuest("guest:1", "Guest of Ada Lovelace", user), NewGuest("guest:2", "Guest of Bob", BOB))
+    (outcome,) = await store.append(
+        [Append(name, None, rows, PendingChange(waiting, ()), owners=owners, guests=guests)]
+    )
     assert isinstance(outcome, Appended)
     number = outcome.document_id
     await store.make_version(number, 2, NewVersion("hers", None, user, at))
@@ -112,9 +116,21 @@ async def test_all_that_names_somebody_is_found(store: SqlMaintenance) -> None:
     assert [row.seq for row in await store.edits_of(number, ADA, 1, 2)] == [3, 4]
     traces = await store.traces_of(number, ADA)
     kinds = [trace.kind for trace in traces]
-    assert kinds == ["waiting", "client_id", "client_id", "version", "sitting", "attribution", "attribution"]
+    assert kinds == [
+        "waiting",
+        "client_id",
+        "client_id",
+        "version",
+        "sitting",
+        "attribution",
+        "attribution",
+        "guest_name",
+    ]
     by_kind = {trace.kind: trace.facts for trace in traces}
     assert by_kind["version"]["name"] == "hers" and by_kind["sitting"]["edits"] == 4
+    guest = {"guest": "guest:1", "name": "Guest of Ada Lovelace", "invited_by": ADA}
+    assert by_kind["guest_name"] == guest
+    assert [trace.facts for trace in await store.traces_of(number, "guest:1")] == [guest]
     assert by_kind["attribution"] == {"at": 1002, "until": 1002, "label": "a tool"}
     found, last = await store.deliveries_of(ADA, 0, 100)
     assert [trace.facts["event"] for trace in found] == [CHANGED, JOINED] and last is not None
@@ -131,7 +147,8 @@ async def test_nothing_names_somebody_who_was_erased_and_all_others_stay(store: 
     before = await store.kept_rows(number, 0, 100)
     for place in await store.places_after(0, 100):
         changed = await store.rename_in(place.id, ADA, DELETED_USER)
-        assert changed == {"edit": 4, "client_id": 2, "sitting": 1, "waiting": 1, "version": 1, "attribution": 1}
+        few = {"waiting": 1, "version": 1, "attribution": 1, "guest_name": 1}
+        assert changed == {"edit": 4, "client_id": 2, "sitting": 1, **few}
         assert await store.rename_in(place.id, ADA, DELETED_USER) == {}
     assert [(place.name, place.deleted) for place in await store.places_after(0, 100)] == [
         ("notes", False),
@@ -146,6 +163,9 @@ async def test_nothing_names_somebody_who_was_erased_and_all_others_stay(store: 
     assert [(row.seq, row.data, row.at) for row in after] == [(row.seq, row.data, row.at) for row in before]
     assert [is_damaged(row) for row in after] == [is_damaged(row) for row in before] == [False] * 4 + [True, False]
     assert [row.checksum is None for row in after] == [row.checksum is None for row in before]
+    assert await store.guest_names(number) == {"guest:2": "Guest of Bob"}
+    assert await store.rename_in(number, "guest:2", DELETED_USER) == {"guest_name": 1}
+    assert await store.guest_names(number) == {}
     owners = await store.client_owners(number, -1, 100)
     assert [(owner.client, owner.author) for owner in owners] == [(5, DELETED_USER), (6, BOB), (7, DELETED_USER)]
     (entry,) = (await store.timeline(number)).entries

@@ -193,8 +193,8 @@ async def test_a_timeline_tells_what_happened(serve: Serve, session: aiohttp.Cli
         (1, 3, 3, []),
     ]
     assert page["entries"][2]["authors"] == [
-        {"user": "ann", "on_behalf_of": None, "edits": 2},
-        {"user": "bob", "on_behalf_of": "cyd", "edits": 1},
+        {"user": "ann", "name": None, "on_behalf_of": None, "edits": 2},
+        {"user": "bob", "name": None, "on_behalf_of": "cyd", "edits": 1},
     ]
     assert page["entries"][2]["summary"] == "ann, cyd: 3 edits"
     assert page["entries"][1]["summary"] == "u-1 reset the document"

@@ -16,8 +16,8 @@ export interface Entry {
   /** RFC 3339, UTC. */
   started_at: string
   ended_at: string
-  /** `user` is null for those who were not signed in. */
-  authors: { user: string | null; on_behalf_of: string | null; edits: number }[]
+  /** `user` is null for those who were not signed in, `name` for all but guests. */
+  authors: { user: string | null; name: string | null; on_behalf_of: string | null; edits: number }[]
   /** Edits of further authors, who are not listed. */
   other_edits: number
   edits: number
@@ -43,6 +43,8 @@ export interface Version {
   kind: 'named' | 'automatic'
   name: string | null
   author: string | null
+  /** What a guest is called. */
+  author_name: string | null
   /** RFC 3339, UTC. */
   at: string
 }
@@ -50,9 +52,10 @@ export interface Version {
 /** A state of the past: a version, or what the document held after a row of its log. */
 export type Which = { version: number } | { number: number }
 
-/** Who has done something; times are unix seconds. A null author is unknown. */
+/** Who has done something; times are unix seconds. A null author is unknown, and guests alone have a name. */
 export interface Mark {
   author: string | null
+  author_name: string | null
   on_behalf_of: string | null
   label: string | null
   first: number
@@ -80,6 +83,8 @@ export interface Row {
   /** Unix seconds. */
   at: number
   author: string | null
+  /** What a guest is called. */
+  author_name: string | null
   on_behalf_of: string | null
   label: string | null
   /** A v1 update in base64. */

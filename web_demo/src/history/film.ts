@@ -144,7 +144,7 @@ class Film implements Shown {
 
   #authorAt(reel: Reel, place: number): Author | undefined {
     const frame = reel.frames[place - 1]
-    return frame && this.#options.authors.either(frame.user, reel.clientBefore(place))
+    return frame && this.#options.authors.either(frame.user, reel.clientBefore(place), frame.called)
   }
 
   /** Those who have written a moment ago. */

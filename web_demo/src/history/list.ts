@@ -65,7 +65,7 @@ function part(entry: Entry, after: number, number: number, page: TimelinePage, a
     number,
     before: beforeOf(after + 1, page),
     at: new Date(entry.ended_at),
-    authors: entry.authors.map(({ user, on_behalf_of }) => authors.user(on_behalf_of ?? user)),
+    authors: entry.authors.map(({ user, name, on_behalf_of }) => authors.user(on_behalf_of ?? user, on_behalf_of === null ? name : null)),
     users: [...new Set(entry.authors.flatMap(({ user }) => (user === null ? [] : [user])))],
     name: null,
     version: null,
@@ -82,9 +82,9 @@ export function timelineMoments(page: TimelinePage, named: ReadonlyMap<number, V
     const versions = entry.versions.filter(({ kind }) => kind === 'named').sort((a, b) => b.number - a.number)
     const below = (number: number): number => versions.find((one) => one.number < number)?.number ?? entry.from - 1
     const stars = versions.map(({ id, number, name }) => {
-      const { at, author } = named.get(id) ?? { at: entry.ended_at }
+      const { at, author, author_name } = named.get(id) ?? { at: entry.ended_at }
       const moment = part(entry, below(number), number, page, authors)
-      return { ...moment, key: `version ${id}`, which: { version: id }, name, version: id, edits: null, at: new Date(at), ...(author !== undefined && { authors: [authors.user(author)] }) }
+      return { ...moment, key: `version ${id}`, which: { version: id }, name, version: id, edits: null, at: new Date(at), ...(author !== undefined && { authors: [authors.user(author, author_name)] }) }
     })
     // What is no longer kept can be read as a version alone.
     const open = !entry.marks.includes('pruned') && versions[0]?.number !== entry.to
@@ -103,7 +103,7 @@ export function versionMoments(versions: readonly Version[], last: boolean, page
       number: version.number,
       before: before === null || version.number === null ? null : beforeOf(before + 1, page),
       at: new Date(version.at),
-      authors: [authors.user(version.author)],
+      authors: [authors.user(version.author, version.author_name)],
       users: [],
       name: version.name,
       version: version.id,

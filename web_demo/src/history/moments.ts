@@ -53,7 +53,7 @@ export class Moments {
     const number = 'number' in which ? which.number : version!.number
     const known = this.list.find((one) => (version ? one.version === version.id : one.number === number))
     if (known) return known
-    const authors = version ? [this.#authors.user(version.author)] : []
+    const authors = version ? [this.#authors.user(version.author, version.author_name)] : []
     const at = version ? new Date(version.at) : new Date()
     return { key: 'link', which, number, before: null, at, authors, users: [], name: version?.name ?? `State ${number}`, version: version?.id ?? null, edits: null }
   }

@@ -25,18 +25,22 @@ export class Authors {
   readonly #presence: Presence
   /** The colours of those who are not here, by user name or client ID. */
   readonly #colors = new Map<string | number, string>()
+  /** What guests were called, by their user names, as far as the history has said it. */
+  readonly #guests = new Map<string, string>()
 
   constructor(presence: Presence) {
     this.#presence = presence
   }
 
-  /** The author with this user name; null: nobody was signed in. */
-  user(user: string | null): Author {
+  /** The author with this user name; null: nobody was signed in. `called` is what the server says that a guest is called. */
+  user(user: string | null, called: string | null = null): Author {
     if (!user) return UNKNOWN
+    if (called) this.#guests.set(user, called)
     // Whoever is here has the colour of his caret.
     const here = this.#presence.people.value.find(({ name }) => name.toLocaleLowerCase() === user.toLocaleLowerCase())
-    // The names of guests are not kept with what they write: two links are two guests, by their colours.
-    return here ?? { name: user.startsWith(GUEST) ? 'Guest' : user, color: this.#color(user, hash(user)) }
+    // Two links of one person have one name; two colours tell that they are two guests. Older edits have no name.
+    const name = this.#guests.get(user) ?? (user.startsWith(GUEST) ? 'Guest' : user)
+    return here ?? { name, color: this.#color(user, hash(user)) }
   }
 
   /** Give somebody a colour that nobody else has, as long as there are any; the first choice follows from `seed`. */
@@ -51,10 +55,10 @@ export class Authors {
   }
 
   /** Who has this user name; without one whoever was seen here under the client ID, or a colour for that ID. */
-  either(user: string | null, client: number | undefined): Author {
-    if (client === undefined) return this.user(user)
-    // Of a guest whose window was seen the name is known: the server has written it.
-    if (user?.startsWith(GUEST)) return this.#presence.met(client) ?? this.user(user)
+  either(user: string | null, client: number | undefined, called: string | null = null): Author {
+    if (client === undefined) return this.user(user, called)
+    // A guest whose window was seen has the colour of his caret.
+    if (user?.startsWith(GUEST)) return this.#presence.met(client) ?? this.user(user, called)
     if (user) return this.user(user)
     // What somebody calls himself: the server has not checked it, so it counts only where no user is known.
     return this.#presence.met(client) ?? { name: UNKNOWN.name, color: this.#color(client, client) }
@@ -62,7 +66,7 @@ export class Authors {
 
   /** Who has made a change. */
   of({ mark, client }: Change): Author {
-    return this.either(mark.on_behalf_of ?? mark.author, client)
+    return this.either(mark.on_behalf_of ?? mark.author, client, mark.on_behalf_of === null ? mark.author_name : null)
   }
 
   /** "Added by Ada, 4 May 2026, 12:04", for a tooltip. */

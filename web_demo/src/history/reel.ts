@@ -24,6 +24,8 @@ export interface Frame {
   /** Seconds from the beginning of the film, with short pauses. */
   readonly time: number
   readonly user: string | null
+  /** What the user is called, if it is a guest. */
+  readonly called: string | null
   readonly update: Uint8Array
 }
 
@@ -71,11 +73,12 @@ export class Reel {
     }
   }
 
-  #add({ at, author, on_behalf_of, update }: Row): void {
+  #add({ at, author, author_name, on_behalf_of, update }: Row): void {
     const last = this.frames.at(-1)
     // The clocks of two servers may differ.
     const time = last ? last.time + Math.min(Math.max(at - last.at, 0), PAUSE) : 0
-    this.frames.push({ at, time, user: on_behalf_of ?? author, update: bytesOf(update) })
+    const called = on_behalf_of === null ? author_name : null
+    this.frames.push({ at, time, user: on_behalf_of ?? author, called, update: bytesOf(update) })
   }
 
   /** The place at a time of the film, among the rows that are loaded. */

@@ -28,6 +28,7 @@ from pydantic import Field
 from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound
 from collab.hub import trash
 from collab.hub.documents import Documents
+from collab.hub.guests import guest_of
 from collab.hub.hub import Hub, Presence
 from collab.protocol.awareness import decode_awareness
 from collab.protocol.names import check_document_name
@@ -343,6 +344,8 @@ class DocumentRoutes:
                     summary = await self._documents.create(
                         body.name, title=title, metadata=body.metadata, update=update, author=grant.user, call=once
                     )
+                    if update is not None:
+                        await self._documents.name_guest(summary.document.id, guest_of(grant))
                 once.finish(201, await self._body(summary, grant.access))
         assert once.answer is not None
         return answer_with(once.answer)
@@ -363,6 +366,8 @@ class DocumentRoutes:
         with self._creation.counted(call.request, grant, name):
             update = await self._creation.make(content)
             ensured = await self._documents.ensure(name, update, title=title, metadata=body.metadata, author=grant.user)
+            if ensured.created and update is not None:
+                await self._documents.name_guest(ensured.summary.document.id, guest_of(grant))
         return await self._answer(ensured.summary, grant.access, 201 if ensured.created else 200)
 
     async def _must_be_free(self, name: str) -> None:

@@ -159,8 +159,8 @@ class HistoryRoutes:
                 problems=_PROBLEMS,
                 description=(
                     "`marks` say who, with what note, and from when to when, in unix seconds; an author that is null "
-                    "is unknown. `inserted` and `deleted` are lists of `[client, [clock, length, mark, ...]]`; runs "
-                    "name marks by their places, too."
+                    "is unknown, and `author_name` is what a guest is called. `inserted` and `deleted` are lists of "
+                    "`[client, [clock, length, mark, ...]]`; runs name marks by their places, too."
                 ),
             ),
             Route(
@@ -191,11 +191,11 @@ class HistoryRoutes:
                 access="read",
                 problems=_ROWS_PROBLEMS,
                 description=(
-                    'Each line is `{"number", "at", "author", "on_behalf_of", "label", "update"}`: `at` in unix '
-                    "seconds, `update` a Yjs update (v1) in base64. An answer has up to "
-                    f"{MAX_PORTION_ROWS:,} rows and {MAX_PORTION_BYTES >> 20} MiB of updates; a longer row comes "
-                    "alone. Ask for the next ones with `from` as the last number that came. They build on the state "
-                    "at the first `from`, which `/updates` gives."
+                    'Each line is `{"number", "at", "author", "author_name", "on_behalf_of", "label", "update"}`: '
+                    "`at` in unix seconds, `author_name` what a guest is called, `update` a Yjs update (v1) in base64. "
+                    f"An answer has up to {MAX_PORTION_ROWS:,} rows and {MAX_PORTION_BYTES >> 20} MiB of updates; a "
+                    "longer row comes alone. Ask for the next ones with `from` as the last number that came. They "
+                    "build on the state at the first `from`, which `/updates` gives."
                 ),
             ),
             Route(

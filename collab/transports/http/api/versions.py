@@ -8,6 +8,7 @@ document is the rest of a path, so versions, too, have resources of their own be
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -15,6 +16,7 @@ from aiohttp import web
 from pydantic import Field
 
 from collab.errors import DocumentTooLarge
+from collab.hub.guests import guest_of
 from collab.hub.hub import Hub
 from collab.hub.versions import Which
 from collab.protocol.session import Access
@@ -96,6 +98,7 @@ class DocumentVersion(Model):
     name: str | None = Field(description="Null for automatic ones.")
     description: str | None
     author: str | None = Field(description="The user who has made it; null if nobody was signed in.")
+    author_name: str | None = Field(description="What the author is called, if a guest has made it.")
     at: str = Field(
         description="When it was made; of an automatic one, the time of its last edit. RFC 3339 in UTC.",
         json_schema_extra=DATE_TIME,
@@ -155,6 +158,7 @@ class EntryAuthor(Model):
     """Somebody who has a part in an entry."""
 
     user: str | None = Field(description="As the token named it; null: nobody was signed in, or the server did it.")
+    name: str | None = Field(description="What a guest is called; null for all others.")
     on_behalf_of: str | None = Field(description="For whom it was done, as programs say it of edits over HTTP.")
     edits: int = Field(ge=1, description="Rows of the log; what is typed within some milliseconds is one.")
 
@@ -334,7 +338,8 @@ class VersionRoutes:
         found = await self._versions.list(name, kind=kind, after=after, limit=query.limit + 1)
         page = found[: query.limit]
         following = encode_cursor("v", _place_of(page[-1])) if len(found) > query.limit else None
-        return answer(VersionPage(versions=[describe(each) for each in page], next=following))
+        guests = await self._versions.guest_names(name, page)
+        return answer(VersionPage(versions=[_describe(each, guests) for each in page], next=following))
 
     async def make(self, call: Call[NoQuery, NewVersion]) -> web.Response:
         """Make a version, or import one."""
@@ -353,11 +358,16 @@ class VersionRoutes:
             if once.answer is None:
                 if body.update is None:
                     version = await self._versions.make(
-                        name, body.name, description=body.description, number=body.number, author=grant.user
+                        name,
+                        body.name,
+                        description=body.description,
+                        number=body.number,
+                        author=grant.user,
+                        guest=guest_of(grant),
                     )
                 else:
                     version = await self._import(name, body, body.update)
-                once.finish(201, describe(version).model_dump_json().encode())
+                once.finish(201, (await self._described(name, version)).model_dump_json().encode())
         assert once.answer is not None
         return answer_with(once.answer)
 
@@ -376,7 +386,7 @@ class VersionRoutes:
         """Answer with one version."""
         name = call.name
         await self._permission.require(call.request, name, Access.READ)
-        return answer(describe(await self._versions.describe(name, call.query.id)))
+        return answer(await self._described(name, await self._versions.describe(name, call.query.id)))
 
     async def change(self, call: Call[VersionQuery, VersionChange]) -> web.Response:
         """Change what is said of a version."""
@@ -391,7 +401,10 @@ class VersionRoutes:
         if isinstance(title, Keep) and isinstance(description, Keep):
             raise BadRequest('"name" or "description" is missing')
         changed = await self._versions.change(name, call.query.id, title=title, description=description)
-        return answer(describe(changed))
+        return answer(await self._described(name, changed))
+
+    async def _described(self, name: str, version: Version) -> DocumentVersion:
+        return _describe(version, await self._versions.guest_names(name, [version]))
 
     async def delete(self, call: Call[VersionQuery, NoBody]) -> web.Response:
         """Delete a version."""
@@ -405,7 +418,7 @@ class VersionRoutes:
         name, query = call.name, call.query
         await self._permission.require(call.request, name, Access.READ)
         before = None if query.cursor is None else _number(decode_cursor("l", query.cursor))
-        document_id, page = await self._hub.timelines.page(name, before=before, limit=query.limit + 1)
+        document_id, page, guests = await self._hub.timelines.page(name, before=before, limit=query.limit + 1)
         entries = page.entries[: query.limit]
         versions: list[Version] = []
         if entries:
@@ -413,7 +426,7 @@ class VersionRoutes:
             versions = await self._versions.between(document_id, entries[-1].first, entries[0].last, most)
         return answer(
             TimelinePage(
-                entries=[_describe_entry(entry, versions, page.reaches) for entry in entries],
+                entries=[_describe_entry(entry, versions, page.reaches, guests) for entry in entries],
                 next=encode_cursor("l", str(entries[-1].first)) if len(page.entries) > query.limit else None,
                 head=page.head,
                 behind=page.head - page.summarised,
@@ -422,8 +435,7 @@ class VersionRoutes:
         )
 
 
-def describe(version: Version) -> DocumentVersion:
-    """Describe a version."""
+def _describe(version: Version, guests: Mapping[str, str]) -> DocumentVersion:
     return DocumentVersion(
         id=version.id,
         number=version.seq or None,
@@ -432,11 +444,12 @@ def describe(version: Version) -> DocumentVersion:
         name=None if version.name is None else _text(version.name),
         description=None if version.description is None else _text(version.description),
         author=None if version.author is None else _text(version.author),
+        author_name=None if version.author is None else guests.get(version.author),
         at=show_time(version.at),
     )
 
 
-def _describe_entry(entry: Entry, versions: list[Version], reaches: int) -> TimelineEntry:
+def _describe_entry(entry: Entry, versions: list[Version], reaches: int, guests: Mapping[str, str]) -> TimelineEntry:
     marks: list[Literal["pruned", "reset", "restored"]] = []
     if entry.last < reaches:
         marks.append("pruned")
@@ -451,11 +464,11 @@ def _describe_entry(entry: Entry, versions: list[Version], reaches: int) -> Time
             "to": entry.last,
             "started_at": show_time(entry.started_at),
             "ended_at": show_time(entry.ended_at),
-            "authors": [_author(share) for share in entry.shares],
+            "authors": [_author(share, guests) for share in entry.shares],
             "other_edits": entry.others,
             "edits": entry.edits,
             "bytes": entry.nbytes,
-            "summary": summary(entry),
+            "summary": summary(entry, guests),
             "versions": [
                 EntryVersion(
                     id=each.id,
@@ -470,14 +483,16 @@ def _describe_entry(entry: Entry, versions: list[Version], reaches: int) -> Time
     )
 
 
-def _author(share: Share) -> EntryAuthor:
+def _author(share: Share, guests: Mapping[str, str]) -> EntryAuthor:
     user, behalf = (None if text is None else _text(text) for text in (share.user, share.on_behalf_of))
-    return EntryAuthor(user=user, on_behalf_of=behalf, edits=share.edits)
+    name = None if share.user is None else guests.get(share.user)
+    return EntryAuthor(user=user, name=name, on_behalf_of=behalf, edits=share.edits)
 
 
-def summary(entry: Entry) -> str:
+def summary(entry: Entry, guests: Mapping[str, str]) -> str:
     """Say in a few words what happened, and who did it."""
-    people = list(dict.fromkeys(share.on_behalf_of or share.user for share in entry.shares))
+    users = (share.on_behalf_of or share.user for share in entry.shares)
+    people = list(dict.fromkeys(user and guests.get(user, user) for user in users))
     names = [printable(each) if each else "somebody" for each in people[:2]]
     more = len(people) - len(names) + bool(entry.others)
     who = ", ".join(names) + (f" and {more} more" if more else "")
