@@ -8,7 +8,7 @@ added usually follows on what is there; the rest is sorted and put between, many
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 
 Range = tuple[int, int, int]
@@ -28,6 +28,10 @@ class RangeMap:
     def __len__(self) -> int:
         """Return how many ranges there are."""
         return sum(len(starts) for starts, _, _ in self._of.values())
+
+    def __contains__(self, client: int) -> bool:
+        """Tell whether there are ranges of a client."""
+        return client in self._of
 
     def __eq__(self, other: object) -> bool:
         """Tell whether two say the same."""
@@ -52,8 +56,8 @@ class RangeMap:
                 yield client, start, end, number
 
     def columns(self, client: int) -> tuple[list[int], list[int], list[int]]:
-        """Return starts, ends and numbers of a client, which nobody may change."""
-        return self._of[client]
+        """Return starts, ends and numbers of a client, which nobody may change; empty if there are none."""
+        return self._of.get(client, ([], [], []))
 
     def put(self, client: int, starts: list[int], ends: list[int], numbers: list[int]) -> None:
         """Take the ranges of a client that has none yet: ascending, without overlap and not empty."""
@@ -182,3 +186,16 @@ def from_pairs(ranges: dict[int, list[tuple[int, int]]], number: int = 0) -> Ran
     made = RangeMap()
     made.add_all((client, start, end, number) for client, found in ranges.items() for start, end in found)
     return made
+
+
+def places(gaps: Sequence[int], lengths: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return starts and ends of ranges, of which the gaps before them and the lengths, less one, are told."""
+    starts: list[int] = []
+    ends: list[int] = []
+    clock = 0
+    for gap, length in zip(gaps, lengths, strict=True):
+        clock += gap
+        starts.append(clock)
+        clock += length + 1
+        ends.append(clock)
+    return starts, ends

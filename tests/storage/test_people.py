@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -100,7 +99,8 @@ async def everything(store: SqlMaintenance) -> bytes:
         return found
 
     values = await store._backend.run(read, "read")
-    packed = [zlib.decompress(value[8:]) for value in values if value.startswith(b"CHA\x01")]
+    kept = [decode_attribution(value) for value in values if value.startswith(b"CHA")]
+    packed = [text.encode() for each in kept for mark in each.marks for text in mark.who if text is not None]
     return b"\n".join(values + packed)
 
 
