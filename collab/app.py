@@ -81,6 +81,7 @@ from collab.transports.http.api.description import Description, serve_descriptio
 from collab.transports.http.api.documents import DocumentRoutes
 from collab.transports.http.api.history import HistoryRoutes
 from collab.transports.http.api.keys import KeyRoutes
+from collab.transports.http.api.nodes import NodeRoutes
 from collab.transports.http.api.page import serve_page
 from collab.transports.http.api.people import PeopleRoutes
 from collab.transports.http.api.reset import ResetRoutes
@@ -93,6 +94,7 @@ from collab.transports.http.api.version_imports import VersionImportRoutes
 from collab.transports.http.api.versions import VersionRoutes
 from collab.transports.http.api.webhooks import WebhookRoutes
 from collab.transports.http.bodies import LongBodies
+from collab.transports.http.figures import Figures
 from collab.transports.http.health import Readiness, healthz
 from collab.transports.http.metrics import PATH, Exporter, MetricsPort
 from collab.transports.http.metrics_list import Sources
@@ -332,7 +334,14 @@ def create_app(
     lag, tasks = LoopLag(), (hub.tasks, context.tasks, *(() if webhooks is None else (webhooks.tasks,)))
     counted = None if webhooks is None else webhooks.counts
     app[LAG] = lag
-    app[METRICS] = exporter = Exporter(Sources(hub, guard, sockets, readers, jobs, context.gate, lag, tasks, counted))
+    sources = Sources(hub, guard, sockets, readers, jobs, context.gate, lag, tasks, counted)
+    app[METRICS] = exporter = Exporter(sources)
+    # A file is this node's own, and so is its disk; any other store is there for other nodes too.
+    own_store = url is not None and url.backend == "sqlite"
+    disk = None if url is None or url.path is None else url.path.absolute().parent
+    readiness = Readiness(hub, guard.limits.memory, context.tasks, own_store=own_store, disk=disk)
+    figures = Figures(sources, hub.membership.facts, guard.limits.memory, readiness.look, hub.activity.look)
+    hub.answering.append(figures.answer)
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
@@ -357,6 +366,7 @@ def create_app(
             sockets.start()
             context.tasks.supervise(guard.watch, "watch of the guard")
             context.tasks.supervise(lag.watch, "watch of the loop")
+            context.tasks.supervise(figures.watch, "figures of the last hour")
             context.tasks.supervise(_tell_left_out_forever, "counts of lines that were not shown")
             yield
 
@@ -382,10 +392,6 @@ def create_app(
     app.router.add_route("GET", "/hocuspocus/", sockets.handler(HocuspocusConnection))
     app.router.add_get("/healthz", healthz)
     app.router.add_get(PATH, exporter.for_admins(permission))
-    # A file is this node's own, and so is its disk; any other store is there for other nodes too.
-    own_store = url is not None and url.backend == "sqlite"
-    disk = None if url is None or url.path is None else url.path.absolute().parent
-    readiness = Readiness(hub, guard.limits.memory, context.tasks, own_store=own_store, disk=disk)
     app.router.add_get("/readyz", readiness.handle)
     # An application's own authenticator would not know the tokens that are signed with a secret of the settings.
     by_token = isinstance(authenticator, TokenAuthenticator)
@@ -416,6 +422,7 @@ def create_app(
         *PeopleRoutes(
             hub, permission, guard, context.options.hocuspocus, context.options.stateless_rate, cursors
         ).routes(),
+        *NodeRoutes(hub, permission).routes(),
         *WebhookRoutes(store, permission).routes(),
         *KeyRoutes(signer).routes(),
     ]

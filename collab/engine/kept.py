@@ -186,6 +186,11 @@ class KeptUpdates:
         return len(self._updates)
 
     @property
+    def nbytes(self) -> int:
+        """The bytes that they take."""
+        return self._nbytes
+
+    @property
     def changed(self) -> bool:
         """Whether `flush` has anything to give."""
         return bool(self._added or self._settled)

@@ -39,6 +39,9 @@ _limited = RateLimited(_log)
 MAX_KEPT_OUT_SECONDS: Final = 86_400.0
 """Seconds for which a user can be kept out: for longer the application has to take the access away."""
 
+MAX_CLOSED_SECONDS: Final = 86_400.0
+"""Seconds for which a document can be closed; then somebody has to say it again."""
+
 MAX_TEXT_BYTES: Final = 1_024
 """Bytes of a user or a connection that an instruction names."""
 
@@ -61,6 +64,9 @@ _REPORTED = 60.0
 # Questions about access that are under way at a time for one instruction.
 _QUESTIONS = 32
 
+# What is of one document, and of nothing else.
+_OF_DOCUMENT = (Kind.RELOAD, Kind.QUARANTINE, Kind.RELEASE)
+
 # Seconds of work after which the loop gets its turn.
 _SLICE = 0.002
 
@@ -82,6 +88,14 @@ class Keeper(Protocol):
 
     async def reload(self, name: str) -> int:
         """Drop a room, so that it is read from the store again; return how many sessions it had."""
+        ...
+
+    async def close_document(self, name: str, seconds: float) -> int:
+        """Close a document on this node for so long; return how many sessions it had."""
+        ...
+
+    def release_document(self, name: str) -> None:
+        """Let a document be opened again at once."""
         ...
 
     def tell_nodes(self) -> None:
@@ -124,14 +138,25 @@ def check_instruction(instruction: Instruction) -> None:
         raise ValueError("a connection is NODE-NUMBER")
     if not 0 <= seconds <= MAX_KEPT_OUT_SECONDS:
         raise ValueError(f"seconds are a number from 0 to {MAX_KEPT_OUT_SECONDS:.0f}")
-    if kind is Kind.RELOAD and (document is None or user is not None or connection is not None):
-        raise ValueError("a reload is of one document")
+    if kind in _OF_DOCUMENT and (document is None or user is not None or connection is not None):
+        raise ValueError(f"a {kind.value} is of one document")
     if kind is Kind.LIST and connection is not None:
         raise ValueError("connections are asked for by their document or their user")
     if kind is Kind.KICK and document is None and user is None and connection is None:
         raise ValueError("say who is to be kicked: a user, a connection, or everybody on a document")
-    if seconds and (kind is not Kind.KICK or user is None or connection is not None):
+    if kind is Kind.QUARANTINE:
+        if not 1 <= seconds <= MAX_CLOSED_SECONDS:
+            raise ValueError(f"say for how many seconds the document is closed, from 1 to {MAX_CLOSED_SECONDS:.0f}")
+    elif kind is not Kind.RELEASE and seconds and (kind is not Kind.KICK or user is None or connection is not None):
         raise ValueError("only a user can be kept out for some seconds")
+
+
+def release(document: str | None) -> Instruction:
+    """Make the instruction that lets a document be opened again; check it as any other.
+
+    It is kept as long as what it takes back: a node that starts later reads both.
+    """
+    return Instruction(Kind.RELEASE, document, seconds=MAX_CLOSED_SECONDS)
 
 
 def change_of_level(logger: str | None, level: str, seconds: float | None) -> Instruction:
@@ -289,6 +314,12 @@ class Control:
                 report = await self._kick(stored, instruction)
             elif instruction.kind is Kind.LOG:
                 report = self._change_level(stored, instruction)
+            elif instruction.kind is Kind.QUARANTINE:
+                report = await self._close(stored, instruction)
+            elif instruction.kind is Kind.RELEASE:
+                assert instruction.document is not None
+                self._hub.release_document(instruction.document)
+                report = NodeReport(self._hub.membership.name)
             else:
                 report = await self._reload(instruction)
         except Exception as error:  # one that fails must not keep the others from being followed
@@ -370,6 +401,21 @@ class Control:
             levels.change(instruction.logger, instruction.level, left, asyncio.get_running_loop().call_later)
         return NodeReport(self._hub.membership.name)
 
+    async def _close(self, stored: StoredInstruction, instruction: Instruction) -> NodeReport:
+        assert instruction.document is not None
+        node, left = self._hub.membership.name, instruction.seconds - stored.age
+        if left <= 0:
+            return NodeReport(node)
+        try:
+            return NodeReport(node, await self._hub.close_document(instruction.document, left))
+        except StoreUnavailable as error:
+            _log.warning(
+                "%s is closed to those who come, and not to those who are there: %s",
+                shown_name(instruction.document),
+                error,
+            )
+            return NodeReport(node, undecided=1)
+
     async def _reload(self, instruction: Instruction) -> NodeReport:
         assert instruction.document is not None
         node = self._hub.membership.name
@@ -445,6 +491,8 @@ _WORDS: Final = {
     Kind.KICK: "kick",
     Kind.CHECK: "check access again",
     Kind.RELOAD: "reload",
+    Kind.QUARANTINE: "quarantine",
+    Kind.RELEASE: "release",
     Kind.LIST: "list connections",
     Kind.LOG: "log level",
 }
@@ -460,7 +508,9 @@ def describe(instruction: Instruction) -> str:
         words.append(f"connection {instruction.connection}")
     if instruction.logger is not None:
         words.append(f"{instruction.logger} {instruction.level}, for {instruction.seconds:g} s")
-    elif instruction.seconds:
+    elif instruction.kind is Kind.QUARANTINE:
+        words.append(f"for {instruction.seconds:g} s")
+    elif instruction.kind is Kind.KICK and instruction.seconds:
         words.append(f"kept out for {instruction.seconds:g} s")
     return ", ".join(words)
 

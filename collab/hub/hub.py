@@ -44,6 +44,7 @@ from collab.errors import (
     is_refusal,
 )
 from collab.hub import delivery, frames
+from collab.hub.activity import Activity
 from collab.hub.agents import Agents
 from collab.hub.attributing import Attributing
 from collab.hub.compaction import CompactionPolicy, Compactor
@@ -215,6 +216,9 @@ class Hub:
         stopping: nothing more is taken.
         trash: what becomes of deleted documents.
         versions, timelines: what documents were, and what happened to them.
+        quarantine: documents that stay closed for a while.
+        activity: which documents are busy, and what stands inside of one.
+        answering: what else answers questions of other nodes, and of this one (``questions``).
         hooks: Python code that is told of documents; None without any. Set it before ``start``.
         watcher: hears what happens to documents; None where nobody wants to know.
         troubled: names of documents that cannot be served for a reason of their own; at most ``MAX_TROUBLED``.
@@ -265,6 +269,8 @@ class Hub:
         self.visitors = Visitors(self)
         self.named = NamedStreams(self)
         self.people = People(self)
+        self.activity = Activity(self)
+        self.answering: list[Callable[[Facts], Awaitable[Facts | None]]] = []
         self.questions = Questions(
             bus,
             self.membership.name,
@@ -274,7 +280,8 @@ class Hub:
             self._answer,
         )
         self.agents.questions = self.visitors.questions = self.questions
-        self.named.questions = self.people.questions = self.questions
+        self.named.questions = self.people.questions = self.activity.questions = self.questions
+        self.people.rate = self.activity.receives
         self.control = Control(self)
         self.resetting = Resetting(store, sandbox, self, clock)
         rebuilding = Rebuilding(store)
@@ -288,13 +295,13 @@ class Hub:
         self.versions = Versions(store, sandbox, self, clock, options.histories, rebuilding)
         self.timelines = Timelines(store, clock, options.histories.spacing)
         self.resetting.before_reset = partial(self.versions.note, reason=Reason.RESET)
-        self.healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)
+        self.healing: Healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)
         self._attends = False
         self._gaps: set[int] = set()  # documents of which rows waited when they were live last
         self.frames_budget = Budget(frames.NODE_BYTES)
         self.pieces_budget = Budget(delivery.NODE_BYTES)
         self._kept_budget = Budget(kept.NODE_BYTES)
-        self._quarantine = Quarantine()
+        self.quarantine = Quarantine()
         self._departed = Unloaded()
         self._evicted: set[str] = set()  # not opened again yet; the journal may hold entries of them
         self._lagging: dict[LiveRoom, None] = {}
@@ -359,8 +366,11 @@ class Hub:
                 if not live.ending:
                     return live
                 self.end_again(live)  # its end has failed half-way, and nobody may be left whose sweep goes on with it
-            if self._quarantine and (left := self._quarantine.left(name, self.now())):
-                raise DocumentBusy(f"document {name!r} has failed too often, it is closed for {left:.0f} s more")
+            if self.quarantine:
+                left, by = self.quarantine.closed(name, self.now())
+                if by is not None:
+                    why = "is closed by an operator" if by == "operator" else "has failed too often, it is closed"
+                    raise DocumentBusy(f"document {name!r} {why} for {left:.0f} s more")
             # Shielded: others may wait for the same document when this one's client goes away. The task has no name
             # here: it holds what it raises, whose frames would hold the task.
             live = await asyncio.shield(self._loading(name))
@@ -539,7 +549,7 @@ class Hub:
             StoreUnavailable: the store does not hold what the room does, or cannot be read now; the room goes on.
         """
         self.damaged.pop(name, None)
-        self._quarantine.release(name)
+        self.quarantine.forgive(name)
         while (opening := self._opening.get(name)) is not None:
             await asyncio.wait([opening])  # it may have been read before
         live = self.rooms.get(name)
@@ -555,6 +565,25 @@ class Hub:
         if live.ended is None:
             self.evict(live, DocumentReloaded(f"document {name!r} is read again"))
         return count
+
+    async def close_document(self, name: str, seconds: float) -> int:
+        """Close a document on this node for so long; return how many sessions it had.
+
+        Raises:
+            StoreUnavailable: as ``reload``; nobody new is let in all the same.
+        """
+        self.quarantine.close(name, self.now() + seconds)
+        return await self.reload(name)
+
+    def release_document(self, name: str) -> None:
+        """Let a document be opened again at once, whoever has closed it."""
+        self.damaged.pop(name, None)
+        self.quarantine.release(name)
+
+    @property
+    def closed_documents(self) -> int:
+        """How many documents stay closed on this node now."""
+        return self.quarantine.count(self.now())
 
     def failed(self, live: LiveRoom, error: BaseException) -> None:
         """End a room that a defect has left in a state that nobody knows: its members come back at once.
@@ -576,7 +605,7 @@ class Hub:
 
     def _note_failure(self, live: LiveRoom, error: CollabError) -> None:
         """Say that a room has failed; if it fails too often, that its document stays closed, and nothing until then."""
-        pause = self._quarantine.failed(live.name, self.now())
+        pause = self.quarantine.failed(live.name, self.now())
         after = f"; it has failed too often and stays closed for {pause:.0f} s" if pause else ""
         name, cause = shown_name(live.name), error.__cause__
         _log.error("closed %s to its clients: %s%s", name, error, after, exc_info=cause)
@@ -701,7 +730,11 @@ class Hub:
     async def _answer(self, asked: Facts) -> Facts | None:
         """Answer a question that all nodes were asked."""
         said = self.agents.answer(asked) or self.visitors.answer(asked) or self.named.answer(asked)
-        return await self.people.answer(asked) if said is None else said
+        for answer in (self.people.answer, self.activity.answer, *self.answering):
+            if said is not None:
+                break
+            said = await answer(asked)
+        return said
 
     async def may_create(self, name: str, user: str | None) -> None:
         """Ask the hooks whether a user may create a document; raises ``Refused`` and ``HookUnavailable``."""
@@ -866,7 +899,7 @@ class Hub:
             forget = now - forgotten >= _FORGET
             if forget:
                 forgotten = now
-                self._quarantine.forget(now)
+                self.quarantine.forget(now)
                 self._departed.pass_minute()
                 self._evicted = {name for name in self._evicted if self.journal.holds(name)}
             asked = await self._sweep_rooms(now, asked, forget)
@@ -975,6 +1008,29 @@ class Hub:
     async def measure(self, live: LiveRoom, update: bytes) -> int:
         """Tell how large a document would be with an update, when what is of no use any more is gone."""
         return await self._compactor.measure(live, update)
+
+    async def compact_now(self, name: str) -> bool:
+        """Make a snapshot of a document because somebody asks; return False if another node is making one.
+
+        Or if rows came in between, or are missing. It is brought into memory for that.
+
+        Raises:
+            DocumentNotFound, DocumentDeleted, DamagedDocument, DocumentBusy, StoreUnavailable, ServerStopping.
+        """
+        live = await self.open_existing(name)
+        if live.compacting or live.room.document.waiting:
+            return False
+        live.compacting = True
+        try:
+            with live.visited():
+                live.end_turn(self.now())
+                await live.persistence.durable()
+                return await self._compactor.compact(live, shared=self._replication.shares(live))
+        except SandboxError as error:
+            public = "no snapshot can be made now, come back later"
+            raise DocumentBusy(f"no snapshot of {name!r}: {error}", public=public) from None
+        finally:
+            live.compacting = False
 
     async def _compact(self, live: LiveRoom) -> None:
         live.compacting = True

@@ -107,6 +107,7 @@ class ConnectionFacts(NamedTuple):
         opened_at: when its handshake ended, in the loop's seconds.
         waiting: bytes that wait for it in this process.
         members: its sessions that have joined, or what it reads, with the names of their documents.
+        received: bytes that have come from the client, behind the handshake.
     """
 
     number: int
@@ -115,6 +116,7 @@ class ConnectionFacts(NamedTuple):
     opened_at: float
     waiting: int
     members: Sequence[tuple[str, MemberFacts]]
+    received: int = 0
 
 
 class Client(Protocol):

@@ -17,6 +17,7 @@ import bisect
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, Protocol
 
 from collab.engine.agents import Agent
@@ -37,6 +38,9 @@ MAX_SESSIONS: Final = 200
 MAX_STATE: Final = 4 * 1024
 """Bytes of a state that is shown; of a longer one only its length is."""
 
+ORDERS: Final = ("node", "received", "waiting", "since")
+"""How connections are put in order: by node and number, bytes a second, waiting bytes, or the newest first."""
+
 MAX_DOCUMENTS: Final = 50
 """Documents that are shown of one connection; all of them are counted."""
 
@@ -52,6 +56,9 @@ _LONG_TEXT: Final = 1_024
 
 # Levels of a state that is shown; libraries give up at some hundreds.
 _MAX_DEPTH: Final = 64
+
+# Seconds for which answers are given again: several pages ask each second.
+_FRESH: Final = 0.9
 
 # Seconds of work after which the loop gets its turn.
 _SLICE: Final = 0.002
@@ -150,6 +157,8 @@ class Seen(NamedTuple):
         documents: those that it has open, ``MAX_DOCUMENTS`` at most.
         open: how many it has open.
         waiting: bytes that wait for it in this process.
+        received: bytes that have come from it; None of a node of a release before this.
+        receives: how many of them a second; None while that is not known.
     """
 
     node: str
@@ -161,6 +170,8 @@ class Seen(NamedTuple):
     documents: list[Place]
     open: int
     waiting: int
+    received: int | None = None
+    receives: float | None = None
 
     @property
     def id(self) -> str:
@@ -185,6 +196,7 @@ class People:
     Attributes:
         questions: the way to the other nodes; set by the hub.
         sockets: gives the facts of all connections of this node, in the order of their numbers.
+        rate: gives the bytes a second that come from one of them; None where that is not known.
     """
 
     questions: Questions
@@ -192,6 +204,7 @@ class People:
     def __init__(self, hub: Keeper) -> None:
         self._hub = hub
         self.sockets: Callable[[], Iterable[Callable[[], ConnectionFacts]]] = lambda: ()
+        self.rate: Callable[[ConnectionFacts], float | None] = lambda told: None
 
     # What is asked
 
@@ -227,6 +240,26 @@ class People:
         }
         return _merge_connections(await self.questions.ask(asked), limit)
 
+    async def find_connections(
+        self, document: str | None, user: str | None, node: str | None, search: str, order: str, limit: int
+    ) -> Page:
+        """Give the first connections in one of ``ORDERS``, of those as in ``list_connections``; raises ``Overloaded``.
+
+        Chosen are those whose id, users, address or open documents hold the text ``search``, whatever case. With a
+        document its name and users are looked at alone: its own admins may not know the rest.
+        """
+        asked = {
+            "kind": "found connections",
+            "document": document,
+            "user": user,
+            "node": node,
+            "search": search,
+            "order": order,
+            "limit": limit,
+        }
+        page = _merge_connections(await self.questions.ask(asked, fresh=_FRESH), limit, order)
+        return page._replace(following=None)
+
     # What is answered
 
     async def answer(self, asked: Facts) -> Facts | None:
@@ -235,6 +268,8 @@ class People:
             return await self._answer_presence(asked)
         if asked.get("kind") == "connections":
             return await self._answer_connections(asked)
+        if asked.get("kind") == "found connections":
+            return await self._answer_found(asked)
         return None
 
     async def _answer_presence(self, asked: Facts) -> Facts:
@@ -344,6 +379,40 @@ class People:
             return {"items": [], "more": False}
         return await self._list(document, user, after, limit, _FULL)
 
+    async def _answer_found(self, asked: Facts) -> Facts:
+        own, now, began = self._hub.membership.name, self._hub.now(), self._hub.now()
+        if asked.get("node") not in (None, own):
+            return {"items": [], "more": False}
+        document, user, order = asked.get("document"), asked.get("user"), str(asked.get("order"))
+        search = str(asked.get("search") or "").casefold()
+        found: list[tuple[float, ConnectionFacts]] = []
+        for describe in self._chosen(document):
+            if self._hub.now() - began > _SLICE:
+                await asyncio.sleep(0)
+                began = self._hub.now()
+            told = describe()
+            if _holds(f"{own}-{told.number}", told, search, document):
+                found.append((self._place(told, order), told))
+        found.sort(key=itemgetter(0))
+        items: list[Facts] = []
+        left = _FULL
+        for _, told in found:
+            item = self._describe_connection(told, document, user, now)
+            if item is None:
+                continue
+            left -= len(json.dumps(item))
+            if len(items) >= _read_limit(asked) or (left < 0 and items):
+                break
+            items.append(item)
+        return {"items": items, "more": False}
+
+    def _place(self, told: ConnectionFacts, order: str) -> float:
+        if order == "received":
+            return -(self.rate(told) or 0.0)
+        if order == "waiting":
+            return -told.waiting
+        return -told.opened_at if order == "since" else told.number
+
     async def _list(self, document: Any, user: Any, after: int, limit: int, most: int) -> Facts:
         """Describe the connections with numbers above ``after``, so many and so many bytes of JSON at most."""
         items: list[Facts] = []
@@ -395,6 +464,8 @@ class People:
             ],
             "open": len(members),
             "waiting": told.waiting,
+            "received": told.received,
+            "receives": self.rate(told),
         }
 
 
@@ -446,8 +517,17 @@ def _join(a: Present, b: Present) -> Present:
     return Present(a.name, a.sessions + b.sessions, a.people + b.people, a.states + b.states, a.complete and b.complete)
 
 
-def _merge_connections(answers: Answers, limit: int) -> Page:
-    """Put the answers of all nodes together, node by node, in the order of their names."""
+def _holds(ident: str, told: ConnectionFacts, search: str, document: str | None) -> bool:
+    """Tell whether a text is in what names a connection; of one document only in what its own admins may know."""
+    texts = [ident] if document is not None else [ident, told.address]
+    for name, member in told.members:
+        if member.state is not State.CLOSED and document in (None, name):
+            texts += [member.author or "", name]
+    return any(search in text.casefold() for text in texts)
+
+
+def _merge_connections(answers: Answers, limit: int, order: str = "node") -> Page:
+    """Put the answers of all nodes together: node by node, in the order of their names, or in another order."""
     items: list[Seen] = []
     silent = list(answers.silent)
     more = False
@@ -461,6 +541,12 @@ def _merge_connections(answers: Answers, limit: int) -> Page:
             continue  # those come with a later page
         items += found
         more = bool(said.get("more") and found)
+    if order == "received":
+        items.sort(key=lambda seen: -(seen.receives or 0.0))
+    elif order == "waiting":
+        items.sort(key=lambda seen: -seen.waiting)
+    elif order == "since":
+        items.sort(key=lambda seen: -seen.since)
     more = more or len(items) > limit
     items = items[:limit]
     return Page(list(items), items[-1].id if more and items else None, tuple(sorted(silent)))
@@ -504,6 +590,8 @@ def _read_seen(node: str, item: Mapping[str, Any]) -> Seen:
         [Place(str(name), str(access), bool(lagging)) for name, access, lagging in item["documents"]],
         int(item["open"]),
         int(item["waiting"]),
+        None if item.get("received") is None else int(item["received"]),
+        None if item.get("receives") is None else float(item["receives"]),
     )
 
 

@@ -37,6 +37,9 @@ _ASKING = 4
 _WAITING = 64
 _ANSWERING = 16
 
+# Answers that are given again while they are fresh; each may have a MiB.
+_RECENT = 8
+
 # Seconds for the store to say which nodes live; the last heartbeat says it else.
 _STORE_SECONDS = 0.5
 
@@ -91,6 +94,7 @@ class Questions:
         self._numbers = itertools.count(1)
         self._open: dict[int, _Asked] = {}
         self._under_way: dict[str, asyncio.Task[Answers]] = {}
+        self._recent: dict[str, tuple[float, Answers]] = {}
         self._places = asyncio.Semaphore(_ASKING)
         self._waiting = self._answering = 0
 
@@ -101,13 +105,26 @@ class Questions:
 
     # Asking
 
-    async def ask(self, asked: Facts) -> Answers:
+    async def ask(self, asked: Facts, *, fresh: float = 0.0) -> Answers:
         """Ask all nodes; the same question that is under way is not asked again.
+
+        ``fresh``: answers that are so many seconds old are good enough, since many ask again and again.
 
         Raises:
             Overloaded: too many questions wait.
         """
-        key = json.dumps(asked, sort_keys=True)
+        key, now = json.dumps(asked, sort_keys=True), asyncio.get_running_loop().time()
+        if fresh and (known := self._recent.get(key)) is not None and now - known[0] < fresh:
+            return known[1]
+        answers = await self._ask_once(key, asked)
+        if fresh:
+            self._recent.pop(key, None)
+            self._recent[key] = (now, answers)
+            while len(self._recent) > _RECENT:
+                del self._recent[next(iter(self._recent))]
+        return answers
+
+    async def _ask_once(self, key: str, asked: Facts) -> Answers:
         task = self._under_way.get(key)
         if task is None:
             if self._waiting >= _WAITING:

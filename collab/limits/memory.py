@@ -39,6 +39,7 @@ class Memory:
         limit: bytes past which no new connections are taken; 0 for none.
 
     Attributes:
+        mark, limit: as given.
         used: bytes in use, when they could last be read.
         unread: why they cannot be read now; None while they can.
     """
@@ -46,8 +47,8 @@ class Memory:
     def __init__(self, mark: int = 0, limit: int = 0) -> None:
         self.used = 0
         self.unread: str | None = None
-        self._mark = mark
-        self._limit = limit
+        self.mark = mark
+        self.limit = limit
         self._process = psutil.Process()
         self._told: str | None = None
         self._trimmed = float("-inf")
@@ -55,12 +56,12 @@ class Memory:
     @property
     def past_limit(self) -> bool:
         """Whether those who are not connected yet must wait."""
-        return 0 < self._limit < self.used
+        return 0 < self.limit < self.used
 
     @property
     def past_mark(self) -> bool:
         """Whether documents that are not open yet must wait."""
-        return 0 < self._mark < self.used or self.past_limit
+        return 0 < self.mark < self.used or self.past_limit
 
     @property
     def shortage(self) -> str | None:

@@ -296,6 +296,8 @@ class Kind(Enum):
     KICK = "kick"  # end sessions; their clients may come back at once, or after some time
     CHECK = "check"  # ask again what the sessions may do, with the tokens that they have shown
     RELOAD = "reload"  # drop the room, and read the document from the store again
+    QUARANTINE = "quarantine"  # close a document for some time
+    RELEASE = "release"  # let a document be opened again that is closed
     LOG = "log"  # write more or less into the log, for some time
     LIST = "connections"  # say which connections there are, by an answer that is kept beside the report
 
@@ -309,7 +311,7 @@ class Instruction:
         document: only sessions on the document of this name; None: on any.
         user: only sessions of this user, as its token names it; None: of anybody.
         connection: only sessions of this connection, ``NODE-NUMBER``; None: of any.
-        seconds: for so long the user is kept out, or a log level counts; 0: not at all.
+        seconds: for so long the user is kept out, the document stays closed, or a log level counts; 0: not at all.
         logger: whose level is changed.
         level: from which on it writes, or ``default``.
     """

@@ -9,7 +9,7 @@ are constants of our code or names of our classes, never anything that a client 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Bounds for times: from a commit on a fast disk to what people have long given up on."""
@@ -88,3 +88,21 @@ class NotedHistogram(Histogram):
         self.counts[-1] += len(noted) - before
         self.sum += sum(noted)
         noted.clear()
+
+
+def quantile(bounds: Sequence[float], counts: Sequence[int], share: float) -> float | None:
+    """Estimate the value below which a share (0 to 1) of what a histogram has counted lies; None if that is nothing.
+
+    Within a bucket values are taken to be spread evenly, as ``histogram_quantile`` of Prometheus does it; of those
+    above the last bound only that bound is known. ``bounds`` and ``counts`` are as of ``Histogram``.
+    """
+    total = sum(counts)
+    if not total:
+        return None
+    wanted, below = share * total, 0
+    for place, count in enumerate(counts[:-1]):
+        if count and below + count >= wanted:
+            lower = bounds[place - 1] if place else 0.0
+            return lower + (bounds[place] - lower) * max(0.0, wanted - below) / count
+        below += count
+    return bounds[-1]

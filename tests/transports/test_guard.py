@@ -283,7 +283,7 @@ async def test_past_the_memory_mark_no_documents_and_past_the_limit_no_connectio
     served = await proxied(memory_mark_bytes=0, memory_limit_bytes=0)
     memory = served.app[GUARD].limits.memory
     open_already = await welcome(await clients.y(served, "open"))
-    memory._mark = 1  # any process has more
+    memory.mark = 1  # any process has more
     await happens(lambda: memory.past_mark, "the look at the memory")
     reason = "the server is short of memory, come back later"
     await welcome(await clients.y(served, "open"))
@@ -300,12 +300,12 @@ async def test_past_the_memory_mark_no_documents_and_past_the_limit_no_connectio
         assert (response.status, response.headers["Retry-After"]) == (503, "60")
         assert (await response.json())["detail"] == reason
 
-    memory._limit = 1
+    memory.limit = 1
     assert await refused(await clients.y(served, "open")) == (1013, reason)
     assert await refused(await clients.hocuspocus(served)) == (1013, reason)
     await open_already.send(step2(text_update(1, "editing goes on")))
     await open_already.barrier()
-    memory._mark = memory._limit = 0
+    memory.mark = memory.limit = 0
     await welcome(await clients.y(served, "closed"))
     assert (await shared.find_type("closed", hocuspocus.AUTH)).fields[0] == hocuspocus.AUTHENTICATED
 

@@ -270,10 +270,10 @@ async def test_ready_again_with_the_memory_back(serve: Serve) -> None:
             async with session.get(f"{served.url}/readyz") as response:
                 return response.status, (await response.json())["checks"]["memory"].partition(",")[0]
 
-        memory._limit = 1  # any process has more
+        memory.limit = 1  # any process has more
         await happens(lambda: memory.past_limit, "the look at the memory")
         assert await readiness() == (503, "past memory_limit_bytes")
-        memory._limit, memory._mark = 0, 1
+        memory.limit, memory.mark = 0, 1
         assert await readiness() == (200, "past memory_mark_bytes")
-        memory._mark = 0
+        memory.mark = 0
         assert await readiness() == (200, "ok")

@@ -897,7 +897,7 @@ async def test_the_process(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> Non
     await happens(lambda: memory.used, "a look at the memory")
     before = {**await scrape(served), "collab_memory_used_bytes": 0.0}
     assert before["collab_memory_past_mark"] == 0
-    memory._mark = memory._limit = 1
+    memory.mark = memory.limit = 1
     hub.tasks.failing["prune"] = "OSError"
     after = await moved(served, before, PROCESS)
     assert (after["collab_memory_past_mark"], after["collab_tasks_failing"]) == (2, 1)

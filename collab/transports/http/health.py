@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from pathlib import Path
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from aiohttp import web
 
@@ -76,7 +76,12 @@ class Readiness:
         self._store_state = "ok"  # as it was when it was asked last; it has been opened before anybody asks
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Answer with JSON.
+        """Answer with JSON; see ``look``."""
+        answer = await self.look()
+        return web.json_response(answer, status=200 if answer["ready"] else 503, headers=_NO_STORE)
+
+    async def look(self) -> dict[str, Any]:
+        """Say how this node is.
 
         ``ready`` goes with the status; ``degraded`` says that it serves, and that something is wrong all the same;
         ``reasons`` are what is wrong, and ``checks`` has for each part ``ok`` or the same text.
@@ -99,8 +104,7 @@ class Readiness:
         healing = self._hub.healing
         if healing.times:  # over, and nothing to be mended: no reason
             checks["database"] = f"went back {healing.times} times, {healing.documents} documents were written again"
-        answer = {"ready": ready, "degraded": ready and bool(reasons), "reasons": reasons, "checks": checks}
-        return web.json_response(answer, status=200 if ready else 503, headers=_NO_STORE)
+        return {"ready": ready, "degraded": ready and bool(reasons), "reasons": reasons, "checks": checks}
 
     def _journal(self) -> str:
         journal = self._hub.journal

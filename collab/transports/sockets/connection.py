@@ -308,8 +308,15 @@ class Connection(Generic[AnyChannel]):
             for channel in self.protocol.channels_open
             if channel.live is not None and isinstance(channel.session, Member)
         ]
-        waiting = self.outbox.waiting()
-        return ConnectionFacts(self._number, self.protocol_name, self.peer.address, self._opened_at, waiting, members)
+        return ConnectionFacts(
+            self._number,
+            self.protocol_name,
+            self.peer.address,
+            self._opened_at,
+            self.outbox.waiting(),
+            members,
+            self.received,
+        )
 
     @property
     def closing(self) -> bool:

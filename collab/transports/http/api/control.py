@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import Field
 
 from collab.errors import StoreRefused
-from collab.hub.control import Control, change_of_level, check_instruction
+from collab.hub.control import Control, change_of_level, check_instruction, release
 from collab.protocol.session import Access
 from collab.storage.records import Instruction, Kind
 from collab.telemetry import shown_user
@@ -32,10 +32,12 @@ _MAX_TEXT = 1_024
 class Command(Model):
     """What all nodes are told."""
 
-    action: Literal["kick", "check", "reload", "log"] = Field(
+    action: Literal["kick", "check", "reload", "quarantine", "release", "log"] = Field(
         description="`kick` ends the sessions of a user, of a connection, or of everybody on a document. `check` asks "
         "again what sessions may do, with the tokens that they have shown. `reload` lets each node drop the document "
-        "from memory: its clients come back, and it is read from the store. `log` changes a log level for some time."
+        "from memory: its clients come back, and it is read from the store. `quarantine` closes the document for some "
+        "time: its clients are sent away, and nobody can open it. `release` lets it be opened again, also if it was "
+        "closed because it has failed. `log` changes a log level for some time."
     )
     document: str | None = Field(None, max_length=_MAX_TEXT, description="Only sessions on this document.")
     user: str | None = Field(None, max_length=_MAX_TEXT, description="Only sessions of this user.")
@@ -44,8 +46,8 @@ class Command(Model):
     )
     seconds: float | None = Field(
         None,
-        description="With `kick` and a user: for so long the user is kept out (not at all). With `log`: for so long "
-        "the level counts (600, at most 86400).",
+        description="With `kick` and a user: for so long the user is kept out (not at all). With `quarantine`: for so "
+        "long the document is closed (1 to 86400). With `log`: for so long the level counts (600, at most 86400).",
     )
     logger: str | None = Field(
         None,
@@ -91,13 +93,13 @@ class ControlRoutes:
                 self.give,
                 "control",
                 TAG,
-                "End sessions, ask again what they may do, read a document again, or change a log level, on all nodes.",
+                "End sessions, ask again what they may do, read a document again, close one, or change a log level.",
                 [
                     Answer(200, "All nodes have done it.", Outcome),
                     Answer(202, "Not all have done it yet; they will.", Outcome),
                 ],
                 body=Command,
-                access="admin of the document; of all documents where none is named",
+                access="admin of the document; of all documents where none is named, and to close one and release it",
                 problems=("invalid_name", "too_many_requests"),
             )
         ]
@@ -105,7 +107,9 @@ class ControlRoutes:
     async def give(self, call: Call[NoQuery, Command]) -> web.Response:
         """Tell all nodes, and answer with what they report within seconds."""
         instruction = _read(await call.body())
-        name = ALL_DOCUMENTS if instruction.document is None else instruction.document
+        # What an operator has closed its own admins must not open again.
+        closes = instruction.kind in (Kind.QUARANTINE, Kind.RELEASE)
+        name = ALL_DOCUMENTS if instruction.document is None or closes else instruction.document
         grant = await self._permission.require(call.request, name, Access.ADMIN)
         address = self._guard.peer(call.request).address
         by = f"user={shown_user(grant.user)} address={address}" if grant.user is not None else f"address={address}"
@@ -128,6 +132,10 @@ def _read(body: Command) -> Instruction:
             raise BadRequest('"log" needs a "level"')
         instruction = change_of_level(body.logger, body.level, body.seconds)
         instruction = replace(instruction, document=body.document, user=body.user, connection=body.connection)
+    elif body.action == "release":
+        if body.seconds is not None:
+            raise BadRequest('"release" has no "seconds"')
+        instruction = replace(release(body.document), user=body.user, connection=body.connection)
     else:
         seconds = 0.0 if body.seconds is None else body.seconds
         kind, logger = Kind(body.action), body.logger

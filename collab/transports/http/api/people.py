@@ -19,9 +19,10 @@ from aiohttp import web
 from pydantic import Field, JsonValue
 
 from collab.errors import LimitExceeded
+from collab.hub.activity import MAX_SEARCH
 from collab.hub.agents import MAX_IDENT_BYTES, MAX_SECONDS, Agents, TooManyAgents, TooOften
 from collab.hub.hub import Hub
-from collab.hub.people import MAX_LIMIT, MAX_STATE, People, Present, Seen
+from collab.hub.people import MAX_LIMIT, MAX_STATE, Page, People, Present, Seen
 from collab.hub.people import Person as Somebody
 from collab.protocol.hocuspocus.connection import Limits as StatelessLimits
 from collab.protocol.messages import Stateless
@@ -184,6 +185,10 @@ class OpenConnection(Model):
     documents: list[OpenDocument] = Field(description="Up to 50; in the list of one document that one alone.")
     open: int = Field(ge=0, description="How many it has open.")
     waiting_bytes: int = Field(ge=0, description="Bytes that wait for it in the server.")
+    received_bytes: int | None = Field(description="Bytes that have come from it since its handshake.")
+    received_bytes_per_second: float | None = Field(
+        description="Of the last seconds; null where that is not known: it is looked at while somebody asks."
+    )
 
 
 class ConnectionPage(Model):
@@ -200,6 +205,16 @@ class ConnectionQuery(Query):
     document: str | None = Field(None, max_length=_MAX_NAME, description="Only those that have this document open.")
     user: str | None = Field(None, max_length=_MAX_TEXT, description="Only those of this user.")
     node: str | None = Field(None, max_length=_MAX_TEXT, description="Only those of this server.")
+    search: str = Field(
+        "",
+        max_length=MAX_SEARCH,
+        description="Only those whose id, users, address or open documents hold this text, whatever case.",
+    )
+    order: Literal["node", "received", "waiting", "since"] = Field(
+        "node",
+        description="By node and number; by the bytes that come from them a second; by the bytes that wait for them; "
+        "or the newest first.",
+    )
     cursor: str | None = Field(None, max_length=MAX_CURSOR, description="The `next` of the page before.")
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="How many there are in a page.")
 
@@ -311,6 +326,7 @@ class PeopleRoutes:
                 query=ConnectionQuery,
                 access="admin of the document; of all documents where none is named",
                 problems=("invalid_name",),
+                description="With `search`, or another `order` than `node`, these are the first ones of one page.",
             ),
         ]
 
@@ -388,11 +404,21 @@ class PeopleRoutes:
         await self._permission.require(
             call.request, ALL_DOCUMENTS if query.document is None else query.document, Access.ADMIN
         )
+        if query.search or query.order != "node":
+            if query.cursor is not None:
+                raise BadRequest('there are no pages with "search", or with another "order" than "node"')
+            page = await self._people.find_connections(
+                query.document, query.user, query.node, query.search, query.order, query.limit
+            )
+            return self._answer_connections(query, page)
         after = None if query.cursor is None else decode_cursor("c", query.cursor)
         try:
             page = await self._people.list_connections(query.document, query.user, query.node, after, query.limit)
         except ValueError:
             raise BadRequest('"cursor" is the "next" of the page before') from None
+        return self._answer_connections(query, page)
+
+    def _answer_connections(self, query: ConnectionQuery, page: Page) -> web.Response:
         connections = [_describe_connection(seen, addresses=query.document is None) for seen in page.items]
         following = None if page.following is None else encode_cursor("c", page.following)
         return json_response(ConnectionPage(connections=connections, next=following, silent=[*page.silent]))
@@ -448,6 +474,8 @@ def _describe_connection(seen: Seen, *, addresses: bool) -> OpenConnection:
         ],
         open=seen.open,
         waiting_bytes=seen.waiting,
+        received_bytes=seen.received,
+        received_bytes_per_second=seen.receives,
     )
 
 
