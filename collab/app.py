@@ -23,7 +23,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from collab.adapters import make_bus, make_sandbox, make_store
+from collab.adapters import make_bus, make_maintenance, make_sandbox
 from collab.agreement import node_facts, published_keys
 from collab.auth.access import Authenticator, OpenAccess, ReadsCookies, ReadsScope
 from collab.auth.factory import AuthOptions, make_authenticator, make_guest_tokens
@@ -46,6 +46,7 @@ from collab.hub.membership import SIGNING_KEYS
 from collab.hub.rewinding import Rewinding
 from collab.hub.streaming import Streaming
 from collab.hub.transfer import Transfer
+from collab.hub.upkeep import Upkeep
 from collab.hub.versions import HistoryOptions, Past
 from collab.limits.arrivals import Arrivals
 from collab.limits.exhaustion import EXIT_CODE, Exhaustion
@@ -60,6 +61,7 @@ from collab.settings import SET_AUTHENTICATION, Settings
 from collab.storage import migrate
 from collab.storage.journal import Journal
 from collab.storage.lock import lock_database
+from collab.storage.maintenance import Maintenance
 from collab.storage.store import Store
 from collab.storage.urls import parse_database_url
 from collab.systemd import Notifier
@@ -80,6 +82,7 @@ from collab.transports.http.api.cursors import Cursors, make_cursors
 from collab.transports.http.api.description import Description, serve_description
 from collab.transports.http.api.documents import DocumentRoutes
 from collab.transports.http.api.history import HistoryRoutes
+from collab.transports.http.api.inspection import InspectionRoutes
 from collab.transports.http.api.keys import KeyRoutes
 from collab.transports.http.api.nodes import NodeRoutes
 from collab.transports.http.api.page import serve_page
@@ -90,6 +93,7 @@ from collab.transports.http.api.shares import ShareRoutes
 from collab.transports.http.api.transfer import TransferRoutes
 from collab.transports.http.api.trash import TrashRoutes
 from collab.transports.http.api.updates import UpdateRoutes
+from collab.transports.http.api.upkeep import UpkeepRoutes
 from collab.transports.http.api.version_imports import VersionImportRoutes
 from collab.transports.http.api.versions import VersionRoutes
 from collab.transports.http.api.webhooks import WebhookRoutes
@@ -246,7 +250,7 @@ def create_app(
     url = None
     if store is None:
         url = parse_database_url(settings.database_url, settings.data_dir)
-        store = make_store(url)
+        store = make_maintenance(url)
     if sandbox is None:
         sandbox = make_sandbox(settings.sandbox_processes, settings.sandbox_seconds, settings.sandbox_memory_bytes)
     jobs = CountedSandbox(sandbox)
@@ -383,6 +387,7 @@ def create_app(
         if webhooks is not None:
             await webhooks.close()
 
+    upkeep = Upkeep(hub, store, jobs, settings.data_dir / "damaged") if isinstance(store, Maintenance) else None
     permission = Permission(admission, guard)
     app.cleanup_ctx.append(run)
     app[DRAIN] = drain
@@ -423,6 +428,8 @@ def create_app(
             hub, permission, guard, context.options.hocuspocus, context.options.stateless_rate, cursors
         ).routes(),
         *NodeRoutes(hub, permission).routes(),
+        *InspectionRoutes(hub, store, permission).routes(),
+        *UpkeepRoutes(hub, upkeep, permission, guard).routes(),
         *WebhookRoutes(store, permission).routes(),
         *KeyRoutes(signer).routes(),
     ]

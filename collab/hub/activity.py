@@ -285,7 +285,7 @@ class Activity:
         seconds, by = hub.quarantine.closed(name, now)
         facts: Facts = {
             "open": False,
-            "closed_seconds": seconds,
+            "closed_seconds": round(seconds, 1),
             "closed_by": by,
             "troubled": name in hub.troubled,
             "damaged": None if damaged is None else str(damaged[0])[:_TEXT],
@@ -315,7 +315,7 @@ class Activity:
             "tail_bytes": log.tail_bytes,
             "snapshot_number": log.snapshot_seq,
             "compacting": live.compacting,
-            "idle_seconds": None if live.occupied else max(0.0, now - live.idle_since),
+            "idle_seconds": None if live.occupied else round(max(0.0, now - live.idle_since), 1),
         }
 
 

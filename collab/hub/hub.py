@@ -369,8 +369,10 @@ class Hub:
             if self.quarantine:
                 left, by = self.quarantine.closed(name, self.now())
                 if by is not None:
-                    why = "is closed by an operator" if by == "operator" else "has failed too often, it is closed"
-                    raise DocumentBusy(f"document {name!r} {why} for {left:.0f} s more")
+                    if by == "operator":
+                        public = "an operator has closed the document for a while"
+                        raise DocumentBusy(f"an operator has closed {name!r}, for {left:.0f} s more", public=public)
+                    raise DocumentBusy(f"document {name!r} has failed too often, it is closed for {left:.0f} s more")
             # Shielded: others may wait for the same document when this one's client goes away. The task has no name
             # here: it holds what it raises, whose frames would hold the task.
             live = await asyncio.shield(self._loading(name))

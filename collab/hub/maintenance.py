@@ -1,8 +1,9 @@
 """Looking whether what is stored of a document is whole, and putting in order what is not.
 
-Strategy: ``verify`` reads every row and every snapshot. Where there is a checksum it is compared; where there is none
-the bytes are read as an update. Then the document is put together as a server does. Only what has passed all of this is
-given checksums (``fill``), because a checksum for bytes that nobody has read would certify damage.
+Strategy: both are done beside running servers, and by one, on its loop: whatever takes long is read in slices, or by
+who is asked for that. ``verify`` reads every row and every snapshot. Where there is a checksum it is compared; where
+there is none the bytes are read as an update. Then the document is put together as a server does. Only what has passed
+all of this is given checksums (``fill``), because a checksum for bytes that nobody has read would certify damage.
 
 ``plan_repair`` says what would be done and ``carry_out`` does it. Numbers stay without gaps: an empty update takes the
 place of a damaged row. Nothing is thrown away: the damaged bytes are written to files before anything changes.
@@ -10,19 +11,21 @@ place of a damaged row. Nothing is thrown away: the damaged bytes are written to
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from collab.engine.document import at_once
 from collab.errors import CollabError, StoreDamaged
-from collab.hub.loading import find_unreadable, is_damaged_pending, is_unreadable, read_document
+from collab.hub.loading import is_damaged_pending, is_unreadable, read_document
+from collab.hub.slices import in_slices
 from collab.protocol.sync import EMPTY_STATE_VECTOR, EMPTY_UPDATE
 from collab.storage.checksums import (
+    beside_the_loop,
     is_damaged,
     is_damaged_snapshot,
     row_checksum,
@@ -33,7 +36,7 @@ from collab.storage.checksums import (
 from collab.storage.maintenance import Maintenance
 from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
 from collab.update.hazards import find_hazard
-from collab.update.reader import find_poison
+from collab.update.reader import find_poison_in_slices
 
 PAGE = 200
 """Rows read at once."""
@@ -103,11 +106,23 @@ class Report:
             yield f"{found}: clients of this document stop sending without a word; take what it holds into a new one"
 
 
-async def verify(store: Maintenance, document: StoredDocument, *, fill: bool = False, note: bool = False) -> Report:
+async def find_hazard_here(data: bytes) -> str | None:
+    """Look for what a whole document holds on which yjs throws, at once: it takes a second for 100,000 structs."""
+    return find_hazard(data)
+
+
+async def verify(
+    store: Maintenance,
+    document: StoredDocument,
+    *,
+    fill: bool = False,
+    note: bool = False,
+    find_hazard: Callable[[bytes], Awaitable[str | None]] = find_hazard_here,
+) -> Report:
     """Read all that is kept of a document; note what is damaged.
 
     With ``fill`` checksums are given to what has none, if nothing at all is wrong; with ``note`` it is kept in mind
-    that this was done. Beside a running server this is safe.
+    that this was done. ``find_hazard`` looks at the whole document. Beside a running server this is safe.
     """
     for _ in range(_LOOKS):
         try:
@@ -118,8 +133,9 @@ async def verify(store: Maintenance, document: StoredDocument, *, fill: bool = F
             break
     if not (report.damaged_rows or report.damaged_snapshots or report.missing):
         try:
-            whole = at_once(read_document(document.name, await store.load(document.name)))
-            hazard = None if report.poison else find_hazard(whole.encode_state_as_update())
+            whole = await in_slices(read_document(document.name, await store.load(document.name)))
+            data = await beside_the_loop(whole.size, whole.encode_state_as_update)
+            hazard = None if report.poison else await find_hazard(data)
             if hazard is not None:
                 report.poison.append(f"the whole is poison for yjs ({hazard})")
         except CollabError as error:
@@ -141,17 +157,17 @@ async def _look(
     new_rows: list[tuple[int, int]] = []
     new_snapshots: list[tuple[int, int]] = []
     whole: list[int] = []
-    for seq in await store.snapshot_numbers(document.id):
+    for seq, *_ in await store.kept_snapshots(document.id):
         snapshot = await store.kept_snapshot(document.id, seq)
         if snapshot is None:
             continue
         report.snapshots += 1
         report.nbytes += len(snapshot.data)
-        if _bad_snapshot(snapshot):
+        if await _bad_snapshot(snapshot):
             report.damaged_snapshots.append(seq)
             continue
         whole.append(seq)
-        if poison := find_poison(snapshot.data):
+        if poison := await in_slices(find_poison_in_slices(snapshot.data)):
             report.poison.append(f"snapshot {seq} is poison for yjs ({poison})")
         if snapshot.checksum is None:
             new_snapshots.append((seq, snapshot_checksum(snapshot)))
@@ -162,7 +178,7 @@ async def _look(
         page = [row for row in page if row.seq <= document.head_seq]
         if not page:
             break
-        for row in page:
+        for row, (bad, poison) in zip(page, await in_slices(_examine(page)), strict=True):
             if (
                 expected is None
                 and row.seq > 1
@@ -174,10 +190,10 @@ async def _look(
             expected = row.seq + 1
             report.rows += 1
             report.nbytes += len(row.data)
-            if _bad_row(row):
+            if bad:
                 report.damaged_rows.append(row.seq)
                 continue
-            if poison := find_poison(row.data):
+            if poison:
                 report.poison.append(f"row {row.seq} is poison for yjs ({poison})")
             if row.checksum is None:
                 new_rows.append((row.seq, row_checksum(row.data, row.author)))
@@ -188,26 +204,32 @@ async def _look(
     for update in await store.load_pending(document.id):
         report.pending += 1
         report.nbytes += len(update.data)
-        if _bad_pending(update):
+        if is_damaged_pending(update) or await in_slices(is_unreadable(update.data)):
             report.damaged_pending.append(update.number)
-        elif poison := find_poison(update.data):
+        elif poison := await in_slices(find_poison_in_slices(update.data)):
             report.poison.append(f"pending update {update.number} is poison for yjs ({poison})")
     report.unverified_rows, report.unverified_snapshots = len(new_rows), len(new_snapshots)
     return report, new_rows, new_snapshots
 
 
-def _bad_row(row: LogRow) -> bool:
-    if row.checksum is None:
-        return bool(at_once(find_unreadable([row])))
-    return is_damaged(row)
+def _examine(rows: list[LogRow]) -> Generator[None, None, list[tuple[bool, str | None]]]:
+    """Tell of each row whether it is damaged, and why it is poison if it is."""
+    found: list[tuple[bool, str | None]] = []
+    for place, row in enumerate(rows):
+        if row.checksum is None:
+            bad = yield from is_unreadable(row.data)
+        else:
+            bad = is_damaged(row)
+        found.append((bad, None if bad else (yield from find_poison_in_slices(row.data))))
+        if place % 20 == 19:
+            yield
+    return found
 
 
-def _bad_snapshot(snapshot: Snapshot) -> bool:
-    return at_once(is_unreadable(snapshot.data)) if snapshot.checksum is None else is_damaged_snapshot(snapshot)
-
-
-def _bad_pending(update: PendingUpdate) -> bool:
-    return is_damaged_pending(update) or at_once(is_unreadable(update.data))
+async def _bad_snapshot(snapshot: Snapshot) -> bool:
+    if snapshot.checksum is None:
+        return await in_slices(is_unreadable(snapshot.data))
+    return await beside_the_loop(len(snapshot.data), lambda: is_damaged_snapshot(snapshot))
 
 
 # Repair
@@ -224,7 +246,7 @@ class Step(NamedTuple):
 async def plan_repair(store: Maintenance, document: StoredDocument, report: Report) -> list[Step]:
     """Say what has to be done about what ``report`` has found."""
     steps: list[Step] = []
-    whole = [seq for seq in await store.snapshot_numbers(document.id) if seq not in report.damaged_snapshots]
+    whole = [seq for seq, *_ in await store.kept_snapshots(document.id) if seq not in report.damaged_snapshots]
     for seq in report.damaged_rows:
         found = await store.kept_rows(document.id, seq - 1, 1)
         if not found or found[0].seq != seq:
@@ -267,7 +289,7 @@ async def carry_out(store: Maintenance, document: StoredDocument, steps: list[St
     """
     kept: list[Path] = []
     for was, by, _ in steps:
-        kept.append(_keep(directory, document, was))
+        kept.append(await asyncio.to_thread(_keep, directory, document, was))
         if isinstance(was, PendingUpdate):
             await store.remove_pending(document.id, was)
         elif isinstance(was, Snapshot):

@@ -20,7 +20,7 @@ OUTCOMES = (DONE, CRASHED, TIMED_OUT, FAILED)
 """What may become of a job: it gave a result, its process died, it took too long, or it has said that it cannot."""
 
 COMPACTION, CONTENT, CREATION, LOAD, EDITS = "compaction", "content", "creation", "load", "edits"
-RESET, SKELETON = "reset", "skeleton"
+RESET, SKELETON, VERIFICATION = "reset", "skeleton", "verification"
 
 _HISTORY: Final[Mapping[type[tasks.Task], str]] = {
     tasks.Advance: "attribution",
@@ -30,7 +30,7 @@ _HISTORY: Final[Mapping[type[tasks.Task], str]] = {
     tasks.Undo: "undo",
 }
 
-KINDS: Final = (COMPACTION, CONTENT, CREATION, LOAD, EDITS, RESET, SKELETON, *_HISTORY.values())
+KINDS: Final = (COMPACTION, CONTENT, CREATION, LOAD, EDITS, RESET, SKELETON, VERIFICATION, *_HISTORY.values())
 """What jobs are for, each a method of the sandbox or a task of the history.
 
 ``load`` is of a document that stays, and ``edits`` are edits and readings of one that stays.
@@ -110,6 +110,10 @@ class CountedSandbox:
     async def skeleton(self, documents: Sequence[bytes], known: bytes | None) -> bytes:
         """See ``Sandbox.skeleton``."""
         return await self.count(SKELETON, self._sandbox.skeleton(documents, known))
+
+    async def find_hazard(self, data: bytes) -> str | None:
+        """See ``Sandbox.find_hazard``."""
+        return await self.count(VERIFICATION, self._sandbox.find_hazard(data))
 
     async def look_back(self, task: tasks.Task) -> bytes:
         """See ``Sandbox.look_back``."""

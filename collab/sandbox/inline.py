@@ -57,6 +57,11 @@ class InlineSandbox:
         await self.turn()
         return jobs.skeleton(documents, known)
 
+    async def find_hazard(self, data: bytes) -> str | None:
+        """Look for what yjs throws on."""
+        await self.turn()
+        return jobs.find_hazard(data)
+
     async def look_back(self, task: HistoryTask) -> bytes:
         """Answer what is asked of the history of a document."""
         await self.turn()

@@ -18,6 +18,7 @@ from collab.content.edits import Edit, Format
 from collab.history import tasks
 from collab.protocol.sync import EMPTY_UPDATE
 from collab.update import compact as compacting
+from collab.update import hazards
 from collab.update import reset as resetting
 
 # A chain of 33,000 nested types overflows 8 MB when the library frees it (C1 in docs/decisions/0002).
@@ -113,6 +114,11 @@ def reset(documents: Sequence[bytes], content: bytes | None, strict: bool, known
 def skeleton(documents: Sequence[bytes], known: bytes | None) -> bytes:
     """Return what remains of documents without content; with ``known``, a state vector, only what that lacks."""
     return resetting.make_skeleton(documents, known)
+
+
+def find_hazard(data: bytes) -> str | None:
+    """Tell why yjs would throw on a whole document; see `collab.update.hazards.find_hazard`."""
+    return hazards.find_hazard(data)
 
 
 def look_back(task: tasks.Task) -> bytes:

@@ -98,6 +98,10 @@ class ProcessSandbox:
         """Take the content out of documents."""
         return await self.run(jobs.skeleton, documents, known)
 
+    async def find_hazard(self, data: bytes) -> str | None:
+        """Look for what yjs throws on."""
+        return await self.run(jobs.find_hazard, data)
+
     async def look_back(self, task: HistoryTask) -> bytes:
         """Answer what is asked of the history of a document."""
         if task.nbytes > self._memory_bytes // LARGEST_SHARE:

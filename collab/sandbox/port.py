@@ -156,6 +156,13 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def find_hazard(self, data: bytes) -> str | None:
+        """Tell why yjs would throw on a whole document, now or later (`collab.update.hazards.find_hazard`).
+
+        Raises what `compact` raises.
+        """
+        ...
+
     async def look_back(self, task: HistoryTask) -> bytes:
         """Answer what is asked of the history of a document (`collab.sandbox.jobs.look_back`).
 

@@ -1,13 +1,14 @@
 """The port of maintenance: all that is kept of a document as it lies there, damaged or not, and putting it in order.
 
-Strategy: apart from the store, because no server needs it; only ``collab documents verify`` and ``repair`` do, on the
-databases of collab. A change names the bytes that it replaces, so it does nothing where somebody else was quicker.
+Strategy: apart from the store, because no server needs it to serve; verifying and repairing do, and what operators
+are shown of one document, on the databases of collab. A change names the bytes that it replaces, so it does nothing
+where somebody else was quicker.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
 from collab.storage.store import Store
@@ -16,6 +17,15 @@ Checksums = Sequence[tuple[int, int]]
 """Numbers of rows or snapshots, each with its checksum."""
 
 
+class KeptSnapshot(NamedTuple):
+    """A snapshot without what it holds: its number, the bytes that it has, and its time in Unix seconds."""
+
+    seq: int
+    nbytes: int
+    at: float
+
+
+@runtime_checkable
 class Maintenance(Store, Protocol):
     """A store that shows everything that it keeps."""
 
@@ -28,8 +38,8 @@ class Maintenance(Store, Protocol):
     async def kept_rows(self, document_id: int, after: int, limit: int) -> list[LogRow]:
         """Read up to ``limit`` rows with numbers above ``after``; numbers that are not there are passed over."""
 
-    async def snapshot_numbers(self, document_id: int) -> list[int]:
-        """Give the numbers of all snapshots, the lowest first."""
+    async def kept_snapshots(self, document_id: int) -> list[KeptSnapshot]:
+        """List the snapshots, the one with the lowest number first."""
 
     async def kept_snapshot(self, document_id: int, seq: int) -> Snapshot | None:
         """Read one snapshot."""

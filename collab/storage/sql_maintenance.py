@@ -14,7 +14,7 @@ from collab.storage import sql_people
 from collab.storage.backend import Backend
 from collab.storage.backfill import Backfill
 from collab.storage.batch import encode_author, encode_note
-from collab.storage.maintenance import Checksums
+from collab.storage.maintenance import Checksums, KeptSnapshot
 from collab.storage.people import Place, Trace
 from collab.storage.pruning import pruning_lock
 from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
@@ -55,10 +55,13 @@ class SqlMaintenance(SqlStore):
             lambda connection: list(read_rows(connection, document_id, after, None, limit)), "read"
         )
 
-    async def snapshot_numbers(self, document_id: int) -> list[int]:
+    async def kept_snapshots(self, document_id: int) -> list[KeptSnapshot]:
         """List the snapshots."""
-        query = select(snapshots.c.seq).where(snapshots.c.document_id == document_id).order_by(snapshots.c.seq)
-        return await self._backend.run(lambda connection: list(connection.execute(query).scalars()), "read")
+        columns = (snapshots.c.seq, func.length(snapshots.c.data), snapshots.c.at)
+        query = select(*columns).where(snapshots.c.document_id == document_id).order_by(snapshots.c.seq)
+        return await self._backend.run(
+            lambda connection: [KeptSnapshot(*row) for row in connection.execute(query)], "read"
+        )
 
     async def kept_snapshot(self, document_id: int, seq: int) -> Snapshot | None:
         """Read one snapshot as it is."""

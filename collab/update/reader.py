@@ -150,8 +150,21 @@ def find_poison(data: bytes) -> str | None:
     Poison is what yjs reads without an error and throws on when it writes it again. That document announces no more
     edits, and nobody is told.
     """
+    work = find_poison_in_slices(data)
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            found: str | None = end.value
+            return found
+
+
+def find_poison_in_slices(data: bytes) -> Generator[None, None, str | None]:
+    """Do the same as `find_poison`, in a generator that yields about every millisecond."""
+    reading = UpdateReader(data)
     try:
-        read_update(data)
+        while not reading.step():
+            yield
     except UpdateError as error:
         return str(error)
     return None

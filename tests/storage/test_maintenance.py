@@ -144,7 +144,7 @@ async def test_damaged_snapshot_before_a_whole_one(store: SqlMaintenance, tmp_pa
     (said,), after = await repaired(store, document, tmp_path)
     assert "a later snapshot is whole" in said and after.whole
     assert await letters(store, "d") == WORDS
-    assert await store.snapshot_numbers(document.id) == [6]
+    assert [kept.seq for kept in await store.kept_snapshots(document.id)] == [6]
 
 
 async def test_rows_that_are_missing_are_told(store: SqlMaintenance, tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ async def test_what_changes_meanwhile_is_left_alone(store: SqlMaintenance, tmp_p
     await run(store, f"UPDATE snapshots SET data = {good}")
     await carry_out(store, document, steps, tmp_path)
     assert (await run(store, "SELECT count(*) FROM log WHERE checksum IS NOT NULL"))[0][0] == 8
-    assert await store.snapshot_numbers(document.id) == [3]
+    assert [kept.seq for kept in await store.kept_snapshots(document.id)] == [3]
 
 
 async def test_nothing_changes_if_the_damaged_bytes_cannot_be_kept(store: SqlMaintenance, tmp_path: Path) -> None:
