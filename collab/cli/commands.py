@@ -23,7 +23,20 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
-from collab.cli import auth, backup, control, doctor, health, people, transfer, trash, versions, webhooks
+from collab.cli import (
+    auth,
+    backup,
+    control,
+    doctor,
+    health,
+    people,
+    status,
+    top,
+    transfer,
+    trash,
+    versions,
+    webhooks,
+)
 from collab.cli.common import (
     BUS,
     DATABASE,
@@ -73,6 +86,8 @@ control.register(app, documents)
 doctor.register(app)
 health.register(app)
 people.register(app)
+status.register(app)
+top.register(app)
 transfer.register(documents)
 trash.register(documents)
 versions.register(app)

@@ -41,6 +41,8 @@ def register(app: typer.Typer, documents: typer.Typer) -> None:
     app.command()(connections)
     app.command("log-level")(log_level)
     documents.command()(reload)
+    documents.command()(quarantine)
+    documents.command()(release)
     documents.command()(rename)
 
 
@@ -185,6 +187,27 @@ def reload(settings: Settings, name: Name, as_json: _Json = False) -> int:
     from collab.storage.records import Instruction, Kind
 
     return _instruct(settings, Instruction(Kind.RELOAD, name), as_json)
+
+
+@with_settings(*DATABASE, *BUS)
+def quarantine(
+    settings: Settings,
+    name: Name,
+    seconds: Annotated[float, typer.Option(help="For so long: at most a day.")] = 600.0,
+    as_json: _Json = False,
+) -> int:
+    """Close a document on all servers for some time: its clients are sent away, and nobody can open it."""
+    from collab.storage.records import Instruction, Kind
+
+    return _instruct(settings, Instruction(Kind.QUARANTINE, name, seconds=seconds), as_json)
+
+
+@with_settings(*DATABASE, *BUS)
+def release(settings: Settings, name: Name, as_json: _Json = False) -> int:
+    """Let a document be opened again, whether an operator has closed it or its failures."""
+    from collab.hub.control import release as make_release
+
+    return _instruct(settings, make_release(name), as_json)
 
 
 @with_settings(*DATABASE, *BUS)

@@ -1,23 +1,20 @@
 """The command line's health check: what a container's ``HEALTHCHECK`` and a service's own checks run.
 
 Strategy: it asks the server on this machine over its own port, found from the same options, so an image needs neither
-curl nor a second place where the port stands. The standard library alone asks: this runs every few seconds.
+curl nor a second place where the port stands.
 """
 
 from __future__ import annotations
 
-import http.client
 import json
-import ssl
 import sys
 from typing import Annotated
 
 import typer
 
 from collab.cli.common import with_settings
+from collab.cli.server import NoAnswer, Server
 from collab.settings import Settings
-
-_ALL_ADDRESSES = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - what is listened on, not by us
 
 
 def register(app: typer.Typer) -> None:
@@ -46,26 +43,13 @@ def health(
 
 def _ask(settings: Settings, path: str, timeout: float) -> tuple[int | None, str]:
     """Give the status (None: no answer) and one line."""
-    host = settings.host[0]
-    host = _ALL_ADDRESSES.get(host, host)
-    connection: http.client.HTTPConnection
-    if settings.tls_cert is None:
-        connection = http.client.HTTPConnection(host, settings.port, timeout=timeout)
-    else:
-        # The certificate names the server as others reach it. Who else could listen here could read its key, too.
-        context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection = http.client.HTTPSConnection(host, settings.port, timeout=timeout, context=context)
     try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        text = answer.read(100_000).decode(errors="backslashreplace").strip()
-    except (OSError, http.client.HTTPException) as error:
-        return None, f"no answer from {host}:{settings.port}{path}: {error}"
-    finally:
-        connection.close()
+        status, body = Server.local(settings, None, timeout).get(path)
+    except NoAnswer as error:
+        return None, str(error)
+    text = body[:100_000].decode(errors="backslashreplace").strip()
     try:
         reasons = json.loads(text).get("reasons")
     except (ValueError, AttributeError):
         reasons = None
-    return answer.status, "; ".join(map(str, reasons)) if reasons else " ".join(text.split())
+    return status, "; ".join(map(str, reasons)) if reasons else " ".join(text.split())
