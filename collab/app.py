@@ -25,6 +25,8 @@ from aiohttp import web
 
 from collab.adapters import make_bus, make_maintenance, make_sandbox
 from collab.agreement import node_facts, published_keys
+from collab.audit import Audit
+from collab.audit.writer import AuditWriter
 from collab.auth.access import Authenticator, OpenAccess, ReadsCookies, ReadsScope
 from collab.auth.factory import AuthOptions, make_authenticator, make_guest_tokens
 from collab.auth.hook import MAX_QUESTIONS, Hook, HookAuthenticator
@@ -75,6 +77,7 @@ from collab.transports.guard.origins import Origins
 from collab.transports.guard.peers import Peers
 from collab.transports.guard.tls import Certificate
 from collab.transports.http.answers import Permission
+from collab.transports.http.api.audit import AuditRoutes
 from collab.transports.http.api.content import ContentRoutes
 from collab.transports.http.api.control import ControlRoutes
 from collab.transports.http.api.creation import Creation
@@ -298,9 +301,11 @@ def create_app(
     if found:
         options = HookOptions(settings.hook_seconds, settings.hook_interval_seconds, settings.max_stateless_bytes)
         hub.hooks = HookCalls(found, options, hub)
+    hub.audit.sign_ins = settings.audit_sign_ins
     guard = make_guard(
         settings,
         authenticated=authenticator is not None,
+        audit=hub.audit,
         reads_cookies=authenticator if isinstance(authenticator, ReadsCookies) else None,
         reads_scope=isinstance(authenticator, ReadsScope),
     )
@@ -349,6 +354,13 @@ def create_app(
 
     async def run(app: web.Application) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
+            if settings.audit_log is not None:
+                writer = AuditWriter(settings.audit_log, hub.membership.name)
+                await asyncio.to_thread(writer.start)
+                hub.audit.write_to(writer)
+                # First and so last: what happens while all ends is in it too.
+                end = _time_for_the_end(settings)
+                stack.push_async_callback(asyncio.to_thread, hub.audit.close, end)
             if url is not None and url.path is not None:
                 # Before the migration: the server that is still there may be of the release before.
                 stack.callback((await lock_database(url.path)).release)
@@ -429,8 +441,9 @@ def create_app(
         ).routes(),
         *NodeRoutes(hub, permission).routes(),
         *InspectionRoutes(hub, store, permission).routes(),
-        *UpkeepRoutes(hub, upkeep, permission, guard).routes(),
+        *UpkeepRoutes(hub, upkeep, permission).routes(),
         *WebhookRoutes(store, permission).routes(),
+        *AuditRoutes(hub.audits, permission).routes(),
         *KeyRoutes(signer).routes(),
     ]
     app[DESCRIPTION] = description = Description(routes)
@@ -578,6 +591,7 @@ def make_guard(
     settings: Settings,
     *,
     authenticated: bool,
+    audit: Audit | None = None,
     reads_cookies: ReadsCookies | None = None,
     reads_scope: bool = False,
 ) -> Guard:
@@ -617,6 +631,7 @@ def make_guard(
         ),
         Limits(bounds, memory),
         own_machine_only=own_machine_only,
+        audit=audit,
     )
 
 
@@ -647,7 +662,8 @@ async def serve(
     address, and behind it where metrics are, if they have a port of their own. That port is closed last.
     0 means that everything taken was stored; 1 that something was not, with a line for each
     document on standard error; 75 that there was no memory, and the server is to be started again. SIGHUP reads the
-    certificate and the signing keys again, SIGUSR1 turns the log level DEBUG on for ten minutes, or off again.
+    certificate and the signing keys again and opens the audit log anew, SIGUSR1 turns the log level DEBUG on for ten
+    minutes, or off again.
 
     With a ``supervisor`` that is told instead, and others listen on the same port. ``authenticator`` and ``hooks`` are
     those of `create_app`.
@@ -686,6 +702,8 @@ async def _serve(
         warn(settings, authenticator is not None)
     raise_file_limit(settings.max_connections)
     app = create_app(settings, authenticator, hooks=hooks, signer=signer)
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, _reload, certificate, signer, notifier, app[HUB].audit)
     end_tracing = _trace(settings, app, number)
     name_node(app[HUB].membership.name)
     if hasattr(signal, "SIGUSR1"):
@@ -805,10 +823,17 @@ def _time_for_the_end(settings: Settings) -> float:
     return min(_END_SECONDS, settings.drain_seconds * _END_SHARE)
 
 
-def _reload(certificate: Certificate | None, signer: Signer | None, notifier: Notifier) -> None:
+def _reload(
+    certificate: Certificate | None, signer: Signer | None, notifier: Notifier, audit: Audit | None = None
+) -> None:
     """Do what SIGHUP asks for, and tell systemd of it."""
     with notifier.reloading():
-        _read_again(certificate, signer)
+        writer = None if audit is None else audit.writer
+        if writer is not None:
+            writer.reopen()
+            _log.info("SIGHUP: the audit log %s is opened anew", writer.path)
+        if writer is None or certificate is not None or signer is not None:
+            _read_again(certificate, signer)
 
 
 def _read_again(certificate: Certificate | None, signer: Signer | None) -> None:

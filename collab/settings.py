@@ -733,6 +733,16 @@ class Settings(BaseModel):
         default="text",
         description="How log lines are written: text, or json for programs that collect them (one object a line).",
     )
+    audit_log: Path | None = Field(
+        default=None,
+        description=(
+            "File for the audit, one JSON object a line, instead of the log; it may be rotated. Commands that change "
+            "or read what is stored append to it, too."
+        ),
+    )
+    audit_sign_ins: bool = Field(
+        default=True, description="Write into the audit who was let in to which document; else refusals alone."
+    )
 
     trace_url: str | None = Field(
         default=None,
@@ -880,7 +890,7 @@ class Settings(BaseModel):
     def _origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(origin if origin == ANY else _checked(normal_origin, origin) for origin in origins)
 
-    @field_validator("jwks_file", "tls_cert", "tls_key", "webhooks_file", mode="before")
+    @field_validator("audit_log", "jwks_file", "tls_cert", "tls_key", "webhooks_file", mode="before")
     @classmethod
     def _named(cls, path: object) -> object:
         if path == "":
@@ -892,7 +902,7 @@ class Settings(BaseModel):
     def _at_home(cls, data_dir: Path) -> Path:
         return data_dir.expanduser()
 
-    @field_validator("jwks_file", "tls_cert", "tls_key", "webhooks_file")
+    @field_validator("audit_log", "jwks_file", "tls_cert", "tls_key", "webhooks_file")
     @classmethod
     def _path_at_home(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser()

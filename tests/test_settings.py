@@ -72,6 +72,8 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         "signing_issuer": "https://collab.example",
         "webhook_url": "https://app.example/hooks",
         "webhook_secrets": "whsec_one,whsec_two",
+        "audit_log": "audit.jsonl",
+        "audit_sign_ins": False,
         "webhooks_file": "receivers.toml",
         "trace_ratio": 0.5,
         "trace_url": "http://127.0.0.1:4318/v1/traces",

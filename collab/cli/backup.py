@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from collab.audit import Act, Kind
 from collab.cli.common import (
+    AUDIT,
     DATABASE,
+    audited,
     database_of,
     input_file,
     output_file,
@@ -58,7 +61,7 @@ def register(app: typer.Typer) -> None:
     app.command()(restore)
 
 
-@with_settings(*DATABASE)
+@with_settings(*DATABASE, *AUDIT)
 def backup(
     settings: Settings,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to; - is standard output.", show_default=False)],
@@ -73,7 +76,11 @@ def backup(
 
     url, key = _existing(settings), _key(key_file)
     nbytes = done = 0
-    with output_file(file, private=True) as write, progress(0, hidden=False) as show:
+    with (
+        audited(settings, Act(Kind.BACKUP_MADE, detail=f"to {shown_file(file, out=True)}")),
+        output_file(file, private=True) as write,
+        progress(0, hidden=False) as show,
+    ):
 
         def counting(data: bytes) -> None:
             nonlocal nbytes
@@ -99,7 +106,7 @@ def backup(
     )
 
 
-@with_settings(*DATABASE, "max_document_bytes", "keep_deleted")
+@with_settings(*DATABASE, *AUDIT, "max_document_bytes", "keep_deleted")
 def restore(
     settings: Settings,
     file: Annotated[str, typer.Argument(metavar="FILE", help="A backup; - is standard input.", show_default=False)],
@@ -136,10 +143,13 @@ def restore(
             text = f"{rows['documents']} documents with {rows['log']} rows, whole, made {date(header.at)}"
             _tell(facts, f"{text} by release {header.release}", as_json)
             return 0
+        said = f"from {shown_file(file)}" + ("" if prefix is None else f", only {shown_name(prefix)}")
+        act = Act(Kind.BACKUP_RESTORED, detail=said + ("" if at is None else f", as of {at}"))
         if prefix is not None:
-            return _bring_back(settings, reader, prefix, moment, as_json=as_json)
+            with audited(settings, act):
+                return _bring_back(settings, reader, prefix, moment, as_json=as_json)
         url = database_of(settings)
-        with progress(_size(file), hidden=False) as show:
+        with audited(settings, act), progress(_size(file), hidden=False) as show:
             restored = database.restore(url, reader, at=moment, replace=replace, step=lambda read: show("", to=read))
     return _tell_restored(restored, as_json=as_json)
 

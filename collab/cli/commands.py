@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 from typer.exceptions import TyperException
 
+from collab.audit import Act, Kind
 from collab.cli import (
     auth,
     backup,
@@ -38,9 +39,11 @@ from collab.cli import (
     webhooks,
 )
 from collab.cli.common import (
+    AUDIT,
     BUS,
     DATABASE,
     Name,
+    audited,
     database_of,
     output_file,
     progress,
@@ -156,13 +159,16 @@ def serve(settings: Settings) -> int:
 
 
 @app.command()
-@with_settings(*DATABASE)
+@with_settings(*DATABASE, *AUDIT)
 def migrate(settings: Settings) -> None:
     """Bring the database to the newest schema. Safe while others do the same."""
     from collab.storage.migrate import upgrade
 
     url = database_of(settings)
-    print(f"{url} {'was brought to' if upgrade(url) else 'is on'} the newest schema")
+    with audited(settings, Act(Kind.DATABASE_MIGRATED)) as act:
+        changed = upgrade(url)
+        act.nothing = not changed
+    print(f"{url} {'was brought to' if changed else 'is on'} the newest schema")
 
 
 @app.command()
@@ -239,7 +245,7 @@ def list_documents(
 
 
 @documents.command()
-@with_settings(*DATABASE, "sandbox_seconds", "sandbox_memory_bytes")
+@with_settings(*DATABASE, *AUDIT, "sandbox_seconds", "sandbox_memory_bytes")
 def show(
     settings: Settings,
     name: Name,
@@ -276,11 +282,12 @@ def show(
         else:
             _print_facts(facts)
 
-    with_store(settings, work)
+    with audited(settings, Act(Kind.DOCUMENT_READ, name, nothing=not as_json)):
+        with_store(settings, work)
 
 
 @documents.command()
-@with_settings(*DATABASE)
+@with_settings(*DATABASE, *AUDIT)
 def export(
     settings: Settings,
     name: Name,
@@ -293,11 +300,12 @@ def export(
         with output_file(file) as write:
             write(data)
 
-    with_store(settings, work)
+    with audited(settings, Act(Kind.DOCUMENTS_EXPORTED, name)):
+        with_store(settings, work)
 
 
 @documents.command("import")
-@with_settings(*DATABASE, *BUS, "max_document_bytes", "keep_deleted")
+@with_settings(*DATABASE, *BUS, *AUDIT, "max_document_bytes", "keep_deleted")
 def import_document(
     settings: Settings,
     name: Name,
@@ -322,11 +330,12 @@ def import_document(
             tell([name])
         print(f"created {shown_name(name)} from {len(data)} bytes", file=sys.stderr)
 
-    with_store(settings, work, create=True)
+    with audited(settings, Act(Kind.DOCUMENTS_IMPORTED, name)):
+        with_store(settings, work, create=True)
 
 
 @documents.command()
-@with_settings(*DATABASE, *BUS)
+@with_settings(*DATABASE, *BUS, *AUDIT)
 def delete(settings: Settings, name: Name) -> None:
     """Delete a document. Running servers tell its clients within about a second; its name is free for import only.
 
@@ -340,7 +349,8 @@ def delete(settings: Settings, name: Name) -> None:
             tell([name])
         print(f"deleted {shown_name(name)}", file=sys.stderr)
 
-    with_store(settings, work)
+    with audited(settings, Act(Kind.DOCUMENT_DELETED, name)):
+        with_store(settings, work)
 
 
 _Names = Annotated[
@@ -406,7 +416,7 @@ def verify(
 
 
 @documents.command()
-@with_settings(*DATABASE)
+@with_settings(*DATABASE, *AUDIT)
 def repair(
     settings: Settings,
     names: _Names = None,
@@ -426,6 +436,7 @@ def repair(
 
     directory = settings.data_dir / "damaged" if aside is None else Path(aside)
     left = 0
+    repaired: list[str] = []
 
     async def work(store: Maintenance) -> None:
         nonlocal left
@@ -441,6 +452,7 @@ def repair(
                 left += not report.whole
                 continue
             if steps or (report.whole and report.noted):
+                repaired.append(shown_name(document.name))
                 for path in await carry_out(store, document, steps, directory):
                     print(f"{name}: kept in {path}", flush=True)
                 report = await look_at(store, document)
@@ -448,8 +460,14 @@ def repair(
                 print(f"{name}: not repaired: {escape_controls(trouble)}", flush=True)
             left += not report.whole
 
-    _with_maintenance(settings, work)
+    with audited(settings, Act(Kind.DOCUMENT_REPAIRED, names[0] if names and len(names) == 1 else None)) as act:
+        _with_maintenance(settings, work)
+        act.nothing, act.detail = not repaired, f"{len(repaired)} documents: {', '.join(repaired[:_SHOWN_REPAIRED])}"
     return 1 if left else 0
+
+
+# Names of documents in one entry of the audit, whose text has a bound.
+_SHOWN_REPAIRED = 5
 
 
 async def _chosen(store: Maintenance, names: list[str] | None, begin: int) -> AsyncIterator[StoredDocument]:

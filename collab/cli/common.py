@@ -7,16 +7,20 @@ twice; what a command needs is imported when it runs, so that ``collab version``
 from __future__ import annotations
 
 import contextlib
+import getpass
 import inspect
 import os
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol, TypeVar
 
 import typer
 
+from collab.audit import Act, Outcome, Who, acting
+from collab.audit.entries import encode_entry, make_entry
 from collab.errors import CollabError, ConfigurationError
 from collab.loop import run_loop
 from collab.settings import Option, Settings, options
@@ -31,6 +35,9 @@ _Result = TypeVar("_Result")
 _Store = TypeVar("_Store", bound="Store")
 
 DATABASE = ("database_url", "data_dir", "log_level", "log_format")
+AUDIT = ("audit_log",)
+"""The option of the commands that change what is stored, or read it; they call ``audited``."""
+
 BUS = ("listen_url", "redis_url")
 """The options of the commands that work on the database directly."""
 
@@ -112,6 +119,55 @@ _CONFIG = inspect.Parameter(
         ),
     ],
 )
+
+
+@contextlib.contextmanager
+def audited(settings: Settings, act: Act) -> Iterator[Act]:
+    """Do something on the database, then append an entry of how it has ended to --audit-log, if that is given.
+
+    A file that cannot be opened ends the command before anything is done.
+
+    Raises:
+        ConfigurationError: it cannot be opened.
+        CollabError: it was done, and cannot be written.
+    """
+    if settings.audit_log is None:
+        yield act
+        return
+    from collab.audit.file import AuditFile
+
+    file = AuditFile(settings.audit_log)
+    try:
+        file.open()
+    except OSError as error:
+        raise ConfigurationError(f"--audit-log {file.path} cannot be opened: {error.strerror or error}") from None
+    who = Who(protocol="command", login=_login())
+
+    def write(act: Act, outcome: Outcome) -> None:
+        entry = make_entry(time.time(), 1, act.kind, outcome, act.detail, who, act.document, act.target)
+        try:
+            file.append(encode_entry(entry, None))
+        except OSError as error:
+            text = f"it was done ({outcome}), and --audit-log {file.path} cannot be written: {error.strerror or error}"
+            raise CollabError(text) from None
+
+    try:
+        with acting(act, write):
+            yield act
+    finally:
+        file.close()
+
+
+def _login() -> str:
+    """Name the user of the operating system, whatever the environment says; by its number where it has no name."""
+    try:
+        import pwd
+    except ImportError:  # Windows
+        return getpass.getuser()
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def database_of(settings: Settings) -> DatabaseUrl:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collab.cli.common import BUS, DATABASE, Name, telling_nodes, with_settings, with_store
+from collab import audit
+from collab.audit import Act
+from collab.cli.common import AUDIT, BUS, DATABASE, Name, audited, telling_nodes, with_settings, with_store
 from collab.cli.nodes import date
 from collab.errors import CollabError
 from collab.settings import Settings
@@ -46,7 +48,7 @@ def register(app: typer.Typer, documents: typer.Typer) -> None:
     documents.command()(rename)
 
 
-@with_settings(*DATABASE, *BUS)
+@with_settings(*DATABASE, *BUS, *AUDIT)
 def kick(
     settings: Settings,
     user: _User = None,
@@ -74,7 +76,7 @@ def kick(
     return _instruct(settings, Instruction(Kind.KICK, document, user, connection, seconds), as_json)
 
 
-@with_settings(*DATABASE, *BUS)
+@with_settings(*DATABASE, *BUS, *AUDIT)
 def check_access(settings: Settings, user: _User = None, document: _Document = None, as_json: _Json = False) -> int:
     """Ask again what live sessions may do, on all servers, with the tokens that they have shown."""
     from collab.storage.records import Instruction, Kind
@@ -82,7 +84,7 @@ def check_access(settings: Settings, user: _User = None, document: _Document = N
     return _instruct(settings, Instruction(Kind.CHECK, document, user), as_json)
 
 
-@with_settings(*DATABASE, *BUS)
+@with_settings(*DATABASE, *BUS, *AUDIT)
 def log_level(
     settings: Settings,
     level: Annotated[
@@ -106,7 +108,7 @@ def log_level(
     return _instruct(settings, change_of_level(logger, level, seconds), as_json)
 
 
-@with_settings(*DATABASE, *BUS)
+@with_settings(*DATABASE, *BUS, *AUDIT)
 def connections(
     settings: Settings,
     user: _User = None,
@@ -142,8 +144,10 @@ def connections(
         elif not reports.reports and not as_json:
             raise CollabError("no server has answered: is one running on this database?")
 
-    _check(Instruction(Kind.LIST, document, user))
-    with_store(settings, work)
+    instruction = Instruction(Kind.LIST, document, user)
+    _check(instruction)
+    with audited(settings, _act(instruction)):
+        with_store(settings, work)
     return result
 
 
@@ -181,7 +185,7 @@ def _print_connections(found: Iterable[Seen]) -> None:
 _SHOWN_DOCUMENTS = 5
 
 
-@with_settings(*DATABASE, *BUS)
+@with_settings(*DATABASE, *BUS, *AUDIT)
 def reload(settings: Settings, name: Name, as_json: _Json = False) -> int:
     """Let each server drop what it has of a document in memory. Its clients come back, and it is read again."""
     from collab.storage.records import Instruction, Kind
@@ -189,7 +193,7 @@ def reload(settings: Settings, name: Name, as_json: _Json = False) -> int:
     return _instruct(settings, Instruction(Kind.RELOAD, name), as_json)
 
 
-@with_settings(*DATABASE, *BUS)
+@with_settings(*DATABASE, *BUS, *AUDIT)
 def quarantine(
     settings: Settings,
     name: Name,
@@ -202,7 +206,7 @@ def quarantine(
     return _instruct(settings, Instruction(Kind.QUARANTINE, name, seconds=seconds), as_json)
 
 
-@with_settings(*DATABASE, *BUS)
+@with_settings(*DATABASE, *BUS, *AUDIT)
 def release(settings: Settings, name: Name, as_json: _Json = False) -> int:
     """Let a document be opened again, whether an operator has closed it or its failures."""
     from collab.hub.control import release as make_release
@@ -210,7 +214,7 @@ def release(settings: Settings, name: Name, as_json: _Json = False) -> int:
     return _instruct(settings, make_release(name), as_json)
 
 
-@with_settings(*DATABASE, *BUS)
+@with_settings(*DATABASE, *BUS, *AUDIT)
 def rename(
     settings: Settings,
     name: Name,
@@ -225,7 +229,8 @@ def rename(
             tell([name, new_name])
         print(f"renamed {shown_name(name)} to {shown_name(new_name)}", file=sys.stderr)
 
-    with_store(settings, work)
+    with audited(settings, Act(audit.Kind.DOCUMENT_RENAMED, name, f"to {shown_name(new_name)}")):
+        with_store(settings, work)
 
 
 def _instruct(settings: Settings, instruction: Instruction, as_json: bool) -> int:
@@ -242,8 +247,15 @@ def _instruct(settings: Settings, instruction: Instruction, as_json: bool) -> in
             _print(instruction, reports)
 
     _check(instruction)
-    with_store(settings, work)
+    with audited(settings, _act(instruction)):
+        with_store(settings, work)
     return result
+
+
+def _act(instruction: Instruction) -> Act:
+    from collab.hub.control import KINDS, describe
+
+    return Act(KINDS[instruction.kind], instruction.document, describe(instruction), instruction.user)
 
 
 def _check(instruction: Instruction) -> None:

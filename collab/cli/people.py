@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from collab.audit import Act, Kind
 from collab.authorship import DELETED_USER
-from collab.cli.common import DATABASE, output_file, progress, shown_file, with_database, with_settings
+from collab.cli.common import AUDIT, DATABASE, audited, output_file, progress, shown_file, with_database, with_settings
 from collab.errors import ConfigurationError
 from collab.settings import Settings
 from collab.telemetry import shown_name
@@ -61,7 +62,7 @@ def register(app: typer.Typer) -> None:
 
 
 @people.command("export")
-@with_settings(*DATABASE)
+@with_settings(*DATABASE, *AUDIT)
 def export_user(
     settings: Settings,
     user: _User,
@@ -79,12 +80,14 @@ def export_user(
                 counts[trace["kind"]] += 1
                 write(json.dumps(trace, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
 
-    with_database(settings, make_maintenance, work)
+    with audited(settings, Act(Kind.PEOPLE_EXPORTED, target=user)) as act:
+        with_database(settings, make_maintenance, work)
+        act.detail = _summary(counts)
     print(f"wrote {_summary(counts)} of {shown_name(user)} to {shown_file(out, out=True)}", file=sys.stderr)
 
 
 @people.command("erase")
-@with_settings(*DATABASE)
+@with_settings(*DATABASE, *AUDIT)
 def erase_user(
     settings: Settings,
     user: _User,
@@ -122,7 +125,9 @@ def erase_user(
             if not left:
                 return
 
-    with_database(settings, make_maintenance, work)
+    with audited(settings, Act(Kind.PEOPLE_ERASED, target=user)) as act:
+        with_database(settings, make_maintenance, work)
+        act.detail = f"{len(places)} documents: {_summary(counts)}" + (", and still named" if left else "")
     if as_json:
         facts = {"user": user, "documents": len(places), "changed": dict(counts), "done": not left}
         print(json.dumps(facts, ensure_ascii=False))

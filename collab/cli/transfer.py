@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from collab.audit import Act, Kind
 from collab.cli.common import (
+    AUDIT,
     DATABASE,
+    audited,
     bytes_read,
     complain_of,
     imported,
@@ -26,6 +29,7 @@ from collab.cli.common import (
 )
 from collab.errors import CollabError, ConfigurationError
 from collab.settings import Settings
+from collab.telemetry import shown_name
 
 if TYPE_CHECKING:
     from collab.storage.store import Store
@@ -42,7 +46,7 @@ def register(documents: typer.Typer) -> None:
     documents.command("import-many")(import_many)
 
 
-@with_settings(*DATABASE, "max_document_bytes")
+@with_settings(*DATABASE, *AUDIT, "max_document_bytes")
 def export_many(
     settings: Settings,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to; - is standard output.", show_default=False)],
@@ -83,11 +87,13 @@ def export_many(
         failed = export.failed
         print(f"exported {export.done} documents to {shown_file(file, out=True)}", file=sys.stderr)
 
-    with_store(settings, work)
+    said = f"documents that begin with {shown_name(prefix)}" if prefix else "all documents"
+    with audited(settings, Act(Kind.DOCUMENTS_EXPORTED, detail=said)):
+        with_store(settings, work)
     return 1 if failed else 0
 
 
-@with_settings(*DATABASE, "max_document_bytes", "keep_deleted")
+@with_settings(*DATABASE, *AUDIT, "max_document_bytes", "keep_deleted")
 def import_many(
     settings: Settings,
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where from; - is standard input.", show_default=False)],
@@ -130,6 +136,7 @@ def import_many(
         failed = done.failed
         print(imported(done, "documents created"), file=sys.stderr)
 
-    with input_file(file) as (source, total):
+    with input_file(file) as (source, total), audited(settings, Act(Kind.DOCUMENTS_IMPORTED)) as act:
+        act.detail = f"from {shown_file(file)}"
         with_store(settings, work, create=True)
     return 1 if failed else 0

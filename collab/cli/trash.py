@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from collab.cli.common import BUS, DATABASE, Name, telling_nodes, with_settings, with_store
+from collab.audit import Act, Kind
+from collab.cli.common import AUDIT, BUS, DATABASE, Name, audited, telling_nodes, with_settings, with_store
 from collab.settings import Settings
 from collab.telemetry import escape_controls, shown_name
 
@@ -76,7 +77,7 @@ def list_trash(
     with_store(settings, work)
 
 
-@with_settings(*DATABASE, *BUS, "trash_days")
+@with_settings(*DATABASE, *BUS, *AUDIT, "trash_days")
 def restore(
     settings: Settings,
     name: Name,
@@ -96,10 +97,12 @@ def restore(
             tell([summary.document.name])
         print(f"restored {shown_name(name)} as {shown_name(summary.document.name)}", file=sys.stderr)
 
-    with_store(settings, work)
+    act = Act(Kind.DOCUMENT_RESTORED, name, "" if new_name is None else f"as {shown_name(new_name)}")
+    with audited(settings, act):
+        with_store(settings, work)
 
 
-@with_settings(*DATABASE, *BUS)
+@with_settings(*DATABASE, *BUS, *AUDIT)
 def erase(
     settings: Settings,
     name: Name,
@@ -130,7 +133,8 @@ def erase(
 
     if not yes:
         typer.confirm(f"Erase {shown_name(name)} for good? Nothing brings it back", abort=True)
-    with_store(settings, work)
+    with audited(settings, Act(Kind.DOCUMENT_ERASED, name, "" if document_id is None else f"number {document_id}")):
+        with_store(settings, work)
     return result
 
 

@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from collab import audit
+from collab.audit import Act
 from collab.cli.common import (
+    AUDIT,
     BUS,
     DATABASE,
     Name,
+    audited,
     bytes_read,
     complain_of,
     imported,
@@ -108,7 +112,7 @@ def make(
 
 
 @versions.command("import")
-@with_settings(*DATABASE, "max_document_bytes")
+@with_settings(*DATABASE, *AUDIT, "max_document_bytes")
 def import_versions(
     settings: Settings,
     name: Name,
@@ -144,7 +148,7 @@ def import_versions(
         failed = done.failed
         print(imported(done, "versions imported"), file=sys.stderr)
 
-    with input_file(file) as (source, total):
+    with input_file(file) as (source, total), audited(settings, Act(audit.Kind.VERSIONS_IMPORTED, name)):
         with_store(settings, work)
     return 1 if failed else 0
 
@@ -162,7 +166,7 @@ def rename(settings: Settings, name: Name, version: _Id, title: _Title) -> None:
 
 
 @versions.command()
-@with_settings(*DATABASE)
+@with_settings(*DATABASE, *AUDIT)
 def delete(settings: Settings, name: Name, version: _Id) -> None:
     """Delete a version. The document and its log stay as they are."""
 
@@ -170,11 +174,12 @@ def delete(settings: Settings, name: Name, version: _Id) -> None:
         await _service(store).delete(name, version)
         print(f"deleted version {version} of {shown_name(name)}", file=sys.stderr)
 
-    with_store(settings, work)
+    with audited(settings, Act(audit.Kind.VERSION_DELETED, name, f"version {version}")):
+        with_store(settings, work)
 
 
 @versions.command()
-@with_settings(*DATABASE, *BUS, "sandbox_seconds", "sandbox_memory_bytes", "auto_version_minutes")
+@with_settings(*DATABASE, *BUS, *AUDIT, "sandbox_seconds", "sandbox_memory_bytes", "auto_version_minutes")
 def restore(
     settings: Settings,
     name: Name,
@@ -219,7 +224,9 @@ def restore(
         else:
             print(f"{shown_name(name)} is so already", file=sys.stderr)
 
-    with_store(settings, work)
+    state = f"number {number}" if version is None else f"version {version}"
+    with audited(settings, Act(audit.Kind.STATE_RESTORED, name, state)):
+        with_store(settings, work)
 
 
 async def read_past(store: Store, name: str, at: str | None, version: int | None) -> tuple[int, bytes]:

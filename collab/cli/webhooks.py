@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from collab.cli.common import DATABASE, with_settings, with_store
+from collab.audit import Act, Kind
+from collab.cli.common import AUDIT, DATABASE, audited, with_settings, with_store
 from collab.cli.nodes import date
 from collab.errors import ConfigurationError
 from collab.settings import Settings
-from collab.telemetry import escape_controls
+from collab.telemetry import escape_controls, shown_name
 
 if TYPE_CHECKING:
     from collab.storage.store import Store
@@ -65,7 +66,7 @@ def list_receivers(settings: Settings, as_json: _Json = False) -> None:
 
 
 @webhooks.command("deliveries")
-@with_settings(*DATABASE)
+@with_settings(*DATABASE, *AUDIT)
 def list_deliveries(
     settings: Settings,
     receiver: Annotated[
@@ -96,11 +97,12 @@ def list_deliveries(
                 break
             before, left = page[-1].number, left - len(page)
 
-    with_store(settings, work)
+    with audited(settings, Act(Kind.DELIVERIES_LISTED)):
+        with_store(settings, work)
 
 
 @webhooks.command()
-@with_settings(*DATABASE)
+@with_settings(*DATABASE, *AUDIT)
 def resend(
     settings: Settings,
     ids: Annotated[
@@ -129,11 +131,13 @@ def resend(
             count = len(ids or ())
         print(f"{count} deliveries wait to be made", file=sys.stderr)
 
-    with_store(settings, work)
+    said = f"deliveries {', '.join(map(str, ids or ()))}" if failed is None else f"of {shown_name(failed)}"
+    with audited(settings, Act(Kind.WEBHOOKS_RESENT, detail=said)):
+        with_store(settings, work)
 
 
 @webhooks.command()
-@with_settings(*DATABASE)
+@with_settings(*DATABASE, *AUDIT)
 def enable(settings: Settings, receiver: _Receiver) -> None:
     """Enable a receiver that was disabled, and try at once what waits for it."""
 
@@ -141,7 +145,8 @@ def enable(settings: Settings, receiver: _Receiver) -> None:
         await store.enable_receiver(receiver)
         print(f"{escape_controls(receiver)} is enabled", file=sys.stderr)
 
-    with_store(settings, work)
+    with audited(settings, Act(Kind.WEBHOOK_ENABLED, detail=shown_name(receiver))):
+        with_store(settings, work)
 
 
 @webhooks.command()

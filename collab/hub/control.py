@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
+from collab import audit
+from collab.audit import Act, Outcome, Who
 from collab.errors import KeptOut, Kicked, StoreUnavailable, is_refusal
 from collab.hub.agents import Agents
 from collab.hub.member import Checked, Member
@@ -33,7 +35,6 @@ from collab.telemetry import ROOT, RateLimited, get_logger, shown_name
 from collab.telemetry.levels import DEFAULT, MOST_SECONDS, SIGNAL_SECONDS, check_change, levels
 
 _log = get_logger("control")
-_audit = get_logger("audit")
 _limited = RateLimited(_log)
 
 MAX_KEPT_OUT_SECONDS: Final = 86_400.0
@@ -81,6 +82,7 @@ class Keeper(Protocol):
     agents: Agents
     visitors: Visitors
     people: People
+    audit: audit.Audit
 
     def now(self) -> float:
         """Return the loop's time in seconds."""
@@ -222,8 +224,10 @@ class Control:
 
     # Giving an instruction
 
-    async def give(self, instruction: Instruction, by: str) -> Reports:
-        """Tell all nodes, this one too, and wait for what they report; ``by`` says who has told it, for the log.
+    async def give(self, instruction: Instruction, by: Who | None = None) -> Reports:
+        """Tell all nodes, this one too, and wait for what they report.
+
+        ``by`` is who has told it, for the audit; None for what is a part of something that the audit has already.
 
         Raises:
             ValueError, InvalidDocumentName: as ``check_instruction``.
@@ -232,8 +236,12 @@ class Control:
         """
         check_instruction(instruction)
         store = self._hub.store
-        number = await store.instruct(instruction)
-        _audit.info("control: %s (%s)", describe(instruction), by)
+        if by is None:
+            number = await store.instruct(instruction)
+        else:
+            act = Act(KINDS[instruction.kind], instruction.document, describe(instruction), instruction.user)
+            with self._hub.audit.acting(act, by):
+                number = await store.instruct(instruction)
         self.told()
         return await until_reported(store, number, self._hub.tell_nodes)
 
@@ -329,13 +337,11 @@ class Control:
 
     async def _report(self, stored: StoredInstruction, report: NodeReport) -> None:
         if stored.instruction is not None and (report.ended or report.changed or report.undecided):
-            _audit.info(
-                "control: %s: %d sessions ended here, %d with another access, %d not decided",
-                describe(stored.instruction),
-                report.ended,
-                report.changed,
-                report.undecided,
-            )
+            instruction = stored.instruction
+            done = f"{report.ended} sessions ended here, {report.changed} with another access"
+            said = f"{describe(instruction)}: {done}, {report.undecided} not decided"
+            act = Act(audit.Kind.INSTRUCTION_FOLLOWED, instruction.document, said, instruction.user)
+            self._hub.audit.act(act, Outcome.SUCCESS)
         if stored.age > _REPORTED:
             return
         try:
@@ -486,6 +492,17 @@ async def until_reported(store: Store, number: int, tell: Callable[[], None]) ->
             return reports
         pause = min(2 * pause, _LONGEST_PAUSE)
 
+
+KINDS: Final = {
+    Kind.KICK: audit.Kind.KICK,
+    Kind.CHECK: audit.Kind.ACCESS_CHECKED,
+    Kind.RELOAD: audit.Kind.RELOADED,
+    Kind.QUARANTINE: audit.Kind.DOCUMENT_CLOSED,
+    Kind.RELEASE: audit.Kind.DOCUMENT_RELEASED,
+    Kind.LIST: audit.Kind.CONNECTIONS_LISTED,
+    Kind.LOG: audit.Kind.LOG_LEVEL,
+}
+"""What the audit calls each instruction."""
 
 _WORDS: Final = {
     Kind.KICK: "kick",

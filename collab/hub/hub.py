@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
+from collab.audit import Audit
 from collab.cluster.bus import Bus
 from collab.cluster.messages import ALL_NODES, Posted
 from collab.engine import kept
@@ -47,6 +48,7 @@ from collab.hub import delivery, frames
 from collab.hub.activity import Activity
 from collab.hub.agents import Agents
 from collab.hub.attributing import Attributing
+from collab.hub.audits import Audits
 from collab.hub.compaction import CompactionPolicy, Compactor
 from collab.hub.control import Control
 from collab.hub.counts import TOLD, HubCounts
@@ -241,6 +243,7 @@ class Hub:
         self.journal = journal
         self.clock = clock
         self.monotonic = monotonic
+        self.audit = Audit(clock)
         self.tasks = Tasks()
         self.draining = False
         self.stopping = False
@@ -279,6 +282,7 @@ class Hub:
             self.tasks,
             self._answer,
         )
+        self.audits = Audits(self.audit, self.membership.name, self.questions)
         self.agents.questions = self.visitors.questions = self.questions
         self.named.questions = self.people.questions = self.activity.questions = self.questions
         self.people.rate = self.activity.receives
@@ -732,6 +736,7 @@ class Hub:
     async def _answer(self, asked: Facts) -> Facts | None:
         """Answer a question that all nodes were asked."""
         said = self.agents.answer(asked) or self.visitors.answer(asked) or self.named.answer(asked)
+        said = said or self.audits.answer(asked)
         for answer in (self.people.answer, self.activity.answer, *self.answering):
             if said is not None:
                 break
@@ -806,7 +811,7 @@ class Hub:
 
     async def _let_all_forget(self, name: str) -> Reports:
         """Let all nodes drop what they have of a document that was deleted, and wait until they say so."""
-        return await self.control.give(Instruction(Kind.RELOAD, document=name), "it is erased")
+        return await self.control.give(Instruction(Kind.RELOAD, document=name))
 
     def tell_nodes(self) -> None:
         """Let the other nodes look for instructions now."""

@@ -19,9 +19,7 @@ from collab.hub.maintenance import Report, carry_out, plan_repair, verify
 from collab.sandbox.port import Sandbox
 from collab.storage.maintenance import Maintenance
 from collab.storage.records import Instruction, Kind, Reports
-from collab.telemetry import get_logger, shown_name
 
-_audit = get_logger("audit")
 
 AT_A_TIME: Final = 2
 """Documents that are verified or repaired at a time: each is read as a whole."""
@@ -84,8 +82,8 @@ class Upkeep:
         with self._place(name):
             return await self._verify(name)
 
-    async def repair(self, name: str, by: str, *, dry_run: bool) -> Repaired:
-        """Put in order what is damaged of a document, or only say what would be done; ``by`` is for the log.
+    async def repair(self, name: str, *, dry_run: bool) -> Repaired:
+        """Put in order what is damaged of a document, or only say what would be done.
 
         Raises:
             CollabError: damaged bytes cannot be kept; nothing has changed from that step on. Else as ``verify``.
@@ -104,12 +102,11 @@ class Upkeep:
                 texts.append("forget that it is noted as damaged: it is whole")
             if dry_run or not texts:
                 return Repaired(texts, [], report, None)
-            _audit.info("repair %s: %s (%s)", shown_name(name), "; ".join(texts), by)
             kept = await carry_out(self._store, document, steps, self._directory)
             report = await self._verify(name)
             reloaded = None
             with contextlib.suppress(StoreRefused):  # too many instructions: the repair is done all the same
-                reloaded = await self._hub.control.give(Instruction(Kind.RELOAD, name), f"it is repaired, {by}")
+                reloaded = await self._hub.control.give(Instruction(Kind.RELOAD, name))
             return Repaired(texts, kept, report, reloaded)
 
     async def compact(self, name: str) -> Snapshotted:

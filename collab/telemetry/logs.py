@@ -16,7 +16,7 @@ the command line alone, and ``JsonFormatter`` is there for both. Three rules hol
 =======================  ==============================================================
 ``collab``               start, stop, configuration
 ``collab.auth``          key sets fetched, whoever decides on access and does not answer
-``collab.audit``         sign-ins refused, permissions refused, limits hit
+``collab.audit``         the audit, where it has no file of its own, and what keeps its file from being written
 ``collab.connection``    one client's socket, through ``ConnectionLog``
 ``collab.http``          requests that are none, proxies, TLS
 ``collab.room``          rooms of this node: opened, unloaded, refused
@@ -134,10 +134,9 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the object as text without a line break."""
-        seconds, milliseconds = divmod(int(record.created * 1000), 1000)
         message = record.getMessage().removeprefix(getattr(record, "address", ""))
         values: dict[str, object] = {
-            "@timestamp": f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z",
+            "@timestamp": show_timestamp(record.created),
             "log.level": record.levelname.lower(),
             "message": message + _not_shown(record),
             "ecs.version": ECS_VERSION,
@@ -165,6 +164,12 @@ class JsonFormatter(logging.Formatter):
             values["collab.stack"] = self.formatStack(record.stack_info)
         # Masked before it is written as JSON: what is masked ends with a word, and could take a quote with it.
         return json.dumps({key: mask_secrets(v) if isinstance(v, str) else v for key, v in values.items()})
+
+
+def show_timestamp(at: float) -> str:
+    """Show Unix seconds as RFC 3339 in UTC, with milliseconds."""
+    seconds, milliseconds = divmod(int(at * 1000), 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03d}Z"
 
 
 # What a record may have, and under which attributes; the last two as the instrumentation of OpenTelemetry puts them.
@@ -320,10 +325,68 @@ def complain(message: str) -> None:
 _all_limited: WeakSet[RateLimited] = WeakSet()
 
 
+class Rates:
+    """Say which events of a kind are let through, and count the others.
+
+    A token bucket for each kind: ``burst`` at once, then ``per_second``. ``kind`` is one of few: more than
+    ``_MAX_KINDS`` of them push out the least recently used, of which ``collect`` still tells.
+    """
+
+    __slots__ = ("_buckets", "_burst", "_clock", "_gone", "_per_second")
+
+    def __init__(self, per_second: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Bound each kind."""
+        if per_second <= 0 or burst < 1:
+            raise ValueError("per_second must be positive and burst at least 1")
+        self._per_second = per_second
+        self._burst = float(burst)
+        self._clock = clock
+        # kind -> [tokens, time of the last refill, events left out, what the last one of these was about]
+        self._buckets: OrderedDict[str, list[Any]] = OrderedDict()
+        self._gone: list[tuple[str, int, Any]] = []
+
+    def take(self, kind: str, about: object = None) -> int | None:
+        """Let an event through: how many were left out before it; None if it is left out. ``about`` is kept with it."""
+        now = self._clock()
+        bucket = self._buckets.get(kind)
+        if bucket is None:
+            bucket = self._buckets[kind] = [self._burst, now, 0, about]
+            if len(self._buckets) > _MAX_KINDS:
+                old_kind, old = self._buckets.popitem(last=False)
+                if old[2]:
+                    self._gone.append((old_kind, old[2], old[3]))
+        else:
+            self._buckets.move_to_end(kind)
+            bucket[0] = min(self._burst, bucket[0] + (now - bucket[1]) * self._per_second)
+            bucket[1] = now
+        if bucket[0] < 1.0:
+            bucket[2] += 1
+            bucket[3] = about
+            return None
+        bucket[0] -= 1.0
+        left_out: int
+        left_out, bucket[2] = bucket[2], 0
+        return left_out
+
+    def left_out(self, kind: str) -> int:
+        """Count the events of ``kind`` that were left out since the last one that was let through."""
+        bucket = self._buckets.get(kind)
+        return 0 if bucket is None else int(bucket[2])
+
+    def collect(self) -> list[tuple[str, int, Any]]:
+        """Give what was left out since the last time: its kind, how many, what the last one was about."""
+        found, self._gone = self._gone, []
+        for kind, bucket in self._buckets.items():
+            if bucket[2]:
+                found.append((kind, bucket[2], bucket[3]))
+                bucket[2] = 0
+        return found
+
+
 class RateLimited:
     """Log each kind of event at a bounded rate and count what was not shown.
 
-    A token bucket for each kind: ``burst`` lines at once, then ``per_second`` lines a second.
+    ``burst`` lines of each kind at once, then ``per_second`` lines a second (``Rates``).
     The next line of that kind that is shown ends with the number left out before it; call
     ``flush`` now and then (at the end at the latest), so that a flood that has ended is
     counted too.
@@ -331,10 +394,10 @@ class RateLimited:
     ``tell_left_out`` calls it for all of them.
 
     ``kind`` is a short constant, one for each place or case. It must not be made from what a
-    peer sent: more than ``_MAX_KINDS`` of them push out the least recently used.
+    peer sent.
     """
 
-    __slots__ = ("__weakref__", "_buckets", "_burst", "_clock", "_logger", "_per_second")
+    __slots__ = ("__weakref__", "_logger", "_rates")
 
     def __init__(
         self,
@@ -345,14 +408,8 @@ class RateLimited:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Bound the lines to ``logger``: ``per_second`` for each kind in the long run, ``burst`` at once."""
-        if per_second <= 0 or burst < 1:
-            raise ValueError("per_second must be positive and burst at least 1")
         self._logger = logger
-        self._per_second = per_second
-        self._burst = float(burst)
-        self._clock = clock
-        # kind -> [tokens, time of the last refill, lines not shown, level of the last line not shown]
-        self._buckets: OrderedDict[str, list[float]] = OrderedDict()
+        self._rates = Rates(per_second, burst, clock)
         _all_limited.add(self)
 
     def log(
@@ -374,23 +431,9 @@ class RateLimited:
         logger = self._logger if to is None else to
         if not logger.isEnabledFor(level):
             return False
-        now = self._clock()
-        bucket = self._buckets.get(kind)
-        if bucket is None:
-            bucket = self._buckets[kind] = [self._burst, now, 0, level]
-            if len(self._buckets) > _MAX_KINDS:
-                old_kind, old = self._buckets.popitem(last=False)
-                self._report(old_kind, old)
-        else:
-            self._buckets.move_to_end(kind)
-            bucket[0] = min(self._burst, bucket[0] + (now - bucket[1]) * self._per_second)
-            bucket[1] = now
-        if bucket[0] < 1.0:
-            bucket[2] += 1
-            bucket[3] = level
+        suppressed = self._rates.take(kind, level)
+        if suppressed is None:
             return False
-        bucket[0] -= 1.0
-        suppressed, bucket[2] = int(bucket[2]), 0
         if suppressed:
             message, args = message + " (%d more like it not shown)", (*args, suppressed)
         logger.log(level, message, *args, exc_info=exc_info, extra=extra)
@@ -414,18 +457,12 @@ class RateLimited:
 
     def suppressed(self, kind: str) -> int:
         """Count the lines of ``kind`` that were left out since the last one shown."""
-        bucket = self._buckets.get(kind)
-        return int(bucket[2]) if bucket is not None else 0
+        return self._rates.left_out(kind)
 
     def flush(self) -> None:
-        """Log one line for each kind of which lines were left out, and start to count anew."""
-        for kind, bucket in list(self._buckets.items()):
-            self._report(kind, bucket)
-
-    def _report(self, kind: str, bucket: list[float]) -> None:
-        suppressed, bucket[2] = int(bucket[2]), 0
-        if suppressed:
-            self._logger.log(int(bucket[3]), "%s: %d more like it not shown", kind, suppressed)
+        """Write one line for each kind that was left out, and start to count anew."""
+        for kind, suppressed, level in self._rates.collect():
+            self._logger.log(level, "%s: %d more like it not shown", kind, suppressed)
 
 
 class ConnectionLog(logging.LoggerAdapter[logging.Logger]):

@@ -13,13 +13,13 @@ import jwt
 import pytest
 import yaml
 
+from collab.audit import Audit, Kind, Who
 from collab.auth.access import AccessRequest
 from collab.auth.factory import AuthOptions, make_authenticator
 from collab.errors import SchemaError, Unauthenticated
 from collab.settings import Settings
 from collab.storage import migrate
 from collab.telemetry import JsonFormatter
-from collab.transports.guard.audit import LIMIT, PERMISSION, SIGN_IN, Audit
 from tests.auth.makers import NOW, Clock
 from tests.support.server import ServerProcess
 from tests.support.snippets import snippet
@@ -73,6 +73,13 @@ def test_a_line_of_the_log_in_json_is_as_it_is_written() -> None:
     assert json.loads(JsonFormatter(node=shown["service.node.name"]).format(record)) == shown
 
 
+REFUSED = {
+    "sign-in refused": Kind.SIGN_IN_REFUSED,
+    "permission refused": Kind.PERMISSION_REFUSED,
+    "limit": Kind.LIMIT,
+}
+
+
 def test_lines_of_the_audit_log_are_as_they_are_written(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "collab.audit")
     lines = snippet("docs/operations.md", "The audit log", "").splitlines()
@@ -82,14 +89,7 @@ def test_lines_of_the_audit_log_are_as_they_are_written(caplog: pytest.LogCaptur
         found = line.fullmatch(text)
         assert found is not None, text
         kind, reason, address, user, document, protocol = found.groups()
-        assert kind in (SIGN_IN, PERMISSION, LIMIT)
-        # The kinds are compared by identity.
-        audit.write(
-            next(one for one in (SIGN_IN, PERMISSION, LIMIT) if one == kind),
-            *(reason, reason, address, document),
-            user=user,
-            protocol=protocol,
-        )
+        audit.write(REFUSED[kind], reason, reason, Who(user, address, protocol), document)
     assert [record.getMessage() for record in caplog.records] == lines
 
 

@@ -216,7 +216,7 @@ async def test_it_lasts_no_longer_than_the_access_of_its_user(node: Node) -> Non
 )
 async def test_a_kick_ends_it_with_the_sessions_of_its_user(node: Node, instruction: Instruction, ends: bool) -> None:
     await show(node)
-    reports = await node.hub.control.give(instruction, "a test")
+    reports = await node.hub.control.give(instruction)
     assert reports.reports[0].ended == ends and len(node.hub.agents) == (not ends)
 
 
@@ -234,10 +234,10 @@ async def test_its_access_is_asked_about_again(node: Node, access: Any, report: 
     rights = Rights()
     rights.access = access
     await show(node, rights=rights)
-    reports = await node.hub.control.give(Instruction(Kind.CHECK, user="ada"), "a test")
+    reports = await node.hub.control.give(Instruction(Kind.CHECK, user="ada"))
     assert reports.reports[0][1:4] == report and rights.asked == 1
     assert len(node.hub.agents) == 1 - report[0]
-    await node.hub.control.give(Instruction(Kind.CHECK, user="eve"), "a test")
+    await node.hub.control.give(Instruction(Kind.CHECK, user="eve"))
     assert rights.asked == 1
 
 

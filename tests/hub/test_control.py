@@ -65,7 +65,7 @@ async def signed_in(node: Node, name: str, user: str | None, number: int = 0) ->
 async def told(node: Node, instruction: Instruction, expected: int = 2) -> dict[str, NodeReport]:
     """Tell all nodes; give what each reports, when so many have."""
     number_before = max([stored.number for stored in await node.store.instructions(0)], default=0)
-    giving = asyncio.create_task(node.hub.control.give(instruction, "a test"))
+    giving = asyncio.create_task(node.hub.control.give(instruction))
 
     async def all_of_them() -> Reports | None:
         for stored in await node.store.instructions(number_before):
@@ -407,7 +407,7 @@ async def test_an_instruction_that_says_too_little_or_too_much_is_not_given(
 ) -> None:
     node = await start_node()
     with pytest.raises(ValueError, match="."):
-        await node.hub.control.give(instruction, "a test")
+        await node.hub.control.give(instruction)
     assert await node.store.instructions(0) == []
 
 
@@ -441,7 +441,7 @@ class _Later:
         self.store, self.rooms, self.tasks = self, node.hub.rooms, node.hub.tasks
         self.generation = 0
         self.membership, self.agents, self.people = node.hub.membership, node.hub.agents, node.hub.people
-        self.visitors = node.hub.visitors
+        self.visitors, self.audit = node.hub.visitors, node.hub.audit
         self.given = stored
         self.asked: list[int] = []
         self.reported: list[int] = []
@@ -506,7 +506,7 @@ async def test_thousands_of_sessions_leave_the_loop_its_turns(start_node: StartN
     node = await start_node()
     boxes = [(await signed_in(node, f"d{number % 50}", "ada"))[2] for number in range(2_000)]
     longest, before = 0.0, time.perf_counter()
-    kicking = asyncio.create_task(node.hub.control.give(Instruction(KICK, user="ada"), "a test"))
+    kicking = asyncio.create_task(node.hub.control.give(Instruction(KICK, user="ada")))
     turns = 0
     while any(box.ended is None for box in boxes):
         await asyncio.sleep(0)

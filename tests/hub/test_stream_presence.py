@@ -276,7 +276,7 @@ async def test_it_is_among_the_people(node: Node) -> None:
 )
 async def test_a_kick_ends_it_with_the_sessions_of_its_user(node: Node, instruction: Instruction, ends: bool) -> None:
     await post(node, 1)
-    reports = await node.hub.control.give(instruction, "a test")
+    reports = await node.hub.control.give(instruction)
     assert reports.reports[0].ended == ends and len(node.hub.visitors) == (not ends)
 
 
@@ -294,7 +294,7 @@ async def test_its_access_is_asked_about_again(node: Node, access: Any, report: 
     rights = Rights()
     rights.access = access
     await post(node, 1, rights=rights)
-    reports = await node.hub.control.give(Instruction(Kind.CHECK, user="ada"), "a test")
+    reports = await node.hub.control.give(Instruction(Kind.CHECK, user="ada"))
     assert reports.reports[0][1:4] == report and rights.asked == 1
     assert len(node.hub.visitors) == 1 - report[0]
     if isinstance(access, Access):

@@ -99,6 +99,15 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             ),
             Panel("Refused a second", "short", (rate("collab_refusals_total", "reason"),)),
             Panel(
+                "Audit entries a second, and those that are lost or wait",
+                "short",
+                (
+                    rate("collab_audit_entries_total", "group"),
+                    named(rate("collab_audit_lost_total"), "lost"),
+                    named(now("collab_audit_waiting"), "waiting"),
+                ),
+            ),
+            Panel(
                 "Limits hit a second",
                 "short",
                 (rate("collab_limits_total", "limit"), named(rate("collab_read_pauses_total", "protocol"), "pauses")),

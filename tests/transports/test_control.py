@@ -324,7 +324,7 @@ async def test_what_cannot_be_decided_now_leaves_things_as_they_are_and_is_count
 ) -> None:
     ada, ada_too = await client("ada"), await provider("ada")
     table.down = True
-    reports = await served.app[HUB].control.give(Instruction(Kind.CHECK), "a test")
+    reports = await served.app[HUB].control.give(Instruction(Kind.CHECK))
     assert [report[1:] for report in reports.reports] == [(0, 0, 2, True)]
     assert ada.open and ada_too.open
     table.down = False

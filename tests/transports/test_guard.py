@@ -238,9 +238,9 @@ async def test_documents_made_over_http_count_as_those_made_by_joining(
             f"{served.url}/api/v1/documents/first", json={"title": "x"}, headers=headers
         ) as response:
             assert response.status == 200, "a title makes nothing new"
-    line = f"limit: more than 2 new documents a minute of the user 'ada' (address={ADA} document='third')"
-    lines = [record.getMessage() for record in caplog.records if record.name == "collab.audit"]
-    assert lines == [line] * 2
+    line = f"limit: more than 2 new documents a minute of the user 'ada' (address={ADA}"
+    lines = [text for text in caplog.messages if text.startswith("limit: ")]
+    assert lines == [f"{line} user='ada' document='third')", f"{line} document='third' protocol=y-websocket)"]
 
 
 async def test_requests_of_one_address(proxied: ServeProxied) -> None:
@@ -525,11 +525,12 @@ async def test_the_audit_log_says_who_was_refused_what_and_never_a_token(
     await stranger.close()
     lines = [record.getMessage() for record in caplog.records if record.name == "collab.audit"]
     assert lines == [
-        f"sign-in refused: no token was given (address={ADA} document='notes/a')",
-        f"limit: 1 connections of the user 'ada' (address={ADA} document='notes/a')",
-        f"sign-in refused: no token was given (address={BOB} document='notes/b')",
+        f"sign-in refused: no token was given (address={ADA} document='notes/a' protocol=y-websocket)",
+        f"sign-in: write access (user='ada' address={ADA} document='notes/a' protocol=y-websocket)",
+        f"limit: 1 connections of the user 'ada' (address={ADA} document='notes/a' protocol=y-websocket)",
+        f"sign-in refused: no token was given (address={BOB} document='notes/b' protocol=hocuspocus)",
         f"permission refused: origin 'https://evil.example' for host '127.0.0.1:{served.server.port}' "
-        f"(address={BOB} document='notes/a')",
+        f"(address={BOB} document='notes/a' protocol=y-websocket)",
     ]
     assert "s3cret" not in caplog.text
 

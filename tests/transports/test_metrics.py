@@ -22,6 +22,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from collab import app as app_module
 from collab.app import GUARD, HUB, READERS
+from collab.audit import Act, Audit, Outcome, Who, writer
+from collab.audit import Kind as AuditKind
 from collab.auth.access import AccessRequest, Grant
 from collab.cluster import peers
 from collab.cluster.postgresql import PostgresBus
@@ -38,7 +40,6 @@ from collab.storage import journal as journal_module
 from collab.storage import webhooks as bounds
 from collab.storage.memory import MemoryStorage, MemoryStore
 from collab.storage.records import Append, AppendOutcome, Instruction, Kind, NewRow
-from collab.transports.guard.audit import LIMIT, Audit
 from collab.transports.http.metrics import wants_openmetrics
 from collab.transports.http.metrics_list import COUNTER, GAUGE, METRICS, word
 from collab.update.compact import Compacted
@@ -399,14 +400,34 @@ async def test_what_is_refused_is_counted_by_reason(serve: Serve, connect: Any, 
 def test_a_refusal_is_counted_whether_or_not_the_log_has_a_line_for_it(caplog: pytest.LogCaptureFixture) -> None:
     audit = Audit()
     for _ in range(100):  # more than the log takes at once
-        audit.note(Unauthenticated("no token"), "203.0.113.7", "d")
-        audit.note(Overloaded("full"), "203.0.113.7")
-        audit.note(UpdateError("malformed"), "203.0.113.7")  # for which it never has one
-        audit.write(LIMIT, "requests", "too many requests", "203.0.113.7")
-        audit.read_only("an edit", "203.0.113.7", "17", "d", "hocuspocus")
+        audit.note(Unauthenticated("no token"), Who(address="203.0.113.7"), "d")
+        audit.note(Overloaded("full"), Who(address="203.0.113.7"))
+        audit.note(UpdateError("malformed"), Who(address="203.0.113.7"))  # for which it never has one
+        audit.write(AuditKind.LIMIT, "requests", "too many requests", Who(address="203.0.113.7"))
+        audit.read_only("an edit", Who("17", "203.0.113.7", "hocuspocus"), "d")
     assert audit.refusals == {"Unauthenticated": 100, "UpdateError": 100, "an edit": 100}
     assert audit.limits == {"Overloaded": 100, "requests": 100}
     assert 0 < len(caplog.records) < 200
+
+
+AUDITED = shows(
+    *('collab_audit_entries_total{group="actions"}', 'collab_audit_lost_total{group="actions"}', "collab_audit_waiting")
+)
+
+
+async def test_an_audit_that_cannot_be_written_is_seen(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MAX_WAITING", 3)
+    (tmp_path / "log").mkdir()
+    served = await serve(audit_log=tmp_path / "log" / "audit.jsonl")
+    audit = served.app[HUB].audit
+    await happens(lambda: audit.waiting == 0, "the first entry is written")
+    before = await scrape(served)
+    (tmp_path / "log").rename(tmp_path / "away")
+    for _ in range(5):
+        audit.act(Act(AuditKind.DOCUMENT_DELETED), Outcome.SUCCESS)
+    assert still(before, await scrape(served), AUDITED) == []
 
 
 EVICTED = shows('collab_evictions_total{reason="document_deleted"}', 'collab_evictions_total{reason="internal_error"}')
@@ -441,7 +462,7 @@ async def test_what_operators_have_told_is_counted(serve: Serve) -> None:
     assert all(before[one] == 0 for one in FOLLOWED), "from the start: the first one is an increase"
     for kind in Kind:
         log = Instruction(kind, logger="collab.test", level="debug", seconds=1.0)
-        await served.app[HUB].control.give(log if kind is Kind.LOG else Instruction(kind, document="d"), "a test")
+        await served.app[HUB].control.give(log if kind is Kind.LOG else Instruction(kind, document="d"))
     await moved(served, before, FOLLOWED)
 
 

@@ -85,9 +85,10 @@ async def test_a_guest_who_may_read_sees_edits_live_and_makes_none(
     async with RawClient(url + made["token"]) as hostile:
         await hostile.send(step2(text_update(7, "mine")))
         await hostile.expect(lambda frame: frame.type == AUTH, "the refusal")
-    (line,) = [record.getMessage() for record in caplog.records if " shared " in record.getMessage()]
+    (line,) = [text for text in caplog.messages if text.startswith("share made: ")]
     guest_user = jwt.decode(made["token"], SECRET, ["HS256"])["sub"]
-    assert line == f"'u-17' shared {NAME!r}, to read until {made['expires']}, with {guest_user}"
+    said = f"read access for {guest_user} until {made['expires']}"
+    assert line == f"share made: {said} (user='u-17' address=127.0.0.1 document={NAME!r})"
     assert made["token"] not in caplog.text and token() not in caplog.text
 
 

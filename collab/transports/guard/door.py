@@ -39,10 +39,10 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
+from collab.audit import Kind, Who
 from collab.limits.limits import TokenBucket
 from collab.net import Address, key_of, parse_address
 from collab.telemetry import get_logger
-from collab.transports.guard.audit import LIMIT
 from collab.transports.guard.guard import Guard
 from collab.transports.guard.listening import BACKLOG, shown
 from collab.transports.http.http_log import HttpLog
@@ -148,7 +148,9 @@ class Door:
             handler, since = next(iter(self._unread.items()))
             if now - since < options.head:
                 break
-            self._guard.audit.write(LIMIT, "no request", f"no request within {options.head:g} s", handler.address)
+            self._guard.audit.write(
+                Kind.LIMIT, "no request", f"no request within {options.head:g} s", Who(address=handler.address)
+            )
             handler.cut()
         for handler, (thrown, since) in list(self._lingering.items()):
             if handler.thrown != thrown:
@@ -162,7 +164,10 @@ class Door:
                     answers[handler] = (waiting, now)
                 elif now - since >= options.slow:
                     self._guard.audit.write(
-                        LIMIT, "slow reader", f"nothing of an answer taken for {options.slow:g} s", handler.address
+                        Kind.LIMIT,
+                        "slow reader",
+                        f"nothing of an answer taken for {options.slow:g} s",
+                        Who(address=handler.address),
                     )
                     handler.cut()
 
@@ -185,7 +190,10 @@ class Door:
             key = key_of(address)
             if 0 < self._options.per_address <= self._by_address.get(key, 0):
                 self._guard.audit.write(
-                    LIMIT, "address", f"{self._options.per_address} requests at a time from {key}", key
+                    Kind.LIMIT,
+                    "address",
+                    f"{self._options.per_address} requests at a time from {key}",
+                    Who(address=key),
                 )
                 handler.cut()
                 return
@@ -194,7 +202,7 @@ class Door:
         if self._spared(address):
             return
         if 0 < limits.bounds.unauthenticated <= len(self._answering):
-            self._guard.audit.write(LIMIT, "requests", "too many requests at a time", handler.address)
+            self._guard.audit.write(Kind.LIMIT, "requests", "too many requests at a time", Who(address=handler.address))
             handler.cut()
         else:
             limits.add_pending(handler, handler.cut, now)

@@ -19,12 +19,12 @@ from types import MappingProxyType
 
 from aiohttp import hdrs, web
 
+from collab.audit import Audit, Kind, Who
 from collab.errors import AccessDenied, Forbidden
 from collab.limits.limits import Limits, Meter
 from collab.net import Address, Peer
 from collab.protocol import streams
 from collab.telemetry import RateLimited, get_logger
-from collab.transports.guard.audit import LIMIT, PERMISSION, Audit
 from collab.transports.guard.hiding import hide_secrets
 from collab.transports.guard.origins import Origins
 from collab.transports.guard.peers import Peers
@@ -70,6 +70,9 @@ _CORS_EXPOSED = ("ETag", "Location", "Retry-After", "X-Total-Count", *streams.HE
 
 _NO_STORE = "no-store"
 
+# By which proxies name a request, in their own log too.
+_REQUEST_ID = "X-Request-ID"
+
 # In counts, for what is none that we know: a client may choose the rest.
 _NONE = "none"
 
@@ -89,6 +92,7 @@ class Guard:
     Args:
         peers, origins, limits: see there.
         own_machine_only: there is no authentication, so nobody from elsewhere is let in.
+        audit: notes who was refused what; without one it has its own.
 
     Attributes:
         answers: HTTP answers so far, by the template of the route, the method and the class of the status ("2xx"); a
@@ -100,10 +104,18 @@ class Guard:
             has gone; and, with None, when it ends.
     """
 
-    def __init__(self, peers: Peers, origins: Origins, limits: Limits, *, own_machine_only: bool) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        origins: Origins,
+        limits: Limits,
+        *,
+        own_machine_only: bool,
+        audit: Audit | None = None,
+    ) -> None:
         self.origins = origins
         self.limits = limits
-        self.audit = Audit()
+        self.audit = Audit() if audit is None else audit
         self.answers: Counter[tuple[str, str, str]] = Counter()
         self._peers = peers
         self._own_machine_only = own_machine_only
@@ -119,6 +131,18 @@ class Guard:
     def peer(self, request: web.BaseRequest) -> Peer:
         """Tell who has sent a request."""
         return self._peers.of(request)
+
+    def who(
+        self,
+        request: web.BaseRequest,
+        user: str | None = None,
+        *,
+        protocol: str = "http",
+        on_behalf_of: str | None = None,
+    ) -> Who:
+        """Say who has sent a request, for the audit."""
+        named = request.headers.get(_REQUEST_ID)
+        return Who(user, self.peer(request).address, protocol, None, on_behalf_of, named)
 
     def is_proxy(self, address: Address) -> bool:
         """Tell whether an address is that of a proxy whose headers are believed."""
@@ -160,7 +184,7 @@ class Guard:
         peer = self.peer(request)
         pause = self.limits.request_pause(peer, asyncio.get_running_loop().time(), _LONGEST_PAUSE)
         if pause is None:
-            self.audit.write(LIMIT, "requests", f"too many requests from {peer.key}", peer.address)
+            self.audit.write(Kind.LIMIT, "requests", f"too many requests from {peer.key}", self.who(request))
             raise BadRequest("too many requests from your address, try again later", "too_many_requests")
         if pause:
             with self.waiting(request):
@@ -187,12 +211,12 @@ class Guard:
             )
         paced = self._paced.get(request.match_info.handler)
         if refused is not None:
-            self.audit.write(PERMISSION, "origin", str(refused), peer.address)
+            self.audit.write(Kind.PERMISSION_REFUSED, "origin", str(refused), self.who(request))
             if paced is not None:
                 return _told(paced("forbidden", refused.public))
             return _refuse(request, "forbidden", refused.public)
         if paced is None and not self.limits.allow_request(peer, asyncio.get_running_loop().time()):
-            self.audit.write(LIMIT, "requests", f"too many requests from {peer.key}", peer.address)
+            self.audit.write(Kind.LIMIT, "requests", f"too many requests from {peer.key}", self.who(request))
             return _refuse(request, "too_many_requests", "too many requests from your address, try again later")
         if request.method == hdrs.METH_OPTIONS and hdrs.ACCESS_CONTROL_REQUEST_METHOD in request.headers:
             return _allow()
@@ -258,7 +282,9 @@ class Guard:
     def _counted_body(self, request: web.Request) -> Iterator[None]:
         peer, loop_time = self.peer(request), asyncio.get_running_loop().time
         if not self.limits.add_body(peer, loop_time()):
-            self.audit.write(LIMIT, "bodies", f"too many requests without a body from {peer.key}", peer.address)
+            self.audit.write(
+                Kind.LIMIT, "bodies", f"too many requests without a body from {peer.key}", self.who(request)
+            )
             raise BadRequest("too many requests from your address at a time", "too_many_requests")
         try:
             yield

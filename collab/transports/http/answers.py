@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Final
 
 from aiohttp import web
 
+from collab.audit import Act
 from collab.auth.access import Grant
 from collab.errors import AccessDenied, CollabError, InternalError, Unauthenticated, is_refusal
 from collab.hub.admission import Admission
@@ -211,5 +213,18 @@ class Permission:
         try:
             yield
         except AccessDenied as error:
-            self._guard.audit.note(error, self._guard.peer(request).address, name)
+            self._guard.audit.note(error, self._guard.who(request), name)
             raise
+
+    def acting(
+        self,
+        request: web.Request,
+        act: Act,
+        grant: Grant,
+        *,
+        protocol: str = "http",
+        on_behalf_of: str | None = None,
+    ) -> AbstractContextManager[Act]:
+        """Do what the sender, who was granted this, has asked for; then the audit has how it has ended."""
+        who = self._guard.who(request, grant.user, protocol=protocol, on_behalf_of=on_behalf_of)
+        return self._guard.audit.acting(act, who)

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Final, NamedTuple
 
 from collab import errors
+from collab.audit import Group
 from collab.hooks import METHODS
 from collab.hub.counts import CATCH_UPS
 from collab.hub.hub import Hub
@@ -644,6 +645,26 @@ METRICS: Final[tuple[Exported, ...]] = (
         "Bounds that clients have passed, by the class of the error or what was too much",
         lambda at: _words(at.audit.limits, _LIMITS),
         "limit",
+    ),
+    Exported(
+        "collab_audit_entries",
+        COUNTER,
+        "Entries of the audit, by their group; what the rates leave out is not counted",
+        lambda at: {group.value: at.audit.entries[group] for group in Group},
+        "group",
+    ),
+    Exported(
+        "collab_audit_lost",
+        COUNTER,
+        "Entries that found no place in the file of --audit-log; actions and reads among them are in the log",
+        lambda at: {group.value: at.audit.lost[group] for group in Group},
+        "group",
+    ),
+    Exported(
+        "collab_audit_waiting",
+        GAUGE,
+        "Entries that wait to be written into the file of --audit-log",
+        lambda at: at.audit.waiting,
     ),
     # The process
     Exported(

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, assert_never, ca
 from aiohttp import WSMessage, WSMsgType, web
 from aiohttp._websocket.models import WSMessageTextBytes
 
+from collab.audit import Kind, Who
 from collab.auth.access import Grant
 from collab.errors import (
     AccessDenied,
@@ -64,7 +65,6 @@ from collab.protocol.messages import CloseCode, Stateless
 from collab.protocol.session import Access, Copy, Session
 from collab.protocol.sync import SyncStep2, SyncUpdate
 from collab.telemetry import ConnectionLog
-from collab.transports.guard.audit import LIMIT
 from collab.transports.sockets.context import Context
 from collab.transports.sockets.frames import PING, binary_frame, pong_frame
 from collab.transports.sockets.intake import Intake, Unread
@@ -721,6 +721,7 @@ class Connection(Generic[AnyChannel]):
                     turn.used()
                     channel.live = live
                     self._note_granted(channel, token, grant)
+                    self.context.guard.audit.sign_in(self._who(grant.user), name, grant.access.value)
                 else:
                     self.perform((step,))
         finally:
@@ -888,7 +889,7 @@ class Connection(Generic[AnyChannel]):
             self._perform_now(partial(self._ended, channel, member, error))
 
     def _ended(self, channel: AnyChannel, member: Member, error: CollabError) -> Iterable[Event[AnyChannel]]:
-        self.context.guard.audit.note(error, self.peer.address, channel.name)
+        self.context.guard.audit.note(error, self._who(member.author), channel.name)
         return self.protocol.ended(channel, member, error)
 
     def _channel_of(self, member: Member) -> AnyChannel | None:
@@ -955,8 +956,7 @@ class Connection(Generic[AnyChannel]):
         """Write the attempt to the audit log."""
         channel = self._channel_of(member)
         if channel is not None:
-            audit, address = self.context.guard.audit, self.peer.address
-            audit.read_only(what, address, member.author, channel.name, self.protocol_name)
+            self.context.guard.audit.read_only(what, self._who(member.author), channel.name)
 
     # Liveness
 
@@ -1052,7 +1052,7 @@ class Connection(Generic[AnyChannel]):
     def cut(self) -> None:
         """End a connection that has shown no token for too long, while others need its place."""
         reason = "too many connections that have not authenticated"
-        self.context.guard.audit.write(LIMIT, "unauthenticated", reason, self.peer.address)
+        self.context.guard.audit.write(Kind.LIMIT, "unauthenticated", reason, self._who(None))
         self.outbox.cut(_CUT)  # at once: those who do this on purpose would keep the place by not answering
 
     def leave(self) -> None:
@@ -1100,7 +1100,7 @@ class Connection(Generic[AnyChannel]):
         name = self.document_name if channel is None else channel.name
         limited, log = self.context.limited, self.log(name, _user_of(channel))
         if is_refusal(error):
-            self.context.guard.audit.note(error, self.peer.address, name)
+            self.context.guard.audit.note(error, self._who(_user_of(channel)), name)
             option = error.option if isinstance(error, LimitExceeded) else None
             if option is None:
                 limited.info(type(error).__name__, "refused: %s", error, to=log)
@@ -1111,6 +1111,9 @@ class Connection(Generic[AnyChannel]):
             forget_frames(error)  # nobody asks where a refusal came from
         else:
             limited.error(type(error).__name__, "failed", to=log, exc_info=error)
+
+    def _who(self, user: str | None) -> Who:
+        return Who(user, self.peer.address, self.protocol_name, self._number)
 
     def log(self, document_name: str | None = None, user: str | None = None) -> ConnectionLog:
         """Return a logger for this connection; made when needed, most never log."""

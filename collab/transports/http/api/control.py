@@ -16,7 +16,6 @@ from collab.errors import StoreRefused
 from collab.hub.control import Control, change_of_level, check_instruction, release
 from collab.protocol.session import Access
 from collab.storage.records import Instruction, Kind
-from collab.telemetry import shown_user
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import ALL_DOCUMENTS, Permission
 from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoQuery, Route, json_response
@@ -111,10 +110,8 @@ class ControlRoutes:
         closes = instruction.kind in (Kind.QUARANTINE, Kind.RELEASE)
         name = ALL_DOCUMENTS if instruction.document is None or closes else instruction.document
         grant = await self._permission.require(call.request, name, Access.ADMIN)
-        address = self._guard.peer(call.request).address
-        by = f"user={shown_user(grant.user)} address={address}" if grant.user is not None else f"address={address}"
         try:
-            reports = await self._control.give(instruction, by)
+            reports = await self._control.give(instruction, self._guard.who(call.request, grant.user))
         except StoreRefused as error:
             raise BadRequest(
                 "too many instructions, try again later", "too_many_requests", retry_after=_RETRY_SECONDS

@@ -205,7 +205,7 @@ class Creation:
             with limits.creating(peer, grant.user, asyncio.get_running_loop().time()):
                 yield
         except DocumentBusy as error:
-            self._guard.audit.note(error, peer.address, name)
+            self._guard.audit.note(error, self._guard.who(request, grant.user), name)
             if limits.memory.past_mark:
                 raise BadRequest(error.public, "unavailable", retry_after=_MEMORY_SECONDS) from None
             raise BadRequest(error.public, "too_many_requests", retry_after=limits.creation_pause) from None

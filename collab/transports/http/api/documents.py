@@ -25,6 +25,7 @@ from typing import Annotated, Literal
 from aiohttp import web
 from pydantic import Field
 
+from collab.audit import Act, Kind
 from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound
 from collab.hub import trash
 from collab.hub.documents import Documents
@@ -34,6 +35,7 @@ from collab.protocol.awareness import decode_awareness
 from collab.protocol.names import check_document_name
 from collab.protocol.session import Access
 from collab.storage.records import KEEP, DocumentSummary, Keep, StoredDocument
+from collab.telemetry import shown_name
 from collab.transports.http.answers import Permission
 from collab.transports.http.api.creation import (
     CREATION_PROBLEMS,
@@ -397,16 +399,20 @@ class DocumentRoutes:
     async def _rename(self, request: web.Request, name: str, new_name: str) -> web.Response:
         check_document_name(new_name)
         await self._permission.require(request, name, Access.ADMIN)
-        access = (await self._permission.require(request, new_name, Access.ADMIN)).access
-        return await self._answer(await self._documents.rename(name, new_name), access)
+        grant = await self._permission.require(request, new_name, Access.ADMIN)
+        with self._permission.acting(request, Act(Kind.DOCUMENT_RENAMED, name, f"to {shown_name(new_name)}"), grant):
+            renamed = await self._documents.rename(name, new_name)
+        return await self._answer(renamed, grant.access)
 
     async def delete(self, call: Call[DeleteQuery, NoBody]) -> web.Response:
         """Delete the document: who is in it is told, and nobody brings it back by coming with an old copy."""
         name = call.name
-        user = (await self._permission.require(call.request, name, Access.ADMIN)).user
-        if call.query.erase:
-            return answer_erased(await self._hub.trash.erase(name, user=user))
-        await self._documents.delete(name, user=user)
+        grant = await self._permission.require(call.request, name, Access.ADMIN)
+        kind = Kind.DOCUMENT_ERASED if call.query.erase else Kind.DOCUMENT_DELETED
+        with self._permission.acting(call.request, Act(kind, name), grant):
+            if call.query.erase:
+                return answer_erased(await self._hub.trash.erase(name, user=grant.user))
+            await self._documents.delete(name, user=grant.user)
         return no_content()
 
     async def _answer(self, summary: DocumentSummary, access: Access, status: int = 200) -> web.Response:

@@ -11,10 +11,12 @@ from typing import Annotated, Final, Literal
 from aiohttp import web
 from pydantic import AwareDatetime, Field
 
+from collab.audit import Act, Kind
 from collab.hub.attributing import MAX_PORTION_BYTES, MAX_PORTION_ROWS
 from collab.hub.rewinding import Rewinding
 from collab.hub.versions import Which
 from collab.protocol.session import Access
+from collab.telemetry import shown_text
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
 from collab.transports.http.api import conditions
@@ -269,7 +271,10 @@ class HistoryRoutes:
         sender = conditions.sender(request, query, self._guard, grant)
         async with self._creation.once(request, grant, f"POST /restore {name}", body) as once:
             if once.answer is None:
-                done = await self._rewinding.restore(name, which, sender, root=body.root, element=body.element)
+                act = Act(Kind.STATE_RESTORED, name, _which(which, body.root))
+                with self._permission.acting(request, act, grant, on_behalf_of=body.on_behalf_of):
+                    done = await self._rewinding.restore(name, which, sender, root=body.root, element=body.element)
+                    act.nothing = not done.changed
                 once.finish(200, Rewound(**done._asdict()).model_dump_json().encode())
         assert once.answer is not None
         return answer_with(once.answer)
@@ -285,15 +290,23 @@ class HistoryRoutes:
         sender = conditions.sender(request, query, self._guard, grant)
         async with self._creation.once(request, grant, f"POST /undo {name}", body) as once:
             if once.answer is None:
-                done = await self._rewinding.undo(
-                    name,
-                    body.author,
-                    sender,
-                    start=body.start,
-                    end=body.end,
-                    since=None if body.since is None else body.since.timestamp(),
-                    on_behalf_of=body.edited_on_behalf_of,
-                )
+                act = Act(Kind.EDITS_UNDONE, name, target=body.author)
+                with self._permission.acting(request, act, grant, on_behalf_of=body.on_behalf_of):
+                    done = await self._rewinding.undo(
+                        name,
+                        body.author,
+                        sender,
+                        start=body.start,
+                        end=body.end,
+                        since=None if body.since is None else body.since.timestamp(),
+                        on_behalf_of=body.edited_on_behalf_of,
+                    )
+                    act.nothing = not done.changed
                 once.finish(200, Rewound(**done._asdict()).model_dump_json().encode())
         assert once.answer is not None
         return answer_with(once.answer)
+
+
+def _which(which: Which, root: str | None) -> str:
+    state = f"number {which.number}" if which.version is None else f"version {which.version}"
+    return state if root is None else f"{state}, the root {shown_text(root)}"

@@ -15,6 +15,7 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import Field, ValidationError
 
+from collab.audit import Act, Kind
 from collab.errors import DecodeError
 from collab.hub.hub import Hub
 from collab.hub.loading import find_living, is_damaged_pending
@@ -277,7 +278,11 @@ class InspectionRoutes:
 
     async def log(self, call: Call[LogQuery, NoBody]) -> web.Response:
         """Answer with rows."""
-        await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
+        grant = await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
+        with self._permission.acting(call.request, Act(Kind.DOCUMENT_READ, call.name), grant):
+            return await self._log(call)
+
+    async def _log(self, call: Call[LogQuery, NoBody]) -> web.Response:
         head = await find_living(self._store, call.name)
         before = head.seq + 1 if call.query.before is None else min(call.query.before, head.seq + 1)
         oldest = await self._store.rows_after(head.document_id, 0, 1)

@@ -18,6 +18,7 @@ from typing import Annotated, Literal
 from aiohttp import web
 from pydantic import Field, JsonValue
 
+from collab.audit import Act, Kind
 from collab.errors import LimitExceeded
 from collab.hub.activity import MAX_SEARCH
 from collab.hub.agents import MAX_IDENT_BYTES, MAX_SECONDS, Agents, TooManyAgents, TooOften
@@ -401,19 +402,22 @@ class PeopleRoutes:
     async def list_connections(self, call: Call[ConnectionQuery, NoBody]) -> web.Response:
         """Answer with a page of connections."""
         query = call.query
-        await self._permission.require(
+        grant = await self._permission.require(
             call.request, ALL_DOCUMENTS if query.document is None else query.document, Access.ADMIN
         )
+        act = Act(Kind.CONNECTIONS_LISTED, query.document, target=query.user)
         if query.search or query.order != "node":
             if query.cursor is not None:
                 raise BadRequest('there are no pages with "search", or with another "order" than "node"')
-            page = await self._people.find_connections(
-                query.document, query.user, query.node, query.search, query.order, query.limit
-            )
+            with self._permission.acting(call.request, act, grant):
+                page = await self._people.find_connections(
+                    query.document, query.user, query.node, query.search, query.order, query.limit
+                )
             return self._answer_connections(query, page)
         after = None if query.cursor is None else decode_cursor("c", query.cursor)
         try:
-            page = await self._people.list_connections(query.document, query.user, query.node, after, query.limit)
+            with self._permission.acting(call.request, act, grant):
+                page = await self._people.list_connections(query.document, query.user, query.node, after, query.limit)
         except ValueError:
             raise BadRequest('"cursor" is the "next" of the page before') from None
         return self._answer_connections(query, page)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from aiohttp import web
 from pydantic import Field
 
+from collab.audit import Act, Kind
 from collab.hub.resetting import Resetting
 from collab.protocol.session import Access
 from collab.transports.http.answers import Permission
@@ -84,5 +85,7 @@ class ResetRoutes:
         self._creation.check_memory()
         body = await call.body(known=True)
         content = await self._creation.make(self._creation.read_content(body.update, body.content))
-        done = await self._resetting.reset(name, content=content, strict=body.strict, author=grant.user)
+        with self._permission.acting(call.request, Act(Kind.DOCUMENT_RESET, name), grant) as act:
+            done = await self._resetting.reset(name, content=content, strict=body.strict, author=grant.user)
+            act.detail = f"number {done.number}"
         return json_response(Done(reset=done.number))

@@ -17,19 +17,16 @@ from typing import Literal
 from aiohttp import web
 from pydantic import Field
 
+from collab.audit import Act, Kind, Outcome
 from collab.auth.guests import GuestTokens, NameIsPattern
 from collab.errors import Forbidden
 from collab.protocol.names import check_document_name
 from collab.protocol.session import Access
-from collab.telemetry import get_logger, shown_name, shown_user
-from collab.transports.guard.audit import LIMIT
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
 from collab.transports.http.api.documents import Name
 from collab.transports.http.api.route import Answer, AnyRoute, Call, Model, NoBody, NoQuery, Query, Route, json_response
 from collab.transports.problems import BadRequest
-
-_log = get_logger("http")
 
 _ACCESS = {access.value: access for access in (Access.READ, Access.WRITE)}
 
@@ -137,21 +134,16 @@ class ShareRoutes:
         if body.seconds > guests.max_seconds:
             raise BadRequest(f'"seconds" is a whole number from 1 to {guests.max_seconds}')
         sharer = await self._permission.require(call.request, body.name, Access.WRITE)
-        peer = self._guard.peer(call.request)
         if sharer.user is not None and not self._guard.limits.allow_share(
             sharer.user, asyncio.get_running_loop().time()
         ):
-            self._guard.audit.write(LIMIT, "shares", "too many links of one user", peer.address, body.name)
+            who = self._guard.who(call.request, sharer.user)
+            self._guard.audit.write(Kind.LIMIT, "shares", "too many links of one user", who, body.name)
             raise BadRequest("too many links, try again later", "too_many_requests", retry_after=_RETRY_SECONDS)
         with self._permission.noting(call.request, body.name):
             made = guests.issue(body.name, _ACCESS[body.access], body.seconds, sharer)
         expires = datetime.fromtimestamp(made.expires_at, UTC).isoformat().replace("+00:00", "Z")
-        _log.info(
-            "%s shared %s, to %s until %s, with %s",
-            shown_user(sharer.user or ""),
-            shown_name(body.name),
-            body.access,
-            expires,
-            made.user,
-        )
+        said = f"{body.access} access for {made.user} until {expires}"
+        act = Act(Kind.SHARE_MADE, body.name, said, target=made.user)
+        self._guard.audit.act(act, Outcome.SUCCESS, self._guard.who(call.request, sharer.user))
         return json_response(Share(token=made.token, access=body.access, expires=expires), 201)

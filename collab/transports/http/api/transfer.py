@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from aiohttp import hdrs, web
 from pydantic import Field
 
+from collab.audit import Act, Kind
 from collab.errors import StoreUnavailable
 from collab.hub.archives import LineReader, LineWriter, Reader, TarReader, TarWriter, Writer
 from collab.hub.transfer import Export, Failed, Transfer
@@ -128,7 +129,7 @@ class TransferRoutes:
         media = choose_media(request.headers.getall(hdrs.ACCEPT, ()), (NDJSON, TAR)) or NDJSON
         if query.format is not None:
             media = TAR if query.format == "tar" else NDJSON
-        await self._permission.require(request, ALL_DOCUMENTS, Access.ADMIN)
+        grant = await self._permission.require(request, ALL_DOCUMENTS, Access.ADMIN)
         writer: Writer = TarWriter() if media == TAR else LineWriter()
         export = Export(self._transfer, prefix=query.prefix, after=after)
         headers = {
@@ -141,10 +142,13 @@ class TransferRoutes:
         await response.prepare(request)
         if request.method == hdrs.METH_HEAD:
             return response
+        act = Act(Kind.DOCUMENTS_EXPORTED, detail=_shown_prefix(query.prefix))
         try:
-            async with aclosing(export_pieces(export, writer)) as pieces:
-                async for piece in pieces:
-                    await response.write(piece)
+            with self._permission.acting(request, act, grant):
+                async with aclosing(export_pieces(export, writer)) as pieces:
+                    async for piece in pieces:
+                        await response.write(piece)
+                act.detail += f": {export.done}"
         except StoreUnavailable as error:
             # The status has gone out already: what tells of it is that the last line does not come.
             _log.warning("an export ends before its end: %s", error)
@@ -155,12 +159,19 @@ class TransferRoutes:
         """Create the documents of the body."""
         request = call.request
         check_media(request, (NDJSON, TAR))
-        await self._permission.require(request, ALL_DOCUMENTS, Access.ADMIN)
+        grant = await self._permission.require(request, ALL_DOCUMENTS, Access.ADMIN)
         most = self._max_document_bytes
         reader: Reader = TarReader(most) if request.content_type == TAR else LineReader(most)
         done = Import(self._transfer, reader, lambda: check_memory(self._guard))
-        with self._guard.long_body(request):
-            return await answer_import(request, done)
+        act = Act(Kind.DOCUMENTS_IMPORTED)
+        with self._guard.long_body(request), self._permission.acting(request, act, grant):
+            answer = await answer_import(request, done)
+            act.detail = f"{done.created} documents created"
+            return answer
+
+
+def _shown_prefix(prefix: str) -> str:
+    return f"documents that begin with {shown_name(prefix)}" if prefix else "all documents"
 
 
 async def export_pieces(

@@ -11,6 +11,7 @@ from functools import partial
 from aiohttp import web
 from pydantic import Field
 
+from collab.audit import Act, Kind
 from collab.engine import document as engine
 from collab.hub.documents import Documents
 from collab.hub.hub import Hub
@@ -18,6 +19,7 @@ from collab.hub.versions import Which
 from collab.protocol.names import check_document_name
 from collab.protocol.session import Access
 from collab.storage.records import DocumentSummary, StoredDocument
+from collab.telemetry import shown_name
 from collab.transports.http.answers import Permission
 from collab.transports.http.api.creation import CREATION_PROBLEMS, KEY_HEADER, Creation, Metadata, answer_with
 from collab.transports.http.api.cursors import MAX_CURSOR, Cursors
@@ -199,19 +201,22 @@ class TrashRoutes:
     async def restore(self, call: Call[NoQuery, Restoration]) -> web.Response:
         """Restore a document."""
         name = call.name
-        access = (await self._permission.require(call.request, name, Access.ADMIN)).access
+        grant = await self._permission.require(call.request, name, Access.ADMIN)
         body = await call.body(known=True)
         if body.name is not None:
             check_document_name(body.name)
-            access = (await self._permission.require(call.request, body.name, Access.ADMIN)).access
-        summary = await self._hub.trash.restore(name, body.id, body.name)
-        return answer(await described(self._hub, summary, access))
+            grant = await self._permission.require(call.request, body.name, Access.ADMIN)
+        act = Act(Kind.DOCUMENT_RESTORED, name, "" if body.name is None else f"as {shown_name(body.name)}")
+        with self._permission.acting(call.request, act, grant):
+            summary = await self._hub.trash.restore(name, body.id, body.name)
+        return answer(await described(self._hub, summary, grant.access))
 
     async def erase(self, call: Call[EraseQuery, NoBody]) -> web.Response:
         """Erase what is in the trash."""
         name = call.name
-        await self._permission.require(call.request, name, Access.ADMIN)
-        return answer_erased(await self._hub.trash.erase(name, call.query.id, living=False))
+        grant = await self._permission.require(call.request, name, Access.ADMIN)
+        with self._permission.acting(call.request, Act(Kind.DOCUMENT_ERASED, name, "in the trash"), grant):
+            return answer_erased(await self._hub.trash.erase(name, call.query.id, living=False))
 
     async def copy(self, call: Call[NoQuery, NewCopy]) -> web.Response:
         """Create a document with what another one holds."""

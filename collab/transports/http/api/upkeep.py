@@ -11,12 +11,11 @@ import time
 from aiohttp import web
 from pydantic import Field
 
+from collab.audit import Act, Kind
 from collab.hub.hub import Hub
 from collab.hub.maintenance import Report
 from collab.hub.upkeep import Upkeep
 from collab.protocol.session import Access
-from collab.telemetry import shown_user
-from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import ALL_DOCUMENTS, Permission
 from collab.transports.http.api.control import NodeAnswer, Outcome
 from collab.transports.http.api.nodes import ACCESS, TAG
@@ -86,14 +85,13 @@ class UpkeepRoutes:
     Args:
         hub: this node.
         upkeep: does it; None for a store that does not show what it keeps.
-        permission, guard: know who asks.
+        permission: knows who asks.
     """
 
-    def __init__(self, hub: Hub, upkeep: Upkeep | None, permission: Permission, guard: Guard) -> None:
+    def __init__(self, hub: Hub, upkeep: Upkeep | None, permission: Permission) -> None:
         self._hub = hub
         self._upkeep = upkeep
         self._permission = permission
-        self._guard = guard
 
     def routes(self) -> list[AnyRoute]:
         """Give the routes."""
@@ -165,9 +163,10 @@ class UpkeepRoutes:
         """Repair a document."""
         grant = await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
         body, began = await call.body(known=True), time.perf_counter()
-        address = self._guard.peer(call.request).address
-        by = f"user={shown_user(grant.user)} address={address}" if grant.user is not None else f"address={address}"
-        done = await self._offered().repair(call.name, by, dry_run=body.dry_run)
+        with self._permission.acting(call.request, Act(Kind.DOCUMENT_REPAIRED, call.name), grant) as act:
+            done = await self._offered().repair(call.name, dry_run=body.dry_run)
+            act.nothing = body.dry_run or not done.steps
+            act.detail = "; ".join(done.steps[:_LISTED])
         outcome = None
         if done.reloaded is not None:
             nodes = [NodeAnswer(**report._asdict()) for report in done.reloaded.reports]

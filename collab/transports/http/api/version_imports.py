@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from collab.audit import Act, Kind
 from collab.protocol.session import Access
 from collab.transports.guard.guard import Guard
 from collab.transports.http.answers import Permission
@@ -62,8 +63,11 @@ class VersionImportRoutes:
         """Keep the versions of the body."""
         request = call.request
         check_media(request, (NDJSON,))
-        await self._permission.require(request, call.name, Access.ADMIN)
+        grant = await self._permission.require(request, call.name, Access.ADMIN)
         done = VersionImport(self._versions, call.name, self._max_document_bytes, lambda: check_memory(self._guard))
         await done.begin()
-        with self._guard.long_body(request):
-            return await answer_import(request, done)
+        act = Act(Kind.VERSIONS_IMPORTED, call.name)
+        with self._guard.long_body(request), self._permission.acting(request, act, grant):
+            answer = await answer_import(request, done)
+            act.detail = f"{done.created} versions"
+            return answer

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from aiohttp import web
 from pydantic import Field
 
+from collab import audit
 from collab.errors import DocumentTooLarge
 from collab.hub.guests import guest_of
 from collab.hub.hub import Hub
@@ -409,8 +410,11 @@ class VersionRoutes:
     async def delete(self, call: Call[VersionQuery, NoBody]) -> web.Response:
         """Delete a version."""
         name = call.name
-        await self._permission.require(call.request, name, Access.ADMIN)
-        await self._versions.delete(name, call.query.id)
+        grant = await self._permission.require(call.request, name, Access.ADMIN)
+        with self._permission.acting(
+            call.request, audit.Act(audit.Kind.VERSION_DELETED, name, f"version {call.query.id}"), grant
+        ):
+            await self._versions.delete(name, call.query.id)
         return no_content()
 
     async def timeline(self, call: Call[TimelineQuery, NoBody]) -> web.Response:

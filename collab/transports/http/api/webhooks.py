@@ -11,9 +11,11 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import Field
 
+from collab.audit import Act, Kind
 from collab.protocol.session import Access
 from collab.storage.store import Store
 from collab.storage.webhooks import KINDS, Delivery, ReceiverState
+from collab.telemetry import shown_name
 from collab.transports.http.answers import ALL_DOCUMENTS, Permission
 from collab.transports.http.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
 from collab.transports.http.api.documents import DEFAULT_LIMIT, MAX_LIMIT, show_time
@@ -178,12 +180,13 @@ class WebhookRoutes:
 
     async def deliveries(self, call: Call[DeliveriesQuery, NoBody]) -> web.Response:
         """Answer with a page of deliveries."""
-        await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
+        grant = await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
         query = call.query
         before = None if query.cursor is None else _number(query.cursor)
-        found = await self._store.deliveries(
-            receiver=query.receiver, state=query.state, before=before, limit=query.limit + 1
-        )
+        with self._permission.acting(call.request, Act(Kind.DELIVERIES_LISTED), grant):
+            found = await self._store.deliveries(
+                receiver=query.receiver, state=query.state, before=before, limit=query.limit + 1
+            )
         page = found[: query.limit]
         return answer(
             WebhookDeliveries(
@@ -194,21 +197,26 @@ class WebhookRoutes:
 
     async def resend(self, call: Call[NoQuery, Again]) -> web.Response:
         """Let deliveries be made again."""
-        await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
+        grant = await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
         body = await call.body(known=True)
         if (body.id is None) == (body.receiver is None) or (body.id is not None and body.since is not None):
             raise BadRequest('either "id", or "receiver" with or without "since"')
-        if body.id is not None:
-            await self._store.resend(body.id)
-            return answer(Resent(resent=1), 202)
-        assert body.receiver is not None
-        return answer(Resent(resent=await self._store.resend_failed(body.receiver, body.since or 0.0)), 202)
+        with self._permission.acting(call.request, Act(Kind.WEBHOOKS_RESENT), grant) as act:
+            if body.id is not None:
+                act.detail = f"delivery {body.id}"
+                await self._store.resend(body.id)
+                return answer(Resent(resent=1), 202)
+            assert body.receiver is not None
+            count = await self._store.resend_failed(body.receiver, body.since or 0.0)
+            act.detail = f"{count} deliveries of {shown_name(body.receiver)}"
+            return answer(Resent(resent=count), 202)
 
     async def enable(self, call: Call[NoQuery, Enabling]) -> web.Response:
         """Enable a receiver."""
-        await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
+        grant = await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
         name = (await call.body(known=True)).receiver
-        await self._store.enable_receiver(name)
+        with self._permission.acting(call.request, Act(Kind.WEBHOOK_ENABLED, detail=shown_name(name)), grant):
+            await self._store.enable_receiver(name)
         states = await self._store.receivers()
         return answer(next(_receiver(state) for state in states if state.subscription.name == name))
 

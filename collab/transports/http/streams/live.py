@@ -146,6 +146,10 @@ class LiveReaders:
             ticket.let_in = True
             self._admission.check(live, grant, ticket)
             reader = self._reader(request, live, grant, ticket)
+            if how is Live.EVENTS:  # each answer to a long poll would be one
+                self._guard.audit.sign_in(
+                    self._guard.who(request, grant.user, protocol="streams"), live.name, grant.access.value
+                )
             with live.read_by(reader), self._watched(request, reader, grant, how):
                 if how is Live.EVENTS:
                     return await self._events(request, reader, cursor)

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 
+from collab.audit import Act, Kind
 from collab.auth.access import Grant
 from collab.errors import DocumentDeleted, DocumentExists, DocumentNotFound, Forbidden, LimitExceeded
 from collab.hub.documents import Documents
@@ -186,8 +187,9 @@ class StreamRoutes:
         return True
 
     async def _delete(self, request: web.Request, name: str) -> web.StreamResponse:
-        await self._permission.require(request, name, Access.ADMIN)
-        await self._documents.delete(name)
+        grant = await self._permission.require(request, name, Access.ADMIN)
+        with self._permission.acting(request, Act(Kind.DOCUMENT_DELETED, name), grant, protocol="streams"):
+            await self._documents.delete(name)
         return web.Response(status=204, headers=HEADERS)
 
     async def _head(self, request: web.Request, name: str) -> web.StreamResponse:
