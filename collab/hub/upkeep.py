@@ -20,7 +20,6 @@ from collab.sandbox.port import Sandbox
 from collab.storage.maintenance import Maintenance
 from collab.storage.records import Instruction, Kind, Reports
 
-
 AT_A_TIME: Final = 2
 """Documents that are verified or repaired at a time: each is read as a whole."""
 
