@@ -6,12 +6,17 @@ import json
 import os
 import pwd
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from collab.audit import Kind, Outcome, Who
+from collab.audit.entries import encode_entry, make_entry
+from collab.audit.file import AuditFile
 from collab.cli.commands import app
 from tests.support.server import ServerProcess
 from tests.support.waiting import happens
@@ -24,7 +29,8 @@ UNAUDITED = {
     *("documents copy", "documents list", "documents trash", "documents verify", "nodes"),
     *("versions list", "versions make", "versions rename", "webhooks list"),
 }
-SERVERS = {"serve", "doctor", "health"}  # they have all options
+# The first three have all options, the last one shows the file.
+SERVERS = {"serve", "doctor", "health", "audit"}
 
 
 def commands(group: Any, prefix: str = "") -> dict[str, set[str]]:
@@ -76,6 +82,57 @@ def test_what_commands_do_is_in_the_file(collab: Terminal, tmp_path: Path, monke
     assert {one["user.name"] for one in found} == {pwd.getpwuid(os.getuid()).pw_name}
     assert found[4]["user.target.id"] == "17" and found[4]["message"] == "0 documents: nothing"
     assert b"secret words" not in path.read_bytes()
+
+
+def test_the_file_is_shown(collab: Terminal, tmp_path: Path) -> None:
+    file = AuditFile(tmp_path / "audit.jsonl")
+    for number, who in enumerate((Who("17", "203.0.113.7"), Who("18"), Who("root", on_behalf_of="17"))):
+        act = (Kind.DOCUMENT_DELETED, Outcome.SUCCESS, f"\x1b[2J {number}", who, f"d\u2028{number}")
+        file.append(encode_entry(make_entry(1777886047.3125 + number, number, *act), "node"))
+    file.append(b'{"torn\n[1]\n')
+    option = ("--audit-log", "audit.jsonl")
+    assert collab("audit", *option) == 0
+    assert collab.out.decode().splitlines()[0] == (
+        r"2026-05-04T09:14:07.312Z document-deleted: \x1b[2J 0 "
+        r"(user '17', from '203.0.113.7', document 'd\u20280', node 'node')"
+    )
+    assert collab.out.count(b"\n") == 3 and collab.err == "collab: 2 lines of audit.jsonl are no entries\n"
+
+    def numbers(*arguments: str) -> list[str]:
+        assert collab("audit", *option, "--json", *arguments) == 0
+        return [json.loads(line)["collab.document"][-1] for line in collab.out.splitlines()]
+
+    assert numbers("--user", "17") == ["0", "2"] and numbers("--last", "1") == ["2"]
+    assert numbers("--document", "d\u20281", "--kind", "actions") == ["1"] and numbers("--kind", "kick") == []
+    assert numbers("--since", "2026-05-04T09:14:08Z") == ["1", "2"]
+    assert collab("audit") == 2 and "COLLAB_AUDIT_LOG" in collab.complaint
+    assert collab("audit", *option, "--kind", "delete") == 2 and "there is no kind 'delete'" in collab.complaint
+    assert collab("audit", "--audit-log", "missing") == 1 and "cannot read missing" in collab.complaint
+
+
+@pytest.mark.server
+def test_what_comes_is_followed_through_a_rotation(tmp_path: Path) -> None:
+    path = tmp_path / "audit.jsonl"
+    file = AuditFile(path)
+
+    def write(number: int) -> None:
+        entry = make_entry(1777886047.0, number, Kind.KICK, Outcome.SUCCESS, f"number {number}")
+        file.append(encode_entry(entry, None))
+
+    write(1)
+    command = [sys.executable, "-m", "collab", "audit", "--follow", "--audit-log", str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as followed:
+        assert followed.stdout is not None
+        try:
+            assert "number 1" in followed.stdout.readline()
+            write(2)
+            assert "number 2" in followed.stdout.readline()
+            path.rename(tmp_path / "audit.jsonl.1")
+            write(3)
+            assert "number 3" in followed.stdout.readline()
+        finally:
+            followed.send_signal(signal.SIGINT)
+    assert followed.returncode == 130
 
 
 def test_nothing_is_done_where_it_cannot_be_written(collab: Terminal, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from typer.exceptions import TyperException
 
 from collab.audit import Act, Kind
 from collab.cli import (
+    audit,
     auth,
     backup,
     control,
@@ -83,6 +84,7 @@ documents = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(documents, name="documents")
+audit.register(app)
 auth.register(app)
 backup.register(app)
 control.register(app, documents)

@@ -214,12 +214,16 @@ async def test_the_address_is_told_once_and_each_worker_has_its_metrics(tmp_path
     assert len([line for line in lines if "no authentication" in line["message"]]) == 1
 
 
-async def test_a_certificate_is_read_again_by_all_workers(tmp_path: Path, postgres_url: str) -> None:
+async def test_a_certificate_and_the_audit_log_are_opened_again_by_all_workers(
+    tmp_path: Path, postgres_url: str
+) -> None:
     cert, key = make_certificate(tmp_path, "server", serial=1001)
     trusting = ssl.create_default_context(cafile=str(cert))
-    options = ("--tls-cert", str(cert), "--tls-key", str(key))
+    audit = tmp_path / "audit.jsonl"
+    options = ("--tls-cert", str(cert), "--tls-key", str(key), "--audit-log", str(audit))
     async with Workers(tmp_path, postgres_url, 2, *options) as server:
         assert server.scheme == "https"
+        audit.rename(tmp_path / "audit.jsonl.1")
         assert {await serial_of(server, trusting) for _ in range(8)} == {1001}
         fresh = make_certificate(tmp_path, "fresh", serial=1002)
         trusting.load_verify_locations(fresh[0])
@@ -231,6 +235,11 @@ async def test_a_certificate_is_read_again_by_all_workers(tmp_path: Path, postgr
             await asyncio.to_thread(server.wait_for_log, lambda line, mark=mark: mark in line)
         assert {await serial_of(server, trusting) for _ in range(16)} == {1002}
         assert await server.aterminate(60.0) == 0
+    # One file for both of them, rotated for both.
+    for file, kind in ((tmp_path / "audit.jsonl.1", "audit-begun"), (audit, "audit-ended")):
+        entries = [json.loads(line) for line in file.read_bytes().splitlines()]
+        found = [entry for entry in entries if entry["event.action"] == kind]
+        assert len({entry["service.node.name"] for entry in found}) == len(found) == 2
 
 
 async def test_nobody_joins_the_port_by_mistake(two_workers: Workers, tmp_path: Path, postgres_url: str) -> None:
