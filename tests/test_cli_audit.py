@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from collab.audit.entries import encode_entry, make_entry
 from collab.audit.file import AuditFile
 from collab.cli.commands import app
 from tests.support.server import ServerProcess
+from tests.support.snippets import snippet
 from tests.support.waiting import happens
 from tests.test_cli import Terminal, collab, own_surroundings, update_of
 
@@ -108,6 +110,19 @@ def test_the_file_is_shown(collab: Terminal, tmp_path: Path) -> None:
     assert collab("audit") == 2 and "COLLAB_AUDIT_LOG" in collab.complaint
     assert collab("audit", *option, "--kind", "delete") == 2 and "there is no kind 'delete'" in collab.complaint
     assert collab("audit", "--audit-log", "missing") == 1 and "cannot read missing" in collab.complaint
+
+
+def test_the_commands_of_the_handbook_show_it(
+    collab: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.jsonl"
+    monkeypatch.setenv("COLLAB_AUDIT_LOG", str(path))
+    entry = make_entry(1777886047.0, 1, Kind.DOCUMENT_DELETED, Outcome.SUCCESS, "", Who("17"))
+    AuditFile(path).append(encode_entry(entry, None))
+    chosen, of_user, followed = snippet("docs/operations.md", "The audit log", "sh").splitlines()
+    for line in (chosen.replace("/var/log/collab/audit.jsonl", str(path)), of_user, followed.replace("--follow", "")):
+        assert collab(*shlex.split(line, comments=True)[1:]) == 0
+        assert collab.out.startswith(b"2026-05-04T09:14:07.000Z document-deleted: ")
 
 
 @pytest.mark.server

@@ -31,6 +31,12 @@ def test_the_first_calls(shell: Shell) -> None:
     assert json.loads(changed)["title"] == "Plan B" and deleted == ""
 
 
+def test_the_audit_is_listed(shell: Shell) -> None:
+    actions, of_one = map(json.loads, shell.run(snippet("docs/api.md", "The newest entries of the audit", "sh")))
+    assert actions["silent"] == of_one["silent"] == [] and of_one["entries"] == []
+    assert {entry["outcome"] for entry in actions["entries"]} <= {"success", "failure"}
+
+
 def test_documents_go_out_and_come_in(shell: Shell) -> None:
     address = "http://localhost:1234/api/v1/documents -H 'Content-Type: application/json'"
     shell.run(f'curl -s -X POST {address} -d \'{{"name": "notes/a"}}\'')

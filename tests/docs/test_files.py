@@ -13,7 +13,8 @@ import jwt
 import pytest
 import yaml
 
-from collab.audit import Audit, Kind, Who
+from collab.audit import Audit, Kind, Outcome, Who
+from collab.audit.entries import encode_entry, make_entry
 from collab.auth.access import AccessRequest
 from collab.auth.factory import AuthOptions, make_authenticator
 from collab.errors import SchemaError, Unauthenticated
@@ -71,6 +72,14 @@ def test_a_line_of_the_log_in_json_is_as_it_is_written() -> None:
     own |= {"document_name": shown["collab.document"], "process": shown["process.pid"], "created": 1777886047.3125}
     record = logging.makeLogRecord({**values, **own})
     assert json.loads(JsonFormatter(node=shown["service.node.name"]).format(record)) == shown
+
+
+def test_an_entry_in_the_file_of_the_audit_is_as_it_is_written() -> None:
+    shown = json.loads(snippet("docs/operations.md", "The audit log", "json"))
+    who = Who(shown["user.id"], shown["client.address"], shown["collab.protocol"])
+    facts = (Kind(shown["event.action"]), Outcome(shown["event.outcome"]), shown["message"], who)
+    entry = make_entry(1777886047.3125, 1, *facts, target=shown["user.target.id"])
+    assert json.loads(encode_entry(entry, shown["service.node.name"])) | {"process.pid": 4711} == shown
 
 
 REFUSED = {
