@@ -64,6 +64,12 @@ longest pause bounds how stale "failing" can be without many nodes pressing on a
 STALLED_SECONDS = 2.0
 """After so long a commit that is under way counts as stalled: people who have typed wait for their "saved"."""
 
+SLOW_SECONDS = 1.0
+"""A commit that took longer is told in the log: people notice that "saved" is late."""
+
+LONG_SECONDS = 10.0
+"""A commit that is under way for so long is told, however many were told of before."""
+
 # Commits that are noted before they are counted.
 _MOST_NOTED = 1_000
 
@@ -127,6 +133,9 @@ class Journal:
         self._still.set()
         self._held: dict[str, list[_Waiting]] | None = None  # what waits, by documents, while the journal is held
         self._limited = RateLimited(_LOG)
+        self._rarely = RateLimited(_LOG, per_second=1 / 60)  # a store that is slow is so for each commit
+        self._stall: asyncio.TimerHandle | None = None
+        self._stall_told = False
         self._random = Random() if random is None else random
 
         self._waiting: list[_Waiting] = []
@@ -481,7 +490,10 @@ class Journal:
                 return outcomes
 
     async def _offer(self, batch: Sequence[Append]) -> Sequence[AppendOutcome]:
+        assert self._loop is not None
         self._committing_since = self._offered_at = self._clock()
+        self._stall_told = False
+        self._stall = self._loop.call_later(STALLED_SECONDS, self._tell_stall, STALLED_SECONDS)
         try:
             with span("commit", {"collab.documents": len(batch)}, alone=True) as current:
                 outcomes = await self._store.append(batch)
@@ -489,9 +501,34 @@ class Journal:
                     current.set_attribute("collab.rows", sum(len(entry.rows) for entry in batch))
         finally:
             self._committing_since = None
+            self._stall.cancel()
+        self._tell_answer(self._clock() - self._offered_at)
         if len(outcomes) != len(batch):
             raise AssertionError("the store gave another number of outcomes than entries")
         return outcomes
+
+    def _tell_stall(self, seconds: float) -> None:
+        """Tell that a commit has been under way for so long; a long one is always told."""
+        assert self._loop is not None
+        line = "the store has not answered a commit for %.0f s: edits wait in memory and are not called saved"
+        if seconds < LONG_SECONDS:
+            self._stall_told = self._rarely.error("stalled", line, seconds)
+            self._stall = self._loop.call_later(LONG_SECONDS - seconds, self._tell_stall, LONG_SECONDS)
+        else:
+            self._stall_told = True
+            _LOG.error(line, seconds)
+
+    def _tell_answer(self, seconds: float) -> None:
+        if self._stall_told:
+            _LOG.warning(
+                "the store has answered a commit after %.1f s; %d bytes of edits are waiting", seconds, self.backlog
+            )
+        elif seconds > SLOW_SECONDS:
+            self._rarely.warning(
+                "slow",
+                "the store is slow: a commit took %.1f s, and people wait as long until their edits are saved",
+                seconds,
+            )
 
     async def _commit_each(self, batch: Sequence[Append]) -> list[AppendOutcome]:
         """Write the entries one by one, to find the one that a store cannot take and does not name."""

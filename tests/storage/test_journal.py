@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -13,6 +14,7 @@ from collab.storage import journal as journals
 from collab.storage.journal import ENTRY_OVERHEAD, Journal
 from collab.storage.records import Append, Appended, AppendOutcome, NewRow
 from collab.storage.sql import SqlStore
+from tests.support.waiting import happens
 
 MIB = 1024 * 1024
 
@@ -491,6 +493,48 @@ async def test_a_commit_that_takes_too_long_counts_as_stalled(gate: Gate) -> Non
     gate.open_gate.set()
     await caller.all()
     assert journal.stalled is None
+    await journal.close(5.0)
+
+
+async def test_a_store_that_does_not_answer_is_told_and_so_is_one_that_is_slow(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(journals, "STALLED_SECONDS", 0.01)
+    monkeypatch.setattr(journals, "LONG_SECONDS", 0.05)
+    now = 100.0
+    journal = Journal(gate, backlog_bytes=MIB, clock=lambda: now)
+    await journal.start()
+    caller = Caller(journal)
+
+    def told() -> list[str]:
+        return [line.getMessage() for line in caplog.records if line.name == "collab.journal"]
+
+    gate.open_gate.clear()
+    caller.append("d", b"1")
+    await happens(lambda: len(told()) == 2, "both lines")
+    now += 12.0
+    gate.open_gate.set()
+    await caller.all()
+    wait = "the store has not answered a commit for 0 s: edits wait in memory and are not called saved"
+    [size] = re.findall(r"(\d+) bytes of edits are waiting", told()[-1])
+    assert told() == [
+        wait,
+        wait,
+        f"the store has answered a commit after 12.0 s; {size} bytes of edits are waiting",
+    ]
+    # Slow, and not for so long that it was told of meanwhile.
+    monkeypatch.setattr(journals, "STALLED_SECONDS", 60.0)
+    gate.open_gate.clear()
+    gate.arrived.clear()
+    caller.append("d", b"2")
+    await gate.arrived.wait()
+    now += journals.SLOW_SECONDS + 0.5
+    gate.open_gate.set()
+    await caller.all()
+    assert told()[3:] == ["the store is slow: a commit took 1.5 s, and people wait as long until their edits are saved"]
+    caller.append("d", b"3")
+    await caller.all()
+    assert len(told()) == 4, "one that is quick says nothing"
     await journal.close(5.0)
 
 
