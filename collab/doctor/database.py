@@ -17,6 +17,7 @@ from collab.cluster.messages import Look, encode_node_message
 from collab.cluster.tell import Deaf
 from collab.doctor.findings import Finding, failed, ok, skipped, warning
 from collab.errors import CollabError, ConfigurationError, SchemaError
+from collab.hub.membership import CLOCK_SECONDS
 from collab.settings import Settings
 from collab.storage.connecting import DRIVER_ERRORS, Connector
 from collab.storage.schema import metadata
@@ -27,9 +28,6 @@ OLDEST_POSTGRESQL = 140_000
 
 _SECONDS = 15.0
 _BUS_SECONDS = 10.0
-_LATE = 2.0
-"""Seconds by which clocks may differ: dates in lists are wrong by as much."""
-
 _CONNECTIONS = 8
 """Of one server, with some room."""
 
@@ -153,7 +151,7 @@ def _durability(facts: Any) -> Finding:
 
 
 def _clock(late: float) -> Finding:
-    if abs(late) > _LATE:
+    if abs(late) > CLOCK_SECONDS:
         way = "behind" if late > 0 else "ahead of"
         return warning(
             "clock",

@@ -267,7 +267,7 @@ class Hub:
         self._turns = Turns(options.batch_window, worked, monotonic)
         self.touch = self._turns.touch  # without a call in between: each message asks
         self.bus = bus
-        self.membership = Membership(store, options.node, lambda: len(self.rooms), bus.node)
+        self.membership = Membership(store, options.node, lambda: len(self.rooms), bus.node, clock)
         self.agents = Agents(self)
         self.visitors = Visitors(self)
         self.named = NamedStreams(self)

@@ -13,6 +13,7 @@ import contextlib
 import json
 import secrets
 import socket
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -58,6 +59,9 @@ WHY: Final[Mapping[str, str]] = {
 }
 """What should be alike on all nodes, and what comes of it where it is not."""
 
+CLOCK_SECONDS: Final = 2.0
+"""By so much the clock of this machine and that of the storage may differ: tokens and dates go by the clock."""
+
 # Addresses that are all of a machine's.
 _ANY: Final = ("0.0.0.0", "::")
 
@@ -102,20 +106,32 @@ class Membership:
         facts: what this node says of itself; its ``address`` may be set later.
         documents: gives how many are in memory.
         prefix: the beginning of its name.
+        clock: the time of day of this machine, in Unix seconds.
 
     Attributes:
         name: of this node, in the table.
         nodes: all that were there at the last heartbeat, this one included.
         others: how many others have shown signs of life since the heartbeat before, older releases included.
+        ahead: seconds by which the clock of this machine is ahead of the storage's, at least; negative if it is behind.
     """
 
-    def __init__(self, store: Store, facts: NodeFacts, documents: Callable[[], int], prefix: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        facts: NodeFacts,
+        documents: Callable[[], int],
+        prefix: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.name = f"{prefix[:40]}-{secrets.token_hex(3)}"
         self.nodes: list[Node] = []
         self.others = 0
+        self.ahead = 0.0
         self.facts = facts
         self._store = store
         self._documents = documents
+        self._clock = clock
+        self._wrong = False
         self._told: set[tuple[str, str]] = set()
         self._failing = False
         self._beat_at = float("-inf")
@@ -125,6 +141,13 @@ class Membership:
     def alive(self) -> int:
         """How many nodes live, this one included."""
         return sum([node.alive for node in self.nodes])
+
+    @property
+    def clock_is_wrong(self) -> str | None:
+        """Say how the clock of this machine and that of the storage differ, if that is too much."""
+        if abs(self.ahead) <= CLOCK_SECONDS:
+            return None
+        return f"{abs(self.ahead):.0f} s {'ahead of' if self.ahead > 0 else 'behind'} that of the database"
 
     def history(self, own: float) -> float:
         """Give the seconds for which history is kept: this node's, or those of another one that wants more."""
@@ -208,6 +231,7 @@ class Membership:
             connections=facts.connections(),
             period=self._store.beat_seconds,
         )
+        before = self._clock()
         try:
             heartbeat = await self._store.beat(node)
         except StoreUnavailable as error:
@@ -219,7 +243,21 @@ class Membership:
             self._failing = False
             _log.info("other nodes are shown again that this one lives")
         self.nodes, self.others = heartbeat.nodes, heartbeat.others
+        for own in [node for node in heartbeat.nodes if node.name == self.name]:
+            self._look_at_clock(before, own.beat_at, self._clock())
         return heartbeat
+
+    def _look_at_clock(self, before: float, at: float, after: float) -> None:
+        """Compare the clocks: the storage has noted ``at`` between two moments here."""
+        self.ahead = max(0.0, before - at) + min(0.0, after - at)
+        wrong = self.clock_is_wrong
+        if (wrong is not None) == self._wrong:
+            return
+        self._wrong = wrong is not None
+        if wrong is not None:
+            _log.error("the clock of this machine is %s: tokens are taken for expired, or for not valid yet", wrong)
+        else:
+            _log.warning("the clock of this machine agrees with that of the database again")
 
     def _is_other(self, node: Node) -> bool:
         return node.name != self.name and node.alive

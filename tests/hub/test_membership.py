@@ -12,7 +12,7 @@ import pytest
 
 from collab.errors import ConfigurationError, StoreUnavailable
 from collab.hub import hub as hub_module
-from collab.hub.membership import WHY, Membership, NodeFacts, read_settings
+from collab.hub.membership import CLOCK_SECONDS, WHY, Membership, NodeFacts, read_settings
 from collab.protocol.sync import SyncUpdate
 from collab.storage.membership import LOST_BEATS, Node
 from collab.storage.memory import MemoryStorage, MemoryStore
@@ -43,7 +43,7 @@ class Cluster:
         return MemoryStore(self.storage, clock=self.clock)
 
     def node(self, prefix: str, **settings: str) -> Membership:
-        return Membership(self.store(), NodeFacts("1.2.3", "process", settings), lambda: 7, prefix)
+        return Membership(self.store(), NodeFacts("1.2.3", "process", settings), lambda: 7, prefix, self.clock)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -104,6 +104,36 @@ async def test_a_heartbeat_that_cannot_be_stored_is_told_once(caplog: pytest.Log
         "other nodes are not shown that this one lives: it is away",
         "other nodes are shown again that this one lives",
     ]
+
+
+async def test_a_clock_that_is_wrong_is_told_once_and_when_it_is_right_again(caplog: pytest.LogCaptureFixture) -> None:
+    cluster = Cluster()
+    ahead = 0.0
+    one = Membership(cluster.store(), NodeFacts(), lambda: 0, "one", lambda: cluster.clock() + ahead)
+    with caplog.at_level(logging.INFO, "collab.nodes"):
+        for seconds in (0.0, CLOCK_SECONDS, 3_600.0, 3_600.0):
+            ahead = seconds
+            await one.beat()
+        assert (one.ahead, one.clock_is_wrong) == (3_600.0, "3600 s ahead of that of the database")
+        ahead = -90.0
+        await one.beat()
+        assert (one.ahead, one.clock_is_wrong) == (-90.0, "90 s behind that of the database")
+        ahead = 0.0
+        await one.beat()
+        assert (one.ahead, one.clock_is_wrong) == (0.0, None)
+    wrong = "the clock of this machine is 3600 s ahead of that of the database"
+    assert lines(caplog) == [
+        f"{wrong}: tokens are taken for expired, or for not valid yet",
+        "the clock of this machine agrees with that of the database again",
+    ]
+
+
+async def test_a_heartbeat_that_took_long_says_nothing_of_the_clock() -> None:
+    cluster = Cluster()
+    seen = iter((0.0, 30.0))  # before and after: the storage has noted a moment between them
+    one = Membership(cluster.store(), NodeFacts(), lambda: 0, "one", lambda: cluster.clock() - 10.0 + next(seen))
+    await one.beat()
+    assert one.ahead == 0.0
 
 
 async def test_what_should_be_alike_is_told_once_with_both_values(caplog: pytest.LogCaptureFixture) -> None:

@@ -254,6 +254,7 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                     named(now("collab_bus_up"), "bus up"),
                 ),
             ),
+            Panel("Clocks, ahead of that of the database", "s", (now("collab_clock_ahead_seconds"),)),
             Panel(
                 "Messages a second",
                 "short",

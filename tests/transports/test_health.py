@@ -44,6 +44,7 @@ async def test_alive_and_ready(serve: Serve) -> None:
                     "documents": "ok",
                     "tasks": "ok",
                     "bus": "ok",
+                    "clock": "ok",
                 },
             }
 

@@ -831,6 +831,22 @@ async def test_a_bus_that_is_down(serve: Serve, postgres_url: str) -> None:
     assert answer["checks"]["bus"] == "the bus on Redis is down: edits of other nodes arrive about a second late"
 
 
+(CLOCK,) = shows("collab_clock_ahead_seconds")
+
+
+async def test_a_clock_that_is_wrong(serve: Serve) -> None:
+    served = await serve()
+    assert (await scrape(served))[CLOCK] == 0
+    membership = served.app[HUB].membership
+    membership._clock = lambda: time.time() + 3_600.0
+    await membership.beat()
+    assert 3_500.0 < (await scrape(served))[CLOCK] <= 3_600.0
+    _, _, text = await fetch(f"{served.url}/readyz")
+    answer = json.loads(text)
+    assert answer["ready"] and answer["degraded"] and answer["reasons"] == [f"clock: {answer['checks']['clock']}"]
+    assert answer["checks"]["clock"].endswith(" s ahead of that of the database")
+
+
 HOOKS = shows(
     'collab_hook_calls_total{hook="joined"}',
     'collab_hook_failures_total{hook="left"}',

@@ -97,6 +97,7 @@ class Readiness:
             "documents": self._documents(),
             "tasks": self._tasks(),
             "bus": self._hub.bus.trouble or "ok",
+            "clock": self._hub.membership.clock_is_wrong or "ok",
         }
         failing = self._own_store and not checks["store"] == checks["journal"] == "ok"
         ready = not (checks["server"] != "ok" or journal.broken or self._memory.past_limit or failing)

@@ -566,6 +566,12 @@ METRICS: Final[tuple[Exported, ...]] = (
         lambda at: at.hub.membership.alive,
     ),
     Exported(
+        "collab_clock_ahead_seconds",
+        GAUGE,
+        "By how much the clock of this machine is ahead of that of the database, at least; negative where it is behind",
+        lambda at: at.hub.membership.ahead,
+    ),
+    Exported(
         "collab_bus_messages",
         COUNTER,
         "Messages between nodes about documents",
