@@ -107,7 +107,8 @@ def status(
     except Denied as error:
         view = _from_database(settings, View("database", server.url))
         _look_at_readiness(view, server, settings)
-        view.findings.append(Finding(False, f"only a part is shown: {error}", "collab token --user NAME --document '*=admin'"))
+        token = "collab token --user NAME --document '*=admin'"
+        view.findings.append(Finding(False, f"only a part is shown: {error}", token))
     except NoAnswer as error:
         view = View("database", server.url)
         what = "collab doctor" if url is None else f"collab doctor --url {server.url}"

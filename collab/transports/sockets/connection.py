@@ -1098,9 +1098,10 @@ class Connection(Generic[AnyChannel]):
     def note(self, error: Exception, channel: AnyChannel | None) -> None:
         """Write into the logs why something was refused, or has failed."""
         name = self.document_name if channel is None else channel.name
-        limited, log = self.context.limited, self.log(name, _user_of(channel))
+        user = self._user(channel)
+        limited, log = self.context.limited, self.log(name, user)
         if is_refusal(error):
-            self.context.guard.audit.note(error, self._who(_user_of(channel)), name)
+            self.context.guard.audit.note(error, self._who(user), name)
             option = error.option if isinstance(error, LimitExceeded) else None
             if option is None:
                 limited.info(type(error).__name__, "refused: %s", error, to=log)
@@ -1114,6 +1115,13 @@ class Connection(Generic[AnyChannel]):
 
     def _who(self, user: str | None) -> Who:
         return Who(user, self.peer.address, self.protocol_name, self._number)
+
+    def _user(self, channel: AnyChannel | None) -> str | None:
+        """Name the user of a channel; of the whole connection where all its channels have one."""
+        if channel is not None:
+            return _user_of(channel)
+        users = {user for each in self.protocol.channels_open if (user := _user_of(each)) is not None}
+        return users.pop() if len(users) == 1 else None
 
     def log(self, document_name: str | None = None, user: str | None = None) -> ConnectionLog:
         """Return a logger for this connection; made when needed, most never log."""
