@@ -72,8 +72,10 @@ def test_promtool_takes_the_rules_and_each_fires_for_who_is_in_trouble() -> None
 @pytest.mark.prometheus
 def test_the_test_of_a_rule_notices_a_change_of_it(tmp_path: Path) -> None:
     text = RULES.read_text(encoding="utf-8")
-    assert text.count("collab_bus_up == 0") == 1
-    (tmp_path / RULES.name).write_text(text.replace("collab_bus_up == 0", "collab_bus_up == 1"), encoding="utf-8")
+    assert text.count("expr: collab_bus_up == 0") == 1
+    (tmp_path / RULES.name).write_text(
+        text.replace("expr: collab_bus_up == 0", "expr: collab_bus_up == 1"), encoding="utf-8"
+    )
     (tmp_path / TESTS.name).write_text(TESTS.read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(PrometheusFailed, match="CollabBusIsDown"):
         promtool("test", "rules", TESTS.name, directory=tmp_path)
