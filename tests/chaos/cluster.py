@@ -1,4 +1,4 @@
-"""Three nodes on a real PostgreSQL and either bus, each behind lines of its own that can be cut.
+"""Nodes on a real PostgreSQL and either bus, each behind lines of its own that can be cut.
 
 Strategy: a node reaches its store by one line and its bus by another, also where both lead to the same PostgreSQL, so
 each can be taken from it alone. Clients speak with the nodes directly.
@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Literal, Self
 from tests.chaos.messages import HarmfulLine
 from tests.crash.stored import PostgresLog, StoredLog
 from tests.support.postgres import PostgresServer, as_somebody_else, find_binaries
-from tests.support.server import ServerProcess
+from tests.support.server import SERVE, ServerProcess
 from tests.support.throttle import SlowLine
 from tests.support.valkey import Valkey, free_port
 
@@ -31,7 +32,7 @@ NODES = ("one", "two", "three")
 _DATABASE = "postgres"
 
 # Snapshots are made under load too.
-_OPTIONS = ("--migrate", "--compact-rows", "200", "--compact-ratio", "0.5")
+_OPTIONS = ("--compact-rows", "200", "--compact-ratio", "0.5")
 
 
 @dataclass
@@ -58,14 +59,28 @@ class Cluster:
     Args:
         seed: for the choice of messages that are harmed.
         postgres: further options of PostgreSQL.
+        names: of the nodes.
+        options, environment: of all nodes.
+        programs: what Python runs as a node in the place of ``-m collab serve``, by the name of the node.
 
     Attributes:
         postgres: the server that all nodes use now; :meth:`fail_over` puts another one in its place.
         valkey: that of the bus; None where PostgreSQL is the bus.
-        nodes: the three nodes.
+        nodes: the nodes.
     """
 
-    def __init__(self, directory: Path, bus: Bus, *, seed: int = 1, postgres: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        bus: Bus,
+        *,
+        seed: int = 1,
+        postgres: tuple[str, ...] = (),
+        names: Sequence[str] = NODES,
+        options: Sequence[str] = _OPTIONS,
+        environment: Mapping[str, str] | None = None,
+        programs: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.bus = bus
         self.nodes: list[Node] = []
         self.valkey = Valkey() if bus == "redis" else None
@@ -73,6 +88,10 @@ class Cluster:
         self._copy: PostgresServer | None = None
         self._directory = directory
         self._seed = seed
+        self._names = names
+        self._options = ("--migrate", *options)
+        self._environment = environment
+        self._programs = programs or {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -81,7 +100,7 @@ class Cluster:
             await asyncio.to_thread(self.postgres.start)
             if self.valkey is not None:
                 await asyncio.to_thread(self.valkey.start)
-            self.nodes = [self._make(name, number) for number, name in enumerate(NODES)]
+            self.nodes = [self._make(name, number) for number, name in enumerate(self._names)]
             await self.nodes[0].server.astart()  # alone, for it makes the tables
             await asyncio.gather(*[node.server.astart() for node in self.nodes[1:]])
         except BaseException:
@@ -107,7 +126,14 @@ class Cluster:
             way = ("--redis-url", f"redis://127.0.0.1:{bus.port}")
         directory = self._directory / name
         directory.mkdir(parents=True, exist_ok=True)
-        server = ServerProcess(directory, *_OPTIONS, *way, database_url=address % store.port)
+        server = ServerProcess(
+            directory,
+            *self._options,
+            *way,
+            database_url=address % store.port,
+            environment=self._environment,
+            program=self._programs.get(name, SERVE),
+        )
         self._stack.callback(server.close)
         return Node(name, server, store, bus)
 

@@ -52,8 +52,9 @@ class Books:
         self.saved: dict[str, set[str]] = {name: set() for name in names}
         self.stopped = threading.Event()
 
-    def put(self, doc: Doc[Any], name: str, writer: str, number: int) -> str:
-        token = f"{writer}:{number}" + ("x" * LARGE if number % LARGE_EVERY == LARGE_EVERY - 1 else "")
+    def put(self, doc: Doc[Any], name: str, writer: str, number: int, *, large: bool = True) -> str:
+        """Make an edit; with ``large``, now and then a large one."""
+        token = f"{writer}:{number}" + ("x" * LARGE if large and number % LARGE_EVERY == LARGE_EVERY - 1 else "")
         self.made[name].append(token)
         tokens: Array[Any] = doc.get("tokens", type=Array)
         tokens.append(token)

@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,11 @@ class FileLimit:
 
 
 class Disk:
-    """A server on a disk of 4 MB of its own, in a mount namespace, so that nobody needs to be root for it."""
+    """A server on a disk of ``mb`` MB of its own, in a mount namespace, so that nobody needs to be root for it."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, *options: str, mb: int = 4, environment: Mapping[str, str] | None = None
+    ) -> None:
         inside = directory / "disk"
         inside.mkdir()
         unshare = shutil.which("unshare")
@@ -150,14 +153,14 @@ class Disk:
             "--mount",
             "sh",
             "-c",
-            'mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@"',
+            f'mount -t tmpfs -o size={mb}m tmpfs "$0" && exec "$@"',
             str(inside),
         )
         check = subprocess.run([*wrapper, "true"], capture_output=True, text=True)
         assert check.returncode == 0, f"these tests need user namespaces (sysctl user.max_user_namespaces): {check}"
         self._inside = inside
         self._copies = directory / "copies"
-        self.server = ServerProcess(inside, wrapper=wrapper)
+        self.server = ServerProcess(inside, *options, wrapper=wrapper, environment=environment)
 
     def rows(self) -> dict[str, list[tuple[int, bytes]]]:
         # SQLite would resolve the path to what lies there outside of the namespace, so it gets a copy.

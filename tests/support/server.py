@@ -35,6 +35,9 @@ READY = re.compile(r"^collab listening on (https?)://(\S+):(\d+)\s*$")
 # Generous: a machine with two busy cores starts Python, SQLAlchemy and the migrations in some seconds.
 START_SECONDS = 60.0
 
+SERVE = ("-m", "collab", "serve")
+"""What Python runs."""
+
 _ENVIRONMENT_PREFIX = "COLLAB_"
 
 
@@ -62,7 +65,7 @@ class ServerProcess:
         port: int = 0,
         environment: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
-        program: Sequence[str] = ("-m", "collab", "serve"),
+        program: Sequence[str] = SERVE,
         drain_delay: float | None = 0.0,
         working_directory: Path | None = None,
     ) -> None:
