@@ -118,6 +118,16 @@ def test_people_agents_messages_and_connections(shell: Shell) -> None:
     assert everything["connections"] == some["connections"] == [] and kicked["silent"] == []
 
 
+def test_operators_see_all_of_it_as_written(shell: Shell) -> None:
+    add = "curl -s -X PUT http://localhost:1234/api/v1/documents/notes/plan -H 'Content-Type: application/json' -d '{}'"
+    shell.run(add)
+    lines = map(json.loads, shell.run(snippet("docs/api.md", "Operating", "sh")))
+    nodes, history, rooms, inside, log, verified, repaired, compacted = lines
+    assert nodes["nodes"][0]["ready"] and history["nodes"] and "rooms" in rooms
+    assert inside["name"] == "notes/plan" and "rows" in log and verified["whole"] and not repaired["done"]
+    assert "made" in compacted
+
+
 def test_an_error_looks_like_that(shell: Shell) -> None:
     (said,) = shell.run("curl -s http://localhost:1234/api/v1/documents/nothing")
     assert json.loads(said) == json.loads(snippet("docs/api.md", "Errors", "json"))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from collab.cli import control, doctor
+from collab.cli import control, doctor, status
 from collab.doctor.findings import failed, ok
 from collab.errors import CollabError
 from collab.hub.people import Place, Seen
@@ -204,6 +204,42 @@ def test_the_doctor_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFix
     grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO collab"
     doctor._print(failed("database", role, grant))
     assert capsys.readouterr().out == lines
+
+
+def test_the_state_of_all_servers_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    title = "How it is now: collab status and collab top"
+    with ServerProcess(tmp_path / "data") as server:
+        shell = Shell(tmp_path, **{"https://collab.example": server.url, "--interval 10": "--once"})
+        shell.environment["COLLAB_PORT"] = str(server.port)
+        *shown, picture, sample = shell.run(snippet("docs/operations.md", title, "sh"))
+    assert all(said.startswith("servers: 1, ready: 1, ") for said in shown) and len(shown) == 2
+    assert "sorted by edits" in picture and json.loads(sample)["silent"] == []
+    lines = snippet("docs/operations.md", title, "").splitlines()
+    view = status.View("server", "http://127.0.0.1:1234", connections=53, rooms=31, queue_bytes=0)
+    rows = [line.split() for line in lines[3:5]]
+    for row, edits, acknowledged, lag, memory in zip(
+        rows, (12.4, 0.8), (0.021, 0.018), (0.0041, 0.003), (137573171, 121634816), strict=True
+    ):
+        view.nodes.append(
+            {
+                "name": row[-2],
+                "address": row[-1],
+                "version": row[-3],
+                "alive": True,
+                "ready": True,
+                "degraded": False,
+                "connections": int(row[1]),
+                "rooms": int(row[2]),
+                "edits_per_second": edits,
+                "acknowledgement_p99": acknowledged,
+                "loop_lag_p99": lag,
+                "queue_bytes": 0,
+                "memory_bytes": memory,
+            }
+        )
+    view.findings.append(status.Finding(False, lines[6][7:], lines[7][9:]))
+    status._print(view)
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_connections_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
