@@ -31,7 +31,7 @@ async def test_every_fault(tmp_path: Path, bus: Bus) -> None:
 
 
 def test_the_command_for_a_short_time(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--minutes", "0.2", "--seed", "3", "--bus", "redis"]) == 0
+    assert main(["--minutes", "0.01", "--seed", "3", "--bus", "redis"]) == 0
     said = capsys.readouterr().out
     assert "bus redis, seed 3" in said and "round 1: " in said and " 0 lost, 0 other faults" in said
 

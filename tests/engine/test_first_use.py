@@ -12,8 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from collab.authorship import FirstUse, Note
+from collab.engine import room as rooms
 from collab.engine.document import Document, Row, at_once
-from collab.engine.room import _MOST_FIRST_USES as MOST
 from collab.engine.room import Room
 from collab.protocol.awareness import AwarenessUpdate, Entry, encode_awareness
 from collab.protocol.session import Access, Event, Owner, Session
@@ -379,10 +379,12 @@ def test_a_session_whose_id_is_known_is_not_looked_at_again() -> None:
     assert not story.sessions["x"].introduces
 
 
-def test_a_room_remembers_so_many_ids_and_the_newest_ones() -> None:
+def test_a_room_remembers_so_many_ids_and_the_newest_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 100  # each session costs as much as there are
+    monkeypatch.setattr(rooms, "_MOST_FIRST_USES", most)
     story = Story(whole)
     room = story.room
-    for client in range(MOST + 2):
+    for client in range(most + 2):
         session = Session()
         admit(session, Access.WRITE, "ann")
         room.join(session)
@@ -391,7 +393,7 @@ def test_a_room_remembers_so_many_ids_and_the_newest_ones() -> None:
         room.sessions.pop(session)
     room.end_turn()
     found = room.first_uses()
-    assert [use.client for use in found] == list(range(2, MOST + 2))
+    assert [use.client for use in found] == list(range(2, most + 2))
 
 
 def test_a_document_without_a_turn_has_used_nothing() -> None:
