@@ -14,6 +14,7 @@ from collab.adapters import make_store as make_sql_store
 from collab.errors import CollabError
 from collab.storage.memory import MemoryStorage, MemoryStore
 from collab.storage.urls import parse_database_url
+from collab.testing.log import LogConformance
 from collab.testing.storage import MakeStore, Moments, opened
 from collab.testing.store import StoreConformance
 from tests.storage.broken import BROKEN, make
@@ -44,13 +45,26 @@ class TestPostgresql(StoreConformance):
         return lambda: make_sql_store(url)
 
 
-class TestPgBouncer(StoreConformance):
-    """In session and in transaction mode; in the latter no two transactions in a row get the same session."""
-
+class Pooled:
     @pytest.fixture
     def make_store(self, pooled_url: str) -> MakeStore:
         url = parse_database_url(pooled_url)
         return lambda: make_sql_store(url)
+
+
+@pytest.mark.parametrize("pgbouncer", ["transaction"], indirect=True)
+class TestPgBouncer(Pooled, StoreConformance):
+    """In transaction mode: no two transactions in a row get the same session."""
+
+    # Thousands of transactions that differ in nothing: their count is taken by the statements of TestPostgresql.
+    test_named_versions_have_a_bound = None
+    test_the_oldest_automatic_versions_go_for_newer_ones = None
+    test_a_timeline_has_a_bound = None
+
+
+@pytest.mark.parametrize("pgbouncer", ["session"], indirect=True)
+class TestPgBouncerBySession(Pooled, LogConformance):
+    """In session mode, where a store does what it does in transaction mode and less can go wrong: the log alone."""
 
 
 # The suite finds what it is there to find.
