@@ -370,11 +370,15 @@ def verify(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, for every document.")] = False,
 ) -> int:
-    """Read all that is stored and compare checksums. Exit code 1 if anything is damaged, missing or poison."""
+    """Read all that is stored and compare checksums. Exit code 1 if anything is damaged, missing or poison.
+
+    Without names the tables and indexes of the database are looked at, too.
+    """
     from collab.hub.maintenance import Report
     from collab.hub.maintenance import verify as look_at
 
     bad = rows = unverified = filled = 0
+    troubles: list[str] = []
 
     def tell(report: Report) -> None:
         if as_json:
@@ -388,7 +392,7 @@ def verify(
             )
 
     async def work(store: Maintenance) -> None:
-        nonlocal bad, rows, unverified, filled
+        nonlocal bad, rows, unverified, filled, troubles
         # Only a look at the whole store can go on where the one before was interrupted.
         whole_store = not names
         begin = await store.filled_to() if fill and whole_store else 0
@@ -405,6 +409,10 @@ def verify(
                 tell(report)
         if fill and whole_store and not bad:
             await store.filled()
+        if whole_store:
+            troubles = await store.find_troubles()
+            for trouble in troubles:
+                print(json.dumps({"database": trouble}) if as_json else f"the database: {escape_controls(trouble)}")
 
     _with_maintenance(settings, work)
     left = unverified - filled
@@ -414,7 +422,7 @@ def verify(
         + (f", {left} without a checksum, of an older release" if left else ""),
         file=sys.stderr,
     )
-    return 1 if bad else 0
+    return 1 if bad or troubles else 0
 
 
 @documents.command()
@@ -442,6 +450,13 @@ def repair(
 
     async def work(store: Maintenance) -> None:
         nonlocal left
+        if not names:
+            for done in [] if dry_run else await store.make_indexes():
+                print(f"the database: {done}", flush=True)
+                repaired.append(done)
+            for trouble in await store.find_troubles():
+                left += 1
+                print(f"the database: {'' if dry_run else 'not repaired: '}{escape_controls(trouble)}", flush=True)
         async for document in _chosen(store, names, 0):
             report = await look_at(store, document)
             steps = await plan_repair(store, document, report)
@@ -464,7 +479,7 @@ def repair(
 
     with audited(settings, Act(Kind.DOCUMENT_REPAIRED, names[0] if names and len(names) == 1 else None)) as act:
         _with_maintenance(settings, work)
-        act.nothing, act.detail = not repaired, f"{len(repaired)} documents: {', '.join(repaired[:_SHOWN_REPAIRED])}"
+        act.nothing, act.detail = not repaired, f"{len(repaired)}: {', '.join(repaired[:_SHOWN_REPAIRED])}"
     return 1 if left else 0
 
 

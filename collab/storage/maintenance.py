@@ -59,6 +59,12 @@ class Maintenance(Store, Protocol):
     async def forget_damage(self, document_id: int) -> None:
         """Take the notes away: what was damaged is repaired."""
 
+    async def find_troubles(self) -> list[str]:
+        """Say what is wrong with the tables and indexes of the database, a sentence each."""
+
+    async def make_indexes(self) -> list[str]:
+        """Make indexes that are missing or not sound; say which. What is written meanwhile waits."""
+
     async def filled_to(self) -> int:
         """Give the id of the document behind which filling in checksums has to go on."""
 

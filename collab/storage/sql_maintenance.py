@@ -21,6 +21,7 @@ from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, Stor
 from collab.storage.schema import damage, documents, log, pending, snapshots
 from collab.storage.sql import SqlStore, read_rows, read_snapshot
 from collab.storage.sql_catalogue import read_document_row
+from collab.storage.sql_indexes import find_troubles, make_indexes
 
 FILL_ROWS = 1_000
 """Rows whose checksums are written in one transaction: on SQLite a server's own writing waits for milliseconds."""
@@ -114,6 +115,14 @@ class SqlMaintenance(SqlStore):
             connection.execute(delete(damage).where(damage.c.document_id == document_id))
 
         await self._backend.run(write, "write")
+
+    async def find_troubles(self) -> list[str]:
+        """Look at tables and indexes."""
+        return await self._backend.run(find_troubles, "read")
+
+    async def make_indexes(self) -> list[str]:
+        """Make indexes."""
+        return await self._backend.run(make_indexes, "write")
 
     async def filled_to(self) -> int:
         """Read the position of the job."""

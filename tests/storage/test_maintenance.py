@@ -237,3 +237,41 @@ async def test_what_only_a_whole_document_shows_is_named_too(store: SqlMaintenan
     document = await store.create("d", rows=[seal_row(nested(MAX_NESTED_TYPES + 1), 1.0, None)])
     (trouble,) = (await verify(store, document)).troubles()
     assert trouble.startswith("the whole is poison for yjs (more than 500 types lie in each other")
+
+
+async def test_indexes_that_are_missing_or_not_valid_are_found_and_made(store: SqlMaintenance) -> None:
+    await write(store, "d")
+    assert await store.find_troubles() == [] and await store.make_indexes() == []
+    await run(store, "DROP INDEX ix_calls_at")
+    troubles = ["the index ix_calls_at is missing"]
+    made = ["the index ix_calls_at was missing and is made"]
+    if store._backend.url.backend == "postgresql":
+        # As a CREATE INDEX CONCURRENTLY that has failed leaves it.
+        await run(store, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_trash_name'::regclass")
+        troubles.append("the index ix_trash_name is not valid")
+        made.append("the index ix_trash_name was not valid and is made anew")
+    assert await store.find_troubles() == troubles
+    assert await store.make_indexes() == made
+    assert await store.find_troubles() == []
+
+
+async def test_an_index_that_does_not_fit_its_table_is_found_and_made_anew(
+    store: SqlMaintenance, database: DatabaseUrl
+) -> None:
+    if database.path is None:
+        pytest.skip("PostgreSQL looks for that with its own tools (amcheck)")
+    await write(store, "d")
+    # Filled as if it were another index.
+    for was, by, fill in (("(name)", "(deleted_at)", "REINDEX"), ("(deleted_at)", "(name)", "SELECT 1")):
+        change = f"UPDATE sqlite_schema SET sql = replace(sql, '{was}', '{by}') WHERE name = 'uq_documents_name'"
+        for statement in ("PRAGMA writable_schema = ON", change, "PRAGMA writable_schema = RESET", fill):
+            await run(store, statement)
+    assert any("index uq_documents_name" in trouble for trouble in await store.find_troubles())
+    assert await store.make_indexes() == ["all indexes are made anew"]
+    assert await store.find_troubles() == []
+
+
+async def test_a_table_that_is_missing_is_told_and_left(store: SqlMaintenance) -> None:
+    await run(store, "DROP TABLE producers")
+    assert await store.make_indexes() == []
+    assert await store.find_troubles() == ["the table producers is missing"]
