@@ -64,6 +64,7 @@ from collab.telemetry import complain, escape_controls, shown_name
 from collab.telemetry.release import release
 
 if TYPE_CHECKING:
+    from collab.hub.maintenance import Report
     from collab.storage.maintenance import Maintenance
     from collab.storage.records import DocumentSummary, StoredDocument
     from collab.storage.store import Store
@@ -374,7 +375,6 @@ def verify(
 
     Without names the tables and indexes of the database are looked at, too.
     """
-    from collab.hub.maintenance import Report
     from collab.hub.maintenance import verify as look_at
 
     bad = rows = unverified = filled = 0
@@ -384,12 +384,11 @@ def verify(
         if as_json:
             print(json.dumps(report.facts(), ensure_ascii=False), flush=True)
             return
+        name = _named(report)
         for trouble in report.troubles():
-            print(f"{escape_controls(report.name)}: {escape_controls(trouble)}", flush=True)
+            print(f"{name}: {escape_controls(trouble)}", flush=True)
         if report.whole and report.noted:
-            print(
-                f"{escape_controls(report.name)}: is whole, and noted as damaged: collab documents repair forgets that"
-            )
+            print(f"{name}: is whole, and noted as damaged: collab documents repair forgets that")
 
     async def work(store: Maintenance) -> None:
         nonlocal bad, rows, unverified, filled, troubles
@@ -460,7 +459,7 @@ def repair(
         async for document in _chosen(store, names, 0):
             report = await look_at(store, document)
             steps = await plan_repair(store, document, report)
-            name = escape_controls(document.name)
+            name = _named(report)
             for planned in steps:
                 print(f"{name}: {planned.text}", flush=True)
             if report.whole and report.noted:
@@ -481,6 +480,10 @@ def repair(
         _with_maintenance(settings, work)
         act.nothing, act.detail = not repaired, f"{len(repaired)}: {', '.join(repaired[:_SHOWN_REPAIRED])}"
     return 1 if left else 0
+
+
+def _named(report: Report) -> str:
+    return escape_controls(report.name) + (" (in the trash)" if report.deleted else "")
 
 
 # Names of documents in one entry of the audit, whose text has a bound.

@@ -51,6 +51,7 @@ class Report:
 
     Attributes:
         name, id: the document's.
+        deleted: whether it is in the trash.
         rows, snapshots, nbytes: what is kept and was read.
         pending: how many updates wait for what the document lacks; they are no part of it.
         damaged_rows, damaged_snapshots, damaged_pending: numbers of what is not what was written.
@@ -78,6 +79,7 @@ class Report:
     noted: bool = False
     problem: str | None = None
     poison: list[str] = field(default_factory=list)
+    deleted: bool = False
 
     @property
     def whole(self) -> bool:
@@ -131,7 +133,10 @@ async def verify(
             return Report(document.name, document.id, problem=f"the database itself is damaged: {error}")
         if not report.missing:
             break
-    if not (report.damaged_rows or report.damaged_snapshots or report.missing):
+    if report.deleted and not report.whole and not await _is_there(store, document):
+        # Its content is being removed, in portions.
+        return Report(document.name, document.id, deleted=True)
+    if not (report.deleted or report.damaged_rows or report.damaged_snapshots or report.missing):
         try:
             whole = await in_slices(read_document(document.name, await store.load(document.name)))
             data = await beside_the_loop(whole.size, whole.encode_state_as_update)
@@ -149,11 +154,16 @@ async def verify(
     return report
 
 
+async def _is_there(store: Maintenance, document: StoredDocument) -> bool:
+    """Tell whether a document is still in the trash."""
+    return [each.id for each in await store.documents_after(document.id - 1, 1)] == [document.id]
+
+
 async def _look(
     store: Maintenance, document: StoredDocument
 ) -> tuple[Report, list[tuple[int, int]], list[tuple[int, int]]]:
     """Read everything once; give the checksums of what has none too."""
-    report = Report(document.name, document.id)
+    report = Report(document.name, document.id, deleted=document.deleted_at is not None)
     new_rows: list[tuple[int, int]] = []
     new_snapshots: list[tuple[int, int]] = []
     whole: list[int] = []

@@ -30,10 +30,10 @@ class Maintenance(Store, Protocol):
     """A store that shows everything that it keeps."""
 
     async def count(self) -> int:
-        """Count the living documents."""
+        """Count the living documents, and those in the trash."""
 
     async def documents_after(self, document_id: int, limit: int) -> list[StoredDocument]:
-        """Read living documents with ids above ``document_id``, in the order of their ids."""
+        """Read living documents, and those in the trash, with ids above ``document_id``, in the order of their ids."""
 
     async def kept_rows(self, document_id: int, after: int, limit: int) -> list[LogRow]:
         """Read up to ``limit`` rows with numbers above ``after``; numbers that are not there are passed over."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, Table, cast, delete, exists, func, select, update
+from sqlalchemy import Connection, LargeBinary, Table, and_, cast, delete, exists, func, or_, select, update
 
 from collab.storage import sql_people
 from collab.storage.backend import Backend
@@ -18,10 +18,16 @@ from collab.storage.maintenance import Checksums, KeptSnapshot
 from collab.storage.people import Place, Trace
 from collab.storage.pruning import pruning_lock
 from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
-from collab.storage.schema import damage, documents, log, pending, snapshots
+from collab.storage.schema import damage, documents, log, pending, snapshots, trash
 from collab.storage.sql import SqlStore, read_rows, read_snapshot
 from collab.storage.sql_catalogue import read_document_row
 from collab.storage.sql_indexes import find_troubles, make_indexes
+
+_IS_IN_TRASH = documents.c.id == trash.c.document_id
+
+_HAS_CONTENT = or_(
+    and_(documents.c.deleted_at.is_(None), documents.c.name.is_not(None)), trash.c.document_id.is_not(None)
+)
 
 FILL_ROWS = 1_000
 """Rows whose checksums are written in one transaction: on SQLite a server's own writing waits for milliseconds."""
@@ -35,15 +41,17 @@ class SqlMaintenance(SqlStore):
         self._filling = Backfill(backend, "checksums")
 
     async def count(self) -> int:
-        """Count the living documents."""
-        query = select(func.count()).select_from(documents).where(documents.c.deleted_at.is_(None))
+        """Count documents."""
+        query = select(func.count()).select_from(documents.outerjoin(trash, _IS_IN_TRASH)).where(_HAS_CONTENT)
         return await self._backend.run(lambda connection: connection.execute(query).scalar_one(), "read")
 
     async def documents_after(self, document_id: int, limit: int) -> list[StoredDocument]:
-        """Read living documents by their ids."""
-        query = select(documents).where(
-            documents.c.id > document_id, documents.c.deleted_at.is_(None), documents.c.name.is_not(None)
-        )
+        """Read documents by their ids."""
+        # In the trash with the name that it had.
+        name = func.coalesce(trash.c.name, documents.c.name).label("name")
+        columns = [name if column.name == "name" else column for column in documents.c]
+        query = select(*columns).select_from(documents.outerjoin(trash, _IS_IN_TRASH))
+        query = query.where(documents.c.id > document_id, _HAS_CONTENT)
 
         def read(connection: Connection) -> list[StoredDocument]:
             return [read_document_row(row) for row in connection.execute(query.order_by(documents.c.id).limit(limit))]

@@ -15,6 +15,7 @@ from collab.adapters import make_maintenance
 from collab.engine.document import Document, at_once
 from collab.errors import CollabError, DamagedDocument, StoreDamaged
 from collab.hub import maintenance as maintenance_module
+from collab.hub.documents import Documents
 from collab.hub.loading import read_document
 from collab.hub.maintenance import Report, carry_out, plan_repair, verify
 from collab.storage.checksums import seal_row, seal_snapshot
@@ -275,3 +276,26 @@ async def test_a_table_that_is_missing_is_told_and_left(store: SqlMaintenance) -
     await run(store, "DROP TABLE producers")
     assert await store.make_indexes() == []
     assert await store.find_troubles() == ["the table producers is missing"]
+
+
+async def test_documents_in_the_trash_are_looked_at_and_repaired(store: SqlMaintenance, tmp_path: Path) -> None:
+    await write(store, "d", 4)
+    await Documents(store).delete("d")
+    await Documents(store).create("d")  # another one under the same name
+    living = (await store.describe("d")).document
+    gone = await write(store, "gone")
+    await Documents(store).delete("gone")
+    await run(store, f"DELETE FROM trash WHERE document_id = {gone.id}")
+    deleted, other = await store.documents_after(0, 10)
+    assert (deleted.name, other.id, await store.count()) == ("d", living.id, 2) and deleted.deleted_at
+    assert (await verify(store, deleted)).whole and (await verify(store, deleted)).deleted
+    await damage(store, "log", deleted, 3, 6)
+    await damage(store, "snapshots", deleted, 4)
+    report = await verify(store, deleted)
+    assert (report.damaged_rows, report.damaged_snapshots, report.noted) == ([3, 6], [4], True)
+    _, report = await repaired(store, deleted, tmp_path)
+    assert report.whole and not report.noted
+    # While its content is removed nothing is missing.
+    await run(store, f"DELETE FROM trash WHERE document_id = {deleted.id}")
+    await run(store, f"DELETE FROM log WHERE document_id = {deleted.id} AND seq < 3")
+    assert (await verify(store, deleted)).whole
