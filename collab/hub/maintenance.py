@@ -20,10 +20,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from collab.errors import CollabError, StoreDamaged
+from collab.errors import CollabError, DecodeError, StoreDamaged
+from collab.history.encoding import decode_attribution
 from collab.hub.loading import is_damaged_pending, is_unreadable, read_document
 from collab.hub.slices import in_slices
 from collab.protocol.sync import EMPTY_STATE_VECTOR, EMPTY_UPDATE
+from collab.storage.attributions import KeptAttribution
 from collab.storage.checksums import (
     beside_the_loop,
     is_damaged,
@@ -55,6 +57,8 @@ class Report:
         rows, snapshots, nbytes: what is kept and was read.
         pending: how many updates wait for what the document lacks; they are no part of it.
         damaged_rows, damaged_snapshots, damaged_pending: numbers of what is not what was written.
+        damaged_versions: ids of versions whose state, which is kept beside the log, is damaged or missing.
+        damaged_attribution: whether it is damaged what is kept of who wrote what.
         missing: first and last number of rows that should be there and are not.
         unverified_rows, unverified_snapshots: how many have no checksum; an older release has written them.
         filled: how many of them were given one.
@@ -72,6 +76,8 @@ class Report:
     damaged_rows: list[int] = field(default_factory=list)
     damaged_snapshots: list[int] = field(default_factory=list)
     damaged_pending: list[int] = field(default_factory=list)
+    damaged_versions: list[int] = field(default_factory=list)
+    damaged_attribution: bool = False
     missing: list[tuple[int, int]] = field(default_factory=list)
     unverified_rows: int = 0
     unverified_snapshots: int = 0
@@ -85,7 +91,8 @@ class Report:
     def whole(self) -> bool:
         """Whether nothing is wrong."""
         damaged = self.damaged_rows or self.damaged_snapshots or self.damaged_pending
-        return not (damaged or self.missing or self.problem)
+        beside = self.damaged_versions or self.damaged_attribution
+        return not (damaged or beside or self.missing or self.problem)
 
     def facts(self) -> dict[str, Any]:
         """Give all of it for JSON."""
@@ -97,9 +104,12 @@ class Report:
             ("row", self.damaged_rows),
             ("snapshot", self.damaged_snapshots),
             ("pending update", self.damaged_pending),
+            ("the state of version", self.damaged_versions),
         ):
             for number in numbers:
                 yield f"{what} {number} is damaged"
+        if self.damaged_attribution:
+            yield "what is kept of who wrote what is damaged"
         for first, last in self.missing:
             yield f"row {first} is missing" if first == last else f"rows {first} to {last} are missing"
         if self.problem:
@@ -218,6 +228,15 @@ async def _look(
             report.damaged_pending.append(update.number)
         elif poison := await in_slices(find_poison_in_slices(update.data)):
             report.poison.append(f"pending update {update.number} is poison for yjs ({poison})")
+    for version in await store.pinned_versions(document.id):
+        state = await store.kept_state(version)
+        if state is None and version not in await store.pinned_versions(document.id):
+            continue  # it was deleted meanwhile
+        report.nbytes += 0 if state is None else len(state.data)
+        if state is None or await _bad_snapshot(state):
+            report.damaged_versions.append(version)
+    attribution = await store.kept_attribution(document.id)
+    report.damaged_attribution = attribution is not None and await _bad_attribution(attribution)
     report.unverified_rows, report.unverified_snapshots = len(new_rows), len(new_snapshots)
     return report, new_rows, new_snapshots
 
@@ -242,13 +261,24 @@ async def _bad_snapshot(snapshot: Snapshot) -> bool:
     return await beside_the_loop(len(snapshot.data), lambda: is_damaged_snapshot(snapshot))
 
 
+async def _bad_attribution(kept: KeptAttribution) -> bool:
+    try:
+        await beside_the_loop(len(kept.data), lambda: decode_attribution(kept.data))
+    except DecodeError:
+        return True
+    return False
+
+
 # Repair
+
+
+Kept = LogRow | Snapshot | PendingUpdate | KeptAttribution
 
 
 class Step(NamedTuple):
     """One thing to be done: what is damaged, what takes its place (None: nothing), and what comes of it, in words."""
 
-    was: LogRow | Snapshot | PendingUpdate
+    was: Kept
     by: NewRow | Snapshot | None
     text: str
 
@@ -289,6 +319,10 @@ async def plan_repair(store: Maintenance, document: StoredDocument, report: Repo
         if update.number in report.damaged_pending:
             text = f"pending update {update.number}: set its {len(update.data)} bytes aside and remove it"
             steps.append(Step(update, None, f"{text}; what it said is missing until a client comes that holds it"))
+    attribution = await store.kept_attribution(document.id)
+    if report.damaged_attribution and attribution is not None:
+        text = f"who wrote what: set its {len(attribution.data)} bytes aside and remove it"
+        steps.append(Step(attribution, None, f"{text}; it is made anew from the rows that are kept"))
     return steps
 
 
@@ -300,7 +334,9 @@ async def carry_out(store: Maintenance, document: StoredDocument, steps: list[St
     kept: list[Path] = []
     for was, by, _ in steps:
         kept.append(await asyncio.to_thread(_keep, directory, document, was))
-        if isinstance(was, PendingUpdate):
+        if isinstance(was, KeptAttribution):
+            await store.remove_attribution(document.id, was)
+        elif isinstance(was, PendingUpdate):
             await store.remove_pending(document.id, was)
         elif isinstance(was, Snapshot):
             assert by is None or isinstance(by, Snapshot)
@@ -312,18 +348,20 @@ async def carry_out(store: Maintenance, document: StoredDocument, steps: list[St
     return kept
 
 
-def _keep(directory: Path, document: StoredDocument, was: LogRow | Snapshot | PendingUpdate) -> Path:
+def _keep(directory: Path, document: StoredDocument, was: Kept) -> Path:
     """Write what is damaged to a new file, with all that is known of it; it is on the disk when this returns."""
-    kind = "snapshot" if isinstance(was, Snapshot) else "row" if isinstance(was, LogRow) else "pending"
+    kind = _WORDS[type(was)]
     number = was.number if isinstance(was, PendingUpdate) else was.seq
     about: dict[str, Any] = {"name": document.name, "document_id": document.id, "kind": kind, "seq": number}
-    about |= {"at": was.at, "data": _text(was.data)}
+    about |= {"data": _text(was.data)}
+    if not isinstance(was, KeptAttribution):
+        about |= {"at": was.at}
     if isinstance(was, PendingUpdate):
         about |= {"author": was.author, "key": _text(was.key)}
     elif isinstance(was, Snapshot):
         about |= {"checksum": was.checksum}
         about |= {"index": _text(was.index), "state_vector": _text(was.state_vector)}
-    else:
+    elif isinstance(was, LogRow):
         about |= {"author": was.author, "checksum": was.checksum}
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -341,6 +379,14 @@ def _keep(directory: Path, document: StoredDocument, was: LogRow | Snapshot | Pe
     except OSError as error:
         raise CollabError(f"cannot keep what is damaged in {directory}: {error.strerror or error}") from None
     raise CollabError(f"{directory} holds too many files for {kind} {number} of document number {document.id}")
+
+
+_WORDS: dict[type, str] = {
+    LogRow: "row",
+    Snapshot: "snapshot",
+    PendingUpdate: "pending",
+    KeptAttribution: "attribution",
+}
 
 
 def _text(data: bytes) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from collab.storage.attributions import KeptAttribution
 from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
 from collab.storage.store import Store
 
@@ -52,6 +53,18 @@ class Maintenance(Store, Protocol):
 
     async def remove_pending(self, document_id: int, was: PendingUpdate) -> bool:
         """Remove a pending update; return False if that is not there any more."""
+
+    async def pinned_versions(self, document_id: int) -> list[int]:
+        """Give the ids of versions whose state is kept beside the log."""
+
+    async def kept_state(self, version_id: int) -> Snapshot | None:
+        """Read the state of a pinned version; None if it is missing."""
+
+    async def kept_attribution(self, document_id: int) -> KeptAttribution | None:
+        """Read the attribution of a document, deleted ones too."""
+
+    async def remove_attribution(self, document_id: int, was: KeptAttribution) -> bool:
+        """Remove an attribution; return False if it is another one by now."""
 
     async def damage_noted(self, document_id: int) -> bool:
         """Tell whether damage of a document is noted."""

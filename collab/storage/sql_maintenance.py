@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, LargeBinary, Table, and_, cast, delete, exists, func, or_, select, update
 
 from collab.storage import sql_people
+from collab.storage.attributions import KeptAttribution
 from collab.storage.backend import Backend
 from collab.storage.backfill import Backfill
 from collab.storage.batch import encode_author, encode_note
@@ -18,10 +19,11 @@ from collab.storage.maintenance import Checksums, KeptSnapshot
 from collab.storage.people import Place, Trace
 from collab.storage.pruning import pruning_lock
 from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
-from collab.storage.schema import damage, documents, log, pending, snapshots, trash
+from collab.storage.schema import attributions, damage, documents, log, pending, snapshots, trash, versions
 from collab.storage.sql import SqlStore, read_rows, read_snapshot
 from collab.storage.sql_catalogue import read_document_row
 from collab.storage.sql_indexes import find_troubles, make_indexes
+from collab.storage.sql_versions import read_state
 
 _IS_IN_TRASH = documents.c.id == trash.c.document_id
 
@@ -109,6 +111,33 @@ class SqlMaintenance(SqlStore):
         same = (pending.c.document_id == document_id, pending.c.id == was.number)
         return await self._backend.run(
             lambda connection: connection.execute(delete(pending).where(*same)).rowcount > 0, "write"
+        )
+
+    async def pinned_versions(self, document_id: int) -> list[int]:
+        """List pinned versions."""
+        mine = (versions.c.document_id == document_id, versions.c.pinned)
+        query = select(versions.c.id).where(*mine).order_by(versions.c.id)
+        return await self._backend.run(lambda connection: list(connection.execute(query).scalars()), "read")
+
+    async def kept_state(self, version_id: int) -> Snapshot | None:
+        """Read the state of a version."""
+        return await self._backend.run(lambda connection: read_state(connection, version_id), "read")
+
+    async def kept_attribution(self, document_id: int) -> KeptAttribution | None:
+        """Read an attribution."""
+        query = select(attributions.c.seq, attributions.c.data).where(attributions.c.document_id == document_id)
+
+        def read(connection: Connection) -> KeptAttribution | None:
+            row = connection.execute(query).first()
+            return None if row is None else KeptAttribution(row.seq, bytes(row.data))
+
+        return await self._backend.run(read, "read")
+
+    async def remove_attribution(self, document_id: int, was: KeptAttribution) -> bool:
+        """Remove an attribution."""
+        same = _at(attributions, document_id, was.seq, was.data)
+        return await self._backend.run(
+            lambda connection: connection.execute(delete(attributions).where(*same)).rowcount > 0, "write"
         )
 
     async def damage_noted(self, document_id: int) -> bool:

@@ -14,10 +14,14 @@ from sqlalchemy import text
 from collab.adapters import make_maintenance
 from collab.engine.document import Document, at_once
 from collab.errors import CollabError, DamagedDocument, StoreDamaged
+from collab.history.attribution import Attribution
+from collab.history.encoding import encode_attribution
 from collab.hub import maintenance as maintenance_module
 from collab.hub.documents import Documents
 from collab.hub.loading import read_document
 from collab.hub.maintenance import Report, carry_out, plan_repair, verify
+from collab.hub.versions import CompactsInThread, Versions
+from collab.storage.attributions import KeptAttribution
 from collab.storage.checksums import seal_row, seal_snapshot
 from collab.storage.records import Append, Appended, NewRow, Snapshot, StoredDocument
 from collab.storage.sql_maintenance import SqlMaintenance
@@ -299,3 +303,27 @@ async def test_documents_in_the_trash_are_looked_at_and_repaired(store: SqlMaint
     await run(store, f"DELETE FROM trash WHERE document_id = {deleted.id}")
     await run(store, f"DELETE FROM log WHERE document_id = {deleted.id} AND seq < 3")
     assert (await verify(store, deleted)).whole
+
+
+async def test_what_is_kept_beside_the_log_is_looked_at(store: SqlMaintenance, tmp_path: Path) -> None:
+    document = await write(store, "d", 4)
+    version = (await Versions(store, CompactsInThread()).make("d", "First", number=4)).id
+    sound = await store.kept_snapshot(document.id, 4)
+    assert sound is not None and await store.pin_version(document.id, version, sound)
+    kept = KeptAttribution(4, encode_attribution(Attribution(4)))
+    assert await store.keep_attribution(document.id, kept) and (await verify(store, document)).whole
+    await damage(store, "version_states", document, 4)
+    await damage(store, "attributions", document, 4)
+    report = await verify(store, document)
+    assert (report.damaged_versions, report.damaged_attribution) == ([version], True)
+    assert list(report.troubles()) == [
+        f"the state of version {version} is damaged",
+        "what is kept of who wrote what is damaged",
+    ]
+    (done,), report = await repaired(store, document, tmp_path)
+    assert done.startswith("who wrote what: set its 3 bytes aside") and await store.attribution(document.id) is None
+    assert (report.damaged_versions, report.damaged_attribution) == ([version], False)
+    await run(store, "DELETE FROM version_states")
+    assert (await verify(store, document)).damaged_versions == [version]
+    await Versions(store, CompactsInThread()).delete("d", version)
+    assert (await verify(store, document)).whole
