@@ -461,8 +461,12 @@ async def test_what_operators_have_told_is_counted(serve: Serve) -> None:
     before = await scrape(served)
     assert all(before[one] == 0 for one in FOLLOWED), "from the start: the first one is an increase"
     for kind in Kind:
-        log = Instruction(kind, logger="collab.test", level="debug", seconds=1.0)
-        await served.app[HUB].control.give(log if kind is Kind.LOG else Instruction(kind, document="d"))
+        told = Instruction(kind, document="d")
+        if kind is Kind.LOG:
+            told = Instruction(kind, logger="collab.test", level="debug", seconds=1.0)
+        elif kind is Kind.QUARANTINE:
+            told = Instruction(kind, document="d", seconds=1.0)
+        await served.app[HUB].control.give(told)
     await moved(served, before, FOLLOWED)
 
 
