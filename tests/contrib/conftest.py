@@ -12,6 +12,16 @@ from tests.support.django import Project, migrated_project, postgres_project, sq
 __all__ = ["migrated_project"]
 
 
+# Before pytest-xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what shares a project in one process, else each process starts its own."""
+    for item in items:
+        shares = {"migrated_project", "started_project"} & set(getattr(item, "fixturenames", ()))
+        if shares and item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.xdist_group("django"))
+
+
 @pytest.fixture
 def project(migrated_project: Path, tmp_path: Path) -> Iterator[Project]:  # noqa: F811
     """A project on SQLite."""
