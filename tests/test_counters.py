@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import bisect
+import math
+from random import Random
 
 import pytest
 
-from collab.telemetry.counters import SECONDS, Histogram, NotedHistogram
+from collab.telemetry.counters import SECONDS, Histogram, NotedHistogram, quantile
 from collab.telemetry.loop_lag import PAUSE, LoopLag
 from tests.support.waiting import happens
 
@@ -67,3 +70,24 @@ async def test_the_lag_of_the_loop_is_what_a_look_comes_too_late() -> None:
         task.cancel()
     assert lag.seconds.sum == pytest.approx(0.5)
     assert lag.seconds.counts[0] >= 1, "never less than none"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_quantile_lies_in_the_bucket_of_the_exact_one(seed: int) -> None:
+    random = Random(seed)
+    values = sorted(random.expovariate(20.0) for _ in range(random.randrange(1, 500)))
+    histogram = Histogram()
+    for value in values:
+        histogram.observe(value)
+    bounds = (0.0, *histogram.bounds)
+    for share in (0.01, 0.5, 0.9, 0.99, 1.0):
+        exact = values[max(0, math.ceil(share * len(values)) - 1)]
+        found = quantile(histogram.bounds, histogram.counts, share)
+        assert found is not None
+        above = bisect.bisect_left(bounds, exact)
+        assert bounds[above - 1] <= found <= bounds[min(above, len(bounds) - 1)], (share, exact, found)
+
+
+def test_of_nothing_there_is_no_quantile_and_above_the_last_bound_there_is_that() -> None:
+    assert quantile((1.0, 2.0), [0, 0, 0], 0.5) is None
+    assert quantile((1.0, 2.0), [0, 0, 7], 0.5) == 2.0

@@ -107,8 +107,8 @@ def status(
     except Denied as error:
         view = _from_database(settings, View("database", server.url))
         _look_at_readiness(view, server, settings)
-        token = "collab token --user NAME --document '*=admin'"
-        view.findings.append(Finding(False, f"only a part is shown: {error}", token))
+        make_one = "collab token --user NAME --document '*=admin'"
+        view.findings.append(Finding(False, f"only a part is shown: {error}", make_one))
     except NoAnswer as error:
         view = View("database", server.url)
         what = "collab doctor" if url is None else f"collab doctor --url {server.url}"

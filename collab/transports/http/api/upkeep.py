@@ -7,7 +7,6 @@ reads or changes what is stored as it lies there, so it needs ``admin`` for all 
 from __future__ import annotations
 
 import time
-from typing import Annotated
 
 from aiohttp import web
 from pydantic import Field
@@ -53,9 +52,7 @@ class Verified(Model):
     damaged_rows: list[int]
     damaged_snapshots: list[int]
     damaged_pending: list[int]
-    missing: list[Annotated[list[int], Field(min_length=2, max_length=2)]] = Field(
-        description="First and last numbers of rows that are not there."
-    )
+    missing: list[list[int]] = Field(description="First and last numbers of rows that are not there, in pairs.")
     unverified_rows: int = Field(description="Rows without a checksum, of an older release.")
     unverified_snapshots: int
     noted: bool = Field(description="Whether it is noted as damaged: nothing of it is pruned then.")
@@ -203,7 +200,7 @@ class UpkeepRoutes:
             damaged_rows=report.damaged_rows[:_LISTED],
             damaged_snapshots=report.damaged_snapshots[:_LISTED],
             damaged_pending=report.damaged_pending[:_LISTED],
-            missing=[[*each] for each in report.missing[:_LISTED]],
+            missing=[[first, last] for first, last in report.missing[:_LISTED]],
             unverified_rows=report.unverified_rows,
             unverified_snapshots=report.unverified_snapshots,
             noted=report.noted,
