@@ -121,7 +121,7 @@ async def flood(stage: Stage) -> AsyncIterator[None]:
                 await client.expect_close()
                 stage.note("who floods", str(client.close_code))
 
-    async with working(asyncio.create_task(send())):
+    async with working(*[asyncio.create_task(send()) for _ in range(3)]):
         yield
 
 
@@ -300,7 +300,7 @@ FAULTS: tuple[Fault, ...] = (
         ),
     ),
     Fault("bus down", "Valkey is killed, and started again", bus_down, BOTH),
-    Fault("a flood", "one client sends ten times what `max_messages_per_second` allows, and comes back", flood),
+    Fault("a flood", "three clients send ten times what `max_messages_per_second` allows, and come back", flood),
     Fault(
         "stalled clients",
         f"{STALLED} clients read nothing of a document that changes all the time",

@@ -136,6 +136,7 @@ class Stage:
         self.met: dict[str, Counter[str]] = {}
         self.answered: dict[str, Counter[str]] = {}
         self.codes: dict[str, Counter[str]] = {}
+        self._names: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._stack = AsyncExitStack()
 
@@ -282,6 +283,33 @@ class Stage:
         async with self.session.get(f"{self.servers[name].url}/readyz") as answer:
             told = await answer.json()
             return Readiness(answer.status, told["degraded"], tuple(told["reasons"]))
+
+    async def page(self, name: str) -> dict[str, Any] | None:
+        """Give the figures of a node, as the page for operators shows them; None if there is no answer in time.
+
+        Where the node itself does not let an operator in, another one is asked.
+        """
+        others = [other for other in self.servers if ALONE not in (name, other) and other != name]
+        for asked in (name, *others):
+            told = await self._nodes(asked)
+            if asked == name and told is not None:
+                self._names.setdefault(name, told["asked"])
+            for node in () if told is None else told["nodes"]:
+                if node["name"] == self._names.get(name):
+                    found: dict[str, Any] = node
+                    return found
+        return None
+
+    async def _nodes(self, name: str) -> dict[str, Any] | None:
+        headers = {"Authorization": f"Bearer {token('operator', 'admin')}"}
+        timeout = aiohttp.ClientTimeout(total=CALL_SECONDS)
+        try:
+            url = f"{self.servers[name].url}/api/v1/nodes"
+            async with self.session.get(url, headers=headers, timeout=timeout) as answer:
+                told: dict[str, Any] = await answer.json()
+                return told if answer.status == 200 else None
+        except (aiohttp.ClientError, TimeoutError):
+            return None
 
     def log(self, name: str) -> list[dict[str, Any]]:
         """Give the lines of a node from WARNING on."""

@@ -6,9 +6,9 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tests.faults.faults import FAULTS, SLOW, Fault
 from tests.faults.stage import ALONE, Readiness, Stage, template_of
@@ -19,10 +19,16 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "operations.md"
 START = "<!-- faults: written by python -m tests.support.faults_table -->"
 END = "<!-- end of faults -->"
 
-HEAD = ("fault", "alerts", "`/readyz`", "log, from WARNING on", "what people notice")
+HEAD = ("fault", "alerts", "`/readyz`", "page", "log, from WARNING on", "what people notice")
 
 OF_A_BUSY_MACHINE: Final = frozenset(
-    {"CollabLoopIsLate", "CollabOthersSeeEditsLate", "CollabEditsOfOtherNodesAreLate", "CollabSavedIsLate"}
+    {
+        "CollabBusLosesMessages",
+        "CollabEditsOfOtherNodesAreLate",
+        "CollabLoopIsLate",
+        "CollabOthersSeeEditsLate",
+        "CollabSavedIsLate",
+    }
 )
 """Alerts that a machine with too much to do fires, whatever else is wrong: the tests share theirs with others."""
 
@@ -49,6 +55,7 @@ class Row(NamedTuple):
 
     alerts: tuple[str, ...]
     readiness: tuple[str, ...]
+    page: tuple[str, ...]
     lines: tuple[str, ...]
     people: tuple[str, ...]
 
@@ -66,6 +73,7 @@ async def watch(stage: Stage, fault: Fault, written: Row | None) -> Row:
     wanted = fault.late & OF_A_BUSY_MACHINE | set(written.alerts if written else ())
     await until_well(stage)
     before = {name: len(stage.log(name)) for name in fault.nodes}
+    figures = {name: await stage.page(name) for name in fault.nodes}
     async with fault.trouble(stage):
         begun = time.monotonic()
         stage.forget()
@@ -77,10 +85,13 @@ async def watch(stage: Stage, fault: Fault, written: Row | None) -> Row:
             strangers = {alert for alert, node in firing if node not in fault.nodes} - OF_A_BUSY_MACHINE
             assert not strangers, f"{strangers} of a node that has nothing to do with it"
             readiness = tuple(dict.fromkeys([_shown(await stage.readiness(name)) for name in fault.nodes]))
+            page = tuple(
+                sorted({part for name in fault.nodes async for part in _page(stage, fault, name, figures[name])})
+            )
             people = tuple(_people(stage, fault, begun)) or ("nothing",)
             passed = time.monotonic() - begun
             as_written = alerts >= wanted and (
-                written is None or (readiness, people) == (written.readiness, written.people)
+                written is None or (readiness, page, people) == (written.readiness, written.page, written.people)
             )
             if passed > fault.seconds and (as_written or passed > fault.seconds + PATIENCE):
                 break
@@ -92,6 +103,7 @@ async def watch(stage: Stage, fault: Fault, written: Row | None) -> Row:
     return Row(
         tuple(sorted(alerts - fault.sometimes - (OF_A_BUSY_MACHINE - fault.late))),
         readiness,
+        page or ("nothing",),
         tuple(sorted(lines - fault.sometimes - (BY_CHANCE - fault.late))),
         people,
     )
@@ -117,8 +129,37 @@ def _is_count(message: str) -> bool:
 
 def _shown(readiness: Readiness) -> str:
     state = f"{readiness.status}{', degraded' if readiness.degraded else ''}"
-    reasons = [re.sub(r"\d+", "N", reason) for reason in readiness.reasons]
+    reasons = _reasons(readiness.reasons)
     return f"{state}: {'; '.join(reasons)}" if reasons else state
+
+
+async def _page(stage: Stage, fault: Fault, name: str, before: dict[str, Any] | None) -> AsyncIterator[str]:
+    """Say what the page for operators shows of a node that is not as ever."""
+    assert before is not None
+    figures, readiness = await stage.page(name), await stage.readiness(name)
+    if figures is None:
+        yield "no answer"
+        return
+    if figures["reasons"]:
+        alike = _reasons(figures["reasons"]) == _reasons(readiness.reasons)
+        yield "the reasons of `/readyz`" if alike else f"other reasons: {figures['reasons']}"
+    for kind in ("limits", "refusals"):
+        known = {one["reason"]: one["total"] for one in before[kind]}
+        more = [one["reason"] for one in figures[kind] if one["total"] > known.get(one["reason"], 0)]
+        for reason in more:
+            yield f"{kind}: {reason}"
+    if figures["documents"]["damaged"]:
+        yield "damaged documents"
+    if figures["slow_members"] > 5:
+        yield "slow clients"
+    if figures["sandbox"]["failed"] > before["sandbox"]["failed"] + 1:
+        yield "failed jobs of the sandbox"
+    if "CollabSavedIsLate" in fault.late and (figures["acknowledgement"]["p99"] or 0.0) > LATE:
+        yield "late acknowledgements"
+
+
+def _reasons(reasons: Iterable[str]) -> list[str]:
+    return [re.sub(r"\d+", "N", reason) for reason in reasons]
 
 
 def _people(stage: Stage, fault: Fault, since: float) -> Iterator[str]:
@@ -159,6 +200,7 @@ def render(rows: dict[str, Row]) -> str:
             f"**{fault.name}**: {fault.how}",
             _cell([f"`{alert}`" for alert in row.alerts]),
             _cell(row.readiness),
+            _cell(row.page),
             _cell([f"`{line}`" for line in row.lines]),
             _cell(row.people),
         )
@@ -176,11 +218,13 @@ def read_table() -> dict[str, Row]:
                 cell.strip().replace(r"\|", "|") for cell in re.split(r"(?<!\\)\|", line.strip().removesuffix("|"))[2:]
             ]
             parts = [() if cell == "none" else tuple(cell.split("<br>")) for cell in cells]
-            alerts, readiness, lines, people = parts
-            rows[found[1]] = Row(
-                tuple(one.strip("`") for one in alerts), readiness, tuple(one.strip("`") for one in lines), people
-            )
+            alerts, readiness, page, lines, people = parts
+            rows[found[1]] = Row(_plain(alerts), readiness, page, _plain(lines), people)
     return rows
+
+
+def _plain(parts: Sequence[str]) -> tuple[str, ...]:
+    return tuple(part.strip("`") for part in parts)
 
 
 def _cell(parts: Sequence[str]) -> str:
