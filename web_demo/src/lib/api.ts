@@ -19,23 +19,26 @@ export interface ListedDocument {
 
 export class ApiError extends Error {
   readonly status: number
+  /** The kind of the problem, such as `document_not_found`; empty where the server has named none. */
+  readonly code: string
 
-  constructor(status: number, message: string) {
+  constructor(status: number, message: string, code = '') {
     super(message)
     this.status = status
+    this.code = code
   }
 }
 
-async function answerOf(method: string, url: URL, body?: unknown): Promise<Response> {
+async function answerOf(method: string, url: URL, body?: unknown, signal?: AbortSignal): Promise<Response> {
   const headers: Record<string, string> = {}
   if (getToken()) headers['Authorization'] = `Bearer ${getToken()}`
   if (body !== undefined) headers['Content-Type'] = 'application/json'
   // keepalive: a delete that is sent as the page closes arrives all the same.
-  const init: RequestInit = { method, headers, keepalive: method !== 'GET' }
+  const init: RequestInit = { method, headers, keepalive: method !== 'GET', ...(signal && { signal }) }
   const response = await fetch(url, body === undefined ? init : { ...init, body: JSON.stringify(body) })
   if (response.ok) return response
-  const answer = (await jsonOf(response)) as { detail?: string } | null
-  throw new ApiError(response.status, answer?.detail ?? response.statusText)
+  const answer = (await jsonOf(response)) as { detail?: string; code?: string } | null
+  throw new ApiError(response.status, answer?.detail ?? response.statusText, answer?.code)
 }
 
 async function jsonOf(response: Response): Promise<unknown> {
@@ -44,8 +47,8 @@ async function jsonOf(response: Response): Promise<unknown> {
 }
 
 /** Call the API with a JSON `body`; gives the JSON of the answer, null if it has none. Throws `ApiError`. */
-export async function request(method: string, url: URL, body?: unknown): Promise<unknown> {
-  return jsonOf(await answerOf(method, url, body))
+export async function request(method: string, url: URL, body?: unknown, signal?: AbortSignal): Promise<unknown> {
+  return jsonOf(await answerOf(method, url, body, signal))
 }
 
 /** Read bytes, such as a Yjs update. Throws `ApiError`. */
