@@ -59,7 +59,7 @@ async def test_the_content_security_policy_is_in_force(
     shared_server: ServerProcess, open_window: OpenWindow, document: str
 ) -> None:
     window = await open_window(shared_server.url, document)
-    for path in ("/", "/split?doc=x"):
+    for path in ("/", "/split?doc=x", "/admin"):
         response = await window.page.request.get(shared_server.url + path)
         assert response.headers["content-security-policy"] == CONTENT_SECURITY_POLICY
     ran = await window.page.evaluate(

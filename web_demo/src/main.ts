@@ -7,7 +7,10 @@ import './shell/theme'
 takeTokenFromAddress()
 const name = documentName()
 
-if (name === null) {
+if (location.pathname.endsWith('/admin')) {
+  const { openAdmin } = await import('./admin')
+  openAdmin()
+} else if (name === null) {
   const { openHome } = await import('./home')
   openHome()
 } else if (location.pathname.endsWith('/split')) {

@@ -112,6 +112,7 @@ def add_static_routes(app: web.Application, root: Path | None) -> None:
     page = _Page(root.resolve())
     app.router.add_get("/", page.index)
     app.router.add_get("/split", page.index)
+    app.router.add_get("/admin", page.index)
     for folder in page.folders():
         app.router.add_get(f"/{folder}/{{path:.+}}", page.asset)
     for name in page.other_files():
