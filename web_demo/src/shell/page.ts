@@ -12,6 +12,7 @@ import { openDocument, type OpenDocument } from '../lib/document'
 import type { OpenViewer } from '../history/viewer'
 import { h, icon } from './dom'
 import { historyButton } from './history-button'
+import { inspectLink } from './inspect-link'
 import { oldCopies, type Saving } from './old-copies'
 import { followBanner, peopleMenu } from './people'
 import { shareMenu } from './share'
@@ -69,7 +70,7 @@ export async function openPage(name: string, connect: Connect, options: PageOpti
       ...(embedded ? [] : [brand]),
       h('div', { class: 'title-box' }, heading, title),
       statusLine(opened, spoken),
-      h('div', { class: 'actions' }, ...peopleMenu(opened, spoken), ...(embedded ? [] : [historyButton(opened, options.viewer), split, themeButton(), ...shareMenu(opened)])),
+      h('div', { class: 'actions' }, ...peopleMenu(opened, spoken), ...(embedded ? [] : [historyButton(opened, options.viewer), inspectLink(opened), split, themeButton(), ...shareMenu(opened)])),
     ),
     refusal(opened, connect, () => options.content?.(opened) ?? ''),
     oldCopies(opened, options.saving, () => resets.forEach((listener) => listener())),
