@@ -137,6 +137,7 @@ def read_document(name: str, loaded: LoadedDocument | None) -> Generator[None, N
     if found or lost:
         raise damaged(name, rows=found, snapshots=lost)
     data, index = (None, None) if snapshot is None else (snapshot.data, snapshot.index)
+    yield
     try:
         return (yield from Document.load(data, index, [row.data for row in rows]))
     except DecodeError as error:

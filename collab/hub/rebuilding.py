@@ -8,13 +8,13 @@ each is in memory as a whole.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Generator
 from typing import Final
 
 from collab.engine.document import Document
 from collab.errors import HistoryGone
 from collab.hub.loading import damaged, read_document
-from collab.hub.slices import in_slices
+from collab.hub.slices import apart, in_slices
 from collab.storage.checksums import beside_the_loop, is_damaged_snapshot
 from collab.storage.records import LoadedDocument, LogRow, Snapshot, StoredDocument
 from collab.storage.store import Store
@@ -22,6 +22,9 @@ from collab.storage.versions import Version
 
 # States that are rebuilt at the same time.
 _AT_A_TIME: Final = 4
+
+# Rows that are freed between two yields: half a millisecond.
+_FREED: Final = 2_000
 
 
 class Rebuilding:
@@ -48,7 +51,9 @@ class Rebuilding:
             found = await self._store.load_at(document_id, number) if number > 0 else None
             if found is None:
                 raise HistoryGone(f"{name!r} has no number {number}, or its rows up to there are pruned")
-            return await _rebuild(name, number, *found)
+            snapshot, rows = found[0], list(found[1])
+            del found
+            return await _rebuild(name, number, snapshot, rows)
 
     async def version(self, name: str, document_id: int, version_id: int) -> tuple[Version, Document]:
         """Return a version of a document, and what the document held then.
@@ -64,6 +69,7 @@ class Rebuilding:
                 state = snapshot
                 if await beside_the_loop(len(state.data), lambda: is_damaged_snapshot(state)):
                     raise damaged(name, why=f"the state of version {version.id} is damaged")
+            rows = list(rows)
             return version, await _rebuild(name, version.seq, snapshot, rows)
 
 
@@ -72,9 +78,18 @@ async def encode(document: Document) -> bytes:
     return await beside_the_loop(document.size, document.encode_state_as_update)
 
 
-async def _rebuild(name: str, number: int, snapshot: Snapshot | None, rows: Sequence[LogRow]) -> Document:
+async def _rebuild(name: str, number: int, snapshot: Snapshot | None, rows: list[LogRow]) -> Document:
+    """Make the document of a snapshot and rows, the only list of them: it is empty then."""
     stored = StoredDocument(0, name, number, True, 0.0, 0.0)
-    document = await in_slices(read_document(name, LoadedDocument(stored, snapshot, list(rows))))
+    document = await in_slices(read_document(name, LoadedDocument(stored, snapshot, rows)))
+    await in_slices(apart(_let_go(rows)))
     if document.waiting:
         raise damaged(name, why="its log has a gap")
     return document
+
+
+def _let_go(rows: list[LogRow]) -> Generator[None, None, None]:
+    """Take rows out of a list, in slices: to free all of them at once holds up the loop for some milliseconds."""
+    while rows:
+        del rows[-_FREED:]
+        yield

@@ -108,6 +108,12 @@ async def own_turn(usage: Usage) -> None:
     await _queue().turn(usage)
 
 
+def apart(work: Generator[None, None, Result]) -> Generator[None, None, Result]:
+    """Return the same work with a pause before it: its first slice does not add to the last one of other work."""
+    yield
+    return (yield from work)
+
+
 async def in_slices(work: Generator[None, None, Result], usage: Usage | None = None) -> Result:
     """Run a generator that yields about every millisecond to its end, letting the loop go on in between.
 

@@ -33,7 +33,7 @@ from collab.errors import (
 from collab.hub.guests import guest_names
 from collab.hub.loading import find_living
 from collab.hub.rebuilding import Rebuilding, encode
-from collab.hub.slices import in_slices
+from collab.hub.slices import apart, in_slices
 from collab.hub.transfer import whole_update
 from collab.sandbox.port import Sandbox
 from collab.sandbox.stays import TEXTS, encode_reading
@@ -89,11 +89,12 @@ class State(NamedTuple):
 
     async def tag(self) -> str:
         """Name the state, as the state of a live document is named."""
-        return await in_slices(name_state(self.document))
+        return await in_slices(apart(name_state(self.document)))
 
     async def lacking(self, state_vector: bytes) -> Parts:
         """Give what a client with this state vector (v1 bytes) lacks of it; raises ``DecodeError``."""
-        return await in_slices(collect(self.document, await in_slices(compare(self.document, state_vector))))
+        compared = await in_slices(compare(self.document, state_vector))
+        return await in_slices(apart(collect(self.document, compared)))
 
 
 class Rooms(Protocol):

@@ -26,6 +26,8 @@ from collab.update.slices import at_once
 _MANY: Final = 64
 # Ranges between two yields: about half a millisecond.
 _WORK: Final = 500
+# Ranges that are encoded in the time of one of those.
+_ENCODED: Final = 4
 # Bytes up to which what was encoded is kept as it is: an answer that leaves slowly would keep it too.
 _KEPT: Final = 16 * 1024
 
@@ -247,6 +249,12 @@ class DeleteSet:
         changed: dict[int, list[Piece]] = {}
         work = 0
         for client, ranges in list(self._changed.items()):
+            for block in [block for block in ranges.blocks if block.raw is None]:
+                block.encoded()
+                work += 1 + block.count // _ENCODED
+                if work >= _WORK:
+                    work = 0
+                    yield
             entry = changed[client] = ranges.entry(client)
             work += 2 + len(entry)
             if work >= _WORK:

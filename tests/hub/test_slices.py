@@ -8,7 +8,7 @@ from collections.abc import Generator
 import pytest
 
 from collab.hub import slices as slices_module
-from collab.hub.slices import Usage, in_slices, own_turn
+from collab.hub.slices import Usage, apart, in_slices, own_turn
 
 
 class Clock:
@@ -46,6 +46,24 @@ async def test_the_loop_goes_on_between_slices(clock: Clock) -> None:
         assert len(done) <= before + 1
         turns += 1
     assert await running == "a" and turns > 5
+
+
+async def test_work_apart_begins_in_a_turn_of_its_own(clock: Clock) -> None:
+    done: list[str] = []
+
+    async def both(second: Generator[None, None, str]) -> None:
+        await in_slices(work("a", 0, done, clock))
+        done.append("a")
+        await in_slices(second)
+
+    for second, turns in ((work("b", 1, done, clock), 0), (apart(work("b", 1, done, clock)), 1)):
+        done.clear()
+        running = asyncio.ensure_future(both(second))
+        while not running.done():
+            await asyncio.sleep(0)
+            done.append("turn")
+        await running
+        assert done[done.index("a") + 1 : done.index("b")] == ["turn"] * turns
 
 
 async def test_however_many_have_work_there_is_one_slice_in_a_turn_of_the_loop(clock: Clock) -> None:

@@ -104,6 +104,27 @@ async def test_who_wrote_what_and_what_changed(serve: Serve, session: aiohttp.Cl
     assert await api.get("attribution/d", "", root="text") == 401
 
 
+async def test_a_long_answer_comes_whole(serve: Serve, session: aiohttp.ClientSession) -> None:
+    """Answers above 256 KiB leave in portions, as the same bytes with the same headers."""
+    served = await serve(authenticator=People())
+    api = Api(session, served)
+    lines = [f"línea {number} " + "á" * 5_000 for number in range(40)]
+    await type_as(served, "d", "ada", 0, "\n".join(lines))
+    changes = await api.get("changes/d", **{"from": 0})
+    doc: Doc[Any] = Doc()
+    text = doc.get("text", type=Text)
+    doc.apply_update(base64.b64decode(changes["update"]))
+    assert str(text).split("\n") == lines
+    (mark,) = changes["marks"]
+    assert mark["author"] == "ada"
+    url = f"{served.url}/api/v1/changes/d"
+    async with session.get(url, params={"token": "ada", "from": 0, "format": "diff"}) as response:
+        body = await response.read()
+        assert response.headers["Content-Type"] == "text/x-diff; charset=utf-8"
+        assert int(response.headers["Content-Length"]) == len(body) > 256 * 1024
+        assert [line[1:] for line in body.decode().splitlines()[3:-1]] == lines
+
+
 async def test_a_restore_is_seen_by_those_who_have_it_open_and_can_be_restored(
     serve: Serve, session: aiohttp.ClientSession
 ) -> None:

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from collab.errors import DecodeError
 from collab.update.delete_set import DeleteSet, encode_delete_set
 from collab.update.index import encode_index, open_index
+from collab.update.parts import join
 from collab.update.ranges import BLOCK, merge_ranges
 from collab.update.reader import read_update
 from collab.update.region import Region
-from tests.support.build import deletes, lines, session
+from tests.support.build import deletes, lines, lines_of_slices, session
 from tests.support.needs import size
 
 CLIENTS = (1, 300, 2**53 - 1)
@@ -243,6 +244,17 @@ def test_one_delete_among_many_is_little_work() -> None:
     assert lines(delete) < 50 * BLOCK
     assert lines(lambda: made.encode()) < 15 * many / BLOCK
     assert len(made.ranges(5)) == many
+
+
+def test_what_has_changed_everywhere_is_encoded_in_slices() -> None:
+    """Also that of one client: each of its blocks has another range than when it was encoded."""
+    many = 20_000
+    made = stored(deletes({5: [(at * 3, 1) for at in range(many)]}))
+    for at in range(0, many, BLOCK):
+        made.add(5, at * 3 + 1, at * 3 + 2)
+    steps, pieces = lines_of_slices(made.pieces())
+    assert join(pieces) == made.encode()
+    assert len(steps) > 5 and max(steps) < sum(steps) / 4
 
 
 def test_an_opened_set_is_not_read_before_it_is_asked() -> None:

@@ -23,8 +23,10 @@ from collab.transports.http.api import conditions
 from collab.transports.http.api.conditions import EditQuery, Noted
 from collab.transports.http.api.creation import KEY_HEADER, Creation, answer_with
 from collab.transports.http.api.route import JSON, NDJSON, Answer, AnyRoute, Call, Model, NoBody, Query, Raw, Route
+from collab.transports.http.api.updates import send_parts
 from collab.transports.http.api.versions import VersionId
-from collab.transports.problems import HEADERS, BadRequest
+from collab.transports.problems import BadRequest
+from collab.update.parts import Parts
 
 TAG: Final = "History"
 
@@ -232,7 +234,7 @@ class HistoryRoutes:
             ),
         ]
 
-    async def attribution(self, call: Call[AttributionQuery, NoBody]) -> web.Response:
+    async def attribution(self, call: Call[AttributionQuery, NoBody]) -> web.StreamResponse:
         """Answer who wrote what."""
         await self._permission.require(call.request, call.name, Access.READ)
         query = call.query
@@ -240,22 +242,22 @@ class HistoryRoutes:
         found = await self._rewinding.attribution(
             call.name, runs=format != "ranges", root=query.root, rich=format == "prosemirror"
         )
-        return web.Response(body=found, content_type=JSON, headers=HEADERS)
+        return await send_parts(call.request, Parts((found,)), content_type=JSON)
 
-    async def changes(self, call: Call[ChangesQuery, NoBody]) -> web.Response:
+    async def changes(self, call: Call[ChangesQuery, NoBody]) -> web.StreamResponse:
         """Answer what changed."""
         await self._permission.require(call.request, call.name, Access.READ)
         query = call.query
         found = await self._rewinding.changes(call.name, query.start, query.end, query.format, query.root)
         if query.format == "diff":
-            return web.Response(body=found, content_type=DIFF, charset="utf-8", headers=HEADERS)
-        return web.Response(body=found, content_type=JSON, headers=HEADERS)
+            return await send_parts(call.request, Parts((found,)), content_type=DIFF, charset="utf-8")
+        return await send_parts(call.request, Parts((found,)), content_type=JSON)
 
-    async def rows(self, call: Call[RowsQuery, NoBody]) -> web.Response:
+    async def rows(self, call: Call[RowsQuery, NoBody]) -> web.StreamResponse:
         """Answer with the first rows of an interval."""
         await self._permission.require(call.request, call.name, Access.READ)
         found = await self._rewinding.rows(call.name, call.query.start, call.query.end)
-        return web.Response(body=found, content_type=NDJSON, headers=HEADERS)
+        return await send_parts(call.request, Parts((found,)), content_type=NDJSON)
 
     async def restore(self, call: Call[EditQuery, RestoreBody]) -> web.Response:
         """Restore; answer after the commit."""

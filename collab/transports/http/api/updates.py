@@ -6,8 +6,10 @@ in portions; what comes is read and merged like an update on a socket, and is th
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -140,17 +142,27 @@ class UpdateRoutes:
             return conditions.edited(await self._editing.apply(name, update, sender, condition, commit=commit))
 
 
-async def send_parts(request: web.Request, parts: Parts, headers: dict[str, str]) -> web.StreamResponse:
-    """Send what is put together as it leaves, as fast as the client reads."""
+async def send_parts(
+    request: web.Request,
+    parts: Parts,
+    headers: Mapping[str, str] | None = None,
+    content_type: str = OCTETS,
+    charset: str | None = None,
+) -> web.StreamResponse:
+    """Send what is put together as it leaves, as fast as the client reads, with rooms in between."""
+    headers = {**HEADERS, **(headers or {})}
     if parts.nbytes <= _PORTION:
-        return web.Response(body=parts.join(), content_type=OCTETS, headers={**HEADERS, **headers})
-    response = web.StreamResponse(headers={**HEADERS, **headers})
-    response.content_type = OCTETS
+        return web.Response(body=parts.join(), content_type=content_type, charset=charset, headers=headers)
+    response = web.StreamResponse(headers=headers)
+    response.content_type = content_type
+    if charset is not None:
+        response.charset = charset
     response.content_length = parts.nbytes
     await response.prepare(request)
     cursor = Cursor(parts)
     while cursor.left:
         await response.write(b"".join(cursor.take(_PORTION)))
+        await asyncio.sleep(0)  # a client that reads fast never makes it wait
     await response.write_eof()
     return response
 

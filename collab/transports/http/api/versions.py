@@ -8,7 +8,8 @@ document is the rest of a path, so versions, too, have resources of their own be
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -19,6 +20,7 @@ from collab import audit
 from collab.errors import DocumentTooLarge
 from collab.hub.guests import guest_of
 from collab.hub.hub import Hub
+from collab.hub.slices import in_slices
 from collab.hub.versions import Which
 from collab.protocol.session import Access
 from collab.storage.records import KEEP, Keep
@@ -46,6 +48,8 @@ MAX_NUMBER: Final = 2**53 - 1
 
 # Versions that one entry of a timeline names.
 _MAX_VERSIONS: Final = 20
+# Entries that are described between two yields: about a millisecond with all their versions.
+_ENTRIES: Final = 20
 
 # Characters of a name of a user that are shown in an entry.
 MAX_USER: Final = 255
@@ -430,7 +434,7 @@ class VersionRoutes:
             versions = await self._versions.between(document_id, entries[-1].first, entries[0].last, most)
         return answer(
             TimelinePage(
-                entries=[_describe_entry(entry, versions, page.reaches, guests) for entry in entries],
+                entries=await in_slices(_describe_entries(entries, versions, page.reaches, guests)),
                 next=encode_cursor("l", str(entries[-1].first)) if len(page.entries) > query.limit else None,
                 head=page.head,
                 behind=page.head - page.summarised,
@@ -453,7 +457,23 @@ def _describe(version: Version, guests: Mapping[str, str]) -> DocumentVersion:
     )
 
 
-def _describe_entry(entry: Entry, versions: list[Version], reaches: int, guests: Mapping[str, str]) -> TimelineEntry:
+def _describe_entries(
+    entries: Sequence[Entry], versions: Sequence[Version], reaches: int, guests: Mapping[str, str]
+) -> Generator[None, None, list[TimelineEntry]]:
+    """Describe entries, with their versions, both the newest first; yields about every millisecond."""
+    found: list[TimelineEntry] = []
+    places = [-version.seq for version in versions]
+    for entry in entries:
+        first, end = bisect_left(places, -entry.last), bisect_right(places, -entry.first)
+        found.append(_describe_entry(entry, versions[first : min(end, first + _MAX_VERSIONS)], reaches, guests))
+        if len(found) % _ENTRIES == 0:
+            yield
+    return found
+
+
+def _describe_entry(
+    entry: Entry, versions: Sequence[Version], reaches: int, guests: Mapping[str, str]
+) -> TimelineEntry:
     marks: list[Literal["pruned", "reset", "restored"]] = []
     if entry.last < reaches:
         marks.append("pruned")
@@ -461,7 +481,6 @@ def _describe_entry(entry: Entry, versions: list[Version], reaches: int, guests:
         marks.append("reset")
     elif entry.mark:
         marks.append("restored")
-    mine = [each for each in versions if entry.first <= each.seq <= entry.last][:_MAX_VERSIONS]
     return TimelineEntry.model_validate(
         {
             "from": entry.first,
@@ -480,7 +499,7 @@ def _describe_entry(entry: Entry, versions: list[Version], reaches: int, guests:
                     kind=each.kind.value,
                     name=None if each.name is None else _text(each.name),
                 )
-                for each in mine
+                for each in versions
             ],
             "marks": marks,
         }
