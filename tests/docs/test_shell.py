@@ -207,14 +207,15 @@ def test_the_doctor_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_the_state_of_all_servers_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    title = "How it is now: collab status and collab top"
     with ServerProcess(tmp_path / "data") as server:
         shell = Shell(tmp_path, **{"https://collab.example": server.url, "--interval 10": "--once"})
         shell.environment["COLLAB_PORT"] = str(server.port)
-        *shown, picture, sample = shell.run(snippet("docs/operations.md", title, "sh"))
+        *shown, picture, sample = shell.run(
+            snippet("docs/operations.md", "How it is now: collab status and collab top", "sh")
+        )
     assert all(said.startswith("servers: 1, ready: 1, ") for said in shown) and len(shown) == 2
     assert "sorted by edits" in picture and json.loads(sample)["silent"] == []
-    lines = snippet("docs/operations.md", title, "").splitlines()
+    lines = snippet("docs/operations.md", "How it is now: collab status and collab top", "").splitlines()
     view = status.View("server", "http://127.0.0.1:1234", connections=53, rooms=31, queue_bytes=0)
     rows = [line.split() for line in lines[3:5]]
     for row, edits, acknowledged, lag, memory in zip(
@@ -237,7 +238,7 @@ def test_the_state_of_all_servers_is_shown(tmp_path: Path, capsys: pytest.Captur
                 "memory_bytes": memory,
             }
         )
-    view.findings.append(status.Finding(False, lines[6][7:], lines[7][9:]))
+    view.findings.append(status.Finding(False, lines[6][7:], lines[7][10:]))
     status._print(view)
     assert capsys.readouterr().out.splitlines() == lines
 

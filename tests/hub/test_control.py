@@ -499,7 +499,7 @@ async def test_an_instruction_of_a_later_release_is_left_alone_and_an_old_one_no
     control = Control(keeper)  # type: ignore[arg-type]
     await control.look()
     assert keeper.reported == [] and isinstance(box.ended, Kicked), "a node that stood still acts all the same"
-    assert control.followed == {"kick": 1, "check": 0, "reload": 0, "log": 0, "connections": 0}
+    assert control.followed == {kind.value: int(kind is KICK) for kind in Kind}
 
 
 async def test_thousands_of_sessions_leave_the_loop_its_turns(start_node: StartNode) -> None:
