@@ -124,7 +124,7 @@ async def until_well(stage: Stage, patient: Iterable[str] = ()) -> None:
 
 
 def _is_count(message: str) -> bool:
-    return re.fullmatch(r".*: \d+ more like it not shown", message) is not None
+    return re.fullmatch(r".*: \d+ more like it not shown( \(.*)?", message) is not None
 
 
 def _shown(readiness: Readiness) -> str:
