@@ -20,7 +20,8 @@
     │   ├── AccessDenied
     │   │   ├── Unauthenticated     no token, or one that is not valid
     │   │   └── Forbidden           a valid token that does not allow this
-    │   │       └── Refused         a hook of the application does not allow this
+    │   │       ├── Refused         a hook of the application does not allow this
+    │   │       └── QuotaExceeded   the tenant has used up a quota
     │   ├── AccessExpired           retryable: what was granted has run out, now or a moment ago
     │   ├── AccessNotYet            retryable: a token whose time has not come
     │   │   └── KeptOut             retryable: an operator keeps this user out for a while
@@ -44,6 +45,8 @@
     │   ├── UpdateIncomplete        an update that refers to what the document lacks, where its sender can send that too
     │   └── DocumentDeleted         a tombstone stands in the document's place
     │       └── DocumentRenamed     the document has another name now
+    ├── NoSuchTenant                nothing is known of a tenant
+    ├── InvalidQuota                a quota that is none
     ├── NoSuchWebhook               there is no such receiver of webhooks, or no such delivery is kept
     ├── RepeatError
     │   ├── KeyReused               the key of an earlier request, which was another one
@@ -290,6 +293,18 @@ class Refused(Forbidden):
         super().__init__(f"a hook refuses it: {said}", public=said)
 
 
+class QuotaExceeded(Forbidden):
+    """The tenant of a document has used up a quota, so the document can only be read.
+
+    Args:
+        message: for the operator's log.
+        public: what the client is told.
+    """
+
+    def __init__(self, message: str, *, public: str = "read-only: the tenant is over its quota") -> None:
+        super().__init__(message, public=public)
+
+
 class AccessExpired(AccessError):
     """What the client was granted has run out; with a new token it may come back."""
 
@@ -486,6 +501,20 @@ class DamagedDocument(DocumentError):
         self.name = name
         self.rows = tuple(rows)
         self.snapshots = tuple(snapshots)
+
+
+class NoSuchTenant(CollabError):
+    """Nothing is known of a tenant."""
+
+    public = "no such tenant"
+
+
+class InvalidQuota(CollabError):
+    """A quota that is none; the text says what is wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.public = message
 
 
 class NoSuchWebhook(CollabError):

@@ -30,13 +30,15 @@ from collab.storage.schema import (
     metadata,
     nodes,
     reports,
+    tenant_batches,
+    tenant_connections,
     webhook_lease,
 )
 from collab.storage.transaction import run_once
 from collab.storage.urls import DatabaseUrl
 from collab.telemetry.release import release
 
-LEFT_OUT: Final = frozenset({nodes, compatibility, instructions, reports, answers})
+LEFT_OUT: Final = frozenset({nodes, compatibility, instructions, reports, answers, tenant_batches, tenant_connections})
 """Tables that a backup has nothing of: servers that live, orders to them, and what the migrations have noted."""
 
 SAVED: Final = tuple(table for table in metadata.sorted_tables if table not in LEFT_OUT)

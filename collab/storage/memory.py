@@ -26,6 +26,7 @@ from collab.storage.control import KEPT_SECONDS, MAX_INSTRUCTIONS, PAGE
 from collab.storage.membership import FORGET_SECONDS, Heartbeat, Node
 from collab.storage.memory_calls import MemoryCalls
 from collab.storage.memory_history import KeptHistory, MemoryHistory
+from collab.storage.memory_tenants import MemoryTenants
 from collab.storage.memory_webhooks import MemoryWebhooks
 from collab.storage.metadata import merge_metadata
 from collab.storage.producers import MAX_PRODUCERS, PRODUCER_SECONDS, NewProducer, ProducerNumbers
@@ -56,6 +57,7 @@ from collab.storage.records import (
     StoredInstruction,
 )
 from collab.storage.spacing import superfluous
+from collab.storage.tenants import Counted, Quota, TenantRecord
 from collab.storage.timeline import Page, Summarised
 from collab.storage.versions import History, Kind, NewVersion, Reason, Unpinned, Version, history_of
 from collab.storage.webhooks import (
@@ -228,6 +230,38 @@ class MemoryStore:
         """Keep who wrote what in a document."""
         check_size(kept)
         return await self._call(lambda: self.storage.keep_attribution(document_id, kept))
+
+    async def add_usage(self, node: str, batch: int, month: int, counted: Sequence[Counted]) -> None:
+        """Add what a node has counted."""
+        await self._call(lambda: self.storage.tenants.add_usage(self._clock(), node, batch, month, counted))
+
+    async def tenants(self, month: int, *, after: str | None = None, limit: int = 100) -> list[TenantRecord]:
+        """List tenants."""
+        return await self._call(lambda: self.storage.tenants.tenants(self._clock(), month, after, limit))
+
+    async def tenants_named(self, month: int, names: Sequence[str]) -> dict[str, TenantRecord]:
+        """Read some tenants."""
+        return await self._call(lambda: self.storage.tenants.named(self._clock(), month, names))
+
+    async def set_quota(self, tenant: str, quota: Quota | None) -> None:
+        """Replace a tenant's own quotas."""
+        await self._call(lambda: self.storage.tenants.set_quota(tenant, quota))
+
+    async def note_measured(self, tenant: str, documents: int, nbytes: int, at: float) -> None:
+        """Note what a tenant's documents take."""
+        await self._call(lambda: self.storage.tenants.note_measured(tenant, documents, nbytes, at))
+
+    async def give_documents(self, tenant: str, document_ids: Sequence[int]) -> None:
+        """Note whose documents are."""
+        await self._call(lambda: self.storage.give_documents(tenant, document_ids))
+
+    async def tenant_of(self, document_id: int) -> str | None:
+        """Tell whose a document is."""
+        return await self._call(lambda: self.storage.tenant_of(document_id))
+
+    async def documents_of(self, tenant: str, after: int, limit: int) -> list[DocumentSummary]:
+        """List documents that were given to a tenant."""
+        return await self._call(lambda: self.storage.documents_of(tenant, after, limit))
 
     async def find_gaps(self, document_ids: Sequence[int]) -> set[int]:
         """Find none: nobody removes anything by hand here."""
@@ -610,6 +644,7 @@ class _Kept:
     history: KeptHistory = field(default_factory=KeptHistory)
     attribution: KeptAttribution | None = None
     guests: dict[str, str] = field(default_factory=dict)
+    tenant: str | None = None
 
     @property
     def deleted(self) -> bool:
@@ -661,7 +696,7 @@ class _Kept:
             self.damage.clear()
             self.producers.clear()
             self.history.clear()
-            self.attribution = None
+            self.attribution = self.tenant = None
             self.guests.clear()
             self.document = replace(self.document, title=None, metadata={})
         else:
@@ -701,6 +736,7 @@ class MemoryStorage:
         skeletons: by the names that they belong to.
         webhooks: receivers, and what they are still to be told.
         history: what is done with versions and timelines.
+        tenants: what they have used.
     """
 
     def __init__(self) -> None:
@@ -709,6 +745,7 @@ class MemoryStorage:
         self.calls = MemoryCalls()
         self.webhooks = MemoryWebhooks(self)
         self.history = MemoryHistory(self)
+        self.tenants = MemoryTenants()
         self.skeletons: dict[bytes, bytes] = {}
         self._ids: dict[int, _Kept] = {}
         self._names: dict[bytes, _Kept] = {}
@@ -868,6 +905,23 @@ class MemoryStorage:
             return False
         kept.attribution = made
         return True
+
+    def give_documents(self, tenant: str, document_ids: Sequence[int]) -> None:
+        """Note whose documents are that belong to nobody."""
+        for document_id in document_ids:
+            kept = self._ids.get(document_id)
+            if kept is not None and kept.tenant is None:
+                kept.tenant = tenant
+
+    def tenant_of(self, document_id: int) -> str | None:
+        """Tell whose a document is."""
+        kept = self._ids.get(document_id)
+        return None if kept is None else kept.tenant
+
+    def documents_of(self, tenant: str, after: int, limit: int) -> list[DocumentSummary]:
+        """List living documents that were given to a tenant."""
+        given = [each for each in self._ids.values() if each.tenant == tenant and not each.deleted]
+        return [each.summary() for each in given if each.document.id > after][:limit]
 
     def _add_producers(self, kept: _Kept, producers: Sequence[NewProducer]) -> None:
         for producer in producers:

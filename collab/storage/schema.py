@@ -28,7 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-SCHEMA = 15
+SCHEMA = 16
 """The number of the schema that this release works on; a test compares it with the newest migration."""
 
 BASE_REVISION = "0002"
@@ -432,6 +432,63 @@ guests = Table(
     PrimaryKeyConstraint("document_id", "author"),
 )
 
+tenants = Table(
+    "tenants",
+    metadata,
+    # One row for each tenant (``collab.storage.tenants``). ``quota`` is a JSON object; NULL: none of its own.
+    Column("tenant", LargeBinary, nullable=False),
+    Column("quota", LargeBinary, nullable=True),
+    # What its documents took when they were counted last. NULL: they never were.
+    Column("documents", BigInteger, nullable=True),
+    Column("nbytes", BigInteger, nullable=True),
+    Column("measured_at", Double, nullable=True),
+    PrimaryKeyConstraint("tenant"),
+)
+
+tenant_usage = Table(
+    "tenant_usage",
+    metadata,
+    # What a tenant has used in a month of UTC, by its number: 12 times the year, and the month from 0 to 11.
+    Column("tenant", LargeBinary, nullable=False),
+    Column("month", BigInteger, nullable=False),
+    Column("edits", BigInteger, nullable=False),
+    Column("bytes_sent", BigInteger, nullable=False),
+    Column("connection_ms", BigInteger, nullable=False),
+    Column("peak", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tenant", "month"),
+)
+
+tenant_connections = Table(
+    "tenant_connections",
+    metadata,
+    # How many connections a tenant had on a node, and when the node said so. No row: none.
+    Column("tenant", LargeBinary, nullable=False),
+    Column("node", String(64), nullable=False),
+    Column("connections", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("tenant", "node"),
+)
+
+tenant_batches = Table(
+    "tenant_batches",
+    metadata,
+    # The number of the last counts that a node has added, so that none are added twice.
+    Column("node", String(64), nullable=False),
+    Column("batch", BigInteger, nullable=False),
+    Column("at", Double, nullable=False),
+    PrimaryKeyConstraint("node"),
+)
+
+tenant_documents = Table(
+    "tenant_documents",
+    metadata,
+    # Whose a document is, where a claim says so and not its name; the first tenant stays.
+    Column("document_id", BigInteger, nullable=False),
+    Column("tenant", LargeBinary, nullable=False),
+    PrimaryKeyConstraint("document_id"),
+    Index("ix_tenant_documents_tenant", "tenant", "document_id"),
+)
+
 OF_DOCUMENT: tuple[Table, ...] = (
     pending,
     damage,
@@ -443,6 +500,7 @@ OF_DOCUMENT: tuple[Table, ...] = (
     timeline,
     attributions,
     guests,
+    tenant_documents,
 )
 """Tables beside the log and the snapshots whose rows belong to one document, by their column ``document_id``. They go
 with the content of a document that was deleted: a new table with something of it must be added here. Owners of client

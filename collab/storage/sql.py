@@ -49,6 +49,7 @@ from collab.storage import (
     sql_catalogue,
     sql_control,
     sql_guests,
+    sql_tenants,
     sql_timeline,
     sql_trash,
     sql_versions,
@@ -100,6 +101,7 @@ from collab.storage.records import (
 )
 from collab.storage.schema import client_owners, damage, documents, log, nodes, pending, producers, snapshots, writers
 from collab.storage.sql_catalogue import find, require_living
+from collab.storage.tenants import Counted, Quota, TenantRecord
 from collab.storage.timeline import Page, Summarised
 from collab.storage.versions import History, Kind, NewVersion, Reason, Unpinned, Version
 from collab.storage.webhooks import (
@@ -905,6 +907,56 @@ class SqlStore:
     async def attribution(self, document_id: int) -> KeptAttribution | None:
         """Read who wrote what in a document."""
         return await self._run(lambda connection: sql_attributions.read(connection, document_id), "read")
+
+    async def add_usage(self, node: str, batch: int, month: int, counted: Sequence[Counted]) -> None:
+        """Add what a node has counted, by the clock of the database."""
+
+        def write(connection: Connection) -> None:
+            now = sql_control.read_time(connection, self._backend.now())
+            sql_tenants.add_usage(connection, now, node, batch, month, counted)
+
+        await self._run(write, "write")
+
+    async def tenants(self, month: int, *, after: str | None = None, limit: int = 100) -> list[TenantRecord]:
+        """Read a page of tenants."""
+
+        def read(connection: Connection) -> list[TenantRecord]:
+            now = sql_control.read_time(connection, self._backend.now())
+            return sql_tenants.read(connection, now, month, after=after, limit=limit)
+
+        return await self._run(read, "read")
+
+    async def tenants_named(self, month: int, names: Sequence[str]) -> dict[str, TenantRecord]:
+        """Read some tenants."""
+
+        def read(connection: Connection) -> dict[str, TenantRecord]:
+            now = sql_control.read_time(connection, self._backend.now())
+            found = sql_tenants.read(connection, now, month, names=names)
+            return {record.tenant: record for record in found}
+
+        return await self._run(read, "read")
+
+    async def set_quota(self, tenant: str, quota: Quota | None) -> None:
+        """Replace a tenant's own quotas."""
+        await self._run(lambda connection: sql_tenants.set_quota(connection, tenant, quota), "write")
+
+    async def note_measured(self, tenant: str, documents: int, nbytes: int, at: float) -> None:
+        """Note what a tenant's documents take."""
+        await self._run(
+            lambda connection: sql_tenants.note_measured(connection, tenant, documents, nbytes, at), "write"
+        )
+
+    async def give_documents(self, tenant: str, document_ids: Sequence[int]) -> None:
+        """Note whose documents are."""
+        await self._run(lambda connection: sql_tenants.give_documents(connection, tenant, document_ids), "write")
+
+    async def tenant_of(self, document_id: int) -> str | None:
+        """Tell whose a document is."""
+        return await self._run(lambda connection: sql_tenants.tenant_of(connection, document_id), "read")
+
+    async def documents_of(self, tenant: str, after: int, limit: int) -> list[DocumentSummary]:
+        """List documents that were given to a tenant."""
+        return await self._run(lambda connection: sql_tenants.documents_of(connection, tenant, after, limit), "read")
 
     async def keep_attribution(self, document_id: int, kept: KeptAttribution) -> bool:
         """Keep who wrote what in a document."""

@@ -5,8 +5,9 @@ listings and the command line from the catalogue (:mod:`collab.storage.catalogue
 (:mod:`collab.storage.trash`), the history keeps what outlives the rows by :mod:`collab.storage.attributions`, the HTTP
 API does calls once by :mod:`collab.storage.calls`, servers see each other by
 membership (:mod:`collab.storage.membership`), operators tell all nodes something through
-:mod:`collab.storage.control`, receivers are told what happened through :mod:`collab.storage.webhooks`, and people see
-it through :mod:`collab.storage.versions` and :mod:`collab.storage.timeline`. One
+:mod:`collab.storage.control`, receivers are told what happened through :mod:`collab.storage.webhooks`, people see it
+through :mod:`collab.storage.versions` and :mod:`collab.storage.timeline`, and what tenants use is added up by
+:mod:`collab.storage.tenants`. One
 adapter, because a tombstone holds only if the transaction that appends looks at it, and because this storage is what
 all nodes share. What passes through is in :mod:`collab.storage.records`; ``docs/adapters.md`` is for those who
 write an adapter, ``collab.testing.store`` the suite that it must pass.
@@ -22,6 +23,7 @@ from collab.storage.catalogue import Catalogue
 from collab.storage.control import Instructions
 from collab.storage.log import Log
 from collab.storage.membership import Membership
+from collab.storage.tenants import Tenants
 from collab.storage.timeline import Timelines
 from collab.storage.trash import Trash
 from collab.storage.versions import Versions
@@ -29,7 +31,18 @@ from collab.storage.webhooks import Webhooks
 
 
 class Store(
-    Log, Attributions, Catalogue, Trash, Calls, Membership, Instructions, Webhooks, Versions, Timelines, Protocol
+    Log,
+    Attributions,
+    Catalogue,
+    Trash,
+    Calls,
+    Membership,
+    Instructions,
+    Webhooks,
+    Versions,
+    Timelines,
+    Tenants,
+    Protocol,
 ):
     """Keep documents durably; a store is one writer's connection to storage that others may share.
 

@@ -24,6 +24,7 @@ from collab.testing.log import LogConformance
 from collab.testing.membership import MembershipConformance
 from collab.testing.pending import PendingConformance
 from collab.testing.producers import ProducersConformance
+from collab.testing.tenants import TenantsConformance
 from collab.testing.timeline import TimelineConformance
 from collab.testing.trash import TrashConformance
 from collab.testing.versions import VersionsConformance
@@ -45,5 +46,6 @@ class StoreConformance(
     WebhooksConformance,
     VersionsConformance,
     TimelineConformance,
+    TenantsConformance,
 ):
     """Test a store; derive from this class and override the fixture ``make_store``."""

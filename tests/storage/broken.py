@@ -22,6 +22,7 @@ from collab.storage.membership import Node
 from collab.storage.memory import MemoryStorage, MemoryStore, _Kept
 from collab.storage.memory_calls import MemoryCalls
 from collab.storage.memory_history import KeptHistory, MemoryHistory
+from collab.storage.memory_tenants import MemoryTenants
 from collab.storage.memory_webhooks import MemoryWebhooks
 from collab.storage.producers import MAX_PRODUCERS, NewProducer, ProducerNumbers
 from collab.storage.records import (
@@ -47,6 +48,7 @@ from collab.storage.records import (
     StoredDocument,
     StoredInstruction,
 )
+from collab.storage.tenants import Counted, Quota, TenantRecord
 from collab.storage.timeline import Entry, Page, Summarised
 from collab.storage.versions import History, Kind, NewVersion, Reason, Unpinned, Version
 from collab.storage.webhooks import (
@@ -1940,3 +1942,52 @@ class ForgetsTimelinesOfTheTrash(MemoryStorage):
         document_id = super().delete(name, at)
         self._ids[document_id].history.entries.clear()
         return document_id
+
+
+# Tenants.
+
+
+def _with_tenants(tenants: type[MemoryTenants]) -> type[MemoryStorage]:
+    class Broken(MemoryStorage):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tenants = tenants()
+
+    Broken.__name__ = tenants.__name__
+    return Broken
+
+
+class AddsABatchAgain(MemoryTenants):
+    def add_usage(self, now: float, node: str, batch: int, month: int, counted: Sequence[Counted]) -> None:
+        self._batches.clear()
+        super().add_usage(now, node, batch, month, counted)
+
+
+class KnowsOneNodeOnly(MemoryTenants):
+    def add_usage(self, now: float, node: str, batch: int, month: int, counted: Sequence[Counted]) -> None:
+        super().add_usage(now, "n", batch + len(self._batches), month, counted)
+
+
+class ListsTenantsByCodePoints(MemoryTenants):
+    def tenants(self, now: float, month: int, after: str | None, limit: int) -> list[TenantRecord]:
+        names = sorted(self._tenants, key=lambda name: name.encode("utf-16-be"))
+        return [self._tenants[name].shown(month, now) for name in names if after is None or name > after][:limit]
+
+
+class MergesQuotas(MemoryTenants):
+    def set_quota(self, tenant: str, quota: Quota | None) -> None:
+        before = self._known(tenant).record.quota
+        super().set_quota(tenant, {**(before or {}), **(quota or {})})
+
+
+found_by("test_counts_are_added_once_by_months")(_with_tenants(AddsABatchAgain))
+found_by("test_nodes_add_at_once", "test_counts_are_added_once_by_months")(_with_tenants(KnowsOneNodeOnly))
+found_by("test_tenants_are_listed_in_pages")(_with_tenants(ListsTenantsByCodePoints))
+found_by("test_quotas_and_sizes_are_kept_apart_from_counts")(_with_tenants(MergesQuotas))
+
+
+@found_by("test_a_document_stays_with_its_first_tenant")
+class GivesADocumentToTheLastTenant(MemoryStorage):
+    def give_documents(self, tenant: str, document_ids: Sequence[int]) -> None:
+        for document_id in document_ids:
+            self._ids[document_id].tenant = tenant
