@@ -52,6 +52,8 @@ def node_facts(
     values["keep_deleted"] = ",".join(sorted(settings.keep_deleted)) or "nothing"
     values["history_days_for"] = ",".join(settings.history_days_for) or "none"
     values["auto_version_minutes"] = f"{settings.auto_version_minutes:g}"
+    values["tenants"] = settings.tenants
+    values["quotas"] = ",".join(f"{name}={bound}" for name, bound in settings.quotas.items()) or "none"
     values["hooks"] = ",".join(f"{type(each).__module__}:{type(each).__qualname__}" for each in hooks) or "none"
     values[SIGNING_KEYS] = published_keys(signer)
     values[AUTHENTICATION] = way = _authentication(settings) if authenticated else NOBODY

@@ -47,6 +47,7 @@ from collab.hub.idempotency import Once
 from collab.hub.membership import SIGNING_KEYS
 from collab.hub.rewinding import Rewinding
 from collab.hub.streaming import Streaming
+from collab.hub.tenant_book import TenantOptions
 from collab.hub.transfer import Transfer
 from collab.hub.upkeep import Upkeep
 from collab.hub.versions import HistoryOptions, Past
@@ -93,6 +94,7 @@ from collab.transports.http.api.people import PeopleRoutes
 from collab.transports.http.api.reset import ResetRoutes
 from collab.transports.http.api.route import add_routes
 from collab.transports.http.api.shares import ShareRoutes
+from collab.transports.http.api.tenants import TenantRoutes
 from collab.transports.http.api.transfer import TransferRoutes
 from collab.transports.http.api.trash import TrashRoutes
 from collab.transports.http.api.updates import UpdateRoutes
@@ -283,6 +285,7 @@ def create_app(
             compaction=CompactionPolicy(settings.compact_rows, settings.compact_bytes, settings.compact_ratio),
             keep_deleted=settings.keep_deleted,
             histories=history_options(settings),
+            tenants=tenant_options(settings),
             node=node_facts(
                 settings,
                 authenticated=authenticator is not None,
@@ -444,6 +447,7 @@ def create_app(
         *UpkeepRoutes(hub, upkeep, permission).routes(),
         *WebhookRoutes(store, permission).routes(),
         *AuditRoutes(hub.audits, permission).routes(),
+        *TenantRoutes(hub, permission).routes(),
         *KeyRoutes(signer).routes(),
     ]
     app[DESCRIPTION] = description = Description(routes)
@@ -540,6 +544,19 @@ def _split_history(text: str) -> tuple[str, str, str]:
     return text.rpartition("=")
 
 
+def tenant_options(settings: Settings) -> TenantOptions | None:
+    """Say how tenants are told apart; None if they are not.
+
+    Raises:
+        ConfigurationError: there are quotas without tenants.
+    """
+    if settings.tenants == "off":
+        if settings.quotas:
+            raise ConfigurationError(f"--quota-{next(iter(settings.quotas)).replace('_', '-')} goes with --tenants")
+        return None
+    return TenantOptions(settings.tenants != "name", settings.quotas)
+
+
 def auth_options(settings: Settings) -> AuthOptions:
     """Say how access is decided."""
     return AuthOptions(
@@ -555,6 +572,7 @@ def auth_options(settings: Settings) -> AuthOptions:
         timeout=settings.auth_timeout_seconds,
         auth_cache=settings.auth_cache_seconds,
         allow_http=settings.auth_allow_http,
+        tenant_claim=settings.tenants.partition(":")[2] or None,
     )
 
 

@@ -67,6 +67,9 @@ _NEVER_EMPTY = frozenset(
 )
 """Variables whose being empty means that something went missing in a deployment, and not that nothing is wanted."""
 
+QUOTAS = ("documents", "bytes_stored", "bytes_sent", "edits", "connection_minutes", "connections")
+"""The names of the quotas of tenants; each is an option ``quota_NAME``."""
+
 _URLS = frozenset({"database_url", "listen_url", "redis_url", "jwks_url", "auth_url", "webhook_url", "trace_url"})
 
 # What Kubernetes and, for links, Docker put into the environment of a pod for each service.
@@ -633,6 +636,33 @@ class Settings(BaseModel):
             "New documents a minute of one user, or of one address where nobody is signed in; 0 for no bound."
         ),
     )
+    tenants: str = Field(
+        default="off",
+        description=(
+            "How tenants are told apart, whose usage is counted: name (the part of a document's name before the first "
+            "/), claim:NAME (a claim of the token of whoever creates the document), or off."
+        ),
+    )
+    quota_documents: int | None = Field(
+        default=None, ge=0, description="Documents that a tenant may have; needs --tenants."
+    )
+    quota_bytes_stored: int | None = Field(
+        default=None, ge=0, description="Bytes that a tenant's documents may take; needs --tenants."
+    )
+    quota_bytes_sent: int | None = Field(
+        default=None, ge=0, description="Bytes that may be sent to a tenant's clients in a month; needs --tenants."
+    )
+    quota_edits: int | None = Field(
+        default=None, ge=0, description="Edits of a tenant's documents in a month; needs --tenants."
+    )
+    quota_connection_minutes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Minutes in a month for which a tenant's connections may be open, added up; needs --tenants.",
+    )
+    quota_connections: int | None = Field(
+        default=None, ge=0, description="Connections that a tenant may have at a time and write; needs --tenants."
+    )
     memory_mark_bytes: int | None = Field(
         default=None,
         ge=0,
@@ -876,6 +906,14 @@ class Settings(BaseModel):
                 raise ValueError(f"{text!r} does not end with = and a whole number of days, up to {_MOST_DAYS}")
         return histories
 
+    @field_validator("tenants")
+    @classmethod
+    def _tenants(cls, text: str) -> str:
+        kind, colon, claim = text.partition(":")
+        if text not in ("off", "name") and not (kind == "claim" and colon and claim.strip()):
+            raise ValueError("is off, name or claim:NAME")
+        return text
+
     @field_validator("hooks")
     @classmethod
     def _places_of_hooks(cls, places: tuple[str, ...]) -> tuple[str, ...]:
@@ -911,6 +949,12 @@ class Settings(BaseModel):
     @classmethod
     def _any_case(cls, word: object) -> object:
         return word.lower() if isinstance(word, str) else word
+
+    @property
+    def quotas(self) -> dict[str, int]:
+        """The default quotas of tenants, by their names; what is missing has no bound."""
+        found = {name: getattr(self, f"quota_{name}") for name in QUOTAS}
+        return {name: bound for name, bound in found.items() if bound is not None}
 
     @property
     def on_loopback(self) -> bool:

@@ -79,6 +79,13 @@ def test_every_option_is_read_from_each_source(tmp_path: Path) -> None:
         "trace_url": "http://127.0.0.1:4318/v1/traces",
         "webhook_allow_http": True,
         "webhook_public_only": True,
+        "tenants": "claim:org",
+        "quota_documents": 1,
+        "quota_bytes_stored": 2,
+        "quota_bytes_sent": 3,
+        "quota_edits": 4,
+        "quota_connection_minutes": 5,
+        "quota_connections": 6,
         "memory_mark_bytes": 1,
         "memory_limit_bytes": 1,
     }

@@ -63,6 +63,7 @@ class Kind(StrEnum):
     INSTRUCTION_FOLLOWED = "instruction-followed"
     WEBHOOKS_RESENT = "webhooks-resent"
     WEBHOOK_ENABLED = "webhook-enabled"
+    QUOTA_SET = "quota-set"
     PEOPLE_ERASED = "people-erased"
     BACKUP_RESTORED = "backup-restored"
     DATABASE_MIGRATED = "database-migrated"
@@ -120,6 +121,7 @@ ABOUT: Final[dict[Kind, About]] = {
     ),
     Kind.WEBHOOKS_RESENT: About(Group.ACTION, "deliveries of webhooks were told to be made again"),
     Kind.WEBHOOK_ENABLED: About(Group.ACTION, "a receiver of webhooks was enabled"),
+    Kind.QUOTA_SET: About(Group.ACTION, "the quotas of a tenant were set"),
     Kind.PEOPLE_ERASED: About(Group.ACTION, "a user was taken out of all that is stored; the user is the target"),
     Kind.BACKUP_RESTORED: About(Group.ACTION, "a backup was restored, in whole or in part"),
     Kind.DATABASE_MIGRATED: About(Group.ACTION, "the schema of the database was changed"),

@@ -56,6 +56,8 @@ class Grant:
         check_at: when a session that is still there is to be asked about again, with what it has shown, in seconds
             since 1970 (UTC); None for not before an operator says so. What cannot be decided then leaves it as it is.
         invited_by: of a guest, the user who has made the link; None if that is not known.
+        tenant: whose a document is that it creates, where claims say so (``--tenants claim:NAME``); None if nothing was
+            said.
     """
 
     access: Access
@@ -64,6 +66,7 @@ class Grant:
     expires_at: float | None = None
     check_at: float | None = None
     invited_by: str | None = None
+    tenant: str | None = None
 
 
 class Authenticator(Protocol):

@@ -31,6 +31,9 @@ from collab.protocol.session import Access
 MAX_USER_CHARACTERS = 256
 """Of ``sub`` and of ``name``: both are written into every awareness state of their bearer."""
 
+MAX_TENANT_BYTES = 512
+"""Of the name of a tenant, in UTF-8."""
+
 MAX_SECONDS = 99_999_999_999
 """The year 5138. What lies beyond is milliseconds (``Date.now()`` of JavaScript), and a token that
 lives for 50,000 years by mistake."""
@@ -79,6 +82,7 @@ class Claims:
         documents: ``documents``.
         expires_at: ``exp`` and the leeway: when the token stops being accepted, in seconds since 1970.
         invited_by: ``invited_by``, which the server's own tokens for guests have; None if there is none.
+        tenant: what the claim for it says; None if it is not there, or there is none.
     """
 
     user: str
@@ -86,6 +90,7 @@ class Claims:
     documents: DocumentAccess
     expires_at: float
     invited_by: str | None = None
+    tenant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +102,13 @@ class ClaimRules:
         audience: what ``aud`` must be or hold. None takes tokens without ``aud`` only: one that is
             for somebody is not for us (RFC 7519, section 4.1.3).
         leeway: seconds that the clocks of issuer and server may differ.
+        tenant: the claim that names the bearer's tenant; None: none does.
     """
 
     issuer: str | None = None
     audience: str | None = None
     leeway: float = 10.0
+    tenant: str | None = None
 
 
 def read_claims(payload: Mapping[str, Any], rules: ClaimRules, now: float) -> Claims:
@@ -136,8 +143,11 @@ def read_claims(payload: Mapping[str, Any], rules: ClaimRules, now: float) -> Cl
     invited_by = payload.get("invited_by")
     if not isinstance(invited_by, str) or not check_text(invited_by):
         invited_by = None  # somebody else's tokens may mean something else by it
+    tenant = None if rules.tenant is None else _read_text(payload, rules.tenant)
+    if tenant is not None and not check_tenant(tenant):
+        raise refuse(f"the claim {rules.tenant} must have at most {MAX_TENANT_BYTES} bytes and no /")
     documents = read_documents(payload.get("documents"))
-    claims = Claims(user, _read_text(payload, "name"), documents, expires_at, invited_by)
+    claims = Claims(user, _read_text(payload, "name"), documents, expires_at, invited_by, tenant)
     # Behind all that time does not mend: these two ask their client to come back.
     if now >= expires_at:
         raise AccessExpired("the token has expired")
@@ -194,6 +204,11 @@ def read_seconds(values: Mapping[str, Any], name: str) -> float | None:
 def check_text(text: str) -> bool:
     """Tell whether a user or a name of one can be shown, logged and sent on."""
     return 0 < len(text) <= MAX_USER_CHARACTERS and not _UNPRINTABLE.search(text)
+
+
+def check_tenant(text: str) -> bool:
+    """Tell whether a text of a token can name a tenant."""
+    return check_text(text) and "/" not in text and len(text.encode()) <= MAX_TENANT_BYTES
 
 
 def _read_text(payload: Mapping[str, Any], name: str) -> str | None:

@@ -42,6 +42,8 @@ class AuthOptions:
         timeout: seconds for one answer of ``jwks_url`` and ``auth_url``.
         auth_cache: seconds for which a grant of ``auth_url`` is kept, at most as long as it lasts.
         auth_cache_entries: how many are kept.
+        tenant_claim: the claim, or the member of the endpoint's answer, that names the bearer's tenant; None: there is
+            none.
         allow_http: let ``jwks_url`` and ``auth_url`` be plain http to other hosts than this one.
     """
 
@@ -59,6 +61,7 @@ class AuthOptions:
     auth_cache: float = 10.0
     auth_cache_entries: int = 10_000
     allow_http: bool = False
+    tenant_claim: str | None = None
 
 
 def make_authenticator(
@@ -100,6 +103,7 @@ def make_authenticator(
             _endpoint(options.auth_url, "the auth URL", MAX_ANSWER_BYTES, options, signer),
             cache_seconds=options.auth_cache,
             cache_entries=options.auth_cache_entries,
+            tenant_member=options.tenant_claim,
             clock=clock,
             monotonic=monotonic,
         )
@@ -131,7 +135,7 @@ def make_guest_tokens(options: AuthOptions, max_seconds: int) -> GuestTokens | N
 
 
 def _rules(options: AuthOptions) -> ClaimRules:
-    return ClaimRules(options.issuer or None, options.audience or None, options.leeway)
+    return ClaimRules(options.issuer or None, options.audience or None, options.leeway, options.tenant_claim)
 
 
 def _endpoint(url: str, option: str, max_bytes: int, options: AuthOptions, signer: Signer | None = None) -> Endpoint:

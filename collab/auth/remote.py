@@ -38,7 +38,7 @@ from typing import Any, NoReturn, TypeVar
 
 from collab.auth.access import AccessRequest, Grant
 from collab.auth.breaker import CircuitBreaker, Try
-from collab.auth.claims import MAX_SECONDS, check_text
+from collab.auth.claims import MAX_SECONDS, check_tenant, check_text
 from collab.auth.endpoint import MAX_CONNECTIONS, Answer, Endpoint
 from collab.auth.flights import Flights
 from collab.auth.jwt import MAX_TOKEN
@@ -76,6 +76,7 @@ class RemoteAuthenticator:
         *,
         cache_seconds: float = 10.0,
         cache_entries: int = 10_000,
+        tenant_member: str | None = None,
         failures: int = 5,
         pause: float = 5.0,
         clock: Callable[[], float] = time.time,
@@ -87,6 +88,7 @@ class RemoteAuthenticator:
             endpoint: the application's.
             cache_seconds: how long a grant is kept at most; 0 keeps none.
             cache_entries: how many are kept, and how many refusals beside them; past it the least recently used goes.
+            tenant_member: the member of an answer that names the client's tenant; None: none does.
             failures: questions without an answer in a row after which the endpoint is left alone.
             pause: seconds for which it is.
             clock: seconds since 1970, for lifetimes.
@@ -95,6 +97,7 @@ class RemoteAuthenticator:
         self._endpoint = endpoint
         self._cache_seconds = cache_seconds
         self._cache_entries = cache_entries
+        self._tenant_member = tenant_member
         self._clock = clock
         self._monotonic = monotonic
         self._breaker = CircuitBreaker(failures, pause, monotonic)
@@ -256,7 +259,10 @@ class RemoteAuthenticator:
         expires_at = self._expiry(value, asked_at)
         if expires_at <= self._clock():
             self._lying("gave an access that has run out already; are the clocks right?")
-        return Grant(Access(word), user, name, expires_at)
+        tenant = None if self._tenant_member is None else value.get(self._tenant_member)
+        if tenant is not None and not (isinstance(tenant, str) and check_tenant(tenant)):
+            self._lying(f'answered with a "{self._tenant_member}" that names no tenant')
+        return Grant(Access(word), user, name, expires_at, tenant=tenant)
 
     def _expiry(self, value: dict[str, Any], asked_at: float) -> float:
         """Give the earlier of ``expires_in`` and ``expires_at`` in seconds since 1970."""

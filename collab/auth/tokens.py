@@ -67,7 +67,14 @@ class TokenAuthenticator:
                 "no entry of the claim documents covers the document",
                 public="the token does not allow this document (claim documents)",
             )
-        return Grant(access, claims.user, claims.name, claims.expires_at, invited_by=claims.invited_by)
+        return Grant(
+            access,
+            claims.user,
+            claims.name,
+            claims.expires_at,
+            invited_by=claims.invited_by,
+            tenant=claims.tenant,
+        )
 
     async def check_token(self, token: str) -> None:
         """Check that a token is good, whatever it allows; raises as ``authenticate`` does."""

@@ -33,6 +33,7 @@ from collab.cli import (
     health,
     people,
     status,
+    tenants,
     top,
     transfer,
     trash,
@@ -98,6 +99,7 @@ transfer.register(documents)
 trash.register(documents)
 versions.register(app)
 webhooks.register(app)
+tenants.register(app)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -76,6 +76,8 @@ their clients come back, the store is told once more."""
 
 READ_ONLY = "read-only: this change was not taken"
 
+READ_ONLY_NOW = "read-only"
+
 UNSEEN = "presence not shown"
 
 
@@ -88,6 +90,11 @@ def presence_notice(session: Session, reason: str) -> Message:
     if session.stateless:
         return notice(UNSEEN, reason)
     return PermissionDenied(f"{UNSEEN}: {reason}")
+
+
+def read_only_notice(session: Session, reason: str) -> Message:
+    """Make what tells a client why it may only read, in the same way."""
+    return notice(READ_ONLY_NOW, reason) if session.stateless else PermissionDenied(reason)
 
 
 class Send(NamedTuple):
@@ -678,7 +685,7 @@ class Room:
             saved = known and answer
             self._acknowledge(session, saved=saved)
             return () if saved else (refused,)
-        return () if known else (refused, Send(session, PermissionDenied(READ_ONLY)))
+        return () if known else (refused, Send(session, PermissionDenied(session.refusal or READ_ONLY)))
 
     def _taken(self, session: Session, taken: Applied, *, answer: bool) -> Sequence[Effect]:
         """Go on after an update of ``session`` was taken by the document."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 
 from collab.auth.access import LATELY, AccessRequest, Authenticator, Forgetful, Grant, OpenAccess, TokenChecker
 from collab.auth.places import Places
-from collab.errors import AccessDenied, AccessExpired, Forbidden, Unauthenticated
+from collab.errors import AccessDenied, AccessExpired, Forbidden, QuotaExceeded, Unauthenticated
 from collab.hub.agents import Caller
 from collab.hub.guests import guest_of
 from collab.hub.hub import Hub
@@ -23,6 +24,7 @@ from collab.limits.questions import MAX_LATE, Questions
 from collab.net import Peer
 from collab.protocol.awareness import User
 from collab.protocol.session import Access
+from collab.storage.records import StoredDocument
 
 # Grants of which it is known when they end; past it the oldest is forgotten, and its token is refused a little sooner.
 _REMEMBERED = 10_000
@@ -202,6 +204,8 @@ class Admission:
         Raises:
             Refused, HookUnavailable: a hook does not allow it, or none can say.
         """
+        if self._hub.tenants is not None:
+            await self._hub.tenants.prepare(name, grant.tenant)
         live = await self.open(name)
         if await self.ask_to_create(live, grant, peer, connection):
             return await self.open(name)
@@ -245,11 +249,45 @@ class Admission:
         members, now = len(live.room.sessions) + len(live.readers), asyncio.get_running_loop().time()
         self._limits.check_join(ticket, grant.user, members, new, now, turn)
 
-    def check_edit(self, live: LiveRoom, grant: Grant) -> None:
+    def limit(self, live: LiveRoom, grant: Grant, member: Member | None = None) -> tuple[Grant, QuotaExceeded | None]:
+        """Say what is left of a grant under the quotas of the document's tenant, and why it is less.
+
+        ``member`` was there before; if it could write, it goes on a little longer.
+        """
+        tenants = self._hub.tenants
+        if tenants is None or grant.access is Access.READ:
+            return grant, None
+        tenants.claim(live, grant)
+        try:
+            tenants.check(live, already=member is not None and member.access is not Access.READ)
+        except QuotaExceeded as error:
+            return replace(grant, access=Access.READ), error
+        return grant, None
+
+    async def admit_new(self, name: str, grant: Grant) -> None:
+        """Check that a document may be created by a call.
+
+        Raises:
+            QuotaExceeded: its tenant has used up a quota.
+        """
+        tenants = self._hub.tenants
+        if tenants is not None:
+            await tenants.prepare(name, grant.tenant)
+            tenants.check_new(name, grant.tenant)
+
+    def created(self, grant: Grant, document: StoredDocument) -> None:
+        """Note a document that a call has created for its tenant."""
+        if self._hub.tenants is not None:
+            self._hub.tenants.created(grant, document)
+
+    def check_edit(self, live: LiveRoom, grant: Grant, *, recovers: bool = False) -> None:
         """Check that a room can be edited, by somebody who is not in it, with what was granted a moment ago.
+
+        ``recovers``: an earlier state comes back by it, which no quota prevents.
 
         Raises:
             Forbidden: it can only be read.
+            QuotaExceeded: the document's tenant has used up a quota.
             AccessExpired: what was granted has run out.
             KeptOut: an operator has begun to keep its user out.
         """
@@ -258,6 +296,9 @@ class Admission:
         if grant.expires_at is not None and grant.expires_at <= self._hub.clock():
             raise AccessExpired("the access ran out while an edit came")
         self._hub.control.check(grant.user, live.name)
+        if self._hub.tenants is not None and not recovers:
+            self._hub.tenants.claim(live, grant)
+            self._hub.tenants.check(live)
 
     def count_new(self, live: LiveRoom, grant: Grant, peer: Peer) -> None:
         """Count a new document, if it is this edit of somebody who is not in it that creates it.
@@ -291,6 +332,7 @@ class Admission:
     def identify(self, member: Member, grant: Grant) -> None:
         """Note who a client is, for the journal and for its awareness states; again with each token it shows."""
         member.identify(grant.user)
+        member.granted = grant.access
         member.user = self._user_of(grant)
 
     def _user_of(self, grant: Grant) -> User | None:

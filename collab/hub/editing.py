@@ -245,7 +245,7 @@ class Editing:
             self._admission.count_new(live, sender.grant, sender.peer)
 
         document_id, seq = live.persistence.document_id, live.persistence.seq
-        usage = self._usage(sender)
+        usage = self._usage(sender, live)
         receive = partial(
             live.receive_edit, update, sender.author, admit, usage, note=sender.note, server_client=client
         )
@@ -275,7 +275,7 @@ class Editing:
         def admit() -> None:
             self.admit(live, sender, ALWAYS)
 
-        receive = partial(live.receive_posted, update, sender.author, admit, self._usage(sender), own=own)
+        receive = partial(live.receive_posted, update, sender.author, admit, self._usage(sender, live), own=own)
         try:
             await receive()
         except DocumentTooLarge:
@@ -299,7 +299,7 @@ class Editing:
             raise ServerStopping("the server is stopping")
         if live.ended is not None:
             raise _ended(live)
-        self._admission.check_edit(live, sender.grant)
+        self._admission.check_edit(live, sender.grant, recovers=sender.recovers)
         if self._hub.journal.full:
             raise StoreUnavailable("the backlog of edits that wait for the store is full")
         condition.check(live)
@@ -319,12 +319,13 @@ class Editing:
             editor = self._editors[name] = Editor(self._hub, self, self._sandbox, self._random)
         return editor
 
-    def _usage(self, sender: Sender) -> Usage | None:
+    def _usage(self, sender: Sender, live: LiveRoom) -> Usage | None:
         """Give what the edits of a sender have cost; None for one that may be many."""
         key = sender.author if sender.author is not None else sender.peer.key if sender.peer.counted else None
         if key is None:
             return None
         usage = self._usages.pop(key, None) or Usage()
+        usage.share = live.share
         self._usages[key] = usage
         if len(self._usages) > _SENDERS:
             self._usages.popitem(last=False)

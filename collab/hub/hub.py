@@ -61,6 +61,7 @@ from collab.hub.named_presence import NamedStreams
 from collab.hub.people import People
 from collab.hub.quarantine import Quarantine
 from collab.hub.questions import Facts, Questions
+from collab.hub.readers import Reader
 from collab.hub.rebuilding import Rebuilding
 from collab.hub.replication import Replication, is_shorter, lacks_rows, renamed
 from collab.hub.resetting import Resetting
@@ -68,6 +69,8 @@ from collab.hub.room import LiveRoom
 from collab.hub.slices import in_slices
 from collab.hub.stream_presence import Visitors
 from collab.hub.tasks import Tasks, retrieve
+from collab.hub.tenant_book import TenantOptions
+from collab.hub.tenants import Tenants
 from collab.hub.timeline import Timelines
 from collab.hub.trash import Trash
 from collab.hub.turns import Turns
@@ -167,6 +170,7 @@ class HubOptions:
     keep_deleted: tuple[str, ...] = ()
     histories: HistoryOptions = field(default_factory=HistoryOptions)
     node: NodeFacts = field(default_factory=NodeFacts)
+    tenants: TenantOptions | None = None
 
 
 class _Asked(NamedTuple):
@@ -223,6 +227,7 @@ class Hub:
         answering: what else answers questions of other nodes, and of this one (``questions``).
         hooks: Python code that is told of documents; None without any. Set it before ``start``.
         watcher: hears what happens to documents; None where nobody wants to know.
+        tenants: what tenants use, and their quotas; None where they are not told apart.
         troubled: names of documents that cannot be served for a reason of their own; at most ``MAX_TROUBLED``.
     """
 
@@ -300,6 +305,9 @@ class Hub:
         self.timelines = Timelines(store, clock, options.histories.spacing)
         self.resetting.before_reset = partial(self.versions.note, reason=Reason.RESET)
         self.healing: Healing = Healing(store, journal, self.rooms, self.tasks, self._replication, clock)
+        self.tenants = None if options.tenants is None else Tenants(self, store, options.tenants)
+        if self.tenants is not None:
+            journal.tenant = self.tenants.whose
         self._attends = False
         self._gaps: set[int] = set()  # documents of which rows waited when they were live last
         self.frames_budget = Budget(frames.NODE_BYTES)
@@ -347,6 +355,9 @@ class Hub:
         self.tasks.supervise(self._poll_forever, "look at the heads of the log")
         if isinstance(self.store, Measured):
             self.tasks.supervise(partial(self._measure_forever, self.store), "look at the size of the store")
+        if self.tenants is not None:
+            self.tasks.supervise(self.tenants.run, "usage of tenants")
+            self.tasks.supervise(self.tenants.survey, "look at all tenants")
         self.tasks.supervise(self._show_life_forever, "show other nodes that this one lives")
 
     # Opening
@@ -457,6 +468,8 @@ class Hub:
         )
         live = LiveRoom(self, name, room, loaded)
         live.idle_since = self.now()
+        if self.tenants is not None:
+            await self.tenants.enter(live)
         self.rooms[name] = live
         self._idle[live] = None
         self._replication.opened(live)
@@ -622,6 +635,8 @@ class Hub:
             self.counts.add_room(live.updates, live.persistence.turns)
         self._idle.pop(live, None)
         self._lagging.pop(live, None)
+        if self.tenants is not None:
+            self.tenants.forget_room(live)
         awareness = live.room.awareness
         self._departed.put(live.name, awareness.departed, len(awareness))
         live.frames.clear()
@@ -674,6 +689,9 @@ class Hub:
         if self.hooks is not None:
             self.hooks.committed(live.name, outcome, [row.author for row in rows])
         if rows:
+            if self.tenants is not None:
+                nbytes = sum([len(row.data) for row in rows])
+                self.tenants.committed(live, outcome.document_id, outcome.first_seq, nbytes)
             self.timelines.changed(outcome.document_id)
             if self.watcher is not None:
                 self.watcher.committed(outcome.document_id)
@@ -686,6 +704,8 @@ class Hub:
 
     def joined(self, live: LiveRoom, member: Member) -> None:
         """Let it be known that a session has joined."""
+        if self.tenants is not None:
+            self.tenants.joined(live, member.client)
         if self.hooks is not None:
             self.hooks.joined(live, member)
         if self.watcher is not None:
@@ -693,10 +713,22 @@ class Hub:
 
     def left(self, live: LiveRoom, member: Member) -> None:
         """Let it be known that a session has ended."""
+        if self.tenants is not None:
+            self.tenants.left(live, member.client)
         if self.hooks is not None:
             self.hooks.left(live, member)
         if self.watcher is not None:
             self.watcher.left(live.name, live.persistence.document_id, member)
+
+    def reads(self, live: LiveRoom, reader: Reader) -> None:
+        """Let it be known that somebody reads a document as a stream."""
+        if self.tenants is not None:
+            self.tenants.joined(live, reader)
+
+    def has_read(self, live: LiveRoom, reader: Reader) -> None:
+        """Let it be known that a reader has ended."""
+        if self.tenants is not None:
+            self.tenants.left(live, reader)
 
     def overtaken(self, live: LiveRoom) -> None:
         """Have the rows that another node has written, from the bus or from the log."""
@@ -1126,6 +1158,10 @@ class Hub:
             self._lag_timer.cancel()
         if self.hooks is not None:
             await self.hooks.drain(min(_HOOKS, (deadline - self.now()) * _HOOKS_SHARE))
+        if self.tenants is not None:
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(min(_LAST_LOOK, max(0.0, deadline - self.now()))):
+                    await self.tenants.close()
         await self.tasks.close()
         await self._replication.close()
         await self.membership.leave()

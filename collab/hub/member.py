@@ -135,6 +135,10 @@ class Client(Protocol):
         """Ask again what this session may do, with the token that it has shown last, and let it do that."""
         ...
 
+    async def follow_quota(self, member: Member) -> None:
+        """Let a session do what its tenant's quotas allow now; one that may write again is asked what it has edited."""
+        ...
+
     @property
     def received(self) -> int:
         """How many bytes have come from the client, whole messages or not."""
@@ -205,6 +209,7 @@ class Member(Session):
         meanwhile: while what it lacks is put together in slices, the frames of updates that others are sent; else None.
         allowance: while it is RECEIVING, bytes that may wait for it without anything else being kept from it.
         joined_at: when it joined its room, in Unix seconds.
+        granted: what its client was granted; its ``access`` may be less while a quota is used up.
         has_asked: whether it has sent a SyncStep1.
         claims_after: other nodes are told of no claim of it before that, in the loop's seconds.
     """
@@ -216,6 +221,7 @@ class Member(Session):
         "client",
         "delivery",
         "encoder",
+        "granted",
         "has_asked",
         "heard_with",
         "joined_at",
@@ -242,6 +248,7 @@ class Member(Session):
         self.asks = self.has_asked = False
         self.owed: bytearray | None = None
         self.joined_at = 0.0
+        self.granted = Access.WRITE
         self.claims_after = 0.0
         self.stalled_at = 0.0
         self.stalled_with = 0

@@ -27,14 +27,16 @@ class Members:
 
     Attributes:
         counts: see above.
+        sent: bytes of the frames that were written to members of this room.
     """
 
-    __slots__ = ("_broken", "_groups", "_slow", "counts")
+    __slots__ = ("_broken", "_groups", "_slow", "counts", "sent")
 
     def __init__(
         self, slow: Callable[[Member], None], broken: Callable[[Member, Exception], None], counts: HubCounts
     ) -> None:
         self.counts = counts
+        self.sent = 0
         self._groups: dict[Encoder, dict[Member, None]] = {}
         self._slow = slow
         self._broken = broken
@@ -64,6 +66,7 @@ class Members:
         counts = self.counts
         counts.deliveries += 1
         counts.delivered_bytes += len(frame)
+        self.sent += len(frame)
         if waiting > member.outbox.mark and member.state is State.LIVE:
             self._slow(member)
 
@@ -121,6 +124,7 @@ class Members:
         written = len(group) - passed_over - len(broken)
         self.counts.deliveries += written
         self.counts.delivered_bytes += written * len(frame)
+        self.sent += written * len(frame)
         for member in slow:
             self._slow(member)
         for member, defect in broken:

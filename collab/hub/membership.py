@@ -52,6 +52,8 @@ WHY: Final[Mapping[str, str]] = {
     "stamp_users": "on one of them clients may show themselves under any name",
     "stateless": "stateless messages pass on one of them only",
     "max_stateless_bytes": "stateless messages pass on one that the other leaves out",
+    "tenants": "whose a document is depends on the node, and on one without tenants nothing is counted",
+    "quotas": "when a tenant is over a quota depends on the node",
     "hooks": "what happens is told on one of them, and asked about, and on the other it is not",
     "webhooks": "which receivers are told depends on which of them delivers",
     SIGNING_KEYS: "who fetches the keys from one of them cannot check what the other has signed",

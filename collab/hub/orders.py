@@ -24,12 +24,14 @@ class Sender:
         grant: what it was granted for the document.
         note: what its edit says of itself beside its author.
         asks: hooks are asked whether it may create a document. Those of a hook itself are not.
+        recovers: it brings back an earlier state, which no quota prevents.
     """
 
     peer: Peer
     grant: Grant
     note: Note | None = None
     asks: bool = True
+    recovers: bool = False
 
     @property
     def author(self) -> str | None:

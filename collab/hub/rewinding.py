@@ -218,6 +218,7 @@ class Rewinding:
     async def _rewind(
         self, name: str, sender: Sender, compute: Callable[[LiveRoom, Head, int], Awaitable[tuple[bytes, str]]]
     ) -> Rewound:
+        sender = replace(sender, recovers=True)
         async with self._editing.visit(name, sender) as live:
             if not live.exists:
                 raise DocumentNotFound(f"no document {name!r}")

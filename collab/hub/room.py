@@ -18,7 +18,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from random import Random
 from time import perf_counter
-from typing import NamedTuple, Protocol, TypeGuard, assert_never
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeGuard, assert_never
 from weakref import ref
 
 from collab.authorship import Note
@@ -61,6 +61,7 @@ from collab.hub.persistence import Persistence, Stored, settle
 from collab.hub.presence_tail import PresenceTail
 from collab.hub.readers import Reader
 from collab.hub.rounds import Rounds
+from collab.hub.shares import Share
 from collab.hub.slices import Usage, in_slices, own_turn
 from collab.hub.tail import Tail
 from collab.hub.tasks import Tasks
@@ -76,6 +77,9 @@ from collab.storage.store import Store
 from collab.telemetry import RateLimited, get_logger, shown_name
 from collab.update import decode_state_vector
 from collab.update.parts import Parts
+
+if TYPE_CHECKING:
+    from collab.hub.tenants import Account
 
 _log = get_logger("room")
 _limited = RateLimited(_log)
@@ -189,6 +193,14 @@ class Keeper(Protocol):
         """Let it be known that a session has ended."""
         ...
 
+    def reads(self, live: LiveRoom, reader: Reader) -> None:
+        """Let it be known that somebody reads the document as a stream."""
+        ...
+
+    def has_read(self, live: LiveRoom, reader: Reader) -> None:
+        """Let it be known that a reader has ended."""
+        ...
+
     def consider_compaction(self, live: LiveRoom) -> None:
         """Make a snapshot if it is time for one."""
         ...
@@ -262,6 +274,8 @@ class LiveRoom:
         shared, pieces_budget: what was made for members that are sent it in pieces; what all rooms have of that.
         frames: finished answers that several members may ask for.
         follower: is given what each turn brings; None while nobody wants it.
+        account, share: what its tenant uses, and has of the loop's time; None where that is not counted.
+        counted: the updates, and the bytes sent, that its tenant's account has; None when the room is over.
     """
 
     __slots__ = (
@@ -278,11 +292,13 @@ class LiveRoom:
         "_tag",
         "_trying",
         "_visits",
+        "account",
         "agents",
         "catch_up",
         "compact_after",
         "compact_pause",
         "compacting",
+        "counted",
         "dirty",
         "ended",
         "ending",
@@ -297,6 +313,7 @@ class LiveRoom:
         "readers",
         "presence",
         "room",
+        "share",
         "shared",
         "tail",
         "taking_kept",
@@ -329,6 +346,9 @@ class LiveRoom:
         self.compact_after = 0.0
         self.compact_pause = 0.0
         self.idle_since = 0.0
+        self.account: Account | None = None
+        self.share: Share | None = None
+        self.counted: tuple[int, int] | None = (0, 0)
         self.shared = Shared(hub.tasks)
         self.pieces_budget = hub.pieces_budget
         self.taking_kept = False
@@ -372,11 +392,13 @@ class LiveRoom:
     def read_by(self, reader: Reader) -> Iterator[None]:
         """Have a reader for as long as the block lasts; it is ended with the room."""
         self.readers[reader] = None
+        self._hub.reads(self, reader)
         try:
             with self.visited():
                 yield
         finally:
             del self.readers[reader]
+            self._hub.has_read(self, reader)
 
     def open_tail(self) -> Tail | None:
         """Give the end of the log, and follow it from now on; None if nothing of the document is stored."""
@@ -640,7 +662,7 @@ class LiveRoom:
         with self._taking():
             if len(update) > SLICED:
                 return await in_slices(work, usage)
-            if usage is not None and usage.heavy:
+            if usage is not None and (usage.heavy or (self.share is not None and self.share.waits)):
                 await own_turn(usage)
             began = perf_counter()
             new = at_once(work)

@@ -15,6 +15,8 @@ from time import perf_counter
 from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from collab.hub.shares import Share
+
 # What is forgiven of a client's time, a second in each second, and what it may have used before it waits for its turn
 # with small messages too: a tenth of the time, and a paste.
 _FORGIVEN: Final = 0.1
@@ -30,18 +32,22 @@ class Usage:
 
     Attributes:
         seconds: how much that is, less what was forgiven by the time of the last charge.
+        share: that of the tenant whom the last message concerned; None where nobody counts by tenants.
     """
 
-    __slots__ = ("_charged_at", "seconds")
+    __slots__ = ("_charged_at", "seconds", "share")
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.share: Share | None = None
         self._charged_at = 0.0
 
     def charge(self, seconds: float, now: float) -> None:
         """Add what a message has cost; ``now`` is of ``perf_counter``."""
         self.seconds = max(0.0, self.seconds - (now - self._charged_at) * _FORGIVEN) + seconds
         self._charged_at = now
+        if seconds and self.share is not None:
+            self.share.charge(seconds, now)
 
     @property
     def heavy(self) -> bool:
@@ -74,7 +80,8 @@ class _Queue:
         usage.charge(0.0, now)
         turn = self._loop.create_future()
         self._numbers += 1
-        heappush(self._waiting, (now + min(usage.seconds, _LONGEST), self._numbers, turn))
+        used = usage.seconds if usage.share is None or not usage.share.ahead else usage.seconds + usage.share.seconds
+        heappush(self._waiting, (now + min(used, _LONGEST), self._numbers, turn))
         if not self._planned:
             self._planned = True
             self._loop.call_soon(self._next)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from time import perf_counter
 
 from collab.engine.window import Window
 from collab.hub.room import LiveRoom
+from collab.hub.shares import TURNS_SECONDS, Share
 
 # Seconds before its end in which a window counts as over: the timers of uvloop count whole milliseconds, and one for
 # less than half of one would fire at once, again and again.
@@ -57,8 +59,7 @@ class Turns:
         if not self._scheduled:
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._sweep)
-            self._scheduled = True
+            self._sweep_again()
 
     def end_all(self, now: float) -> None:
         """End the turn of every touched room now, whatever its window."""
@@ -79,26 +80,52 @@ class Turns:
         now = self._monotonic()
         dirty, self._dirty = self._dirty, []
         next_due = float("inf")
+        behind: list[LiveRoom] = []
         for live in dirty:
             try:
                 due = live.flushed_at + self.window.of(len(live.room.sessions))
-                if due <= now + _TICK:
-                    live.end_turn(now)
-                else:
+                if due > now + _TICK:
                     self._dirty.append(live)
                     next_due = min(next_due, due)
+                elif live.share is None:
+                    live.end_turn(now)
+                elif live.share.ahead:
+                    behind.append(live)
+                else:
+                    _end_turn(live, live.share, now)
             except Exception as error:
                 live.failed(error)  # it would stay dirty for ever; the others have their turns
-        ended = self._monotonic()
-        self._ending += ended - now
-        if ended >= self.window.measure_at:
-            self.window.measure(ended, self._worked(), self._ending)
+        for live in behind:
+            share = live.share
+            if share is not None and share.spent_on_turns > TURNS_SECONDS:
+                self._dirty.append(live)
+                self._sweep_again()
+            elif share is not None:
+                _end_turn(live, share, now)
+        finished = self._monotonic()
+        self._ending += finished - now
+        if finished >= self.window.measure_at:
+            self.window.measure(finished, self._worked(), self._ending)
         if self._dirty and (self._timer is None or self._timer_due > next_due):
             if self._timer is not None:
                 self._timer.cancel()
             self._timer_due = next_due
-            self._timer = self._loop.call_later(max(0.0, next_due - ended), self._timer_fired)
+            self._timer = self._loop.call_later(max(0.0, next_due - finished), self._timer_fired)
+
+    def _sweep_again(self) -> None:
+        """Sweep once more in the next turn of the loop."""
+        assert self._loop is not None
+        if not self._scheduled:
+            self._loop.call_soon(self._sweep)
+            self._scheduled = True
 
     def _timer_fired(self) -> None:
         self._timer = None
         self._sweep()
+
+
+def _end_turn(live: LiveRoom, share: Share, now: float) -> None:
+    began = perf_counter()
+    live.end_turn(now)
+    ended = perf_counter()
+    share.charge_turn(ended - began, ended)

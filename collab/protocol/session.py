@@ -127,6 +127,7 @@ class Session(Owner):
             application sets no state for say it with clock 0, which nobody takes. None before.
         returned: its client was found to have come back.
         quiet: its client takes a new clock when it is told ``null`` for its own ID, and says so only when it is asked.
+        refusal: why it may only read, where that is not because of what its client was granted.
         queried: it was asked so, and has not said yet what it shows.
         copy: whether its client has a copy of the document from before a strict reset.
     """
@@ -148,6 +149,7 @@ class Session(Owner):
         "known",
         "own",
         "queried",
+        "refusal",
         "quiet",
         "returned",
         "state",
@@ -174,6 +176,7 @@ class Session(Owner):
         self.versions: Versions | None = None
         self.address: str | None = None
         self.own: int | None = None
+        self.refusal: str | None = None
         self.announced: int | None = None
         self.returned = self.quiet = self.queried = False
         self.copy = Copy.CURRENT

@@ -19,8 +19,11 @@ import asyncio
 import contextlib
 import logging
 import time
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from heapq import heappop, heapreplace
 from random import Random
 
 from collab.errors import StoreRefused, StoreUnavailable, StoreWentBack
@@ -37,6 +40,9 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 """Rows of one transaction, unless a single entry is larger: bounds how long one commit takes (some ten
 milliseconds) and so how long the acknowledgements of small rows wait for a large one. A batch this
 large does not wait to gather more."""
+
+FAIR_ENTRIES = 4 * MAX_BATCH_ENTRIES
+"""Entries among which tenants get equal parts of a transaction: looking at them takes a millisecond or two."""
 
 ENTRY_OVERHEAD = 400
 """Bytes of memory that an entry costs besides its rows' data (the record, its rows, the callback): without
@@ -92,6 +98,8 @@ class Journal:
     at it, :meth:`append` always takes. ``gather`` is in seconds. ``clock`` gives monotonic seconds. ``on_state`` is
     called with the error when the store begins to fail, and with None when it works again. ``random`` spreads the
     offers of many nodes.
+    Set ``tenant`` to what tells whose a document is: while more waits than one transaction may hold, each tenant gets
+    an equal part of it. None: first come, first served.
 
     Entries of one document are written and called back in the order of :meth:`append`. When the store refuses an
     entry for good, those of the same document that already wait behind it are refused with it, since they may
@@ -113,6 +121,7 @@ class Journal:
         on_state: Callable[[StoreUnavailable | None], None] | None = None,
         random: Random | None = None,
     ) -> None:
+        self.tenant: Callable[[str], object] | None = None
         self.counts = JournalCounts()
         self.backlog = 0
         self.failing: StoreUnavailable | None = None
@@ -415,27 +424,29 @@ class Journal:
     def _begin_batch(self) -> None:
         """Move what one transaction may hold from ``_waiting`` to ``_batch``."""
         if self._is_large():
-            count = size = 0
-            for _, _, entry_size in self._waiting[:MAX_BATCH_ENTRIES]:
-                if count and size + entry_size > MAX_BATCH_BYTES:
-                    break
-                count += 1
-                size += entry_size
-            taken, self._waiting = self._waiting[:count], self._waiting[count:]
+            chosen = _first(self._waiting) if self.tenant is None else _fair(self._waiting, self.tenant)
+            taken = [self._waiting[position] for position in chosen]
+            taught = bisect_left(chosen, self._lessons_for)
+            gone = set(chosen)
+            left = [self._waiting[position] for position in range(chosen[-1] + 1) if position not in gone]
+            self._waiting[: chosen[-1] + 1] = left
+            size = sum([entry_size for _, _, entry_size in taken])
             self._waiting_bytes -= size
             self._first_came = self._clock()
         else:
             size, taken, self._waiting, self._waiting_bytes = self._waiting_bytes, self._waiting, [], 0
+            taught = min(len(taken), self._lessons_for)
             self._most = self._gather
         self._batch_came, self._batch_bytes = self._oldest_came, size
         if self._lessons:
-            taken = self._apply_lessons(taken)
+            taken = self._apply_lessons(taken, taught)
         self._batch = taken
 
-    def _apply_lessons(self, taken: list[_Waiting]) -> list[_Waiting]:
+    def _apply_lessons(self, taken: list[_Waiting], taught: int) -> list[_Waiting]:
+        """Go by what commits have taught about the first ``taught`` of these entries."""
         kept = []
         for position, (entry, done, size) in enumerate(taken):
-            lesson = self._lessons.get(entry.name) if position < self._lessons_for else None
+            lesson = self._lessons.get(entry.name) if position < taught else None
             if isinstance(lesson, StoreRefused):
                 self._count(-size)
                 self._batch_bytes -= size
@@ -446,7 +457,7 @@ class Journal:
                 # that was deleted and created anew meanwhile.
                 entry = replace(entry, document_id=lesson)
             kept.append((entry, done, size))
-        self._lessons_for -= len(taken)
+        self._lessons_for -= taught
         if self._lessons_for <= 0:
             self._lessons.clear()
         return kept
@@ -610,3 +621,40 @@ class Journal:
                 self._on_state(error)
             except Exception:  # whoever listens must not end the writer
                 _LOG.exception("a listener of the journal's state failed")
+
+
+def _first(waiting: Sequence[_Waiting]) -> list[int]:
+    """Choose what one transaction may hold: the first entries, one at least; give their positions."""
+    count = size = 0
+    for _, _, entry_size in waiting[:MAX_BATCH_ENTRIES]:
+        if count and size + entry_size > MAX_BATCH_BYTES:
+            break
+        count += 1
+        size += entry_size
+    return list(range(count))
+
+
+def _fair(waiting: Sequence[_Waiting], tenant: Callable[[str], object]) -> list[int]:
+    """Choose what one transaction may hold: of each tenant the first entries, as many bytes as of every other one.
+
+    Only the first ``FAIR_ENTRIES`` are looked at. The positions are in order, and no entry of a document comes before
+    one that waits in front of it.
+    """
+    rows: dict[object, deque[int]] = {}
+    for position, (entry, _, _) in enumerate(waiting[:FAIR_ENTRIES]):
+        rows.setdefault(tenant(entry.name), deque()).append(position)
+    order = [(0, number, row) for number, row in enumerate(rows.values())]  # by the bytes that each has got
+    chosen: list[int] = []
+    size = 0
+    while order and len(chosen) < MAX_BATCH_ENTRIES:
+        used, number, row = order[0]
+        entry_size = waiting[row[0]][2]
+        if chosen and size + entry_size > MAX_BATCH_BYTES:
+            break
+        chosen.append(row.popleft())
+        size += entry_size
+        if row:
+            heapreplace(order, (used + entry_size, number, row))
+        else:
+            heappop(order)
+    return sorted(chosen)

@@ -229,6 +229,28 @@ async def test_batches_are_bounded_in_bytes(
     assert [data[0] for data in await data_of(gate, "d")] == list(range(10))
 
 
+async def test_a_tenant_with_much_to_store_leaves_others_their_part(
+    journal: Journal, caller: Caller, gate: Gate, store: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "MAX_BATCH_ENTRIES", 10)
+    journal.tenant = lambda name: name[0]
+    gate.open_gate.clear()
+    caller.append("a0", b"first")
+    await gate.arrived.wait()
+    for number in range(40):
+        caller.append(f"a{number % 4}", b"%d" % number)
+    for number in range(3):
+        caller.append("b", b"%d" % number)
+    gate.open_gate.set()
+    await caller.all()
+    batches = [[entry.name[0] for entry in batch] for batch in gate.batches]
+    assert [len(batch) for batch in batches] == [1, 10, 10, 10, 10, 3] and batches[1].count("b") == 3
+    # In each document the order is kept, and the id that the first commit has taught is known to what waited.
+    assert await data_of(store, "a0") == [b"first", *[b"%d" % number for number in range(0, 40, 4)]]
+    assert await data_of(store, "b") == [b"0", b"1", b"2"]
+    assert {entry.document_id for batch in gate.batches[1:] for entry in batch if entry.name == "a0"} != {None}
+
+
 async def test_backlog_counts_what_is_not_committed(journal: Journal, caller: Caller, gate: Gate) -> None:
     assert journal.backlog == 0 and not journal.full
     gate.open_gate.clear()

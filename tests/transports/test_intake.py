@@ -10,11 +10,13 @@ import asyncio
 import random
 import tracemalloc
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
 from aiohttp import WebSocketError, WSMsgType
 from aiohttp._websocket.reader import WebSocketReader
 
+from collab.hub.shares import MESSAGES_SECONDS, Share, Shares
 from collab.limits.arrivals import Arrivals
 from collab.transports.sockets.eager import _EagerQueue
 from collab.transports.sockets.intake import (
@@ -22,6 +24,7 @@ from collab.transports.sockets.intake import (
     HEAD,
     LARGE,
     SLICE,
+    SLICE_AHEAD,
     SMALL_FRAGMENT,
     UNREAD,
     Gate,
@@ -97,6 +100,7 @@ class Socket:
     ) -> None:
         self.busy = False
         self.may: bool | None = True
+        self.share: Share | None = None
         self.fragments = self.counted = 0
         self.pause = 0.0
         self.heads: list[bytes] = []
@@ -477,3 +481,37 @@ async def test_the_bytes_that_came_are_counted_to_the_last_one() -> None:
     for piece in pieces(frame(b"x" * 300), 100):
         socket.feed(piece)
         assert socket.intake.begun == begun + 1, "one frame, in pieces"
+
+
+async def test_a_client_whose_tenant_is_ahead_is_read_a_few_messages_in_each_turn_of_the_loop() -> None:
+    socket, shares = Socket(), Shares()
+    share = socket.share = shares.share()
+    shares._next_look = 1e9  # nobody looks again who is ahead
+    share.ahead = True
+    share.charge(2 * MESSAGES_SECONDS, 1.0)
+    messages = [b"%d" % number for number in range(3 * SLICE_AHEAD)]
+    taken: list[object] = []
+
+    def take(message: Any) -> bool:
+        taken.append(message.data)
+        share.charge(1.1 * MESSAGES_SECONDS / SLICE_AHEAD, 1.0)
+        return True
+
+    socket.queue.take = take
+    socket.feed(b"".join(map(frame, messages[:5])))
+    assert not taken and socket.protocol.held and socket.intake.stopped
+    socket.feed(b"".join(map(frame, messages[5:])))  # it was on its way already
+    assert not taken
+    read: list[int] = []
+    while socket.intake.stopped:
+        await asyncio.sleep(0)
+        read.append(len(taken))
+    assert max(after - before for before, after in zip([0, *read], read, strict=False)) == SLICE_AHEAD
+    assert taken == messages and not socket.protocol.held
+    # What still waits when the socket ends is not called any more.
+    share.charge(2 * MESSAGES_SECONDS, 1.0)
+    socket.feed(frame(b"late"))
+    assert share.waiting == 1
+    socket.intake.release()
+    await happens(lambda: not share.waiting, "its place is given up")
+    assert taken == messages

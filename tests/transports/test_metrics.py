@@ -1001,6 +1001,16 @@ async def test_versions_and_timelines(serve: Serve, connect: Any, monkeypatch: p
     await moved(served, before, HISTORY)
 
 
+TENANTS = shows('collab_tenants{state="ok"}', "collab_quota_refusals_total")
+
+
+async def test_tenants_and_quotas(serve: Serve, connect: Any) -> None:
+    served = await serve(tenants="name", quota_documents=0)
+    before = await scrape(served)
+    await connect(served.ws("a/d"))
+    await moved(served, before, TENANTS)
+
+
 def test_each_metric_is_shown_to_move() -> None:
     assert sorted({metric.series for metric in METRICS} - _shown) == []
     assert sorted(_shown - {metric.series for metric in METRICS}) == []

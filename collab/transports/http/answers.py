@@ -21,6 +21,7 @@ from collab.errors import AccessDenied, CollabError, InternalError, Unauthentica
 from collab.hub.admission import Admission
 from collab.hub.agents import Caller
 from collab.protocol.session import Access
+from collab.storage.records import StoredDocument
 from collab.telemetry import get_logger, shown_text
 from collab.transports.guard.guard import Guard
 from collab.transports.http.bodies import check_media, coming, too_large
@@ -139,6 +140,15 @@ class Permission:
         """
         with self.noting(request, name), self._guard.waiting(request):
             return await self._admission.require(self._guard.peer(request), bearer_token(request), name, needed)
+
+    async def admit_new(self, request: web.Request, name: str, grant: Grant) -> None:
+        """Check that a document may be created; raises ``QuotaExceeded``, and the audit log has it."""
+        with self.noting(request, name):
+            await self._admission.admit_new(name, grant)
+
+    def created(self, grant: Grant, document: StoredDocument) -> None:
+        """Note a document that a call has created for its tenant."""
+        self._admission.created(grant, document)
 
     def caller(self, request: web.Request, name: str, grant: Grant) -> Caller:
         """Give what an agent needs of the sender, who was granted this for the document."""

@@ -599,6 +599,20 @@ METRICS: Final[tuple[Exported, ...]] = (
     ),
     # Webhooks
     Exported(
+        "collab_tenants",
+        GAUGE,
+        "Tenants that have something open on this node, or had a minute ago, by how they stand to their quotas; none "
+        "without --tenants",
+        lambda at: {} if at.hub.tenants is None else at.hub.tenants.levels(),
+        "state",
+    ),
+    Exported(
+        "collab_quota_refusals",
+        COUNTER,
+        "Sessions that may only read, edits and new documents that were refused, because a tenant has used up a quota",
+        lambda at: 0 if at.hub.tenants is None else at.hub.tenants.refused,
+    ),
+    Exported(
         "collab_webhook_attempts",
         COUNTER,
         "Attempts to bring a delivery to a receiver: taken, refused (another status than 2xx), or not answered",

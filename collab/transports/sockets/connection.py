@@ -21,6 +21,7 @@ from aiohttp._websocket.models import WSMessageTextBytes
 
 from collab.audit import Kind, Who
 from collab.auth.access import Grant
+from collab.engine.room import read_only_notice
 from collab.errors import (
     AccessDenied,
     AccessExpired,
@@ -31,11 +32,13 @@ from collab.errors import (
     LimitExceeded,
     Overloaded,
     PeerTooSlow,
+    QuotaExceeded,
     forget_frames,
     is_refusal,
 )
 from collab.hub.member import Checked, ConnectionFacts, Encoder, Member
 from collab.hub.room import SLICED, LiveRoom
+from collab.hub.shares import Share
 from collab.hub.slices import Usage, own_turn
 from collab.limits.limits import Meter, Pace, Ticket, Turn
 from collab.limits.questions import MAX_UNANSWERED
@@ -62,7 +65,7 @@ from collab.protocol.events import (
     WireProtocol,
 )
 from collab.protocol.messages import CloseCode, Stateless
-from collab.protocol.session import Access, Copy, Session
+from collab.protocol.session import Access, Copy, Session, State
 from collab.protocol.sync import SyncStep2, SyncUpdate
 from collab.telemetry import ConnectionLog
 from collab.transports.sockets.context import Context
@@ -361,6 +364,7 @@ class Connection(Generic[AnyChannel]):
                     return False
                 if type(received) is AwarenessUpdate:
                     self.awareness += 1
+            self.usage.share = live.share
             began = perf_counter()
             live.receive(session, received)
             now = perf_counter()
@@ -410,6 +414,11 @@ class Connection(Generic[AnyChannel]):
     async def pass_over(self, message: Unread) -> None:
         """Go on after a message was not read, because it is larger than its client may send."""
         await self.run(self.protocol.unread(*message))
+
+    @property
+    def share(self) -> Share | None:
+        """What the tenant of its last message has of the loop's time."""
+        return self.usage.share
 
     def may_send(self, head: bytes) -> bool | None:
         """Tell whether a large message that begins with ``head`` may come; None while this is being decided."""
@@ -580,6 +589,7 @@ class Connection(Generic[AnyChannel]):
             return
         assert isinstance(session, Member)
         try:
+            self.usage.share = live.share
             if type(message) is AwarenessUpdate:
                 self.awareness += 1
             if live.is_long(message, session):
@@ -708,22 +718,27 @@ class Connection(Generic[AnyChannel]):
         turn = Turn()
         try:
             while True:
-                live = await self._try(channel, session, partial(self._open, name, grant, turn))
-                if live is None or self.outbox.closing:
+                opened = await self._try(channel, session, partial(self._open, name, grant, turn))
+                if opened is None or self.outbox.closing:
                     return
+                live, left, over = opened
                 # From the last check to the join nothing is awaited: an empty room may leave memory at any time.
                 if self._held is None:
                     break
                 await self.run(())
+            session.access = left.access
             for step in self.protocol.opened(channel, session):
                 if type(step) is Join:
                     admission.join(live, session, grant)
                     turn.used()
                     channel.live = live
+                    self.usage.share = live.share
                     self._note_granted(channel, token, grant)
                     self.context.guard.audit.sign_in(self._who(grant.user), name, grant.access.value)
                 else:
                     self.perform((step,))
+            if over is not None:
+                self._tell_over(live, session, over)
         finally:
             turn.give_back()
         if admission.checks != checks:
@@ -732,13 +747,20 @@ class Connection(Generic[AnyChannel]):
         while (waiting := self.protocol.next_waiting(channel, session)) is not None:
             await self.run(waiting)
 
-    async def _open(self, name: str, grant: Grant, turn: Turn) -> LiveRoom:
-        """Open a document that may be joined at once."""
+    async def _open(self, name: str, grant: Grant, turn: Turn) -> tuple[LiveRoom, Grant, QuotaExceeded | None]:
+        """Open a document that may be joined at once; say what is left of the grant, and why it is less."""
         admission = self.context.admission
         assert self.ticket is not None
         live = await admission.open_for(name, grant, self.peer, self)
-        admission.check(live, grant, self.ticket, turn if self.waits else None)
-        return live
+        left, over = admission.limit(live, grant)
+        admission.check(live, left, self.ticket, turn if self.waits else None)
+        return live, left, over
+
+    def _tell_over(self, live: LiveRoom, session: Member, over: QuotaExceeded | None) -> None:
+        """Tell a client why it may only read, or that it may write again."""
+        session.refusal = None if over is None else over.public
+        if over is not None and session.state is not State.CLOSED:
+            live.members.send(session, read_only_notice(session, over.public))
 
     async def _ask(self, token: str, name: str) -> Grant:
         if self.refused is not None:
@@ -798,14 +820,41 @@ class Connection(Generic[AnyChannel]):
         if channel.session is not session or not channel.joined or live is None:
             return False
         assert isinstance(session, Member) and self.ticket is not None
-        self.context.admission.renew(live, session, grant, self.ticket)
+        left, over = self.context.admission.limit(live, grant, session)
+        self.context.admission.renew(live, session, left, self.ticket)
+        session.granted = grant.access
         self._note_granted(channel, token, grant)
-        await self.run(self.protocol.renewed(channel, session, grant.access))
-        if before is Access.READ and grant.access is not Access.READ:
+        await self._change_access(channel, session, left.access, over)
+        return session.access is not before
+
+    async def _change_access(
+        self, channel: AnyChannel, session: Member, access: Access, over: QuotaExceeded | None
+    ) -> None:
+        """Let a live session do something else, and tell its client; ``over`` is why it may only read."""
+        live, before = channel.live, session.access
+        assert live is not None
+        await self.run(self.protocol.renewed(channel, session, access))
+        if channel.session is not session or not channel.joined:
+            return
+        if (over is None) is not (session.refusal is None):
+            self._tell_over(live, session, over)
+        if before is Access.READ and access is not Access.READ:
             await live.settle()
             if channel.session is session and channel.joined:
                 live.ask_again(session)  # for what it has edited in vain
-        return grant.access is not before
+
+    async def follow_quota(self, member: Member) -> None:
+        """Let a session do what its tenant's quotas allow now."""
+        channel = self._channel_of(member)
+        if channel is None or channel.session is not member or not channel.joined or channel.live is None:
+            return
+        try:
+            grant = Grant(member.granted, member.author)
+            left, over = self.context.admission.limit(channel.live, grant, member)
+            if left.access is not member.access:
+                await self._change_access(channel, member, left.access, over)
+        except Exception as error:
+            self.fail(error, channel)
 
     async def check_access(self, member: Member) -> Checked:
         """Ask again what a session may do, with the token that it has shown last, and let it do that."""

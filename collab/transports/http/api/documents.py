@@ -338,6 +338,7 @@ class DocumentRoutes:
         content = self._creation.read_content(body.update, body.content)
         async with self._creation.once(call.request, grant, "POST /documents", body) as once:
             if once.answer is None:
+                await self._permission.admit_new(call.request, body.name, grant)
                 with self._creation.counted(call.request, grant, body.name):
                     # Nothing is computed for what would be refused; that is decided when it is created.
                     if content is not None:
@@ -348,6 +349,7 @@ class DocumentRoutes:
                     )
                     if update is not None:
                         await self._documents.name_guest(summary.document.id, guest_of(grant))
+                self._permission.created(grant, summary.document)
                 once.finish(201, await self._body(summary, grant.access))
         assert once.answer is not None
         return answer_with(once.answer)
@@ -365,11 +367,14 @@ class DocumentRoutes:
             return await self._answer(await self._documents.describe(name), grant.access)
         except DocumentNotFound:
             pass
+        await self._permission.admit_new(call.request, name, grant)
         with self._creation.counted(call.request, grant, name):
             update = await self._creation.make(content)
             ensured = await self._documents.ensure(name, update, title=title, metadata=body.metadata, author=grant.user)
             if ensured.created and update is not None:
                 await self._documents.name_guest(ensured.summary.document.id, guest_of(grant))
+        if ensured.created:
+            self._permission.created(grant, ensured.summary.document)
         return await self._answer(ensured.summary, grant.access, 201 if ensured.created else 200)
 
     async def _must_be_free(self, name: str) -> None:

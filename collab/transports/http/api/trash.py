@@ -227,9 +227,11 @@ class TrashRoutes:
         grant = await self._permission.require(call.request, body.name, Access.WRITE)
         async with self._creation.once(call.request, grant, f"POST /copies/{name}", body) as once:
             if once.answer is None:
+                await self._permission.admit_new(call.request, body.name, grant)
                 with self._creation.counted(call.request, grant, body.name):
                     read = None if body.version is None else partial(self._read_version, name, body.version)
                     summary = await self._documents.copy(name, body.name, author=grant.user, call=once, read=read)
+                self._permission.created(grant, summary.document)
                 document = await described(self._hub, summary, grant.access)
                 once.finish(201, document.model_dump_json().encode())
         assert once.answer is not None

@@ -179,11 +179,13 @@ class StreamRoutes:
 
     async def _make(self, request: web.Request, grant: Grant, name: str) -> bool:
         """Create a document; False if somebody else was quicker."""
+        await self._permission.admit_new(request, name, grant)
         try:
             with self._creation.counted(request, grant, name):
-                await self._documents.create(name, author=grant.user)
+                created = await self._documents.create(name, author=grant.user)
         except DocumentExists:
             return False
+        self._permission.created(grant, created.document)
         return True
 
     async def _delete(self, request: web.Request, name: str) -> web.StreamResponse:
