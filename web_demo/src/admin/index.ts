@@ -247,6 +247,8 @@ export function openAdmin(): void {
       if (name === null && wanted !== 'search' && id === tab.id) link.setAttribute('aria-current', 'page')
       else link.removeAttribute('aria-current')
     }
+    // On a phone there is no room for all of them.
+    tabs.querySelector('[aria-current]')?.scrollIntoView({ inline: 'nearest', block: 'nearest' })
     field.value = query.get('q') ?? ''
     view = name === null ? open(context(query)) : openInspect(context(query), name)
     document.title = `${view.title} · Admin · collab`

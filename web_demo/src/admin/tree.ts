@@ -91,11 +91,19 @@ function linesOf(type: Type, limit: number): { lines: Line[]; more: number } {
   const format = new Map<string, unknown>()
   let index = 0
   let looked = 0
-  let run: { id: string; at: number; text: string; length: number; note: string } | undefined
+  /** Text of one format: its beginning and its end, for a document may be one long run. */
+  let run: { id: string; at: number; head: string; tail: string; note: string } | undefined
   const endRun = (): void => {
     const ended = run
     run = undefined
-    if (ended) add(() => ({ id: ended.id, key: String(ended.at), value: preview(ended.text), note: ended.note }))
+    if (!ended) return
+    const { id, at, head, tail, note } = ended
+    const length = index - at
+    add(() =>
+      length <= LONGEST
+        ? { id, key: String(at), value: JSON.stringify(head), note }
+        : { id, key: String(at), value: `${JSON.stringify(head.slice(0, LONGEST / 2))} … ${JSON.stringify(tail)}`, note: [`${count(length)} characters`, note].filter(Boolean).join(', ') },
+    )
   }
   for (let item = type._start; item && looked < MOST_ITEMS; item = item.right, looked += 1) {
     if (item.deleted) continue
@@ -108,8 +116,9 @@ function linesOf(type: Type, limit: number): { lines: Line[]; more: number } {
       continue
     }
     if (content instanceof Y.ContentString) {
-      run ??= { id, at: index, text: '', length: 0, note: format.size > 0 ? preview(Object.fromEntries(format)) : '' }
-      if (run.text.length <= LONGEST) run.text += content.str
+      run ??= { id, at: index, head: '', tail: '', note: format.size > 0 ? preview(Object.fromEntries(format)) : '' }
+      if (run.head.length <= LONGEST) run.head += content.str.slice(0, LONGEST)
+      run.tail = (run.tail + content.str.slice(-LONGEST / 2)).slice(-LONGEST / 2)
       index += item.length
       continue
     }
