@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from collab.adapters import make_store
 from collab.cli import run
+from collab.settings import Settings
 from collab.storage.tenants import Counted, month_of
+from tests.support.snippets import snippet
 from tests.support.sqlite import migrated
 
 
@@ -73,3 +76,13 @@ def test_quotas_are_set_one_by_one(directory: Path, capsys: pytest.CaptureFixtur
     for wrong in ("edits", "edits=-1", "edits=1.5", "letters=3"):
         assert command(directory, "quota", "a", wrong) != 0
         assert wrong.partition("=")[0] in capsys.readouterr().err
+
+
+def test_the_commands_of_the_documentation_work(directory: Path) -> None:
+    for line in snippet("docs/tenants.md", "What is counted", "sh").splitlines():
+        program, group, *arguments = shlex.split(line.replace("team-a", "a"))
+        assert (program, group) == ("collab", "tenants") and command(directory, *arguments) == 0, line
+    _, serve, *options = shlex.split(snippet("docs/tenants.md", "Tenants and quotas", "sh"))
+    given = dict(zip([flag[2:].replace("-", "_") for flag in options[::2]], options[1::2], strict=True))
+    settings = Settings.load(given, environ={})
+    assert serve == "serve" and settings.quotas == {"documents": 1_000, "bytes_stored": 5_000_000_000}

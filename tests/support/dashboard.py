@@ -294,6 +294,11 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 ),
             ),
             Panel(
+                "Tenants and quotas",
+                "short",
+                (now("collab_tenants", "state"), named(rate("collab_quota_refusals_total"), "refused a second")),
+            ),
+            Panel(
                 "Webhooks a second",
                 "short",
                 (rate("collab_webhook_attempts_total", "outcome"), rate("collab_webhook_lost_total", "reason")),
