@@ -411,7 +411,7 @@ export interface Tenant {
 
 export const readTenants = (query: { month: string; cursor: string | undefined }, signal: AbortSignal): Promise<{ tenants: Tenant[]; next: string | null; month: string }> => get('tenants', { ...query, limit: 50 }, signal)
 
-export const setQuota = (tenant: string, quota: Record<string, number | null>): Promise<unknown> => request('PUT', url(`tenants/${encodeURIComponent(tenant)}/quota`), quota)
+export const setQuota = (tenant: string, quota: Record<string, number | null>): Promise<unknown> => request('PUT', url(`quotas/${encodeURIComponent(tenant)}`), quota)
 
 /** Whether this server has such a thing: an older one, or one where it is switched off, does not. */
 export async function offered(path: string): Promise<boolean> {
