@@ -28,7 +28,7 @@ __all__ = ["collab", "own_surroundings"]
 
 # Commands with a database that change nothing and show nothing of anybody but names, sizes and dates of documents.
 UNAUDITED = {
-    *("documents copy", "documents list", "documents trash", "documents verify", "nodes"),
+    *("documents copy", "documents list", "documents trash", "documents verify", "nodes", "status"),
     *("versions list", "versions make", "versions rename", "webhooks list", "tenants list", "tenants show"),
 }
 # The first three have all options, the last one shows the file.

@@ -126,7 +126,7 @@ EVENTS = re.compile(r"refusals|limits|evictions|stream_|hook_|webhook|stays|http
 @pytest.mark.server
 @pytest.mark.slow
 async def test_prometheus_answers_all_queries_from_a_server_that_works(tmp_path: Path) -> None:
-    async with ServerProcess(tmp_path, "--metrics-port", "0", "--compact-rows", "1") as server:
+    async with ServerProcess(tmp_path, "--metrics-port", "0", "--compact-rows", "1", "--tenants", "name") as server:
         await happens(lambda: "collab metrics on" in server.stdout, "the address of metrics")
         found = re.search(r"collab metrics on http://(\S+)/metrics", server.stdout)
         assert found is not None

@@ -101,6 +101,7 @@ async def test_each_kind_of_job_is_counted_by_itself() -> None:
     await (await sandbox.stay(data, 7)).run([], [])
     await sandbox.reset([data], None, False, None)
     await sandbox.skeleton([data], None)
+    await sandbox.find_hazard(data)
     for task in history.values():
         with contextlib.suppress(CollabError):
             await sandbox.look_back(task)

@@ -193,6 +193,7 @@ async def test_a_node_that_says_nothing_is_said_to_be_silent(
         monkeypatch.setattr(two.app[HUB].questions, "_answer", answer)
         for path in ("nodes", "nodes/history", "rooms", "inspect/d", "connections?order=waiting"):
             assert (await api.good("GET", path))["silent"] == [node_of(two)], (path, answer)
+    await happens(lambda: len(one.app[HUB].membership.nodes) == 2, "the next heartbeat")
     assert {beat["name"] for beat in (await api.good("GET", "nodes"))["heartbeats"]} == {node_of(one), node_of(two)}
 
 
