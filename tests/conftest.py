@@ -27,6 +27,10 @@ from tests.support.valkey import valkey, valkey_cluster, valkey_sentinel  # noqa
 _TESTS = Path(__file__).parent
 
 
+LONG_VALUE = 100
+"""Characters or bytes of a parameter past which it does not stand in the name of its test."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--small", action="store_true", help="take the small number of examples, seeds and rounds")
 
@@ -47,6 +51,11 @@ def pytest_configure(config: pytest.Config) -> None:
     # The same examples each time, so that coverage and mutants do not depend on luck.
     hypothesis.settings.register_profile("small", deadline=None, max_examples=25, derandomize=True)
     hypothesis.settings.load_profile("small" if small else "large")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Number long values: one that is made with a random key has another name in each process of a run."""
+    return argname if isinstance(val, (str, bytes)) and len(val) > LONG_VALUE else None
 
 
 # Before pytest's own choice by -m and -k.
