@@ -31,8 +31,9 @@ async def test_every_fault(tmp_path: Path, bus: Bus) -> None:
 
 
 def test_the_command_for_a_short_time(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--minutes", "0.01", "--seed", "3", "--bus", "redis"]) == 0
+    code = main(["--minutes", "0.01", "--seed", "3", "--bus", "redis"])
     said = capsys.readouterr().out
+    assert code == 0, said
     assert "bus redis, seed 3" in said and "round 1: " in said and " 0 lost, 0 other faults" in said
 
 
