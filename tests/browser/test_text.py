@@ -413,11 +413,11 @@ async def test_both_sides_offline_and_back(
         await asyncio.gather(ada.until_cut_off(), grace.until_cut_off())
         await ada.type(" end")
         await grace.go_to_end()
-        await grace.page.keyboard.press("Home")
-        # The editor reads where the browser's caret is a moment later, and until then may put it back.
         caret = "document.querySelector('.tiptap').editor.state.selection.from"
 
         async def at_the_start() -> bool:
+            # The editor reads where the browser's caret is a moment later, and until then may put it back for good.
+            await grace.page.keyboard.press("Home")
             return await grace.page.evaluate(caret) == 1
 
         await until(at_the_start, "the editor's caret at the start")

@@ -40,9 +40,10 @@ def url(server: ServerProcess, name: str, user: str, access: str) -> str:
 
 
 def audited(server: ServerProcess, document_name: str) -> list[str]:
-    """Give what the audit log says of a document."""
-    lines = [line for line in server.log_lines if "collab.audit" in line and f"document='{document_name}'" in line]
-    return [line.partition("collab.audit: ")[2] for line in lines]
+    """Give what the audit log says of a document, but for who was let in."""
+    lines = [line for line in server.log_lines if f"document='{document_name}'" in line]
+    said = [line.partition("collab.audit: ")[2] for line in lines]
+    return [text for text in said if text and not text.startswith("sign-in: ")]
 
 
 async def made(server: ServerProcess, name: str) -> LiveClient:
