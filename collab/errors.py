@@ -301,8 +301,12 @@ class QuotaExceeded(Forbidden):
         public: what the client is told.
     """
 
-    def __init__(self, message: str, *, public: str = "read-only: the tenant is over its quota") -> None:
-        super().__init__(message, public=public)
+    public = "read-only: the tenant is over its quota"
+
+    def __init__(self, message: str, *, public: str | None = None) -> None:
+        super().__init__(message)
+        if public is not None:
+            self.public = public
 
 
 class AccessExpired(AccessError):

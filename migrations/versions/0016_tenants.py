@@ -54,8 +54,8 @@ def upgrade() -> None:
         sa.Column("document_id", sa.BigInteger(), nullable=False),
         sa.Column("tenant", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("document_id", name=op.f("pk_tenant_documents")),
+        sa.Index("ix_tenant_documents_tenant", "tenant", "document_id"),
     )
-    op.create_index(op.f("ix_tenant_documents_tenant"), "tenant_documents", ["tenant", "document_id"])
 
 
 def downgrade() -> None:

@@ -24,8 +24,8 @@ ERA = 8
 # Seconds after which it is said what is still missing, again and again.
 SLOW_SECONDS = 4.0
 
-# What was acknowledged and is kept beside the log has joined it within these seconds. Where nobody types any more, a node
-# notices that the database has gone back when it next gives a sign of life, which it does every five seconds.
+# What was acknowledged and is kept beside the log has joined it within these seconds. Where nobody types any more, a
+# node notices that the database has gone back when it next gives a sign of life, which it does every five seconds.
 KEPT_SECONDS = 12.0
 
 

@@ -853,10 +853,12 @@ OURS = ("collab.", "aiohttp.")
 THE_LOOPS = ("uvloop", "asyncio", "_asyncio")
 
 # What a document holds, whose client IDs were there, what the journal has written last, what is due of its timeline,
-# and the last job of the sandbox, is no connection's.
+# and the last job of the sandbox, is no connection's. Nor are the newest entries of the audit, of which there are a
+# thousand of each group at most.
 _OF_A_DOCUMENT = (
     *("collab.engine.document", "collab.engine.kept", "collab.engine.tail", "collab.engine.departed"),
     *("collab.storage", "collab.authorship", "collab.hub.timeline", "collab.history"),
+    "collab.audit.entries",
 )
 
 

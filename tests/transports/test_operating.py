@@ -20,6 +20,7 @@ import pytest
 from pycrdt import Array, Doc, Map, Text
 
 from collab.app import GUARD, HUB, METRICS
+from collab.audit import Who
 from collab.errors import Forbidden
 from collab.hub import activity as activity_module
 from collab.hub import questions as questions_module
@@ -206,7 +207,7 @@ async def test_the_figures_are_those_of_the_metrics(
     await client.send(step1())
     await client.send(*[bytes([0, 2, len(data)]) + data for n in range(3) if (data := text_update(7 + n, "abc"))])
     await client.barrier()
-    served.app[GUARD].audit.note(Forbidden("no"), "192.0.2.1")
+    served.app[GUARD].audit.note(Forbidden("no"), Who(address="192.0.2.1"))
     (node,) = (await api.good("GET", "nodes"))["nodes"]
     samples = {
         (sample.name, *sample.labels.values()): sample.value

@@ -206,6 +206,7 @@ CODES: dict[type[BaseException], int] = {
     errors.Unauthenticated: 4401,
     errors.Forbidden: 4403,
     errors.Refused: 4403,
+    errors.QuotaExceeded: 4403,
     errors.AccessExpired: 4501,
     errors.AccessNotYet: 1013,
     errors.KeptOut: 1013,
@@ -240,6 +241,8 @@ CODES: dict[type[BaseException], int] = {
     errors.PreconditionFailed: 4500,
     errors.EditOvertaken: 4500,
     errors.NoSuchWebhook: 4500,
+    errors.NoSuchTenant: 4500,
+    errors.InvalidQuota: 4500,
     errors.RepeatError: 4500,
     errors.KeyReused: 4500,
     errors.KeyBusy: 4500,
@@ -262,7 +265,7 @@ def test_an_error_has_one_code(kind: type[BaseException]) -> None:
     public = kind.public if issubclass(kind, CollabError) else "internal error, come back"
     if kind is errors.UnreadableContent:
         public = "the document holds something that is read and changed as Yjs updates only"
-    elif issubclass(kind, (errors.ContentError, errors.InvalidMetadata, errors.Refused)):
+    elif issubclass(kind, (errors.ContentError, errors.InvalidMetadata, errors.InvalidQuota, errors.Refused)):
         public = "the operator's text"  # which is for the one whose content it is, or who is refused
     assert code.reason == public, "the client is told the public text and nothing else"
 

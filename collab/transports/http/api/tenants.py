@@ -172,8 +172,8 @@ class TenantRoutes:
     async def set_quota(self, call: Call[MonthQuery, TenantQuota]) -> web.Response:
         """Replace a tenant's own quotas."""
         grant = await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
-        tenants, name = self._tenants(), call.name
         quota = check_quota((await call.body(known=True)).model_dump(exclude_unset=True))
+        tenants, name = self._tenants(), call.name
         with self._permission.acting(call.request, Act(Kind.QUOTA_SET, detail=shown_quota(name, quota)), grant):
             await tenants.set_quota(name, quota)
         return answer(show(await tenants.book.find(name)))
