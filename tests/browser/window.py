@@ -58,6 +58,17 @@ async def until(fact: Callable[[], Awaitable[Any]], what: str, seconds: float = 
         await asyncio.sleep(0.05)
 
 
+CARET_AT_END = """() => {
+    const editor = document.querySelector('.tiptap')?.editor
+    if (!editor) return true
+    const { doc, selection } = editor.state
+    let behind = false
+    doc.nodesBetween(selection.to, doc.content.size, (node, at) => { behind ||= node.isTextblock && at > selection.to })
+    return selection.empty && !behind && selection.$to.parentOffset === selection.$to.parent.content.size
+}"""
+"""Whether the editor of text itself, if there is one, has the caret behind all that is written."""
+
+
 class Window:
     """A page in a context of its own, and what it has done wrong."""
 
@@ -160,8 +171,15 @@ class Window:
     # -- what the user does -------------------------------------------------------------------------------------
 
     async def go_to_end(self) -> None:
+        """Put the caret behind all that is written."""
         await self.page.locator("#editor").focus()
-        await self.page.keyboard.press("Control+End")
+        # A moment after it has got the focus the editor of text puts the caret back, if it has not read yet that it has
+        # moved.
+        for _ in range(40):
+            await self.page.keyboard.press("Control+End")
+            if await self.page.evaluate(CARET_AT_END):
+                break
+            await asyncio.sleep(0.05)
 
     async def type(self, text: str, delay: float = 0.0) -> None:
         """Type into the focused text, one key at a time, ``delay`` milliseconds apart."""

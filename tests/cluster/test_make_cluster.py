@@ -134,7 +134,13 @@ async def test_two_nodes_edit_through_one_address_and_nothing_is_left(made: Made
 async def test_it_can_be_ended_while_it_starts() -> None:
     made = Made()
     child = psutil.Process(made.process.pid)
-    await happens(lambda: any("postgres" in each.name() for each in child.children(recursive=True)), "the database")
+
+    def the_database_starts() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):  # the one that is asked has ended
+            return any("postgres" in each.name() for each in child.children(recursive=True))
+        return False
+
+    await happens(the_database_starts, "the database")
     processes, directories = family(made.process)
     made.process.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(made.process.wait, 60) == 0
