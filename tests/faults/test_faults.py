@@ -30,7 +30,11 @@ async def test_each_fault_is_told_as_the_handbook_says(tmp_path: Path, faults: S
             begun = time.monotonic()
             seen[fault.name] = await watch(stage, fault, written.get(fault.name))
             print(f"{fault.name}: {time.monotonic() - begun:.1f} s")
-    assert seen == {name: row for name, row in written.items() if name in seen}, STALE
+    for name, row in seen.items():
+        said = written[name]
+        # A line of what falls into the time of the fault by chance, as a sign of life, may stand beside these.
+        assert set(row.lines) >= set(said.lines), (STALE, name, set(said.lines) - set(row.lines))
+        assert row._replace(lines=()) == said._replace(lines=()), (STALE, name)
 
 
 def test_the_table_has_each_fault_as_it_is_rendered() -> None:
