@@ -8,11 +8,10 @@ one that is asked puts the answers together (``collab.hub.questions``).
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
 from collab.errors import DamagedDocument
@@ -20,8 +19,9 @@ from collab.hub.member import ConnectionFacts
 from collab.hub.membership import Membership
 from collab.hub.people import People
 from collab.hub.quarantine import Quarantine
-from collab.hub.questions import MAX_ANSWER, Answers, Facts, Questions
+from collab.hub.questions import FRESH, FULL, Answers, Facts, Questions
 from collab.hub.room import LiveRoom
+from collab.hub.slices import Pauses
 from collab.protocol.session import State
 
 ORDERS: Final = ("edits", "stored", "size", "sessions", "waiting", "name")
@@ -35,15 +35,6 @@ MAX_SEARCH: Final = 200
 
 # Seconds for which everything is looked at after somebody has asked.
 _WATCHED: Final = 60.0
-
-# Seconds for which answers are given again: several pages ask each second.
-_FRESH: Final = 0.9
-
-# Seconds of work after which the loop gets its turn.
-_SLICE: Final = 0.002
-
-# Bytes of an answer that lists are made for; what stands around them has the rest.
-_FULL: Final = MAX_ANSWER - 8 * 1024
 
 # Characters of what a node says about a document that it cannot read.
 _TEXT: Final = 500
@@ -142,19 +133,17 @@ class Activity:
         if self._hub.now() > self._watched_until:
             self._looks.clear()
             return
-        at, pause = self._hub.now(), _Pauses(self._hub.now)
+        at, pause = self._hub.now(), Pauses(self._hub.now)
         rooms: dict[str, _Seen] = {}
         for live in list(self._hub.rooms.values()):
             log = live.persistence
             rooms[live.name] = _Seen(live.updates, log.seq, log.tail_bytes)
-            if pause.due:
-                await asyncio.sleep(0)
+            await pause.if_due()
         received: dict[int, int] = {}
         for describe in list(self._hub.people.sockets()):
             told = describe()
             received[told.number] = told.received
-            if pause.due:
-                await asyncio.sleep(0)
+            await pause.if_due()
         self._looks.append(_Look(at, rooms, received))
 
     def watch(self) -> None:
@@ -183,11 +172,11 @@ class Activity:
         document that is far down on one node may be shown without that node's part.
         """
         asked = {"kind": "rooms", "order": order, "search": search, "node": node, "after": after, "limit": limit}
-        return _merge(await self.questions.ask(asked, fresh=_FRESH), order, limit)
+        return _merge(await self.questions.ask(asked, fresh=FRESH), order, limit)
 
     async def inside(self, name: str) -> Answers:
         """Give what each node has of a document in memory; raises ``Overloaded``."""
-        return await self.questions.ask({"kind": "inside", "name": name}, fresh=_FRESH)
+        return await self.questions.ask({"kind": "inside", "name": name}, fresh=FRESH)
 
     # What is answered
 
@@ -214,7 +203,7 @@ class Activity:
         else:
             found, more = await self._first(chosen, str(order), 2 * limit), False
         items: list[Facts] = []
-        left = _FULL
+        left = FULL
         for live in found:
             item = self._describe(live)
             left -= len(json.dumps(item))
@@ -225,12 +214,11 @@ class Activity:
         return {"items": items, "total": len(chosen), "more": more}
 
     async def _first(self, chosen: Iterable[LiveRoom], order: str, limit: int) -> list[LiveRoom]:
-        pause = _Pauses(self._hub.now)
+        pause = Pauses(self._hub.now)
         values: list[tuple[float, str, LiveRoom]] = []
         for live in chosen:
             values.append((self._value(live, order), live.name, live))
-            if pause.due:
-                await asyncio.sleep(0)
+            await pause.if_due()
         return [live for _, _, live in heapq.nsmallest(limit, values, key=lambda each: (-each[0], each[1]))]
 
     def _value(self, live: LiveRoom, order: str) -> float:
@@ -317,23 +305,6 @@ class Activity:
             "compacting": live.compacting,
             "idle_seconds": None if live.occupied else round(max(0.0, now - live.idle_since), 1),
         }
-
-
-class _Pauses:
-    """Tells when so much was done in one go that the loop should get its turn."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._began = now()
-
-    @property
-    def due(self) -> bool:
-        """Whether it should; then the next turn begins."""
-        now = self._now()
-        if now - self._began <= _SLICE:
-            return False
-        self._began = now
-        return True
 
 
 def _waiting(live: LiveRoom) -> int:

@@ -13,13 +13,10 @@ import json
 from typing import Any, Final, NamedTuple
 
 from collab.audit import Audit, Entry, Group
-from collab.hub.questions import MAX_ANSWER, Answers, Facts, Questions
+from collab.hub.questions import FULL, Answers, Facts, Questions
 
 MAX_LIMIT: Final = 200
 """Entries in one page."""
-
-# Bytes of an answer that entries may have; what stands around them has the rest.
-_FULL: Final = MAX_ANSWER - 8 * 1024
 
 _KIND: Final = "audit"
 
@@ -125,7 +122,7 @@ class Audits:
         )
         newest = heapq.nlargest(limit + 1, found, key=lambda entry: (entry.at, entry.number))
         items: list[Facts] = []
-        left = _FULL
+        left = FULL
         for entry in newest[:limit]:
             item = _describe(entry)
             left -= len(json.dumps(item))

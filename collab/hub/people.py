@@ -12,7 +12,6 @@ may see what is decided by those who ask.
 
 from __future__ import annotations
 
-import asyncio
 import bisect
 import json
 import zlib
@@ -24,8 +23,9 @@ from collab.engine.agents import Agent
 from collab.engine.visitors import Visitor
 from collab.hub.member import ConnectionFacts, Member
 from collab.hub.membership import Membership
-from collab.hub.questions import MAX_ANSWER, Answers, Facts, Questions
+from collab.hub.questions import FRESH, FULL, Answers, Facts, Questions
 from collab.hub.room import LiveRoom
+from collab.hub.slices import Pauses
 from collab.protocol.awareness import Entry
 from collab.protocol.session import State
 
@@ -47,21 +47,12 @@ MAX_DOCUMENTS: Final = 50
 # Bytes of JSON of one document's people, and of their states, by one node: both fit into an answer.
 _PART: Final = 96 * 1024
 
-# Bytes of an answer that pages are made for; what stands around them has the rest.
-_FULL: Final = MAX_ANSWER - 8 * 1024
-
 # Characters of a text of a client, as in listings of documents, and of a user and an address.
 _TEXT: Final = 100
 _LONG_TEXT: Final = 1_024
 
 # Levels of a state that is shown; libraries give up at some hundreds.
 _MAX_DEPTH: Final = 64
-
-# Seconds for which answers are given again: several pages ask each second.
-_FRESH: Final = 0.9
-
-# Seconds of work after which the loop gets its turn.
-_SLICE: Final = 0.002
 
 
 MAX_TOLD: Final = 20_000
@@ -257,7 +248,7 @@ class People:
             "order": order,
             "limit": limit,
         }
-        page = _merge_connections(await self.questions.ask(asked, fresh=_FRESH), limit, order)
+        page = _merge_connections(await self.questions.ask(asked, fresh=FRESH), limit, order)
         return page._replace(following=None)
 
     # What is answered
@@ -283,7 +274,7 @@ class People:
             begin = bisect.bisect_right(found, after) if isinstance(after, str) else 0
             names, more = found[begin : begin + limit], len(found) > begin + limit
         items: list[Facts] = []
-        left, began = _FULL, self._hub.now()
+        left, pause = FULL, Pauses(self._hub.now)
         for name in names:
             live = self._hub.rooms.get(name)
             if live is None or not live.occupied:
@@ -294,9 +285,7 @@ class People:
                 more = True
                 break
             items.append(item)
-            if self._hub.now() - began > _SLICE:
-                await asyncio.sleep(0)
-                began = self._hub.now()
+            await pause.if_due()
         return {"items": items, "more": more, "last": items[-1]["name"] if items else None}
 
     def _describe_room(self, live: LiveRoom) -> Facts:
@@ -377,25 +366,23 @@ class People:
             after = int(where[1]) if where[0] == own else 0
         if node is not None and node != own:
             return {"items": [], "more": False}
-        return await self._list(document, user, after, limit, _FULL)
+        return await self._list(document, user, after, limit, FULL)
 
     async def _answer_found(self, asked: Facts) -> Facts:
-        own, now, began = self._hub.membership.name, self._hub.now(), self._hub.now()
+        own, now, pause = self._hub.membership.name, self._hub.now(), Pauses(self._hub.now)
         if asked.get("node") not in (None, own):
             return {"items": [], "more": False}
         document, user, order = asked.get("document"), asked.get("user"), str(asked.get("order"))
         search = str(asked.get("search") or "").casefold()
         found: list[tuple[float, ConnectionFacts]] = []
         for describe in self._chosen(document):
-            if self._hub.now() - began > _SLICE:
-                await asyncio.sleep(0)
-                began = self._hub.now()
+            await pause.if_due()
             told = describe()
             if _holds(f"{own}-{told.number}", told, search, document):
                 found.append((self._place(told, order), told))
         found.sort(key=itemgetter(0))
         items: list[Facts] = []
-        left = _FULL
+        left = FULL
         for _, told in found:
             item = self._describe_connection(told, document, user, now)
             if item is None:
@@ -416,11 +403,9 @@ class People:
     async def _list(self, document: Any, user: Any, after: int, limit: int, most: int) -> Facts:
         """Describe the connections with numbers above ``after``, so many and so many bytes of JSON at most."""
         items: list[Facts] = []
-        now, began, left = self._hub.now(), self._hub.now(), most
+        now, pause, left = self._hub.now(), Pauses(self._hub.now), most
         for describe in self._chosen(document):
-            if self._hub.now() - began > _SLICE:
-                await asyncio.sleep(0)
-                began = self._hub.now()
+            await pause.if_due()
             told = describe()
             if told.number <= after:
                 continue

@@ -32,6 +32,12 @@ ANSWER_SECONDS: Final = 1.0
 MAX_ANSWER: Final = 256 * 1024
 """Bytes of an answer on the bus."""
 
+FULL: Final = MAX_ANSWER - 8 * 1024
+"""Bytes of an answer that a list is made for; what stands around it has the rest."""
+
+FRESH: Final = 0.9
+"""Seconds for which answers are good enough to be given again, where several pages ask each second."""
+
 # Questions of this node at a time, and those that wait for their turn; questions of others that are answered at a time.
 _ASKING = 4
 _WAITING = 64

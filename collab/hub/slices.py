@@ -9,7 +9,7 @@ wait too. Nobody waits on a node that has nothing else to do.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from heapq import heappop, heappush
 from time import perf_counter
 from typing import Final, TypeVar
@@ -24,7 +24,24 @@ _FREE: Final = 0.05
 # Seconds that somebody waits for its turn at the most because of what it has used.
 _LONGEST: Final = 1.0
 
+# Seconds of work of a look at many things after which the loop gets its turn.
+_PAUSED: Final = 0.002
+
 Result = TypeVar("Result")
+
+
+class Pauses:
+    """Lets the loop go on when a look at many things has taken so much in one go; ``now`` gives seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._began = now()
+
+    async def if_due(self) -> None:
+        """Give the loop its turn if it should have it."""
+        if self._now() - self._began > _PAUSED:
+            await asyncio.sleep(0)
+            self._began = self._now()
 
 
 class Usage:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from collab.hub.activity import MAX_ROOMS, MAX_SEARCH, Room
 from collab.hub.hub import Hub
-from collab.hub.questions import Answers
+from collab.hub.questions import FRESH, Answers
 from collab.protocol.session import Access
 from collab.storage.membership import Node
 from collab.transports.http.answers import ALL_DOCUMENTS, Permission
@@ -32,9 +32,6 @@ ACCESS: Final = "admin of all documents"
 _DEFAULT_ROOMS: Final = 50
 
 _MAX_NODE: Final = 64
-
-# Seconds for which answers are given again: several pages ask each second.
-_FRESH: Final = 0.9
 
 _Told = TypeVar("_Told", bound=BaseModel)
 
@@ -290,7 +287,7 @@ class NodeRoutes:
     async def show(self, call: Call[NoQuery, NoBody]) -> web.Response:
         """Answer with the figures of all nodes."""
         await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
-        answers = await self._hub.questions.ask({"kind": NOW}, fresh=_FRESH)
+        answers = await self._hub.questions.ask({"kind": NOW}, fresh=FRESH)
         nodes, silent = _read(answers, _read_figures)
         return json_response(
             Nodes(
@@ -306,7 +303,7 @@ class NodeRoutes:
         """Answer with the last hour."""
         await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
         asked = {"kind": LAST_HOUR, "node": call.query.node, "since": call.query.since}
-        nodes, silent = _read(await self._hub.questions.ask(asked, fresh=_FRESH), _read_history)
+        nodes, silent = _read(await self._hub.questions.ask(asked, fresh=FRESH), _read_history)
         if call.query.node is not None:
             nodes = [node for node in nodes if node.name == call.query.node]
             silent = [name for name in silent if name == call.query.node]
