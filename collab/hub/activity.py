@@ -9,7 +9,6 @@ one that is asked puts the answers together (``collab.hub.questions``).
 from __future__ import annotations
 
 import heapq
-import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple, Protocol
@@ -19,7 +18,7 @@ from collab.hub.member import ConnectionFacts
 from collab.hub.membership import Membership
 from collab.hub.people import People
 from collab.hub.quarantine import Quarantine
-from collab.hub.questions import FRESH, FULL, Answers, Facts, Questions
+from collab.hub.questions import FRESH, AnswerList, Answers, Facts, Questions
 from collab.hub.room import LiveRoom
 from collab.hub.slices import Pauses
 from collab.protocol.session import State
@@ -193,25 +192,20 @@ class Activity:
         node, order, after = asked.get("node"), asked.get("order"), asked.get("after")
         limit, search = _limit(asked.get("limit")), str(asked.get("search") or "").casefold()
         if node is not None and node != self._hub.membership.name:
-            return {"items": [], "total": 0, "more": False}
+            return AnswerList(0).facts() | {"total": 0}
         chosen = [live for live in list(self._hub.rooms.values()) if search in live.name.casefold()]
         if order == "name":
             chosen.sort(key=lambda live: live.name)
             begin = 0 if after is None else sum([live.name <= str(after) for live in chosen])
-            found = chosen[begin : begin + limit]
-            more = len(chosen) > begin + limit
+            found = chosen[begin : begin + limit + 1]
         else:
-            found, more = await self._first(chosen, str(order), 2 * limit), False
-        items: list[Facts] = []
-        left = FULL
+            limit *= 2
+            found = await self._first(chosen, str(order), limit)
+        told = AnswerList(limit)
         for live in found:
-            item = self._describe(live)
-            left -= len(json.dumps(item))
-            if left < 0 and items:
-                more = True
+            if not told.add(self._describe(live)):
                 break
-            items.append(item)
-        return {"items": items, "total": len(chosen), "more": more}
+        return told.facts() | {"total": len(chosen)}
 
     async def _first(self, chosen: Iterable[LiveRoom], order: str, limit: int) -> list[LiveRoom]:
         pause = Pauses(self._hub.now)
@@ -322,27 +316,23 @@ def _limit(limit: Any) -> int:
 def _merge(answers: Answers, order: str, limit: int) -> Rooms:
     """Put the answers of all nodes together."""
     found: dict[str, Room] = {}
-    silent, ends, total = list(answers.silent), [], 0
-    for node, said in sorted(answers.said.items()):
-        try:
-            rooms = [_read(node, item) for item in said["items"]]
-            total += int(said["total"])
-        except (KeyError, TypeError, ValueError):
-            silent.append(node)  # of another release
-            continue
-        if order == "name" and said.get("more") and rooms:
+    ends: list[str] = []
+    told, silent = answers.read(_read_rooms)
+    for rooms, _, more in told.values():
+        if order == "name" and more and rooms:
             ends.append(rooms[-1].name)
         for room in rooms:
             before = found.get(room.name)
             found[room.name] = room if before is None else _join(before, room)
     items = sorted(found.values(), key=lambda room: (_key(room, order), room.name))
+    total = sum(count for _, count, _ in told.values())
     if order != "name":
-        return Rooms(items[:limit], total, None, tuple(sorted(silent)))
+        return Rooms(items[:limit], total, None, silent)
     # What follows there may lie before what other nodes have told.
     items = [room for room in items if not ends or room.name <= min(ends)]
     more = bool(ends) or len(items) > limit
     items = items[:limit]
-    return Rooms(items, total, items[-1].name if more and items else None, tuple(sorted(silent)))
+    return Rooms(items, total, items[-1].name if more and items else None, silent)
 
 
 def _key(room: Room, order: str) -> float:
@@ -385,6 +375,11 @@ def _sum(a: float | None, b: float | None) -> float | None:
 
 def _most(a: float | None, b: float | None) -> float | None:
     return max(_known(a, b), default=None)
+
+
+def _read_rooms(node: str, said: Facts) -> tuple[list[Room], int, bool]:
+    """Read the rooms of a node, how many match there, and whether there are more."""
+    return [_read(node, item) for item in said["items"]], int(said["total"]), bool(said.get("more"))
 
 
 def _read(node: str, item: Mapping[str, Any]) -> Room:

@@ -9,11 +9,10 @@ leaves anything out. What a node kept ends with the node; the file has all of it
 from __future__ import annotations
 
 import heapq
-import json
 from typing import Any, Final, NamedTuple
 
 from collab.audit import Audit, Entry, Group
-from collab.hub.questions import FULL, Answers, Facts, Questions
+from collab.hub.questions import AnswerList, Answers, Facts, Questions
 
 MAX_LIMIT: Final = 200
 """Entries in one page."""
@@ -121,15 +120,11 @@ class Audits:
             if _matches(entry, wanted, kind) and (before is None or (entry.at, self._node, entry.number) < before)
         )
         newest = heapq.nlargest(limit + 1, found, key=lambda entry: (entry.at, entry.number))
-        items: list[Facts] = []
-        left = FULL
-        for entry in newest[:limit]:
-            item = _describe(entry)
-            left -= len(json.dumps(item))
-            if left < 0 and items:
+        told = AnswerList(limit)
+        for entry in newest:
+            if not told.add(_describe(entry)):
                 break
-            items.append(item)
-        return {"items": items, "more": len(items) < len(newest)}
+        return told.facts()
 
 
 def _matches(entry: Entry, wanted: Wanted, kind: str | None) -> bool:
@@ -166,22 +161,21 @@ def _describe(entry: Entry) -> Facts:
 def _merge(answers: Answers, limit: int) -> Page:
     """Put the answers of all nodes together, the newest first."""
     found: list[Told] = []
-    silent = list(answers.silent)
     ends: list[Place] = []  # behind which a node has more
-    for node, said in sorted(answers.said.items()):
-        try:
-            items = [_read(node, item) for item in said["items"]]
-        except (KeyError, TypeError, ValueError):
-            silent.append(node)  # of another release
-            continue
+    read, silent = answers.read(_read_entries)
+    for items, more_there in read.values():
         found += items
-        if said.get("more") and items:
+        if more_there and items:
             ends.append(items[-1].place)
     found = [told for told in found if not ends or told.place >= max(ends)]
     found.sort(key=lambda told: told.place, reverse=True)
     more = bool(ends) or len(found) > limit
     found = found[:limit]
-    return Page(found, found[-1].place if more and found else None, tuple(sorted(silent)))
+    return Page(found, found[-1].place if more and found else None, silent)
+
+
+def _read_entries(node: str, said: Facts) -> tuple[list[Told], bool]:
+    return [_read(node, item) for item in said["items"]], bool(said.get("more"))
 
 
 def _read(node: str, item: Facts) -> Told:

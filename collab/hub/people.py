@@ -23,7 +23,7 @@ from collab.engine.agents import Agent
 from collab.engine.visitors import Visitor
 from collab.hub.member import ConnectionFacts, Member
 from collab.hub.membership import Membership
-from collab.hub.questions import FRESH, FULL, Answers, Facts, Questions
+from collab.hub.questions import FRESH, AnswerList, Answers, Facts, Questions
 from collab.hub.room import LiveRoom
 from collab.hub.slices import Pauses
 from collab.protocol.awareness import Entry
@@ -266,27 +266,22 @@ class People:
     async def _answer_presence(self, asked: Facts) -> Facts:
         limit = _read_limit(asked)
         if isinstance(name := asked.get("name"), str):
-            names, more = [name], False
+            names = [name]
         else:
             prefix, after = str(asked.get("prefix") or ""), asked.get("after")
             found = [name for name, live in list(self._hub.rooms.items()) if live.occupied and name.startswith(prefix)]
             found.sort()
             begin = bisect.bisect_right(found, after) if isinstance(after, str) else 0
-            names, more = found[begin : begin + limit], len(found) > begin + limit
-        items: list[Facts] = []
-        left, pause = FULL, Pauses(self._hub.now)
+            names = found[begin:]
+        told, pause = AnswerList(limit), Pauses(self._hub.now)
         for name in names:
             live = self._hub.rooms.get(name)
             if live is None or not live.occupied:
                 continue
-            item = self._describe_room(live)
-            left -= len(json.dumps(item))
-            if left < 0 and items:
-                more = True
+            if not told.add(self._describe_room(live)):
                 break
-            items.append(item)
             await pause.if_due()
-        return {"items": items, "more": more, "last": items[-1]["name"] if items else None}
+        return told.facts() | {"last": told.items[-1]["name"] if told.items else None}
 
     def _describe_room(self, live: LiveRoom) -> Facts:
         people: list[Facts] = []
@@ -354,7 +349,7 @@ class People:
 
     async def tell_connections(self, document: str | None, user: str | None) -> bytes:
         """Give the connections of this node, for ``read_connections`` of a command; the first ``MAX_TOLD`` of them."""
-        said = await self._list(document, user, 0, MAX_TOLD, _FULL_TOLD)
+        said = await self._list(document, user, 0, AnswerList(MAX_TOLD, _FULL_TOLD))
         return zlib.compress(json.dumps(said).encode())
 
     async def _answer_connections(self, asked: Facts) -> Facts:
@@ -362,36 +357,31 @@ class People:
         own, after = self._hub.membership.name, 0
         if isinstance(where := asked.get("after"), list) and len(where) == 2:
             if str(where[0]) > own:
-                return {"items": [], "more": False}
+                return AnswerList(0).facts()
             after = int(where[1]) if where[0] == own else 0
         if node is not None and node != own:
-            return {"items": [], "more": False}
-        return await self._list(document, user, after, limit, FULL)
+            return AnswerList(0).facts()
+        return await self._list(document, user, after, AnswerList(limit))
 
     async def _answer_found(self, asked: Facts) -> Facts:
         own, now, pause = self._hub.membership.name, self._hub.now(), Pauses(self._hub.now)
         if asked.get("node") not in (None, own):
-            return {"items": [], "more": False}
+            return AnswerList(0).facts()
         document, user, order = asked.get("document"), asked.get("user"), str(asked.get("order"))
         search = str(asked.get("search") or "").casefold()
         found: list[tuple[float, ConnectionFacts]] = []
         for describe in self._chosen(document):
             await pause.if_due()
-            told = describe()
-            if _holds(f"{own}-{told.number}", told, search, document):
-                found.append((self._place(told, order), told))
+            facts = describe()
+            if _holds(f"{own}-{facts.number}", facts, search, document):
+                found.append((self._place(facts, order), facts))
         found.sort(key=itemgetter(0))
-        items: list[Facts] = []
-        left = FULL
-        for _, told in found:
-            item = self._describe_connection(told, document, user, now)
-            if item is None:
-                continue
-            left -= len(json.dumps(item))
-            if len(items) >= _read_limit(asked) or (left < 0 and items):
+        told = AnswerList(_read_limit(asked))
+        for _, facts in found:
+            item = self._describe_connection(facts, document, user, now)
+            if item is not None and not told.add(item):
                 break
-            items.append(item)
-        return {"items": items, "more": False}
+        return told.facts() | {"more": False}  # in these orders nothing goes on behind them
 
     def _place(self, told: ConnectionFacts, order: str) -> float:
         if order == "received":
@@ -400,23 +390,18 @@ class People:
             return -told.waiting
         return -told.opened_at if order == "since" else told.number
 
-    async def _list(self, document: Any, user: Any, after: int, limit: int, most: int) -> Facts:
-        """Describe the connections with numbers above ``after``, so many and so many bytes of JSON at most."""
-        items: list[Facts] = []
-        now, pause, left = self._hub.now(), Pauses(self._hub.now), most
+    async def _list(self, document: Any, user: Any, after: int, told: AnswerList) -> Facts:
+        """Describe the connections with numbers above ``after``, as many as have a place."""
+        now, pause = self._hub.now(), Pauses(self._hub.now)
         for describe in self._chosen(document):
             await pause.if_due()
-            told = describe()
-            if told.number <= after:
+            facts = describe()
+            if facts.number <= after:
                 continue
-            item = self._describe_connection(told, document, user, now)
-            if item is None:
-                continue
-            left -= len(json.dumps(item))
-            if len(items) >= limit or (left < 0 and items):
-                return {"items": items, "more": True}
-            items.append(item)
-        return {"items": items, "more": False}
+            item = self._describe_connection(facts, document, user, now)
+            if item is not None and not told.add(item):
+                break
+        return told.facts()
 
     def _chosen(self, document: Any) -> list[Callable[[], ConnectionFacts]]:
         """Give the connections that may be meant, in the order of their numbers."""
@@ -462,40 +447,35 @@ def read_connections(answers: Mapping[str, bytes]) -> tuple[list[Seen], bool, tu
 
     Gives all connections, whether a node has more than it has told, and the nodes whose answer cannot be read.
     """
-    found: list[Seen] = []
-    more = False
-    unread: list[str] = []
-    for node, data in sorted(answers.items()):
+    said: dict[str, Facts] = {}
+    for node, data in answers.items():
         try:
-            said = json.loads(zlib.decompress(data))
-            found += [_read_seen(node, item) for item in said["items"]]
-            more = more or bool(said["more"])
-        except (KeyError, TypeError, ValueError, zlib.error):
-            unread.append(node)  # of another release
-    return found, more, tuple(unread)
+            said[node] = json.loads(zlib.decompress(data))
+        except (ValueError, zlib.error):
+            said[node] = {}  # of another release
+    read, unread = Answers(said, ()).read(_read_connections)
+    found = [seen for connections, _ in read.values() for seen in connections]
+    return found, any(more for _, more in read.values()), unread
 
 
 def _merge_presence(answers: Answers, limit: int) -> Page:
     """Put the answers of all nodes together, by the names of documents."""
     found: dict[str, Present] = {}
-    silent = list(answers.silent)
     ends: list[str] = []  # behind which a node has more
-    for node, said in sorted(answers.said.items()):
-        try:
-            items = [_read_present(node, item) for item in said["items"]]
-        except (KeyError, TypeError, ValueError):
-            silent.append(node)  # of another release
-            continue
-        if said.get("more") and items:
-            ends.append(items[-1].name)
-        for item in items:
+    read, silent = answers.read(
+        lambda node, said: ([_read_present(node, item) for item in said["items"]], bool(said.get("more")))
+    )
+    for told, more_there in read.values():
+        if more_there and told:
+            ends.append(told[-1].name)
+        for item in told:
             before = found.get(item.name)
             found[item.name] = item if before is None else _join(before, item)
     names = sorted(name for name in found if not ends or name <= min(ends))
     more = bool(ends) or len(names) > limit
     names = names[:limit]
     items = [found[name] for name in names]
-    return Page(items, names[-1] if more and names else None, tuple(sorted(silent)))
+    return Page(items, names[-1] if more and names else None, silent)
 
 
 def _join(a: Present, b: Present) -> Present:
@@ -514,18 +494,13 @@ def _holds(ident: str, told: ConnectionFacts, search: str, document: str | None)
 def _merge_connections(answers: Answers, limit: int, order: str = "node") -> Page:
     """Put the answers of all nodes together: node by node, in the order of their names, or in another order."""
     items: list[Seen] = []
-    silent = list(answers.silent)
+    read, silent = answers.read(_read_connections)
     more = False
-    for node, said in sorted(answers.said.items()):
-        try:
-            found = [_read_seen(node, item) for item in said["items"]]
-        except (KeyError, TypeError, ValueError):
-            silent.append(node)
-            continue
+    for found, more_there in read.values():
         if more:
-            continue  # those come with a later page
+            break  # the others come with a later page
         items += found
-        more = bool(said.get("more") and found)
+        more = more_there and bool(found)
     if order == "received":
         items.sort(key=lambda seen: -(seen.receives or 0.0))
     elif order == "waiting":
@@ -534,7 +509,12 @@ def _merge_connections(answers: Answers, limit: int, order: str = "node") -> Pag
         items.sort(key=lambda seen: -seen.since)
     more = more or len(items) > limit
     items = items[:limit]
-    return Page(list(items), items[-1].id if more and items else None, tuple(sorted(silent)))
+    return Page(list(items), items[-1].id if more and items else None, silent)
+
+
+def _read_connections(node: str, said: Facts) -> tuple[list[Seen], bool]:
+    """Read the connections that a node has told, and whether it has more."""
+    return [_read_seen(node, item) for item in said["items"]], bool(said.get("more"))
 
 
 def _read_present(node: str, item: Mapping[str, Any]) -> Present:

@@ -15,7 +15,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from collab.cluster.bus import Bus, BusMessage
 from collab.cluster.messages import QUESTIONS, Answer, Question, answers_topic, decode_node_message, encode_node_message
@@ -32,11 +32,11 @@ ANSWER_SECONDS: Final = 1.0
 MAX_ANSWER: Final = 256 * 1024
 """Bytes of an answer on the bus."""
 
-FULL: Final = MAX_ANSWER - 8 * 1024
-"""Bytes of an answer that a list is made for; what stands around it has the rest."""
-
 FRESH: Final = 0.9
 """Seconds for which answers are good enough to be given again, where several pages ask each second."""
+
+FULL: Final = MAX_ANSWER - 8 * 1024
+"""Bytes of JSON of the list in an answer; what stands around it has the rest."""
 
 # Questions of this node at a time, and those that wait for their turn; questions of others that are answered at a time.
 _ASKING = 4
@@ -52,12 +52,61 @@ _STORE_SECONDS = 0.5
 Facts = dict[str, Any]
 """A JSON object."""
 
+_Read = TypeVar("_Read")
+
 
 class Answers(NamedTuple):
     """What the nodes say: an object of each by its name, this one included; ``silent`` live and have said nothing."""
 
     said: Mapping[str, Facts]
     silent: tuple[str, ...]
+
+    def read(self, read: Callable[[str, Facts], _Read]) -> tuple[dict[str, _Read], tuple[str, ...]]:
+        """Read what each node has said, in the order of their names; give the silent ones too.
+
+        ``read`` takes a node and its answer. It raises ``KeyError``, ``TypeError`` or ``ValueError`` where the answer
+        has another form: that node is of another release, and counts as silent.
+        """
+        found: dict[str, _Read] = {}
+        silent = [*self.silent]
+        for node, said in sorted(self.said.items()):
+            try:
+                found[node] = read(node, said)
+            except (KeyError, TypeError, ValueError):
+                silent.append(node)
+        return found, tuple(sorted(silent))
+
+
+class AnswerList:
+    """The list of an answer, of so many items and so many bytes of JSON at most; the first item always has a place.
+
+    Args:
+        limit: items.
+        nbytes: of JSON; None for ``FULL``.
+
+    Attributes:
+        items: those that have a place.
+        more: whether there are others.
+    """
+
+    def __init__(self, limit: int, nbytes: int | None = None) -> None:
+        self._limit = limit
+        self._left = FULL if nbytes is None else nbytes
+        self.items: list[Facts] = []
+        self.more = False
+
+    def add(self, item: Facts) -> bool:
+        """Add an item if there is a place for it; tell whether there was."""
+        self._left -= len(json.dumps(item))
+        if len(self.items) >= self._limit or (self._left < 0 and self.items):
+            self.more = True
+            return False
+        self.items.append(item)
+        return True
+
+    def facts(self) -> Facts:
+        """Give the answer."""
+        return {"items": self.items, "more": self.more}
 
 
 class _Asked:

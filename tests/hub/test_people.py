@@ -144,7 +144,7 @@ async def test_a_page_ends_where_a_node_has_more_than_fits(nodes: Nodes, monkeyp
     for number in range(10):
         await (one if number % 2 else two).join(f"{number}", "x" * 100)
     whole = await people(one).list_present("", None, 200)
-    monkeypatch.setattr(people_module, "FULL", 500)
+    monkeypatch.setattr(questions_module, "FULL", 500)
     found: list[Any] = []
     after, pages = None, 0
     while True:

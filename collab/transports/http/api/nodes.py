@@ -6,15 +6,15 @@ that is asked asks the others. What a node of another release says in another fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from collab.hub.activity import MAX_ROOMS, MAX_SEARCH, Room
 from collab.hub.hub import Hub
-from collab.hub.questions import FRESH, Answers
+from collab.hub.questions import FRESH
 from collab.protocol.session import Access
 from collab.storage.membership import Node
 from collab.transports.http.answers import ALL_DOCUMENTS, Permission
@@ -32,8 +32,6 @@ ACCESS: Final = "admin of all documents"
 _DEFAULT_ROOMS: Final = 50
 
 _MAX_NODE: Final = 64
-
-_Told = TypeVar("_Told", bound=BaseModel)
 
 
 class Said(BaseModel):
@@ -288,13 +286,13 @@ class NodeRoutes:
         """Answer with the figures of all nodes."""
         await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
         answers = await self._hub.questions.ask({"kind": NOW}, fresh=FRESH)
-        nodes, silent = _read(answers, _read_figures)
+        nodes, silent = answers.read(_read_figures)
         return json_response(
             Nodes(
                 asked=self._hub.membership.name,
                 at=show_time(self._hub.clock()),
-                nodes=nodes,
-                silent=silent,
+                nodes=[*nodes.values()],
+                silent=[*silent],
                 heartbeats=[_describe_node(node) for node in self._hub.membership.nodes],
             )
         )
@@ -303,11 +301,16 @@ class NodeRoutes:
         """Answer with the last hour."""
         await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
         asked = {"kind": LAST_HOUR, "node": call.query.node, "since": call.query.since}
-        nodes, silent = _read(await self._hub.questions.ask(asked, fresh=FRESH), _read_history)
-        if call.query.node is not None:
-            nodes = [node for node in nodes if node.name == call.query.node]
-            silent = [name for name in silent if name == call.query.node]
-        return json_response(History(seconds=SAMPLE_SECONDS, nodes=nodes, silent=silent))
+        answers = await self._hub.questions.ask(asked, fresh=FRESH)
+        nodes, silent = answers.read(_read_history)
+        wanted = call.query.node
+        return json_response(
+            History(
+                seconds=SAMPLE_SECONDS,
+                nodes=[told for node, told in nodes.items() if wanted in (None, node)],
+                silent=[node for node in silent if wanted in (None, node)],
+            )
+        )
 
     async def rooms(self, call: Call[RoomQuery, NoBody]) -> web.Response:
         """Answer with documents in memory."""
@@ -329,18 +332,6 @@ def _read_figures(node: str, said: Mapping[str, Any]) -> NodeFigures:
 
 def _read_history(node: str, said: Mapping[str, Any]) -> NodeHistory:
     return NodeHistory.model_validate({**said, "name": node})
-
-
-def _read(answers: Answers, read: Callable[[str, Mapping[str, Any]], _Told]) -> tuple[list[_Told], list[str]]:
-    """Read what nodes have said, by their names; give those too whose answer is of another form."""
-    found: list[_Told] = []
-    silent = [*answers.silent]
-    for node, said in sorted(answers.said.items()):
-        try:
-            found.append(read(node, said))
-        except (KeyError, TypeError, ValueError, ValidationError):
-            silent.append(node)
-    return found, sorted(silent)
 
 
 def _describe_node(node: Node) -> HeartbeatFacts:
