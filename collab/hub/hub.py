@@ -381,19 +381,24 @@ class Hub:
                 if not live.ending:
                     return live
                 self.end_again(live)  # its end has failed half-way, and nobody may be left whose sweep goes on with it
-            if self.quarantine:
-                left, by = self.quarantine.closed(name, self.now())
-                if by is not None:
-                    if by == "operator":
-                        public = "an operator has closed the document for a while"
-                        raise DocumentBusy(f"an operator has closed {name!r}, for {left:.0f} s more", public=public)
-                    raise DocumentBusy(f"document {name!r} has failed too often, it is closed for {left:.0f} s more")
+            self.check_closed(name)
             # Shielded: others may wait for the same document when this one's client goes away. The task has no name
             # here: it holds what it raises, whose frames would hold the task.
             live = await asyncio.shield(self._loading(name))
             # Between its end and now the room may have left memory: nobody was in it, and a sweep came first.
             if live.ended is not None or self.rooms.get(name) is live:
                 return live
+
+    def check_closed(self, name: str) -> None:
+        """Raise ``DocumentBusy`` if a document is closed for a while: by an operator, or since it has failed."""
+        if not self.quarantine:
+            return
+        left, by = self.quarantine.closed(name, self.now())
+        if by == "operator":
+            public = "an operator has closed the document for a while"
+            raise DocumentBusy(f"an operator has closed {name!r}, for {left:.0f} s more", public=public)
+        if by is not None:
+            raise DocumentBusy(f"document {name!r} has failed too often, it is closed for {left:.0f} s more")
 
     async def open_existing(self, name: str) -> LiveRoom:
         """Return the live room of a document that exists.

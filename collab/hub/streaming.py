@@ -108,8 +108,10 @@ class Streaming:
 
         Raises:
             DocumentNotFound, DocumentDeleted: there is no such document.
+            DocumentBusy: it is closed for a while.
             StoreUnavailable: the store cannot be read now.
         """
+        self._hub.check_closed(name)
         # A document that was begun a moment ago is stored in a moment.
         await self._hub.until_stored(name)
         head = (await self._store.heads([name])).get(name)
@@ -124,6 +126,7 @@ class Streaming:
 
         Raises: as ``find``.
         """
+        self._hub.check_closed(name)
         await self._hub.until_stored(name)
         summary = await self._store.describe(name)
         return SnapshotOffset(summary.document.id, summary.snapshot_seq) if summary.snapshot_seq else None

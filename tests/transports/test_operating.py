@@ -407,6 +407,12 @@ async def test_a_document_is_closed_on_all_nodes_and_released(
         body = {"edits": [{"op": "insert", "root": "text", "at": 0, "text": "x"}]}
         status, said = await each("PATCH", "content/d", body)
         assert status == 429 and "operator" in said
+    for served in (one, two):
+        for query in ("", "?offset=-1", "?offset=now", "?offset=snapshot", "?offset=-1&live=sse"):
+            async with http.get(f"{served.url}/streams/docs/d{query}", allow_redirects=False) as answer:
+                assert answer.status == 429 and "operator" in await answer.text(), query
+        async with http.head(f"{served.url}/streams/docs/d") as answer:
+            assert answer.status == 429
     third = await serve(database_url=postgres_url)
     await happens(lambda: third.app[HUB].closed_documents == 1, "a node that starts later has heard it")
     inside = await api.good("GET", "inspect/d")
