@@ -264,6 +264,32 @@ def test_bench_is_delegated_with_its_options(collab: Terminal) -> None:
 
 
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
+def test_documents_are_listed_by_name_time_and_size(
+    collab: Terminal, backend: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if backend == "postgresql":
+        monkeypatch.setenv("COLLAB_DATABASE_URL", request.getfixturevalue("postgres_url"))
+    for name, length in (("c", 10), ("a", 1_000), ("d", 100), ("b", 10_000)):
+        Path("in.bin").write_bytes(update_of("x" * length))
+        assert collab("documents", "import", name, "in.bin") == 0, collab.err
+
+    def listed(*options: str) -> list[str]:
+        assert collab("documents", "list", "--json", *options) == 0, collab.err
+        return [json.loads(line)["name"] for line in collab.out.splitlines()]
+
+    assert listed() == listed("--order", "name") == ["a", "b", "c", "d"]
+    assert listed("--order", "updated") == ["b", "d", "a", "c"]
+    assert listed("--order", "size") == ["b", "a", "d", "c"]
+    assert listed("--order", "size", "--limit", "2") == ["b", "a"] and listed("--limit", "3") == ["a", "b", "c"]
+    assert listed("--order", "size", "--prefix", "d") == ["d"]
+    assert collab("documents", "list", "--order", "size") == 0
+    head, first, *_ = collab.out.decode().splitlines()
+    assert head.split() == ["BYTES", "ROWS", "UPDATED", "NAME"]
+    assert first.endswith("  b") and int(first.split()[0]) > 10_000
+    assert collab("documents", "list", "--order", "bytes") == 2
+
+
+@pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_the_life_of_a_document(
     collab: Terminal, backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -65,6 +66,7 @@ from collab.telemetry import complain, escape_controls, shown_name
 from collab.telemetry.release import release
 
 if TYPE_CHECKING:
+    from collab.hub.documents import Documents
     from collab.hub.maintenance import Report
     from collab.storage.maintenance import Maintenance
     from collab.storage.records import DocumentSummary, StoredDocument
@@ -223,30 +225,69 @@ def bench(context: typer.Context) -> int:
     return result if isinstance(result, int) else 0
 
 
+class _Order(StrEnum):
+    """How documents are put in order."""
+
+    NAME = "name"
+    UPDATED = "updated"
+    SIZE = "size"
+
+
+# Documents of a page by size: each page is a look at all documents.
+_RANKED = 20_000
+
+
 @documents.command("list")
 @with_settings(*DATABASE)
 def list_documents(
     settings: Settings,
     prefix: Annotated[str, typer.Option(help="Only names that begin with this.", show_default=False)] = "",
+    order: Annotated[
+        _Order, typer.Option(help="By name, those edited last first, or the largest first.")
+    ] = _Order.NAME,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many of them.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """List the documents with sizes and dates, ordered by name."""
+    """List the documents with sizes and dates, ordered by name, time or size."""
+    from collab.hub.documents import Documents
 
     async def work(store: Store) -> None:
         if not as_json:
             print(f"{'BYTES':>12} {'ROWS':>10}  {'UPDATED':20}  NAME")
-        after = None
-        while page := await store.list_documents(after=after, prefix=prefix, limit=100):
-            for summary in page:
+        left = limit
+        async for page in _pages(Documents(store), order, prefix):
+            for summary in page[:left]:
                 if as_json:
                     print(json.dumps(_facts(summary), ensure_ascii=False))
                 else:
-                    size, document = summary.snapshot_bytes + summary.tail_bytes, summary.document
+                    document = summary.document
                     name = escape_controls(document.name)
-                    print(f"{size:>12} {document.head_seq:>10}  {_date(document.updated_at):20}  {name}")
-            after = page[-1].document.name
+                    date = _date(document.updated_at)
+                    print(f"{summary.stored_bytes:>12} {document.head_seq:>10}  {date:20}  {name}")
+            left = None if left is None else left - len(page)
+            if left is not None and left <= 0:
+                return
 
     with_store(settings, work)
+
+
+async def _pages(documents: Documents, order: _Order, prefix: str) -> AsyncIterator[list[DocumentSummary]]:
+    """Give all documents under a prefix, in pages."""
+    page: list[DocumentSummary] = []
+    while True:
+        last = page[-1] if page else None
+        if order is _Order.NAME:
+            after = None if last is None else last.document.name
+            page = await documents.list(after=after, prefix=prefix, limit=100)
+        elif order is _Order.UPDATED:
+            moment = None if last is None else (last.document.updated_at, last.document.name)
+            page = await documents.recent(after=moment, prefix=prefix, limit=1_000)
+        else:
+            size = None if last is None else (last.stored_bytes, last.document.name)
+            page = await documents.largest.list(after=size, prefix=prefix, limit=_RANKED)
+        if not page:
+            return
+        yield page
 
 
 @documents.command()

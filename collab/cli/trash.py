@@ -56,7 +56,7 @@ def list_trash(
         after = None
         while page := await trash.list(prefix=prefix, after=after):
             for summary in page:
-                document, size = summary.document, summary.snapshot_bytes + summary.tail_bytes
+                document, size = summary.document, summary.stored_bytes
                 assert document.deleted_at is not None
                 deleted = datetime.fromtimestamp(document.deleted_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
                 if as_json:

@@ -18,6 +18,7 @@ from typing import NamedTuple, Protocol
 from collab.engine.document import Document
 from collab.errors import CollabError, DocumentDeleted, DocumentExists
 from collab.hub.idempotency import Call
+from collab.hub.largest import Largest
 from collab.hub.loading import damaged, load_document
 from collab.hub.resetting import InThread, Resetting
 from collab.protocol.names import check_document_name, covers
@@ -94,6 +95,7 @@ class Documents:
 
     Attributes:
         resetting: resets of documents, and what remains of those that are gone.
+        largest: ranks documents by their bytes.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class Documents:
         self._clock = clock
         self._keep_deleted = keep_deleted
         self.resetting = Resetting(store, InThread(), rooms, clock) if resetting is None else resetting
+        self.largest = Largest(store)
 
     async def recent(
         self, *, after: tuple[float, str] | None = None, prefix: str = "", limit: int = 100

@@ -168,7 +168,7 @@ class Book:
         count = nbytes = 0
         async for page in self._documents(tenant):
             count += len(page)
-            nbytes += sum(summary.snapshot_bytes + summary.tail_bytes for summary in page)
+            nbytes += sum(summary.stored_bytes for summary in page)
             if most is not None and count > most:
                 return None
             await asyncio.sleep(0)

@@ -174,6 +174,11 @@ class DocumentSummary:
     tail_bytes: int
     log_rows: int
 
+    @property
+    def stored_bytes(self) -> int:
+        """The bytes that are read to open it: the newest snapshot and the tail."""
+        return self.snapshot_bytes + self.tail_bytes
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedDocument:

@@ -53,6 +53,9 @@ def test_documents_are_seeded_copied_and_given_keys_of_their_own(shell: Shell) -
     assert copied == repeated and copied["name"] == "notes/copy"
     changed, left = map(json.loads, shell.run(snippet("docs/api.md", "Own keys", "sh")))
     assert changed["metadata"] == {"owner": "u-17", "stars": 3} and left["metadata"] == {"owner": "u-17"}
+    (largest,) = map(json.loads, shell.run(snippet("docs/api.md", "The largest documents", "sh")))
+    sizes = [one["bytes"] for one in largest["documents"]]
+    assert len(sizes) >= 2 and sizes == sorted(sizes, reverse=True)
     deleted, listed, restored, erased = shell.run(snippet("docs/api.md", "The trash", "sh"))
     (document,) = [one for one in json.loads(listed)["documents"] if one["name"] == "notes/copy"]
     assert deleted == "" and json.loads(restored)["name"] == "notes/copy"

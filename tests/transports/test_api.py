@@ -175,7 +175,10 @@ async def test_creating_what_lives_is_a_conflict(api: Api) -> None:
         ("PUT", "/x", {"update": "AAE="}, 400),
         ("DELETE", "/nothing?erase=perhaps", None, 400),
         ("DELETE", "/nothing?erase=true", None, 404),
-        ("GET", "?order=size", None, 400),
+        ("GET", "?order=bytes", None, 400),
+        ("GET", "?order=size&cursor=bmE", None, 400),
+        ("GET", "?order=size&cursor=c2EgYQ", None, 400),
+        ("GET", "?order=size&cursor=dTEuMCBh", None, 400),
         ("GET", "?order=updated&cursor=bmE", None, 400),
         ("GET", "?order=updated&cursor=dW5hbiBh", None, 400),
         ("GET", "?cursor=dTEuMCBh", None, 400),
@@ -212,6 +215,20 @@ async def test_a_hostile_awareness_state_is_nobody(served: Served, api: Api) -> 
         await client.barrier()
         await served.app[HUB].rooms["busy"].persistence.durable()
         assert (await one(api, "busy"))["participants"] == [{"name": "?", "color": ""}]
+
+
+async def test_the_largest_are_listed_first(served: Served, api: Api) -> None:
+    for name, text in (("a", "hello" * 4), ("b", "hello" * 100), ("c/1", "hello"), ("c/2", "hello" * 10)):
+        await write(served, name, text)
+    assert await api.names("?order=size") == ["b", "c/2", "a", "c/1"]
+    assert await api.names("?order=size&prefix=c/") == ["c/2", "c/1"]
+    found, cursor = [], ""
+    for _ in range(4):
+        page = (await api("GET", f"?order=size&limit=1{cursor}"))[1]
+        found += [(each["name"], each["bytes"]) for each in page["documents"]]
+        cursor = f"&cursor={page['next']}"
+    assert [name for name, _ in found] == ["b", "c/2", "a", "c/1"] and page["next"] is None
+    assert [size for _, size in found] == sorted([size for _, size in found], reverse=True)
 
 
 class Scripted:
@@ -253,6 +270,9 @@ async def test_each_token_sees_and_does_what_it_may(serve: Serve, session: aioht
         decode_cursor("u", recent["next"])
     assert await api.names(f"?order=updated&cursor={recent['next']}", **bearer("read:a/")) == ["a/2", "a/1"]
     assert await api.names(f"?limit=2&cursor={page['next']}", **bearer("read:b/")) == ["b/1"]
+    for token in (writer, reader):
+        assert (await api("GET", "?order=size", **token))[0] == 403, "it is a look at all documents"
+    assert await api.names("?order=size", **root) == ["a/1", "a/2", "b/1"]
     assert await api("GET") == (401, "a token is needed")
     assert await api("GET", **bearer("nonsense")) == unknown
     assert (await api("GET", "/a/1"))[0] == 401

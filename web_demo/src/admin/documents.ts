@@ -46,6 +46,23 @@ function fullRoomTable(again: () => void): Table<Room> {
   )
 }
 
+/** Milliseconds for which an order by size is waited for: the server looks at all documents for that. */
+export const PATIENT = 300_000
+
+/** Make a short table of stored documents by their size. */
+export function largestTable(): Table<ListedDocument> {
+  return makeTable<ListedDocument>(
+    'Largest documents',
+    [
+      documentColumn('Document', (row) => row.name, { heading: true }),
+      nameColumn('Title', (row) => row.title, { wide: true }),
+      whenColumn('Edited', (row) => row.updated_at),
+      figure('Size', (row) => bytes(row.bytes), { title: () => 'What is read to open it: its newest snapshot and the edits behind it' }),
+    ],
+    { key: (row) => row.name, empty: 'No document is stored.' },
+  )
+}
+
 export function storedTable(again: () => void): Table<ListedDocument> {
   return makeTable<ListedDocument>(
     'Stored documents',
@@ -88,7 +105,7 @@ type Where = (typeof WHERE)[number][0]
 
 const ORDERS: Readonly<Record<Where, readonly (readonly [value: string, label: string])[]>> = {
   memory: [['edits', 'Edits a second'], ['stored', 'Log, bytes a second'], ['size', 'Size'], ['sessions', 'Sessions'], ['waiting', 'Bytes that wait'], ['name', 'Name']],
-  stored: [['updated', 'Edited last'], ['name', 'Name']],
+  stored: [['updated', 'Edited last'], ['name', 'Name'], ['size', 'Size']],
   trash: [['deleted', 'Deleted last']],
 }
 
@@ -119,7 +136,7 @@ export const openDocuments: OpenView = (admin) => {
     stored: () => list(admin, storedTable(again), (signal) => readDocuments({ prefix: search.value, order: order.value, limit: 50, cursor: pager.cursor }, signal), (page) => {
       pager.show(page.next)
       return page.documents
-    }, 3000),
+    }, 5000, PATIENT),
     trash: () => list(admin, trashTable(again), (signal) => readTrash({ prefix: search.value, cursor: pager.cursor }, signal), (page) => {
       pager.show(page.next)
       return page.documents
@@ -150,7 +167,7 @@ export const openDocuments: OpenView = (admin) => {
 }
 
 /** Fill a table with what `ask` gives. */
-function list<T, P>(admin: Admin, table: Table<T>, ask: (signal: AbortSignal) => Promise<P>, read: (page: P) => readonly T[], interval: number): [HTMLElement, Poll<never>] {
-  const poll = admin.poll({ interval, ask, show: (page) => table.show(read(page)) })
+function list<T, P>(admin: Admin, table: Table<T>, ask: (signal: AbortSignal) => Promise<P>, read: (page: P) => readonly T[], interval: number, patience?: number): [HTMLElement, Poll<never>] {
+  const poll = admin.poll({ interval, ...(patience === undefined ? {} : { patience }), ask, show: (page) => table.show(read(page)) })
   return [table.element, poll as unknown as Poll<never>]
 }

@@ -211,8 +211,8 @@ export function openAdmin(): void {
 
   const context = (query: URLSearchParams): Admin => ({
     query,
-    poll<T>({ ask, show, interval, failed: own }: Asking<T>): Poll<T> {
-      const poll = new Poll<T>({ ask, show, failed: (error) => own?.(error) || failed(error), ...(interval === undefined ? {} : { interval }) })
+    poll<T>({ ask, show, interval, patience, failed: own }: Asking<T>): Poll<T> {
+      const poll = new Poll<T>({ ask, show, failed: (error) => own?.(error) || failed(error), ...(interval === undefined ? {} : { interval }), ...(patience === undefined ? {} : { patience }) })
       polls.push(poll as unknown as Poll<never>)
       poll.start()
       return poll

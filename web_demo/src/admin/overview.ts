@@ -1,10 +1,10 @@
 /** Each server with its figures now and in the last hour, ready or why not, and the documents that cost the most. */
 import { h } from '../shell/dom'
-import { type Heartbeat, type NodeHistory, readHistory, readRooms, type ServerNode } from './api'
+import { type Heartbeat, type NodeHistory, readDocuments, readHistory, readRooms, type ServerNode } from './api'
 import { age, byteRate, bytes, count, duration, moment, percent, plain, rate, some } from './format'
 import { chip, facts, section, silence, viewUrl } from './parts'
 import { makePlot, type Plot, type PlotOptions } from './plot'
-import { roomTable } from './documents'
+import { largestTable, PATIENT, roomTable } from './documents'
 import { setAttribute, setText } from './table'
 import type { OpenView } from './view'
 
@@ -12,6 +12,8 @@ import type { OpenView } from './view'
 const MOST = 360
 const HISTORY = 10_000
 const RANKED = 6
+/** Milliseconds between looks at the sizes of all stored documents. */
+const LARGEST = 30_000
 
 interface Figure extends PlotOptions {
   readonly series: string
@@ -210,9 +212,9 @@ export const openOverview: OpenView = (admin) => {
   admin.poll({ interval: HISTORY, ask: (signal) => readHistory(hour.since, signal), show: (answer) => hour.take(answer) })
 
   const busiest = roomTable('Busiest documents', 'No document is in memory.')
-  const largest = roomTable('Largest documents in memory', 'No document is in memory.')
+  const largest = largestTable()
   admin.poll({ ask: (signal) => readRooms({ order: 'edits', limit: RANKED }, signal), show: ({ rooms }) => busiest.show(rooms) })
-  admin.poll({ interval: 2000, ask: (signal) => readRooms({ order: 'size', limit: RANKED }, signal), show: ({ rooms }) => largest.show(rooms) })
+  admin.poll({ interval: LARGEST, patience: PATIENT, ask: (signal) => readDocuments({ prefix: '', order: 'size', limit: RANKED }, signal), show: ({ documents }) => largest.show(documents) })
 
   return {
     title: 'Overview',
@@ -227,7 +229,7 @@ export const openOverview: OpenView = (admin) => {
         'div',
         { class: 'columns' },
         section('Busiest documents', busiest.element, h('p', { class: 'hint' }, h('a', { href: viewUrl('documents', { order: 'edits' }) }, 'All documents in memory'))),
-        section('Largest documents', largest.element, h('p', { class: 'hint' }, h('a', { href: viewUrl('documents', { order: 'size' }) }, 'All, by size'))),
+        section('Largest documents', largest.element, h('p', { class: 'hint' }, h('a', { href: viewUrl('documents', { where: 'stored', order: 'size' }) }, 'All that are stored, by size'))),
       ),
     ),
   }

@@ -8,6 +8,8 @@ export interface PollOptions<T> {
   failed: (error: unknown) => void
   /** Milliseconds from the begin of one request to the begin of the next. */
   interval?: number
+  /** Milliseconds after which a request is given up. */
+  patience?: number
 }
 
 const INTERVAL = 1000
@@ -79,7 +81,7 @@ export class Poll<T> {
     const patience = setTimeout(() => {
       late = true
       request.abort()
-    }, PATIENCE)
+    }, this.#options.patience ?? PATIENCE)
     try {
       const answer = await this.#options.ask(request.signal)
       if (this.#request !== request) return
@@ -99,7 +101,8 @@ export class Poll<T> {
     const hurried = this.#hurried
     this.#hurried = false
     if (this.#stopped || this.#held) return
-    const pause = hurried ? 0 : Math.min(LONGEST_PAUSE, (this.#options.interval ?? INTERVAL) * 2 ** Math.min(this.#failures, 3))
+    const interval = this.#options.interval ?? INTERVAL
+    const pause = hurried ? 0 : Math.max(interval, Math.min(LONGEST_PAUSE, interval * 2 ** Math.min(this.#failures, 3)))
     this.#timer = window.setTimeout(() => this.again(), Math.max(50, pause - (performance.now() - began)))
   }
 }

@@ -7,6 +7,8 @@ export interface Asking<T> {
   show: (answer: T) => void
   /** Milliseconds; a second where nothing is said. */
   interval?: number
+  /** Milliseconds after which a request is given up; 15 seconds where nothing is said. */
+  patience?: number
   /** Tell whether the view says this failure itself; all else is said by the frame. */
   failed?: (error: unknown) => boolean
 }

@@ -9,6 +9,9 @@ The title is a copy too. In a document that many edit at once the title belongs 
 merged like all else; but only a CRDT library could read it there, and none runs in a serving process. So
 whoever renames a document says so here as well, and a listing has something to show.
 
+No index has the order of the sizes, so a listing by them looks at all documents under its prefix (``hub.largest``). It
+is for those who administer all documents.
+
 With authentication the authenticator is asked about each document of a listing, which leaves out what may not be read.
 So a page may hold fewer than ``limit`` documents and still have a ``next``.
 
@@ -34,9 +37,9 @@ from collab.hub.hub import Hub, Presence
 from collab.protocol.awareness import decode_awareness
 from collab.protocol.names import check_document_name
 from collab.protocol.session import Access
-from collab.storage.records import KEEP, DocumentSummary, Keep, StoredDocument
+from collab.storage.records import KEEP, DocumentSummary, Keep
 from collab.telemetry import shown_name
-from collab.transports.http.answers import Permission
+from collab.transports.http.answers import ALL_DOCUMENTS, Permission
 from collab.transports.http.api.creation import (
     CREATION_PROBLEMS,
     KEY_HEADER,
@@ -69,6 +72,9 @@ _MAX_STATE_BYTES = 4 * 1024
 _MAX_PERSON_TEXT = 64
 
 _MAX_NAME = 512
+
+# No size of a document has as many.
+_SIZE_DIGITS = 20
 
 Name = Annotated[
     str,
@@ -124,10 +130,10 @@ class DocumentPage(Model):
 class ListQuery(Query):
     """Which documents are listed."""
 
-    order: Literal["name", "updated"] = Field(
+    order: Literal["name", "updated", "size"] = Field(
         "name",
         description="By the bytes of the name; or those that were edited last first, where a document that is edited "
-        "meanwhile moves to the front.",
+        "meanwhile moves to the front; or the largest first, for `admin` of all documents.",
     )
 
     prefix: str = Field("", max_length=_MAX_NAME, description="Only names that begin with this.")
@@ -211,10 +217,10 @@ class DocumentRoutes:
                 self.list,
                 "list_documents",
                 TAG,
-                "List documents by their names, or by the time of the last edit.",
+                "List documents by their names, by the time of the last edit, or by their size.",
                 [Answer(200, "A page of documents.", DocumentPage)],
                 query=ListQuery,
-                access="any; documents that may not be read are left out",
+                access="any; documents that may not be read are left out; by size: admin of all documents",
                 description="A page may hold fewer documents than `limit`, even none, and still have a `next`.",
             ),
             Route(
@@ -305,6 +311,10 @@ class DocumentRoutes:
         if query.order == "name":
             name = None if query.cursor is None else self._cursors.decode("n", query.cursor)
             found = await self._documents.list(after=name, prefix=query.prefix, limit=query.limit + 1)
+        elif query.order == "size":
+            await self._permission.require(call.request, ALL_DOCUMENTS, Access.ADMIN)
+            size = None if query.cursor is None else self._size_place(query.cursor)
+            found = await self._documents.largest.list(after=size, prefix=query.prefix, limit=query.limit + 1)
         else:
             place = None if query.cursor is None else self._time_place(query.cursor)
             found = await self._documents.recent(after=place, prefix=query.prefix, limit=query.limit + 1)
@@ -319,7 +329,7 @@ class DocumentRoutes:
                     for summary in page
                     if summary.document.name in access
                 ],
-                next=self._cursor(query.order, page[-1].document) if len(found) > query.limit else None,
+                next=self._cursor(query.order, page[-1]) if len(found) > query.limit else None,
             )
         )
 
@@ -423,10 +433,17 @@ class DocumentRoutes:
     async def _answer(self, summary: DocumentSummary, access: Access, status: int = 200) -> web.Response:
         return answer(await described(self._hub, summary, access), status)
 
-    def _cursor(self, order: str, last: StoredDocument) -> str:
+    def _cursor(self, order: str, last: DocumentSummary) -> str:
+        document = last.document
         if order == "name":
-            return self._cursors.encode("n", last.name)
-        return self._cursors.encode("u", f"{last.updated_at!r} {last.name}")
+            return self._cursors.encode("n", document.name)
+        if order == "size":
+            return self._cursors.encode("s", f"{last.stored_bytes} {document.name}")
+        return self._cursors.encode("u", f"{document.updated_at!r} {document.name}")
+
+    def _size_place(self, cursor: str) -> tuple[int, str]:
+        size, space, name = self._cursors.decode("s", cursor).partition(" ")
+        return read_size(size if space else ""), name
 
     def _time_place(self, cursor: str) -> tuple[float, str]:
         at, space, name = self._cursors.decode("u", cursor).partition(" ")
@@ -457,7 +474,7 @@ def describe(summary: DocumentSummary, access: Access, presence: Presence) -> Do
         access=access.value,
         created_at=show_time(document.created_at),
         updated_at=show_time(document.updated_at),
-        bytes=summary.snapshot_bytes + summary.tail_bytes,
+        bytes=summary.stored_bytes,
         participants=_participants(presence.awareness),
         connections=presence.connections,
     )
@@ -506,6 +523,13 @@ def read_time(text: str) -> float:
     if not math.isfinite(at):
         raise BadRequest('"cursor" is the "next" of the page before')
     return at
+
+
+def read_size(text: str) -> int:
+    """Read the size in a cursor; raises ``BadRequest``."""
+    if not (text.isascii() and text.isdecimal() and len(text) < _SIZE_DIGITS):
+        raise BadRequest('"cursor" is the "next" of the page before')
+    return int(text)
 
 
 def read_title(value: str) -> str:

@@ -253,7 +253,7 @@ def _describe(summary: DocumentSummary) -> DeletedDocument:
         created_at=show_time(document.created_at),
         updated_at=show_time(document.updated_at),
         deleted_at=show_time(document.deleted_at),
-        bytes=summary.snapshot_bytes + summary.tail_bytes,
+        bytes=summary.stored_bytes,
     )
 
 
