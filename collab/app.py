@@ -331,6 +331,8 @@ def create_app(
         len(readers) + sum([counts.open for counts in sockets.counted().values()])
     )
     keep_secrets_out()
+    if (tenants := hub.tenants) is not None:
+        guard.on_answer = lambda name, response: tenants.answered(name, response.content_length or 0)
     app = web.Application(middlewares=[guard.middleware])
     app.on_startup.append(_without_wrappers)
     app.on_response_prepare.append(guard.on_prepare)

@@ -43,8 +43,11 @@ FLUSH_SECONDS: Final = 10.0
 # Seconds for which an account is kept that nobody needs, and how old an answer about such a tenant may be.
 _KEPT: Final = 60.0
 
-# Tenants that are asked about in one query.
+# Tenants that are asked about in one query, and documents whose tenant is looked up in one go.
 _NAMES: Final = 500
+
+# Documents whose tenant is to be found: bytes of answers about others are not counted.
+_ANSWERED: Final = 5_000
 
 
 class Account:
@@ -158,6 +161,7 @@ class Tenants:
         self._batch = 0
         self._unsent: tuple[int, list[Counted]] | None = None  # the month and the counts of a batch that has failed
         self._given: dict[str, set[int]] = {}  # documents whose tenant is to be noted
+        self._answered: dict[str, int] = {}  # bytes of answers about documents whose tenant is to be found
 
     def levels(self) -> dict[str, int]:
         """Count the tenants here by how they stand to their quotas."""
@@ -277,6 +281,30 @@ class Tenants:
             account.bytes_sent += sent - live.counted[1]
             live.counted = (edits, sent)
 
+    def answered(self, name: str, nbytes: int) -> None:
+        """Count the bytes of an answer about a document that is there, over plain HTTP.
+
+        Whose a document is that is not open is looked up with the next ``flush``, where a claim says it.
+        """
+        live = self._hub.rooms.get(name)
+        if live is not None and live.account is not None:
+            live.account.bytes_sent += nbytes
+        elif not self.options.by_claim:
+            self.account(tenant_of_name(name)).bytes_sent += nbytes
+        elif name in self._answered or len(self._answered) < _ANSWERED:
+            self._answered[name] = self._answered.get(name, 0) + nbytes
+
+    async def _find_answered(self) -> None:
+        """Find out whose the documents are that answers were about."""
+        names = list(self._answered)[:_NAMES]
+        heads = await self._store.heads(names)
+        for name in names:
+            head = heads.get(name)
+            if head is not None:
+                tenant = await self._store.tenant_of(head.document_id)
+                self.account(tenant or NO_TENANT).bytes_sent += self._answered[name]
+            del self._answered[name]  # else it is gone, or was never there
+
     # Quotas
 
     def check(self, live: LiveRoom, *, already: bool = False) -> None:
@@ -358,8 +386,9 @@ class Tenants:
         Raises:
             StoreUnavailable: it is counted with the next call.
         """
-        await self._send()
         await self._note_given()
+        await self._find_answered()
+        await self._send()
         accounts = list(self._accounts.values())
         for begin in range(0, len(accounts), _NAMES):
             await self._read(accounts[begin : begin + _NAMES])
@@ -388,7 +417,7 @@ class Tenants:
         counted = []
         for account in self._accounts.values():
             record = account.record
-            if not (record.documents or record.edits or account.edits):
+            if not (record.documents or record.edits or account.edits or account.created):
                 continue  # names that somebody has only asked for leave nothing behind
             told = record.connections or account.connections
             each = account.take(now)

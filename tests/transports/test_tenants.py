@@ -5,12 +5,14 @@ Strategy: the task that adds counts to the store sleeps; the tests call ``flush`
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
+import jwt
 import pytest
 
 from collab.app import HUB
@@ -30,6 +32,8 @@ from tests.transports.conftest import Serve, Served
 
 Connect = Callable[[str], Awaitable[RawClient]]
 ConnectHocuspocus = Callable[[str], Awaitable[RawHocuspocus]]
+
+SECRET = "a secret of the tests, long enough for HS256"
 
 OVER_EDITS = "read-only: the tenant has used up its quota of edits"
 
@@ -275,6 +279,135 @@ async def test_a_claim_says_whose_a_document_is_that_it_creates(
     await hub.reload("x/one")
     again = await hub.open("x/one")
     assert again.account is not None and again.account.tenant == "red"
+
+
+async def test_answers_over_plain_http_are_counted(serve: Serve, session: aiohttp.ClientSession) -> None:
+    served = await serve(tenants="name")
+    api, tenants = Api(served, session), tenants_of(served)
+    content = {"content": [{"root": "text", "format": "text", "value": "hello " * 100}]}
+    expected = 0
+    for method, path, body in (
+        ("POST", "/documents", {"name": "a/one", **content}),
+        ("GET", "/documents/a/one", None),
+        ("GET", "/content/a/one?root=text&format=text", None),
+    ):
+        async with session.request(method, f"{served.url}/api/v1{path}", json=body) as answer:
+            assert answer.status < 300
+            expected += len(await answer.read())
+    async with session.get(f"{served.url}/streams/docs/a/one?offset=-1") as answer:
+        assert answer.status == 200
+        expected += len(await answer.read())
+    # An answer without a body, what is about no document alone, and what somebody only asks for.
+    async with session.head(f"{served.url}/api/v1/documents/a/one") as answer:
+        assert answer.status == 200
+    assert (await api("GET", "/documents"))[0] == 200
+    assert (await api("GET", "/documents/x/nothing"))[0] == 404
+    await stored(served)
+    assert (await tenants.book.find("a")).record.bytes_sent == expected > 1_500
+    assert [each.record.tenant for each in await tenants.book.page(None, 10)] == ["a"]
+
+
+async def test_answers_about_documents_that_nobody_has_open_go_to_the_tenant_that_a_claim_has_said(
+    serve: Serve, session: aiohttp.ClientSession
+) -> None:
+    served = await serve(tenants="claim:org", authenticator=ByTenant())
+    api, tenants = Api(served, session), tenants_of(served)
+    assert (await api("POST", "/documents", {"name": "d"}, "red"))[0] == 201
+    await stored(served)
+    before = (await tenants.book.find("red")).record.bytes_sent
+    assert before > 0 and not served.app[HUB].rooms
+    async with session.get(f"{served.url}/api/v1/documents/d", headers={"Authorization": "Bearer blue"}) as answer:
+        size = len(await answer.read())
+    assert (await api("GET", "/documents/gone", token="blue"))[0] == 404
+    await stored(served)
+    assert (await tenants.book.find("red")).record.bytes_sent == before + size
+    assert [each.record.tenant for each in await tenants.book.page(None, 10)] == ["red"]
+
+
+async def test_events_of_streams_are_counted(serve: Serve, session: aiohttp.ClientSession) -> None:
+    served = await serve(tenants="name")
+    api, tenants, hub = Api(served, session), tenants_of(served), served.app[HUB]
+    assert (await api("POST", "/documents", {"name": "a/d"}))[0] == 201
+    await stored(served)
+    before = (await tenants.book.find("a")).record.bytes_sent
+    async with session.get(f"{served.url}/streams/docs/a/d?offset=-1&live=sse") as events:
+        found = await events.content.readuntil(b"\n\n")
+        await happens(lambda: any(live.readers for live in hub.rooms.values()), "a reader")
+        update, octets = Author(1).type("x" * 3_000), {"Content-Type": "application/octet-stream"}
+        async with session.post(f"{served.url}/api/v1/updates/a/d", data=update, headers=octets) as answer:
+            assert answer.status < 300
+        while found.count(b"\n\n") < 3:
+            found += await events.content.readuntil(b"\n\n")
+        await stored(served)
+        sent = (await tenants.book.find("a")).record.bytes_sent - before
+        # And what says how long each chunk is, and the answer to the edit.
+        assert len(found) <= sent < len(found) + 500 and len(found) > 4_000
+
+
+def token(org: str | None, *, secret: str = SECRET, access: str = "write", documents: str = "*") -> str:
+    """Sign a token as a back end does, with the tenant in the claim ``org``."""
+    claims: dict[str, Any] = {"sub": "ada", "exp": int(time.time()) + 600, "documents": {documents: access}}
+    return jwt.encode(claims | ({} if org is None else {"org": org}), secret, "HS256")
+
+
+async def test_signed_tokens_say_whose_a_document_is(
+    serve: Serve, session: aiohttp.ClientSession, connect: Connect
+) -> None:
+    served = await serve(tenants="claim:org", jwt_secret=SECRET)
+    api, root = Api(served, session), token(None, access="admin")
+    # Over a socket, and over HTTP.
+    await type_(await join(connect, served, f"one?token={token('red')}"), Author(1), "red")
+    assert (await api("POST", "/documents", {"name": "two"}, token("red")))[0] == 201
+    # A token without the claim.
+    assert (await api("POST", "/documents", {"name": "three"}, token(None)))[0] == 201
+    # A document of another tenant may be edited, by whoever may write it, and uses up that one's quotas.
+    await stored(served)
+    guest = await join(connect, served, f"one?token={token('blue')}")
+    await type_(guest, Author(2), "a guest")
+    await type_(guest, Author(3), "again")
+    await stored(served)
+    found = {each["tenant"]: each["usage"] for each in (await api("GET", "/tenants", token=root))[1]["tenants"]}
+    assert {name: (used["documents"], used["edits"]) for name, used in found.items()} == {"-": (1, 0), "red": (2, 3)}
+
+
+@pytest.mark.parametrize("org", [7, ["red"], {"red": 1}, "", "a/b", "x" * 300, "a\nb"])
+async def test_a_token_whose_claim_can_name_no_tenant_is_no_good(
+    serve: Serve, session: aiohttp.ClientSession, org: Any
+) -> None:
+    served = await serve(tenants="claim:org", jwt_secret=SECRET)
+    api = Api(served, session)
+    status, said = await api("POST", "/documents", {"name": "d"}, token(org))
+    assert status == 401 and "the claim org must" in said["detail"]
+    await stored(served)
+    assert (await api("GET", "/tenants", token=token(None, access="admin")))[1]["tenants"] == []
+
+
+async def test_a_forged_tenant_is_nobodys(serve: Serve, session: aiohttp.ClientSession, connect: Connect) -> None:
+    served = await serve(tenants="claim:org", jwt_secret=SECRET, quota_edits=1)
+    api, root = Api(served, session), token(None, access="admin")
+    await type_(await join(connect, served, f"d?token={token('red')}"), Author(1), "red")
+    await stored(served)
+    head, _, signature = token("red").split(".")
+    body = base64.urlsafe_b64encode(
+        json.dumps({"sub": "ada", "exp": int(time.time()) + 600, "documents": {"*": "write"}, "org": "blue"}).encode()
+    )
+    unsigned = jwt.encode({"sub": "ada", "documents": {"*": "write"}, "org": "blue"}, "", "none")
+    for forged in (
+        token("blue", secret="another secret, which is as long as it"),
+        f"{head}.{body.decode().rstrip('=')}.{signature}",
+        unsigned,
+    ):
+        assert (await api("POST", "/documents", {"name": "x"}, forged))[0] == 401
+        client = await connect(served.ws(f"d?token={forged}"))
+        assert await client.expect_close() == 4401
+    await stored(served)
+    found = {each["tenant"]: each["state"] for each in (await api("GET", "/tenants", token=root))[1]["tenants"]}
+    assert found == {"red": "over"}, "nothing was counted for the other one"
+    # A good token of another tenant gets no further on a document of a tenant that is over its quota.
+    other = await join(connect, served, f"d?token={token('blue')}")
+    await other.expect(lambda frame: b"quota of edits" in frame.payload, "why it is read-only")
+    # Nor does it reach a document that its token does not cover.
+    assert (await api("GET", "/documents/d", token=token("red", documents="e")))[0] == 403
 
 
 async def test_counts_survive_a_store_that_fails(serve: Serve, connect: Connect) -> None:

@@ -70,6 +70,8 @@ _CORS_EXPOSED = ("ETag", "Location", "Retry-After", "X-Total-Count", *streams.HE
 
 _NO_STORE = "no-store"
 
+_ABOUT = web.RequestKey("about", str)
+
 # By which proxies name a request, in their own log too.
 _REQUEST_ID = "X-Request-ID"
 
@@ -100,6 +102,7 @@ class Guard:
         on_request: told of each whole request, by its connection and whether it is for a WebSocket.
         on_wait: told of a request that waits for its body or for a decision on access, and when that is over.
         on_body: told of a request with a body that its sender may send, and when that is there: it may be long.
+        on_answer: told of an answer that begins, with the name of the document that it is about (``about``).
         on_stream: told of an answer that goes on for as long as its client reads, with what is to be called if that
             has gone; and, with None, when it ends.
     """
@@ -122,6 +125,7 @@ class Guard:
         self.on_request: Callable[[web.RequestHandler, bool], None] | None = None
         self.on_wait: Callable[[web.RequestHandler, bool], None] | None = None
         self.on_body: Callable[[web.RequestHandler, bool], None] | None = None
+        self.on_answer: Callable[[str, web.StreamResponse], None] | None = None
         self.on_stream: Callable[[web.RequestHandler, Callable[[], None] | None], None] | None = None
         self._sockets: set[Handler] = set()
         self._paced: dict[Handler, Callable[[str, str], web.StreamResponse]] = {}
@@ -143,6 +147,11 @@ class Guard:
         """Say who has sent a request, for the audit."""
         named = request.headers.get(_REQUEST_ID)
         return Who(user, self.peer(request).address, protocol, None, on_behalf_of, named)
+
+    def about(self, request: web.Request, name: str) -> None:
+        """Note which document a request is about, whose sender has access to it."""
+        if self.on_answer is not None:
+            request[_ABOUT] = name
 
     def is_proxy(self, address: Address) -> bool:
         """Tell whether an address is that of a proxy whose headers are believed."""
@@ -302,6 +311,9 @@ class Guard:
         route = _NONE if resource is None else resource.canonical
         method = request.method if request.method in hdrs.METH_ALL else _NONE
         self.answers[route, method, f"{response.status // 100}xx"] += 1
+        name = request.get(_ABOUT)
+        if name is not None and self.on_answer is not None and method != hdrs.METH_HEAD:
+            self.on_answer(name, response)
         if isinstance(response, web.HTTPException):
             # One frame of its traceback keeps it as the answer, so that both would wait for the collector.
             response.__traceback__ = None

@@ -139,7 +139,10 @@ class Permission:
             AccessUnavailable: this cannot be decided now.
         """
         with self.noting(request, name), self._guard.waiting(request):
-            return await self._admission.require(self._guard.peer(request), bearer_token(request), name, needed)
+            grant = await self._admission.require(self._guard.peer(request), bearer_token(request), name, needed)
+        if name != ALL_DOCUMENTS:
+            self._guard.about(request, name)
+        return grant
 
     async def admit_new(self, request: web.Request, name: str, grant: Grant) -> None:
         """Check that a document may be created; raises ``QuotaExceeded``, and the audit log has it."""

@@ -152,7 +152,7 @@ class LiveReaders:
                 )
             with live.read_by(reader), self._watched(request, reader, grant, how):
                 if how is Live.EVENTS:
-                    return await self._events(request, reader, cursor)
+                    return await self._events(request, live, reader, cursor)
                 return await self._poll(request, reader, cursor)
         finally:
             limits.remove_connection(ticket, loop_time())
@@ -227,7 +227,7 @@ class LiveReaders:
 
     # Server-sent events
 
-    async def _events(self, request: web.Request, reader: Reader, cursor: Cursor) -> web.StreamResponse:
+    async def _events(self, request: web.Request, live: LiveRoom, reader: Reader, cursor: Cursor) -> web.StreamResponse:
         """Write what there is, and what comes, until the time of the answer is over."""
         batch = await cursor.read()  # what cannot be read is told before anything is answered
         if reader.ended is not None:
@@ -244,7 +244,7 @@ class LiveReaders:
         )
         await response.prepare(request)
         told = streams.next_cursor(time.time(), request.query.get("cursor"), self._random.random())
-        sink = _EventSink(request, self._mark, told, self.counts)
+        sink = _EventSink(request, live, self._mark, told, self.counts)
         reader.on_end(sink.wake)
         try:
             await self._write_events(request, response, reader, cursor, sink, batch)
@@ -272,8 +272,11 @@ class LiveReaders:
         while reader.ended is None:
             if batch.payload or first:
                 for part in streams.encode_data(batch.payload):
+                    sink.sent(len(part))
                     await response.write(part)
-                await response.write(batch.control(sink.cursor()))
+                control = batch.control(sink.cursor())
+                sink.sent(len(control))
+                await response.write(control)
                 sink.written_at = loop_time()
                 first = False
             if batch.up_to_date and cursor.attach(sink):
@@ -341,9 +344,10 @@ class _EventSink(_Waiting):
         written_at: when the last event was written, in the loop's seconds.
     """
 
-    def __init__(self, request: web.Request, mark: int, told: int, counts: StreamCounts) -> None:
+    def __init__(self, request: web.Request, live: LiveRoom, mark: int, told: int, counts: StreamCounts) -> None:
         super().__init__()
         self._request = request
+        self._live = live
         self._mark = mark
         self._least = told
         self._counts = counts
@@ -355,6 +359,11 @@ class _EventSink(_Waiting):
         """Give the cursor of an event that is written now: for nearly all readers that of the moment."""
         return max(self._least, streams.interval(time.time()))
 
+    def sent(self, nbytes: int) -> None:
+        """Count bytes for the tenant whose the document is."""
+        if self._live.account is not None:
+            self._live.account.bytes_sent += nbytes
+
     def push(self, batch: Batch) -> bool:
         transport = self._request.transport
         if transport is None or transport.is_closing() or transport.get_write_buffer_size() > self._mark:
@@ -362,7 +371,9 @@ class _EventSink(_Waiting):
             self.wake()
             return False
         cursor = self.cursor()
-        transport.write(batch.chunk(cursor) if self._chunked else batch.event(cursor))
+        data = batch.chunk(cursor) if self._chunked else batch.event(cursor)
+        transport.write(data)
+        self.sent(len(data))
         self._counts.events += 1
         self.written_at = self._loop_time()
         return True
