@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from random import Random
 from typing import Protocol
 
@@ -52,6 +53,7 @@ from collab.hub.transfer import Transfer
 from collab.hub.upkeep import Upkeep
 from collab.hub.versions import HistoryOptions, Past
 from collab.limits.arrivals import Arrivals
+from collab.limits.disks import AUDIT, DATABASE, Disks
 from collab.limits.exhaustion import EXIT_CODE, Exhaustion
 from collab.limits.limits import Bounds, Limits
 from collab.limits.memory import LIMIT_SHARE, MARK_SHARE, Memory, machine_memory
@@ -66,7 +68,7 @@ from collab.storage.journal import Journal
 from collab.storage.lock import lock_database
 from collab.storage.maintenance import Maintenance
 from collab.storage.store import Store
-from collab.storage.urls import parse_database_url
+from collab.storage.urls import DatabaseUrl, parse_database_url
 from collab.systemd import Notifier
 from collab.telemetry import complain, get_logger, keep_secrets_out, name_node, tell_left_out
 from collab.telemetry.levels import levels
@@ -348,12 +350,12 @@ def create_app(
     lag, tasks = LoopLag(), (hub.tasks, context.tasks, *(() if webhooks is None else (webhooks.tasks,)))
     counted = None if webhooks is None else webhooks.counts
     app[LAG] = lag
-    sources = Sources(hub, guard, sockets, readers, jobs, context.gate, lag, tasks, counted)
+    disks = Disks(_places(settings, url))
+    sources = Sources(hub, guard, sockets, readers, jobs, context.gate, lag, tasks, counted, disks)
     app[METRICS] = exporter = Exporter(sources)
     # A file is this node's own, and so is its disk; any other store is there for other nodes too.
     own_store = url is not None and url.backend == "sqlite"
-    disk = None if url is None or url.path is None else url.path.absolute().parent
-    readiness = Readiness(hub, guard.limits.memory, context.tasks, own_store=own_store, disk=disk)
+    readiness = Readiness(hub, guard.limits.memory, context.tasks, own_store=own_store, disks=disks)
     figures = Figures(sources, hub.membership.facts, guard.limits.memory, readiness.look, hub.activity.look)
     hub.answering.append(figures.answer)
 
@@ -387,6 +389,7 @@ def create_app(
             sockets.start()
             context.tasks.supervise(guard.watch, "watch of the guard")
             context.tasks.supervise(lag.watch, "watch of the loop")
+            context.tasks.supervise(disks.watch, "watch of the disks")
             context.tasks.supervise(figures.watch, "figures of the last hour")
             context.tasks.supervise(_tell_left_out_forever, "counts of lines that were not shown")
             yield
@@ -544,6 +547,16 @@ def history_options(settings: Settings) -> HistoryOptions:
 
 def _split_history(text: str) -> tuple[str, str, str]:
     return text.rpartition("=")
+
+
+def _places(settings: Settings, url: DatabaseUrl | None) -> dict[str, Path]:
+    """Give directories on the disks of this machine that the server writes to."""
+    places: dict[str, Path] = {}
+    if url is not None and url.path is not None:
+        places[DATABASE] = url.path.absolute().parent
+    if settings.audit_log is not None:
+        places[AUDIT] = settings.audit_log.absolute().parent
+    return places
 
 
 def tenant_options(settings: Settings) -> TenantOptions | None:

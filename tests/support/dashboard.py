@@ -185,6 +185,11 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 ),
             ),
             Panel("Size of the database", "bytes", (now("collab_store_bytes"),)),
+            Panel(
+                "Free on the disk",
+                "bytes",
+                (now("collab_disk_free_bytes", "kept"), named(now("collab_disk_size_bytes", "kept"), "size")),
+            ),
             times("Opening a document", "collab_cold_load_seconds"),
             Panel(
                 "Documents closed or damaged",

@@ -13,6 +13,7 @@ import pytest
 from collab.app import GUARD, HUB
 from collab.errors import CollabError, DocumentDeleted, StoreRefused, StoreUnavailable
 from collab.hub import hub as hub_module
+from collab.limits import disks
 from collab.limits.memory import Memory
 from collab.storage.memory import MemoryStorage, MemoryStore
 from collab.storage.records import NewRow
@@ -110,7 +111,7 @@ async def test_a_fault_of_the_own_store_is_one_of_the_node(serve: Serve) -> None
 
 async def test_a_disk_that_is_nearly_full_is_told_before_it_is(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     served = await serve()
-    monkeypatch.setattr(health, "LITTLE_DISK", 1 << 62)  # the disk is a real one
+    monkeypatch.setattr(disks, "LITTLE_DISK", 1 << 62)  # the disk is a real one
     status, answer = await readiness_of(served)
     assert (status, answer["degraded"]) == (200, True)
     assert re.fullmatch(r"disk: \d+ MiB are free", answer["reasons"][0]) and len(answer["reasons"]) == 1

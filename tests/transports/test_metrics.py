@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
+import shutil
 import sqlite3
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -31,6 +34,7 @@ from collab.errors import Forbidden, Overloaded, SandboxCrashed, StoreUnavailabl
 from collab.hooks import Hooks, Rows, Server, Visit
 from collab.hub import hooks as hooks_module
 from collab.hub import hub as hub_module
+from collab.limits import disks as disks_module
 from collab.limits.memory import Memory
 from collab.protocol.session import Access
 from collab.protocol.streams import encode_frames
@@ -63,7 +67,7 @@ ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.
 Samples = dict[str, float]
 """Every sample by how it is written: ``collab_connections{protocol="hocuspocus"}``."""
 
-CONSTANT = ("collab_build_info", "process_start_time_seconds")
+CONSTANT = ("collab_build_info", "collab_disk_size_bytes", "process_start_time_seconds")
 """What nothing moves while the process lives."""
 
 _shown: set[str] = set(CONSTANT)
@@ -649,6 +653,32 @@ async def test_the_store_says_how_large_it_is(serve: Serve, connect: Any, monkey
     await client.barrier()
     after = await moved(served, before, STORE)
     assert after[STORE[0]] - before[STORE[0]] > 400_000
+
+
+DISK = shows('collab_disk_free_bytes{kept="database"}')
+
+
+async def test_what_is_free_on_the_disk_is_told(serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(disks_module, "LOOK_SECONDS", 0.05)
+
+    async def looked() -> Samples | None:
+        samples = await scrape(served)
+        return samples if DISK[0] in samples else None
+
+    with tempfile.NamedTemporaryFile(dir=tmp_path) as file:
+        os.posix_fallocate(file.fileno(), 0, 256 << 20)
+        served = await serve(audit_log=tmp_path / "audit.jsonl")
+        before = await eventually(looked, "the first look")
+    usage = shutil.disk_usage(tmp_path)
+    assert before['collab_disk_size_bytes{kept="database"}'] == usage.total
+    assert 0 < before[DISK[0]] <= usage.total
+    await moved(served, before, DISK)
+    assert not [sample for sample in before if 'kept="audit log"' in sample], "it is on the same disk"
+
+
+async def test_a_server_that_writes_to_no_disk_tells_of_none(serve: Serve) -> None:
+    served = await serve(store=MemoryStore(MemoryStorage()))
+    assert not [sample for sample in await scrape(served) if sample.startswith("collab_disk_")]
 
 
 async def _measured(served: Served) -> Samples | None:

@@ -13,15 +13,14 @@ takes, and probes cannot use up the store's connections.
 from __future__ import annotations
 
 import asyncio
-import shutil
-from pathlib import Path
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from aiohttp import web
 
 from collab.errors import SchemaError, StoreError
 from collab.hub.hub import MAX_TROUBLED, Hub
 from collab.hub.tasks import Tasks
+from collab.limits.disks import AUDIT, DATABASE, Disks
 from collab.limits.memory import Memory
 
 # Seconds after which a store that has not answered counts as away.
@@ -30,9 +29,6 @@ _PING_SECONDS = 5.0
 # Seconds for which an answer waits for the store: a probe of Kubernetes gives up after one by default, and then a store
 # that is only slow would take out all nodes.
 _ANSWER_SECONDS = 0.5
-
-LITTLE_DISK: Final = 100 * 1024 * 1024
-"""Bytes: where less is free on the own disk of a server, somebody has to make room before nothing can be saved."""
 
 # Seconds for which it is known whether the schema is this release's: it changes with migrations and restored backups.
 _SCHEMA_SECONDS = 10.0
@@ -61,18 +57,20 @@ class Readiness:
         memory: what it uses.
         own_store: the store is this node's alone, as a file is.
         sockets: what runs beside the sockets.
-        disk: a directory on the disk that the store is on, if it is one of this machine.
+        disks: those that this server writes to.
     """
 
-    def __init__(self, hub: Hub, memory: Memory, sockets: Tasks, *, own_store: bool, disk: Path | None = None) -> None:
+    def __init__(
+        self, hub: Hub, memory: Memory, sockets: Tasks, *, own_store: bool, disks: Disks | None = None
+    ) -> None:
         self._hub = hub
         self._memory = memory
         self._background = (hub.tasks, sockets)
         self._own_store = own_store
         self._asking: asyncio.Task[None] | None = None
-        self._disk = disk
+        self._disks = Disks({}) if disks is None else disks
         self._schema_asked = float("-inf")
-        self._schema_state = self._disk_state = "ok"
+        self._schema_state = "ok"
         self._store_state = "ok"  # as it was when it was asked last; it has been opened before anybody asks
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -91,7 +89,8 @@ class Readiness:
             "server": "draining" if self._hub.draining or self._hub.stopping else "ok",
             "store": await self._store(),
             "schema": self._schema_state,
-            "disk": self._disk_state,
+            "disk": self._disks.state(DATABASE),
+            "audit disk": self._disks.state(AUDIT),
             "journal": self._journal(),
             "memory": self._memory_in_use(),
             "documents": self._documents(),
@@ -150,8 +149,7 @@ class Readiness:
     async def _ask(self) -> None:
         try:
             async with asyncio.timeout(_PING_SECONDS):
-                if self._disk is not None:
-                    self._disk_state = await asyncio.to_thread(_room_on, self._disk)
+                await self._disks.look()
                 await self._hub.store.ping()
                 await self._look_at_schema()
         except TimeoutError:
@@ -175,11 +173,3 @@ class Readiness:
         else:
             self._schema_state = "ok"
         self._schema_asked = now
-
-
-def _room_on(place: Path) -> str:
-    try:
-        free = shutil.disk_usage(place).free
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    return "ok" if free >= LITTLE_DISK else f"{free >> 20} MiB are free"

@@ -22,6 +22,7 @@ from collab.hooks import METHODS
 from collab.hub.counts import CATCH_UPS
 from collab.hub.hub import Hub
 from collab.hub.tasks import Tasks
+from collab.limits.disks import Disks
 from collab.sandbox.counted import KINDS, OUTCOMES, CountedSandbox
 from collab.sandbox.port import Ending
 from collab.telemetry.counters import Histogram
@@ -50,6 +51,7 @@ class Sources(NamedTuple):
     lag: LoopLag
     tasks: tuple[Tasks, ...]
     webhooks: WebhookCounts | None = None
+    disks: Disks | None = None
 
 
 class Reading:
@@ -70,6 +72,7 @@ class Reading:
         self.sockets = sources.sockets.counted()
         self.readers = sources.readers
         self.webhooks = WebhookCounts() if sources.webhooks is None else sources.webhooks
+        self.disks = {} if sources.disks is None else sources.disks.rooms
         self._gate = sources.gate
 
     @cached_property
@@ -411,6 +414,21 @@ METRICS: Final[tuple[Exported, ...]] = (
         "Bytes of the database, of all nodes that share it, looked at once a minute; not there for a store that "
         "does not say",
         lambda at: {} if at.counts.store_bytes is None else at.counts.store_bytes,
+    ),
+    Exported(
+        "collab_disk_free_bytes",
+        GAUGE,
+        "Bytes that are free on a disk of this machine to which the server writes, by what is kept there; an audit log "
+        "on the disk of the database is not told of by itself",
+        lambda at: {kept: room.free for kept, room in at.disks.items()},
+        "kept",
+    ),
+    Exported(
+        "collab_disk_size_bytes",
+        GAUGE,
+        "Bytes that such a disk has",
+        lambda at: {kept: room.size for kept, room in at.disks.items()},
+        "kept",
     ),
     Exported(
         "collab_compaction_seconds",
