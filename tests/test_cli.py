@@ -289,6 +289,22 @@ def test_documents_are_listed_by_name_time_and_size(
     assert collab("documents", "list", "--order", "bytes") == 2
 
 
+def test_what_is_remembered_of_names_is_verified_and_repaired(collab: Terminal) -> None:
+    Path("in.bin").write_bytes(update_of("x"))
+    assert collab("documents", "import", "d", "in.bin") == 0, collab.err
+    assert collab("documents", "verify") == 0
+    with contextlib.closing(sqlite3.connect("data/collab.db")) as database, database:
+        database.execute("INSERT INTO skeletons (name, data, at) VALUES (?, ?, 1.0)", ("gone/ä".encode(), b"\x01\xff"))
+    assert collab("documents", "verify") == 1
+    said = "the database: what is remembered of documents that had the name 'gone/ä' and are gone is damaged"
+    assert said in collab.out.decode()
+    assert collab("documents", "verify", "d") == 0, "it is no part of a document"
+    assert collab("documents", "repair", "--dry-run") == 1 and said in collab.out.decode()
+    assert collab("documents", "verify") == 1
+    assert collab("documents", "repair") == 0 and "kept in" in collab.out.decode()
+    assert collab("documents", "verify") == 0 and collab.out == b""
+
+
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_the_life_of_a_document(
     collab: Terminal, backend: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, request: pytest.FixtureRequest

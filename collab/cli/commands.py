@@ -418,6 +418,7 @@ def verify(
 
     Without names the tables and indexes of the database are looked at, too.
     """
+    from collab.hub.beside import UNSOUND_SKELETON, find_unsound_skeletons
     from collab.hub.maintenance import verify as look_at
 
     bad = rows = unverified = filled = 0
@@ -452,7 +453,8 @@ def verify(
         if fill and whole_store and not bad:
             await store.filled()
         if whole_store:
-            troubles = await store.find_troubles()
+            unsound = await find_unsound_skeletons(store)
+            troubles = [*await store.find_troubles(), *(UNSOUND_SKELETON % shown_name(name) for name, _ in unsound)]
             for trouble in troubles:
                 print(json.dumps({"database": trouble}) if as_json else f"the database: {escape_controls(trouble)}")
 
@@ -483,7 +485,8 @@ def repair(
     ] = None,
 ) -> int:
     """Make damaged documents readable again: say what is done, keep the damaged bytes in files, do it."""
-    from collab.hub.maintenance import carry_out, plan_repair
+    from collab.hub.beside import UNSOUND_SKELETON, find_unsound_skeletons
+    from collab.hub.maintenance import carry_out, keep_skeleton, plan_repair
     from collab.hub.maintenance import verify as look_at
 
     directory = settings.data_dir / "damaged" if aside is None else Path(aside)
@@ -496,6 +499,14 @@ def repair(
             for done in [] if dry_run else await store.make_indexes():
                 print(f"the database: {done}", flush=True)
                 repaired.append(done)
+            for each, data in await find_unsound_skeletons(store):
+                print(
+                    f"the database: {UNSOUND_SKELETON % shown_name(each)}; set its {len(data)} bytes aside", flush=True
+                )
+                left += dry_run
+                if not dry_run:
+                    print(f"the database: kept in {await keep_skeleton(store, each, data, directory)}", flush=True)
+                    repaired.append(shown_name(each))
             for trouble in await store.find_troubles():
                 left += 1
                 print(f"the database: {'' if dry_run else 'not repaired: '}{escape_controls(trouble)}", flush=True)
@@ -505,6 +516,8 @@ def repair(
             name = _named(report)
             for planned in steps:
                 print(f"{name}: {planned.text}", flush=True)
+            for reason in report.left:
+                print(f"{name}: not repaired: {escape_controls(reason)}", flush=True)
             if report.whole and report.noted:
                 print(f"{name}: is whole; forget that it is noted as damaged", flush=True)
             if dry_run:

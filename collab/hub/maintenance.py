@@ -19,9 +19,11 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 from collab.errors import CollabError, DecodeError, StoreDamaged
 from collab.history.encoding import decode_attribution
+from collab.hub import beside
 from collab.hub.loading import is_damaged_pending, is_unreadable, read_document
 from collab.hub.slices import in_slices
 from collab.protocol.sync import EMPTY_STATE_VECTOR, EMPTY_UPDATE
@@ -35,10 +37,13 @@ from collab.storage.checksums import (
     seal_snapshot,
     snapshot_checksum,
 )
-from collab.storage.maintenance import Maintenance
-from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
+from collab.storage.maintenance import KeptEntry, Maintenance
+from collab.storage.records import ClientOwner, LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
 from collab.update.hazards import find_hazard
 from collab.update.reader import find_poison_in_slices
+
+_SHOWN = 10
+"""Client IDs that are named in one sentence."""
 
 PAGE = 200
 """Rows read at once."""
@@ -59,6 +64,12 @@ class Report:
         damaged_rows, damaged_snapshots, damaged_pending: numbers of what is not what was written.
         damaged_versions: ids of versions whose state, which is kept beside the log, is damaged or missing.
         damaged_attribution: whether it is damaged what is kept of who wrote what.
+        unsound_owners: client IDs whose owner cannot be.
+        unsound_entries: first numbers of entries of the timeline that cannot be.
+        timeline_gaps: first and last number of rows that are kept and left out of the timeline.
+        unsound_cursor: up to which row receivers of webhooks were told, if there is no such row.
+        kept: first and last number of rows that are there and follow on each other.
+        left: what `plan_repair` has found that cannot be repaired, and why.
         missing: first and last number of rows that should be there and are not.
         unverified_rows, unverified_snapshots: how many have no checksum; an older release has written them.
         filled: how many of them were given one.
@@ -78,6 +89,12 @@ class Report:
     damaged_pending: list[int] = field(default_factory=list)
     damaged_versions: list[int] = field(default_factory=list)
     damaged_attribution: bool = False
+    unsound_owners: list[int] = field(default_factory=list)
+    unsound_entries: list[int] = field(default_factory=list)
+    timeline_gaps: list[tuple[int, int]] = field(default_factory=list)
+    unsound_cursor: int | None = None
+    kept: list[tuple[int, int]] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
     unverified_rows: int = 0
     unverified_snapshots: int = 0
@@ -91,8 +108,9 @@ class Report:
     def whole(self) -> bool:
         """Whether nothing is wrong."""
         damaged = self.damaged_rows or self.damaged_snapshots or self.damaged_pending
-        beside = self.damaged_versions or self.damaged_attribution
-        return not (damaged or beside or self.missing or self.problem)
+        kept_beside = self.damaged_versions or self.damaged_attribution or self.unsound_owners
+        unsound = self.unsound_entries or self.timeline_gaps or self.unsound_cursor is not None
+        return not (damaged or kept_beside or unsound or self.missing or self.problem)
 
     def facts(self) -> dict[str, Any]:
         """Give all of it for JSON."""
@@ -110,12 +128,26 @@ class Report:
                 yield f"{what} {number} is damaged"
         if self.damaged_attribution:
             yield "what is kept of who wrote what is damaged"
+        if self.unsound_owners:
+            shown = ", ".join(map(str, self.unsound_owners[:_SHOWN]))
+            more = f" and {len(self.unsound_owners) - _SHOWN} more" if len(self.unsound_owners) > _SHOWN else ""
+            yield f"the owner of client ID {shown}{more} is by a row that never was, or has a number that no client has"
+        for number in self.unsound_entries:
+            yield f"the entry of the timeline at row {number} is damaged"
+        for first, last in self.timeline_gaps:
+            yield f"the timeline leaves out {_rows(first, last)}"
+        if self.unsound_cursor is not None:
+            yield f"webhooks count as told of up to row {self.unsound_cursor}, which never was"
         for first, last in self.missing:
-            yield f"row {first} is missing" if first == last else f"rows {first} to {last} are missing"
+            yield f"{_rows(first, last)} {'is' if first == last else 'are'} missing"
         if self.problem:
             yield self.problem
         for found in self.poison:
             yield f"{found}: clients of this document stop sending without a word; take what it holds into a new one"
+
+
+def _rows(first: int, last: int) -> str:
+    return f"row {first}" if first == last else f"rows {first} to {last}"
 
 
 async def find_hazard_here(data: bytes) -> str | None:
@@ -192,6 +224,7 @@ async def _look(
         if snapshot.checksum is None:
             new_snapshots.append((seq, snapshot_checksum(snapshot)))
     expected: int | None = None
+    kept: list[beside.Span] = []
     position = 0
     while position < document.head_seq:
         page = await store.kept_rows(document.id, position, PAGE)
@@ -207,6 +240,10 @@ async def _look(
                 report.missing.append((1, row.seq - 1))
             elif expected is not None and row.seq > expected:
                 report.missing.append((expected, row.seq - 1))
+            if expected == row.seq:
+                kept[-1] = kept[-1]._replace(last=row.seq)
+            else:
+                kept.append(beside.Span(row.seq, row.seq))
             expected = row.seq + 1
             report.rows += 1
             report.nbytes += len(row.data)
@@ -237,6 +274,13 @@ async def _look(
             report.damaged_versions.append(version)
     attribution = await store.kept_attribution(document.id)
     report.damaged_attribution = attribution is not None and await _bad_attribution(attribution)
+    report.kept = [(span.first, span.last) for span in kept]
+    if not report.deleted:
+        report.unsound_owners = await beside.find_unsound_owners(store, document)
+        timeline = await beside.look_at_timeline(store, document, kept)
+        report.unsound_entries = [entry.first for entry in timeline.unsound]
+        report.timeline_gaps = [(gap.first, gap.last) for gap in timeline.gaps]
+        report.unsound_cursor = await beside.find_unsound_cursor(store, document)
     report.unverified_rows, report.unverified_snapshots = len(new_rows), len(new_snapshots)
     return report, new_rows, new_snapshots
 
@@ -272,19 +316,44 @@ async def _bad_attribution(kept: KeptAttribution) -> bool:
 # Repair
 
 
-Kept = LogRow | Snapshot | PendingUpdate | KeptAttribution
+class KeptState(NamedTuple):
+    """The state of a version as it lies there; None: it is missing."""
+
+    version: int
+    state: Snapshot | None
+
+
+class Gap(NamedTuple):
+    """Rows that a timeline leaves out."""
+
+    span: beside.Span
+
+
+class Skeleton(NamedTuple):
+    """What is remembered of documents of a name that are gone."""
+
+    data: bytes
+
+
+class Cursor(NamedTuple):
+    """Up to which row receivers of webhooks were told."""
+
+    seq: int
+
+
+Kept = LogRow | Snapshot | PendingUpdate | KeptAttribution | KeptState | ClientOwner | KeptEntry | Gap | Cursor
 
 
 class Step(NamedTuple):
     """One thing to be done: what is damaged, what takes its place (None: nothing), and what comes of it, in words."""
 
     was: Kept
-    by: NewRow | Snapshot | None
+    by: NewRow | Snapshot | Cursor | None
     text: str
 
 
 async def plan_repair(store: Maintenance, document: StoredDocument, report: Report) -> list[Step]:
-    """Say what has to be done about what ``report`` has found."""
+    """Say what has to be done about what ``report`` has found; what cannot be done is noted in ``report.left``."""
     steps: list[Step] = []
     whole = [seq for seq, *_ in await store.kept_snapshots(document.id) if seq not in report.damaged_snapshots]
     for seq in report.damaged_rows:
@@ -323,19 +392,64 @@ async def plan_repair(store: Maintenance, document: StoredDocument, report: Repo
     if report.damaged_attribution and attribution is not None:
         text = f"who wrote what: set its {len(attribution.data)} bytes aside and remove it"
         steps.append(Step(attribution, None, f"{text}; it is made anew from the rows that are kept"))
+    return [*steps, *await _plan_beside(store, document, report)]
+
+
+async def _plan_beside(store: Maintenance, document: StoredDocument, report: Report) -> list[Step]:
+    """Say what has to be done about what is kept beside the log."""
+    steps: list[Step] = []
+    for version in report.damaged_versions:
+        made = await beside.remake_state(store, document, version)
+        if made.state is None:
+            report.left.append(f"the state of version {version} cannot be made anew: {made.why}")
+            continue
+        was = await store.kept_state(version)
+        text = f"version {version}: " + ("" if was is None else f"set the {len(was.data)} bytes of its state aside, ")
+        compared = was is not None and was.checksum is not None
+        text += "make it anew from the rows and snapshots that are kept"
+        text += "; it is what was written, by its checksum" if compared else "; nothing is left to compare it with"
+        steps.append(Step(KeptState(version, was), made.state, text))
+    for owner in await beside.owners_of(store, document.id, report.unsound_owners):
+        text = f"client ID {owner.client}: set its owner aside and remove it"
+        steps.append(Step(owner, None, f"{text}; the next edit of that client says whose it is"))
+    if report.unsound_entries or report.timeline_gaps:
+        kept = [beside.Span(*span) for span in report.kept]
+        timeline = await beside.look_at_timeline(store, document, kept)
+        for entry in timeline.unsound:
+            text = f"the entry of the timeline at row {entry.first}: set it aside and remove it"
+            steps.append(Step(entry, None, f"{text}; rows that are kept and in no other entry are summarised anew"))
+        for gap in timeline.gaps:
+            steps.append(Step(Gap(gap), None, f"the timeline: summarise {_rows(*gap)} from the log"))
+    if report.unsound_cursor is not None:
+        oldest = report.kept[0][0] if report.kept else document.head_seq + 1
+        text = f"webhooks: they are told again of all from row {oldest} on, for nobody knows what they were told of"
+        steps.append(Step(Cursor(report.unsound_cursor), Cursor(min(oldest - 1, document.head_seq)), text))
     return steps
 
 
 async def carry_out(store: Maintenance, document: StoredDocument, steps: list[Step], directory: Path) -> list[Path]:
-    """Keep the damaged bytes in files below ``directory``, then do the steps; give the files.
+    """Keep what is replaced or removed in files below ``directory``, then do the steps; give the files.
 
     Raises ``CollabError`` if a file cannot be written; nothing has changed from that step on.
     """
     kept: list[Path] = []
     for was, by, _ in steps:
-        kept.append(await asyncio.to_thread(_keep, directory, document, was))
+        if not (isinstance(was, Gap) or (isinstance(was, KeptState) and was.state is None)):
+            kept.append(await asyncio.to_thread(_keep, directory, document, was))
         if isinstance(was, KeptAttribution):
             await store.remove_attribution(document.id, was)
+        elif isinstance(was, KeptState):
+            assert isinstance(by, Snapshot)
+            await store.replace_state(document.id, was.version, was.state, by)
+        elif isinstance(was, ClientOwner):
+            await store.remove_owner(document.id, was)
+        elif isinstance(was, KeptEntry):
+            await store.remove_entry(document.id, was)
+        elif isinstance(was, Gap):
+            await store.add_entries(document.id, await beside.entries_for(store, document, was.span))
+        elif isinstance(was, Cursor):
+            assert isinstance(by, Cursor)
+            await store.replace_cursor(document.id, was.seq, by.seq)
         elif isinstance(was, PendingUpdate):
             await store.remove_pending(document.id, was)
         elif isinstance(was, Snapshot):
@@ -348,13 +462,49 @@ async def carry_out(store: Maintenance, document: StoredDocument, steps: list[St
     return kept
 
 
-def _keep(directory: Path, document: StoredDocument, was: Kept) -> Path:
+async def keep_skeleton(store: Maintenance, name: str, was: bytes, directory: Path) -> Path:
+    """Keep a skeleton that cannot be read in a file, and put an empty one in its place; give the file.
+
+    It cannot be made anew: what it was made of is gone. So a document that is created under the name cannot be reset
+    against old copies of those before it. Raises ``CollabError`` if the file cannot be written.
+    """
+    document = StoredDocument(0, name, 0, True, 0.0, 0.0)
+    path = await asyncio.to_thread(_keep, directory, document, Skeleton(was))
+    await store.replace_skeleton(name, was, EMPTY_UPDATE)
+    return path
+
+
+def _keep(directory: Path, document: StoredDocument, was: Kept | Skeleton) -> Path:
     """Write what is damaged to a new file, with all that is known of it; it is on the disk when this returns."""
     kind = _WORDS[type(was)]
-    number = was.number if isinstance(was, PendingUpdate) else was.seq
+    number: int
+    if isinstance(was, Skeleton):
+        return _write_aside(
+            directory,
+            f"skeleton-{crc32(document.name.encode())}",
+            {"name": document.name, "kind": kind, "data": _text(was.data)},
+        )
+    assert not isinstance(was, Gap)
+    if isinstance(was, KeptState):
+        number = was.version
+        assert was.state is not None
+        was = was.state
+    elif isinstance(was, PendingUpdate):
+        number = was.number
+    elif isinstance(was, ClientOwner):
+        number = was.client
+    elif isinstance(was, KeptEntry):
+        number = was.first
+    else:
+        number = was.seq
     about: dict[str, Any] = {"name": document.name, "document_id": document.id, "kind": kind, "seq": number}
-    about |= {"data": _text(was.data)}
-    if not isinstance(was, KeptAttribution):
+    if isinstance(was, ClientOwner):
+        about |= was._asdict()
+    elif isinstance(was, KeptEntry):
+        about |= was._asdict() | {"data": _text(was.data)}
+    elif not isinstance(was, Cursor):
+        about |= {"data": _text(was.data)}
+    if isinstance(was, (LogRow, Snapshot, PendingUpdate)):
         about |= {"at": was.at}
     if isinstance(was, PendingUpdate):
         about |= {"author": was.author, "key": _text(was.key)}
@@ -363,10 +513,15 @@ def _keep(directory: Path, document: StoredDocument, was: Kept) -> Path:
         about |= {"index": _text(was.index), "state_vector": _text(was.state_vector)}
     elif isinstance(was, LogRow):
         about |= {"author": was.author, "checksum": was.checksum}
+    return _write_aside(directory, f"{document.id}-{kind}-{number}", about)
+
+
+def _write_aside(directory: Path, stem: str, about: dict[str, Any]) -> Path:
+    """Write a new file; it is on the disk when this returns."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for copy in range(1, 1_000):
-            path = directory / f"{document.id}-{kind}-{number}{'' if copy == 1 else f'-{copy}'}.json"
+            path = directory / f"{stem}{'' if copy == 1 else f'-{copy}'}.json"
             try:
                 file = path.open("x", encoding="utf-8")
             except FileExistsError:
@@ -378,7 +533,7 @@ def _keep(directory: Path, document: StoredDocument, was: Kept) -> Path:
             return path
     except OSError as error:
         raise CollabError(f"cannot keep what is damaged in {directory}: {error.strerror or error}") from None
-    raise CollabError(f"{directory} holds too many files for {kind} {number} of document number {document.id}")
+    raise CollabError(f"{directory} holds too many files {stem}")
 
 
 _WORDS: dict[type, str] = {
@@ -386,6 +541,11 @@ _WORDS: dict[type, str] = {
     Snapshot: "snapshot",
     PendingUpdate: "pending",
     KeptAttribution: "attribution",
+    KeptState: "version",
+    ClientOwner: "client",
+    KeptEntry: "timeline",
+    Cursor: "webhooks",
+    Skeleton: "skeleton",
 }
 
 

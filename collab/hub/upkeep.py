@@ -99,14 +99,15 @@ class Upkeep:
             texts = [step.text for step in steps]
             if forgets:
                 texts.append("forget that it is noted as damaged: it is whole")
+            left = [f"not repaired: {reason}" for reason in report.left]
             if dry_run or not texts:
-                return Repaired(texts, [], report, None)
+                return Repaired([*texts, *left], [], report, None)
             kept = await carry_out(self._store, document, steps, self._directory)
             report = await self._verify(name)
             reloaded = None
             with contextlib.suppress(StoreRefused):  # too many instructions: the repair is done all the same
                 reloaded = await self._hub.control.give(Instruction(Kind.RELOAD, name))
-            return Repaired(texts, kept, report, reloaded)
+            return Repaired([*texts, *left], kept, report, reloaded)
 
     async def compact(self, name: str) -> Snapshotted:
         """Make a snapshot of a document, here, whichever node has it open; raises as ``Hub.compact_now``."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from collab.storage.attributions import KeptAttribution
-from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
+from collab.storage.records import ClientOwner, LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
 from collab.storage.store import Store
 
 Checksums = Sequence[tuple[int, int]]
@@ -24,6 +24,17 @@ class KeptSnapshot(NamedTuple):
     seq: int
     nbytes: int
     at: float
+
+
+class KeptEntry(NamedTuple):
+    """An entry of a timeline as it lies there; see :class:`collab.storage.timeline.Entry`."""
+
+    first: int
+    last: int
+    started_at: float
+    ended_at: float
+    nbytes: int
+    data: bytes
 
 
 @runtime_checkable
@@ -59,6 +70,36 @@ class Maintenance(Store, Protocol):
 
     async def kept_state(self, version_id: int) -> Snapshot | None:
         """Read the state of a pinned version; None if it is missing."""
+
+    async def kept_number(self, version_id: int) -> int | None:
+        """Give the number of the log whose state a version is, 0 for an imported one; None if there is no version."""
+
+    async def replace_state(self, document_id: int, version_id: int, was: Snapshot | None, by: Snapshot) -> bool:
+        """Put another state of a pinned version in the place of ``was`` (None: it is missing).
+
+        Returns False if it is another one by now, or the version is gone.
+        """
+
+    async def remove_owner(self, document_id: int, was: ClientOwner) -> bool:
+        """Remove the owner of a client ID; return False if it is another one by now."""
+
+    async def kept_entries(self, document_id: int, after: int, limit: int) -> list[KeptEntry]:
+        """Read entries of the timeline whose first number is above ``after``, in their order."""
+
+    async def remove_entry(self, document_id: int, was: KeptEntry) -> bool:
+        """Remove an entry of the timeline; return False if it is another one by now."""
+
+    async def add_entries(self, document_id: int, entries: Sequence[KeptEntry]) -> bool:
+        """Add entries of the timeline, all or none; return False if there are some with the same numbers."""
+
+    async def kept_cursor(self, document_id: int) -> int | None:
+        """Give up to which row receivers of webhooks were told of a document; None if they were told of nothing."""
+
+    async def replace_cursor(self, document_id: int, was: int, by: int) -> bool:
+        """Put another number in the place of ``was``; return False if that is not there any more."""
+
+    async def kept_skeletons(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Read names behind ``after``, in UTF-8, each with its skeleton, in their order."""
 
     async def kept_attribution(self, document_id: int) -> KeptAttribution | None:
         """Read the attribution of a document, deleted ones too."""

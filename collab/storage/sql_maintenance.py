@@ -5,21 +5,35 @@ The ports are :mod:`collab.storage.maintenance` and :mod:`collab.storage.people`
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, LargeBinary, Table, and_, cast, delete, exists, func, or_, select, update
+from sqlalchemy import Connection, LargeBinary, Table, and_, cast, delete, exists, func, insert, or_, select, update
 
 from collab.storage import sql_people
 from collab.storage.attributions import KeptAttribution
 from collab.storage.backend import Backend
 from collab.storage.backfill import Backfill
 from collab.storage.batch import encode_author, encode_note
-from collab.storage.maintenance import Checksums, KeptSnapshot
+from collab.storage.maintenance import Checksums, KeptEntry, KeptSnapshot
 from collab.storage.people import Place, Trace
 from collab.storage.pruning import pruning_lock
-from collab.storage.records import LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
-from collab.storage.schema import attributions, damage, documents, log, pending, snapshots, trash, versions
+from collab.storage.records import ClientOwner, LogRow, NewRow, PendingUpdate, Snapshot, StoredDocument
+from collab.storage.schema import (
+    attributions,
+    client_owners,
+    damage,
+    documents,
+    log,
+    pending,
+    skeletons,
+    snapshots,
+    timeline,
+    trash,
+    version_states,
+    versions,
+    webhook_cursors,
+)
 from collab.storage.sql import SqlStore, read_rows, read_snapshot
 from collab.storage.sql_catalogue import read_document_row
 from collab.storage.sql_indexes import find_troubles, make_indexes
@@ -122,6 +136,111 @@ class SqlMaintenance(SqlStore):
     async def kept_state(self, version_id: int) -> Snapshot | None:
         """Read the state of a version."""
         return await self._backend.run(lambda connection: read_state(connection, version_id), "read")
+
+    async def kept_number(self, version_id: int) -> int | None:
+        """Read the number of a version."""
+        query = select(versions.c.seq).where(versions.c.id == version_id)
+        return await self._backend.run(lambda connection: connection.execute(query).scalar(), "read")
+
+    async def replace_state(self, document_id: int, version_id: int, was: Snapshot | None, by: Snapshot) -> bool:
+        """Replace the state of a version."""
+        part = version_states.c
+        values = {
+            "seq": by.seq,
+            "at": by.at,
+            "state_vector": by.state_vector,
+            "index_data": by.index,
+            "data": by.data,
+            "checksum": by.checksum,
+        }
+
+        def write(connection: Connection) -> bool:
+            pinned = (versions.c.id == version_id, versions.c.document_id == document_id, versions.c.pinned)
+            if connection.execute(select(versions.c.id).where(*pinned).with_for_update()).first() is None:
+                return False
+            if was is not None:
+                same = (part.version_id == version_id, cast(part.data, LargeBinary) == was.data)
+                return connection.execute(update(version_states).where(*same).values(values)).rowcount > 0
+            if connection.execute(select(part.version_id).where(part.version_id == version_id)).first() is not None:
+                return False
+            connection.execute(insert(version_states).values(version_id=version_id, document_id=document_id, **values))
+            return True
+
+        return await self._backend.run(write, "write")
+
+    async def remove_owner(self, document_id: int, was: ClientOwner) -> bool:
+        """Remove the owner of a client ID."""
+        part = client_owners.c
+        same = (part.document_id == document_id, part.client == was.client, part.seq == was.seq)
+        return await self._backend.run(
+            lambda connection: connection.execute(delete(client_owners).where(*same)).rowcount > 0, "write"
+        )
+
+    async def kept_entries(self, document_id: int, after: int, limit: int) -> list[KeptEntry]:
+        """Read entries as they are."""
+        part = timeline.c
+        columns = (part.first_seq, part.last_seq, part.started_at, part.ended_at, part.nbytes)
+        query = select(*columns, cast(part.data, LargeBinary)).where(
+            part.document_id == document_id, part.first_seq > after
+        )
+
+        def read(connection: Connection) -> list[KeptEntry]:
+            return [KeptEntry(*row) for row in connection.execute(query.order_by(part.first_seq).limit(limit))]
+
+        return await self._backend.run(read, "read")
+
+    async def remove_entry(self, document_id: int, was: KeptEntry) -> bool:
+        """Remove an entry."""
+        part = timeline.c
+        same = (part.document_id == document_id, part.first_seq == was.first, part.last_seq == was.last)
+
+        def write(connection: Connection) -> bool:
+            self._backend.lock(connection, pruning_lock(document_id))
+            mine = (*same, cast(part.data, LargeBinary) == was.data)
+            return connection.execute(delete(timeline).where(*mine)).rowcount > 0
+
+        return await self._backend.run(write, "write")
+
+    async def add_entries(self, document_id: int, entries: Sequence[KeptEntry]) -> bool:
+        """Add entries."""
+        part = timeline.c
+
+        def write(connection: Connection) -> bool:
+            self._backend.lock(connection, pruning_lock(document_id))
+            between = (part.first_seq <= entries[-1].last, part.last_seq >= entries[0].first)
+            taken = select(exists().where(part.document_id == document_id, *between))
+            if connection.execute(taken).scalar():
+                return False
+            names = ("first_seq", "last_seq", "started_at", "ended_at", "nbytes", "data")
+            connection.execute(
+                insert(timeline),
+                [{"document_id": document_id, **dict(zip(names, each, strict=True))} for each in entries],
+            )
+            return True
+
+        return bool(entries) and await self._backend.run(write, "write")
+
+    async def kept_cursor(self, document_id: int) -> int | None:
+        """Read a cursor."""
+        query = select(webhook_cursors.c.seq).where(webhook_cursors.c.document_id == document_id)
+        return await self._backend.run(lambda connection: connection.execute(query).scalar(), "read")
+
+    async def replace_cursor(self, document_id: int, was: int, by: int) -> bool:
+        """Replace a cursor."""
+        same = (webhook_cursors.c.document_id == document_id, webhook_cursors.c.seq == was)
+        return await self._backend.run(
+            lambda connection: connection.execute(update(webhook_cursors).where(*same).values(seq=by)).rowcount > 0,
+            "write",
+        )
+
+    async def kept_skeletons(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Read skeletons as they are."""
+        part = skeletons.c
+        columns = [cast(column, LargeBinary) for column in (part.name, part.data)]
+        query = select(*columns).where(part.name > after).order_by(part.name).limit(limit)
+        return await self._backend.run(
+            lambda connection: [(bytes(row[0]), bytes(row[1])) for row in connection.execute(query)], "read"
+        )
 
     async def kept_attribution(self, document_id: int) -> KeptAttribution | None:
         """Read an attribution."""

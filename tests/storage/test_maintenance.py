@@ -17,13 +17,14 @@ from collab.errors import CollabError, DamagedDocument, StoreDamaged
 from collab.history.attribution import Attribution
 from collab.history.encoding import encode_attribution
 from collab.hub import maintenance as maintenance_module
+from collab.hub.beside import find_unsound_skeletons
 from collab.hub.documents import Documents
 from collab.hub.loading import read_document
-from collab.hub.maintenance import Report, carry_out, plan_repair, verify
+from collab.hub.maintenance import Report, carry_out, keep_skeleton, plan_repair, verify
 from collab.hub.versions import CompactsInThread, Versions
 from collab.storage.attributions import KeptAttribution
 from collab.storage.checksums import seal_row, seal_snapshot
-from collab.storage.records import Append, Appended, NewRow, Snapshot, StoredDocument
+from collab.storage.records import Append, Appended, NewOwner, NewRow, Snapshot, StoredDocument
 from collab.storage.sql_maintenance import SqlMaintenance
 from collab.storage.urls import DatabaseUrl
 from collab.update.hazards import MAX_NESTED_TYPES
@@ -324,3 +325,201 @@ async def test_what_is_kept_beside_the_log_is_looked_at(store: SqlMaintenance, t
     assert (await verify(store, document)).damaged_versions == [version]
     await Versions(store, CompactsInThread()).delete("d", version)
     assert (await verify(store, document)).whole
+
+
+def told(directory: Path) -> list[dict[str, Any]]:
+    """Read what was set aside."""
+    return [json.loads(path.read_text()) for path in sorted(directory.iterdir())]
+
+
+async def summarise(store: SqlMaintenance, document: StoredDocument) -> None:
+    while (done := await store.summarise(document.id, now=1e9, spacing=None)) is not None and done.left:
+        pass
+
+
+async def entries(store: SqlMaintenance, document: StoredDocument) -> list[tuple[int, int]]:
+    page = await store.timeline(document.id)
+    return sorted((entry.first, entry.last) for entry in page.entries)
+
+
+async def in_pauses(store: SqlMaintenance, name: str, count: int = 6) -> StoredDocument:
+    """Write rows with long pauses between, each in an entry of its own."""
+    document = None
+    for number in range(count):
+        row = seal_row(Author(number + 1).type(WORDS[number]), 1_000.0 * (number + 1), "ada")
+        (outcome,) = await store.append([Append(name, None if document is None else document.id, (row,))])
+        assert isinstance(outcome, Appended)
+        document = (await store.describe(name)).document
+    assert document is not None
+    await summarise(store, document)
+    assert await entries(store, document) == [(number, number) for number in range(1, count + 1)]
+    return document
+
+
+async def test_owners_that_cannot_be_are_found_and_removed(store: SqlMaintenance, tmp_path: Path) -> None:
+    rows = (seal_row(Author(1).type("x"), 1.0, "ada"),)
+    owners = tuple(NewOwner(client, "ada", 1.0, 0) for client in (1, 2, 3, 4, 5))
+    (outcome,) = await store.append([Append("d", None, rows, owners=owners)])
+    assert isinstance(outcome, Appended)
+    document = (await store.describe("d")).document
+    assert (await verify(store, document)).whole
+    for client, column, value in ((2, "seq", 9), (3, "seq", 0), (4, "clock", -1), (5, "client", -5)):
+        await run(
+            store,
+            f"UPDATE client_owners SET {column} = {value} WHERE document_id = {document.id} AND client = {client}",
+        )
+    report = await verify(store, document)
+    assert report.unsound_owners == [-5, 2, 3, 4] and not report.whole
+    assert "client ID -5, 2, 3, 4 is by a row that never was" in next(report.troubles())
+    texts, report = await repaired(store, document, tmp_path / "aside")
+    assert len(texts) == 4 and report.whole
+    assert [owner.client for owner in await store.client_owners(document.id, -1, 9)] == [1]
+    kept = {each["client"]: each for each in told(tmp_path / "aside")}
+    assert kept.keys() == {-5, 2, 3, 4} and (kept[2]["author"], kept[2]["seq"]) == ("ada", 9)
+    # An owner by a row that was written since the document was looked up is none of these.
+    stale = document
+    await store.append([Append("d", document.id, rows, owners=(NewOwner(7, "bob", 1.0, 0),))])
+    assert (await verify(store, stale)).whole
+
+
+async def test_a_timeline_that_leaves_rows_out_is_completed_from_the_log(store: SqlMaintenance, tmp_path: Path) -> None:
+    document = await in_pauses(store, "d")
+    before = await store.timeline(document.id)
+    await run(store, f"DELETE FROM timeline WHERE document_id = {document.id} AND first_seq IN (1, 3, 4)")
+    report = await verify(store, document)
+    assert report.timeline_gaps == [(1, 1), (3, 4)] and not report.whole
+    assert list(report.troubles()) == ["the timeline leaves out row 1", "the timeline leaves out rows 3 to 4"]
+    steps = await plan_repair(store, document, report)
+    assert await carry_out(store, document, steps, tmp_path) == [], "nothing was replaced"
+    assert (await verify(store, document)).whole and await store.timeline(document.id) == before
+
+
+async def test_rows_that_are_pruned_are_missed_in_no_timeline(store: SqlMaintenance) -> None:
+    document = await in_pauses(store, "d")
+    whole = at_once(read_document("d", await store.load("d")))
+    state = Snapshot(4, whole.encode_state_as_update(), b"", whole.encode_state_vector(), 1.0)
+    assert await store.write_snapshot(document.id, seal_snapshot(state))
+    await run(store, f"DELETE FROM log WHERE document_id = {document.id} AND seq <= 4")
+    await run(store, f"DELETE FROM timeline WHERE document_id = {document.id} AND first_seq IN (2, 3)")
+    assert (await verify(store, document)).whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "data = {bad} WHERE first_seq = 3",
+        "last_seq = 6 WHERE first_seq = 3",
+        "last_seq = 2 WHERE first_seq = 3",
+        "last_seq = 99 WHERE first_seq = 6",
+        "ended_at = 0 WHERE first_seq = 3",
+        "nbytes = -1 WHERE first_seq = 1",
+    ],
+)
+async def test_entries_that_cannot_be_are_summarised_anew(store: SqlMaintenance, tmp_path: Path, change: str) -> None:
+    document = await in_pauses(store, "d")
+    before = await store.timeline(document.id)
+    bad = "X'0102ff'" if store._backend.url.backend == "sqlite" else r"'\\x0102ff'::bytea"
+    await run(store, f"UPDATE timeline SET {change.format(bad=bad)}")
+    report = await verify(store, document)
+    (first,) = report.unsound_entries
+    assert f"the entry of the timeline at row {first} is damaged" in list(report.troubles())
+    steps = await plan_repair(store, document, report)
+    await carry_out(store, document, steps, tmp_path / "aside")
+    assert (await verify(store, document)).whole
+    await summarise(store, document)
+    assert await store.timeline(document.id) == before
+    assert [each["first"] for each in told(tmp_path / "aside")] == [first]
+
+
+async def test_receivers_that_count_as_told_of_what_never_was_are_told_again(
+    store: SqlMaintenance, tmp_path: Path
+) -> None:
+    document = await write(store, "d")
+    await run(store, f"DELETE FROM webhook_cursors WHERE document_id = {document.id}")
+    assert (await verify(store, document)).whole, "nobody was told of anything"
+    await run(store, f"INSERT INTO webhook_cursors (document_id, seq) VALUES ({document.id}, 8)")
+    assert (await verify(store, document)).whole
+    for seq in (9, -1):
+        await run(store, f"UPDATE webhook_cursors SET seq = {seq}")
+        report = await verify(store, document)
+        assert report.unsound_cursor == seq and not report.whole
+        (text,), report = await repaired(store, document, tmp_path)
+        assert "told again of all from row 1" in text and report.whole
+        assert await store.kept_cursor(document.id) == 0
+
+
+async def test_a_skeleton_that_cannot_be_read_is_set_aside(store: SqlMaintenance, tmp_path: Path) -> None:
+    documents = Documents(store)
+    await documents.create("ä/d", update=Author(1).type("x"))
+    await documents.delete("ä/d")
+    assert await store.replace_skeleton("sound", None, Author(1).type("x"))
+    assert await store.replace_skeleton("ä/d", None, b"\x01\x02\xff")
+    assert await find_unsound_skeletons(store) == [("ä/d", b"\x01\x02\xff")]
+    with pytest.raises(CollabError):
+        await documents.create("ä/d", update=Author(2).type("x"))
+    path = await keep_skeleton(store, "ä/d", b"\x01\x02\xff", tmp_path)
+    about = json.loads(path.read_text())
+    assert (about["name"], about["kind"], base64.b64decode(about["data"])) == ("ä/d", "skeleton", b"\x01\x02\xff")
+    assert await find_unsound_skeletons(store) == []
+    # Documents are created under the name, deleted and created again.
+    for _ in range(2):
+        await documents.create("ä/d", update=Author(2).type("x"))
+        await documents.delete("ä/d")
+
+
+async def pinned(store: SqlMaintenance, document: StoredDocument, number: int) -> int:
+    """Make a version and keep its state beside the log, as before rows are pruned."""
+    versions = Versions(store, CompactsInThread())
+    version = (await versions.make(document.name, "First", number=number)).id
+    state = await versions._state_of(
+        await versions._rebuilding.at(document.name, document.id, number), number, 5.0, gc=document.gc
+    )
+    assert await store.pin_version(document.id, version, state)
+    return version
+
+
+@pytest.mark.parametrize("lost", [False, True])
+async def test_the_state_of_a_version_is_made_anew_from_what_is_kept(
+    store: SqlMaintenance, tmp_path: Path, lost: bool
+) -> None:
+    document = await write(store, "d", 3)
+    version = await pinned(store, document, 5)
+    sound = await store.kept_state(version)
+    assert sound is not None and (await verify(store, document)).whole
+    if lost:
+        await run(store, "DELETE FROM version_states")
+    else:
+        await damage(store, "version_states", document, 5)
+    report = await verify(store, document)
+    assert report.damaged_versions == [version]
+    steps = await plan_repair(store, document, report)
+    (step,) = steps
+    assert step.text.endswith("nothing is left to compare it with" if lost else "by its checksum"), step.text
+    files = await carry_out(store, document, steps, tmp_path)
+    assert (await verify(store, document)).whole
+    made = await store.kept_state(version)
+    assert made is not None and (made.data, made.index, made.state_vector, made.checksum) == (
+        sound.data,
+        sound.index,
+        sound.state_vector,
+        sound.checksum,
+    )
+    assert [json.loads(path.read_text())["kind"] for path in files] == ([] if lost else ["version"])
+
+
+async def test_a_state_that_what_is_kept_does_not_give_is_left_and_told(store: SqlMaintenance, tmp_path: Path) -> None:
+    document = await write(store, "d")
+    version = await pinned(store, document, 5)
+    await run(store, "UPDATE version_states SET checksum = 1")
+    report = await verify(store, document)
+    assert await plan_repair(store, document, report) == []
+    assert report.left == [
+        f"the state of version {version} cannot be made anew: the rows and snapshots that are kept give another one"
+    ]
+    await run(store, f"DELETE FROM log WHERE document_id = {document.id} AND seq = 2")
+    report = await verify(store, document)
+    assert await plan_repair(store, document, report) == []
+    assert "the rows and snapshots that are kept do not give it" in report.left[0]
+    await run(store, "UPDATE versions SET seq = 0")
+    report = await verify(store, document)
+    assert await plan_repair(store, document, report) == [] and "it was imported" in report.left[0]

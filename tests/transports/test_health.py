@@ -40,6 +40,7 @@ async def test_alive_and_ready(serve: Serve) -> None:
                     "store": "ok",
                     "schema": "ok",
                     "disk": "ok",
+                    "audit disk": "ok",
                     "journal": "ok",
                     "memory": "ok",
                     "documents": "ok",
