@@ -28,6 +28,9 @@ _PAGE: Final = 1_000
 _MOST: Final = 1 << 53
 """Above all client IDs and clocks."""
 
+_AHEAD: Final = 86_400.0
+"""Seconds that clocks may differ by."""
+
 _LOWEST: Final = -(1 << 63)
 """Below every number that a database keeps."""
 
@@ -165,6 +168,15 @@ async def find_unsound_cursor(store: Maintenance, document: StoredDocument) -> i
     if cursor is None or 0 <= cursor <= document.head_seq or 0 <= cursor <= await _head(store, document):
         return None
     return cursor
+
+
+async def find_unsound_mark(store: Maintenance, document: StoredDocument, now: float) -> float | None:
+    """Give since when receivers of webhooks have to be told, if that is days ahead; None if all is well.
+
+    Until then they would be told of nothing. A mark that is missing is found by servers themselves.
+    """
+    mark = await store.kept_mark(document.id)
+    return None if mark is None or mark < now + _AHEAD else mark
 
 
 # Skeletons

@@ -15,6 +15,7 @@ import asyncio
 import base64
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -68,6 +69,7 @@ class Report:
         unsound_entries: first numbers of entries of the timeline that cannot be.
         timeline_gaps: first and last number of rows that are kept and left out of the timeline.
         unsound_cursor: up to which row receivers of webhooks were told, if there is no such row.
+        unsound_mark: since when webhooks have to be told, if that lies days ahead.
         kept: first and last number of rows that are there and follow on each other.
         left: what `plan_repair` has found that cannot be repaired, and why.
         missing: first and last number of rows that should be there and are not.
@@ -93,6 +95,7 @@ class Report:
     unsound_entries: list[int] = field(default_factory=list)
     timeline_gaps: list[tuple[int, int]] = field(default_factory=list)
     unsound_cursor: int | None = None
+    unsound_mark: float | None = None
     kept: list[tuple[int, int]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
@@ -109,8 +112,9 @@ class Report:
         """Whether nothing is wrong."""
         damaged = self.damaged_rows or self.damaged_snapshots or self.damaged_pending
         kept_beside = self.damaged_versions or self.damaged_attribution or self.unsound_owners
-        unsound = self.unsound_entries or self.timeline_gaps or self.unsound_cursor is not None
-        return not (damaged or kept_beside or unsound or self.missing or self.problem)
+        timeline = self.unsound_entries or self.timeline_gaps
+        webhooks = self.unsound_cursor is not None or self.unsound_mark is not None
+        return not (damaged or kept_beside or timeline or webhooks or self.missing or self.problem)
 
     def facts(self) -> dict[str, Any]:
         """Give all of it for JSON."""
@@ -138,6 +142,8 @@ class Report:
             yield f"the timeline leaves out {_rows(first, last)}"
         if self.unsound_cursor is not None:
             yield f"webhooks count as told of up to row {self.unsound_cursor}, which never was"
+        if self.unsound_mark is not None:
+            yield "webhooks are to be told in some days only"
         for first, last in self.missing:
             yield f"{_rows(first, last)} {'is' if first == last else 'are'} missing"
         if self.problem:
@@ -281,6 +287,7 @@ async def _look(
         report.unsound_entries = [entry.first for entry in timeline.unsound]
         report.timeline_gaps = [(gap.first, gap.last) for gap in timeline.gaps]
         report.unsound_cursor = await beside.find_unsound_cursor(store, document)
+        report.unsound_mark = await beside.find_unsound_mark(store, document, time.time())
     report.unverified_rows, report.unverified_snapshots = len(new_rows), len(new_snapshots)
     return report, new_rows, new_snapshots
 
@@ -335,13 +342,19 @@ class Skeleton(NamedTuple):
     data: bytes
 
 
+class Mark(NamedTuple):
+    """Since when receivers of webhooks have to be told."""
+
+    at: float
+
+
 class Cursor(NamedTuple):
     """Up to which row receivers of webhooks were told."""
 
     seq: int
 
 
-Kept = LogRow | Snapshot | PendingUpdate | KeptAttribution | KeptState | ClientOwner | KeptEntry | Gap | Cursor
+Kept = LogRow | Snapshot | PendingUpdate | KeptAttribution | KeptState | ClientOwner | KeptEntry | Gap | Cursor | Mark
 
 
 class Step(NamedTuple):
@@ -424,6 +437,9 @@ async def _plan_beside(store: Maintenance, document: StoredDocument, report: Rep
         oldest = report.kept[0][0] if report.kept else document.head_seq + 1
         text = f"webhooks: they are told again of all from row {oldest} on, for nobody knows what they were told of"
         steps.append(Step(Cursor(report.unsound_cursor), Cursor(min(oldest - 1, document.head_seq)), text))
+    if report.unsound_mark is not None:
+        text = "webhooks: set aside when they are to be told, and remove it; a server tells them within minutes"
+        steps.append(Step(Mark(report.unsound_mark), None, text))
     return steps
 
 
@@ -447,6 +463,8 @@ async def carry_out(store: Maintenance, document: StoredDocument, steps: list[St
             await store.remove_entry(document.id, was)
         elif isinstance(was, Gap):
             await store.add_entries(document.id, await beside.entries_for(store, document, was.span))
+        elif isinstance(was, Mark):
+            await store.remove_mark(document.id, was.at)
         elif isinstance(was, Cursor):
             assert isinstance(by, Cursor)
             await store.replace_cursor(document.id, was.seq, by.seq)
@@ -495,6 +513,8 @@ def _keep(directory: Path, document: StoredDocument, was: Kept | Skeleton) -> Pa
         number = was.client
     elif isinstance(was, KeptEntry):
         number = was.first
+    elif isinstance(was, Mark):
+        number = 0
     else:
         number = was.seq
     about: dict[str, Any] = {"name": document.name, "document_id": document.id, "kind": kind, "seq": number}
@@ -502,9 +522,9 @@ def _keep(directory: Path, document: StoredDocument, was: Kept | Skeleton) -> Pa
         about |= was._asdict()
     elif isinstance(was, KeptEntry):
         about |= was._asdict() | {"data": _text(was.data)}
-    elif not isinstance(was, Cursor):
+    elif not isinstance(was, (Cursor, Mark)):
         about |= {"data": _text(was.data)}
-    if isinstance(was, (LogRow, Snapshot, PendingUpdate)):
+    if isinstance(was, (LogRow, Snapshot, PendingUpdate, Mark)):
         about |= {"at": was.at}
     if isinstance(was, PendingUpdate):
         about |= {"author": was.author, "key": _text(was.key)}
@@ -545,6 +565,7 @@ _WORDS: dict[type, str] = {
     ClientOwner: "client",
     KeptEntry: "timeline",
     Cursor: "webhooks",
+    Mark: "webhooks-mark",
     Skeleton: "skeleton",
 }
 

@@ -98,6 +98,12 @@ class Maintenance(Store, Protocol):
     async def replace_cursor(self, document_id: int, was: int, by: int) -> bool:
         """Put another number in the place of ``was``; return False if that is not there any more."""
 
+    async def kept_mark(self, document_id: int) -> float | None:
+        """Give since when receivers of webhooks have to be told of a document, in Unix seconds; None: they need not."""
+
+    async def remove_mark(self, document_id: int, was: float) -> bool:
+        """Remove a mark; return False if it is another one by now."""
+
     async def kept_skeletons(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """Read names behind ``after``, in UTF-8, each with its skeleton, in their order."""
 

@@ -33,6 +33,7 @@ from collab.storage.schema import (
     version_states,
     versions,
     webhook_cursors,
+    webhook_marks,
 )
 from collab.storage.sql import SqlStore, read_rows, read_snapshot
 from collab.storage.sql_catalogue import read_document_row
@@ -231,6 +232,18 @@ class SqlMaintenance(SqlStore):
         return await self._backend.run(
             lambda connection: connection.execute(update(webhook_cursors).where(*same).values(seq=by)).rowcount > 0,
             "write",
+        )
+
+    async def kept_mark(self, document_id: int) -> float | None:
+        """Read a mark."""
+        query = select(webhook_marks.c.at).where(webhook_marks.c.document_id == document_id)
+        return await self._backend.run(lambda connection: connection.execute(query).scalar(), "read")
+
+    async def remove_mark(self, document_id: int, was: float) -> bool:
+        """Remove a mark."""
+        same = (webhook_marks.c.document_id == document_id, webhook_marks.c.at == was)
+        return await self._backend.run(
+            lambda connection: connection.execute(delete(webhook_marks).where(*same)).rowcount > 0, "write"
         )
 
     async def kept_skeletons(self, after: bytes, limit: int) -> list[tuple[bytes, bytes]]:

@@ -448,6 +448,19 @@ async def test_receivers_that_count_as_told_of_what_never_was_are_told_again(
         assert await store.kept_cursor(document.id) == 0
 
 
+async def test_a_mark_that_lies_days_ahead_is_removed(store: SqlMaintenance, tmp_path: Path) -> None:
+    document = await write(store, "d")
+    await run(store, "DELETE FROM webhook_marks")
+    await run(store, f"INSERT INTO webhook_marks (document_id, at) VALUES ({document.id}, 1000)")
+    assert (await verify(store, document)).whole
+    await run(store, "UPDATE webhook_marks SET at = 1e12")
+    report = await verify(store, document)
+    assert report.unsound_mark == 1e12 and list(report.troubles()) == ["webhooks are to be told in some days only"]
+    (_,), report = await repaired(store, document, tmp_path / "aside")
+    assert report.whole and await store.kept_mark(document.id) is None
+    assert [each["at"] for each in told(tmp_path / "aside")] == [1e12]
+
+
 async def test_a_skeleton_that_cannot_be_read_is_set_aside(store: SqlMaintenance, tmp_path: Path) -> None:
     documents = Documents(store)
     await documents.create("ä/d", update=Author(1).type("x"))
