@@ -16,6 +16,7 @@ server (``collab.protocol.hocuspocus``). Importing it loads no part of the serve
 ``connection`` the sockets, one after the other; ``connect``
 ``simple``     one thing with one document in one line
 ``http``       requests to the HTTP API
+``documents``  which documents there are
 ``history``    versions, the timeline, who wrote what, and the way back
 ``sync``       all of it without asyncio, for scripts, Django and Celery
 =============  ===========================================================================
@@ -29,6 +30,7 @@ from collab.client.awareness import Awareness, Change
 from collab.client.backoff import Backoff
 from collab.client.connection import Connection, connect
 from collab.client.document import Document, Status, Token
+from collab.client.documents import DocumentPage, Documents, ListedDocument
 from collab.client.history import (
     Attribution,
     Changes,
@@ -68,11 +70,14 @@ __all__ = [
     "Connection",
     "ConnectionRefused",
     "Document",
+    "DocumentPage",
     "DocumentRefused",
+    "Documents",
     "EditRefused",
     "Entry",
     "History",
     "Imported",
+    "ListedDocument",
     "LockedDoc",
     "Mark",
     "NotAnswered",

@@ -100,7 +100,7 @@ class Api:
         self,
         method: str,
         resource: str,
-        name: str,
+        name: str | None,
         *,
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
@@ -112,7 +112,7 @@ class Api:
         Args:
             method: of HTTP.
             resource: the part of the path before the name.
-            name: of the document.
+            name: of the document; None: it is about none alone.
             query: what is None is left out.
             body: sent as JSON.
             key: makes the server do it once, however often it is sent.
@@ -136,7 +136,7 @@ class Api:
         self,
         method: str,
         resource: str,
-        name: str,
+        name: str | None,
         *,
         query: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
@@ -145,7 +145,8 @@ class Api:
         repeated: str | None = None,
     ) -> bytes:
         """Send a request, and return the body of the answer. ``lines`` are lines of JSON; the rest is as for `json`."""
-        check_document_name(name)
+        if name is not None:
+            check_document_name(name)
         headers = dict(self._headers)
         data: bytes | None = None
         if key is not None:
@@ -239,10 +240,10 @@ class Api:
                 await asyncio.sleep(backoff.next())
         return self._shown
 
-    def _address(self, resource: str, name: str, query: Mapping[str, Any] | None) -> URL:
+    def _address(self, resource: str, name: str | None, query: Mapping[str, Any] | None) -> URL:
         given = {key: str(value) for key, value in (query or {}).items() if value is not None}
         # A slash as %2F, so that nothing of a name is taken for "..".
-        url = URL(f"{self._base}/{resource}/{_quoted(name)}", encoded=True)
+        url = URL(f"{self._base}/{resource}" + ("" if name is None else f"/{_quoted(name)}"), encoded=True)
         return url.with_query(given) if given else url
 
 

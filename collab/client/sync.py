@@ -20,15 +20,17 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, overload
+from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, overload
 
 import pycrdt
 
 from collab.client import connection as asynchronous
+from collab.client import documents as asynchronous_documents
 from collab.client import history as asynchronous_history
 from collab.client.awareness import Change, State
 from collab.client.document import Document as AsyncDocument
 from collab.client.document import Status, Token
+from collab.client.documents import DocumentPage, ListedDocument, Order
 from collab.client.history import (
     KEEP,
     Attribution,
@@ -51,6 +53,7 @@ from collab.errors import ClientClosed
 _log = logging.getLogger("collab.client")
 
 T = TypeVar("T")
+_Asked: TypeAlias = asynchronous_documents.Documents | asynchronous_history.History
 
 
 class _Background:
@@ -58,7 +61,7 @@ class _Background:
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.open: set[asynchronous.Connection | asynchronous_history.History] = set()
+        self.open: set[asynchronous.Connection | _Asked] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="collab client", daemon=True)
         self._thread.start()
@@ -415,25 +418,22 @@ def connect(
     return _Connect(Connection(url, token=token, **options), name, given)
 
 
-class History:
-    """The history of the documents of a server; see ``collab.client.History``, whose arguments and methods it has.
+class _OfServer:
+    """What asks a server by single calls; ``asked`` does it on the loop of the background."""
 
-    Use it as ``with History(url) as history:``.
-    """
-
-    def __init__(self, url: str, *, token: Token | None = None, **options: Any) -> None:
-        self._of = asynchronous_history.History(url, token=token, **options)
+    def __init__(self, asked: _Asked) -> None:
+        self._asked = asked
         self._background: _Background | None = None
 
     @property
     def url(self) -> str:
         """Where the API is."""
-        return self._of.url
+        return self._asked.url
 
     def __enter__(self) -> Self:
         background = _get_background()
-        background.call(self._of.__aenter__())
-        background.open.add(self._of)
+        background.call(self._asked.__aenter__())
+        background.open.add(self._asked)
         self._background = background
         return self
 
@@ -446,8 +446,8 @@ class History:
         """End all connections."""
         if self._background is not None:
             _check_process(self._background)
-            self._background.open.discard(self._of)
-            self._background.call(self._of.close())
+            self._background.open.discard(self._asked)
+            self._background.call(self._asked.close())
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         try:
@@ -458,6 +458,43 @@ class History:
             work.close()
             raise
         return self._background.call(work)
+
+
+class Documents(_OfServer):
+    """The documents of a server; see ``collab.client.Documents``, whose arguments and methods it has.
+
+    Use it as ``with Documents(url) as documents:``.
+    """
+
+    def __init__(self, url: str, *, token: Token | None = None, **options: Any) -> None:
+        self._of = asynchronous_documents.Documents(url, token=token, **options)
+        super().__init__(self._of)
+
+    def list(self, *, order: Order = "name", prefix: str = "") -> Iterator[ListedDocument]:
+        """Give the documents whose names begin with ``prefix``; see ``collab.client.Documents.list``."""
+        cursor = None
+        while True:
+            page = self.page(order=order, prefix=prefix, cursor=cursor)
+            yield from page.documents
+            if (cursor := page.next) is None:
+                return
+
+    def page(
+        self, *, order: Order = "name", prefix: str = "", cursor: str | None = None, limit: int = 100
+    ) -> DocumentPage:
+        """Return a page of the documents; see ``collab.client.Documents.page``."""
+        return self._call(self._of.page(order=order, prefix=prefix, cursor=cursor, limit=limit))
+
+
+class History(_OfServer):
+    """The history of the documents of a server; see ``collab.client.History``, whose arguments and methods it has.
+
+    Use it as ``with History(url) as history:``.
+    """
+
+    def __init__(self, url: str, *, token: Token | None = None, **options: Any) -> None:
+        self._of = asynchronous_history.History(url, token=token, **options)
+        super().__init__(self._of)
 
     def versions(self, name: str, *, kind: Literal["named", "automatic"] | None = None) -> Iterator[Version]:
         """Give the versions of a document, those of the newest states first, those of other systems last."""

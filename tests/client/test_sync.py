@@ -17,7 +17,17 @@ import pytest
 from pycrdt import Array, Text
 
 from collab.client import ClientClosed, LockedDoc, NotSaved, NotSynced, OldVersion, RequestRefused
-from collab.client.sync import Connection, Document, History, connect, edit, read_json, read_text, replace_text
+from collab.client.sync import (
+    Connection,
+    Document,
+    Documents,
+    History,
+    connect,
+    edit,
+    read_json,
+    read_text,
+    replace_text,
+)
 from tests.support.server import ServerProcess
 
 pytestmark = pytest.mark.server
@@ -186,6 +196,19 @@ def test_a_closed_connection_is_of_no_use(url: str) -> None:
         document.wait_synced()
     with pytest.raises(ClientClosed):
         connection.open("d")
+
+
+def test_the_documents_of_a_server(url: str) -> None:
+    for name, text in (("largest/a", "x"), ("largest/b", "x" * 1_000), ("largest/c", "x" * 100)):
+        replace_text(url, name, "content", text)
+    with Documents(url) as documents:
+        found = list(documents.list(prefix="largest/", order="size"))
+        assert [each.name for each in found] == ["largest/b", "largest/c", "largest/a"]
+        assert found[0].nbytes > 1_000 > found[1].nbytes > found[2].nbytes > 0
+        page = documents.page(prefix="largest/", limit=2)
+        assert [each.name for each in page.documents] == ["largest/a", "largest/b"] and page.next
+    with pytest.raises(ClientClosed):
+        documents.page()
 
 
 def test_the_history_of_a_document(url: str) -> None:

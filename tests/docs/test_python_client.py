@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from collab.client.sync import read_text
+from collab.client.sync import read_text, replace_text
 from tests.auth.makers import SECRET
 from tests.support.server import ServerProcess
 from tests.support.snippets import snippet
@@ -106,6 +106,15 @@ def test_history(server: ServerProcess) -> None:
     assert "-We pay 100." in printed and "+We pay 1000." in printed
     assert printed[-4:-1] == ["'We pay 100' None", "'0' None", "'.' None"]
     assert read_text(server.hocuspocus_url, "contract") == "We pay 1000."
+
+
+def test_documents(server: ServerProcess) -> None:
+    replace_text(server.hocuspocus_url, "large", "content", "x" * 10_000)
+    replace_text(server.hocuspocus_url, "small", "content", "x")
+    said = run(snippet("docs/python-client.md", "Documents", "python"), server)
+    printed = [line.split()[:2] for line in said.splitlines()]
+    sizes = [int(size) for size, _ in printed]
+    assert sizes == sorted(sizes, reverse=True) and {"large", "small"} <= {name for _, name in printed}
 
 
 def test_events(server: ServerProcess) -> None:
