@@ -389,7 +389,8 @@ def create_app(
             sockets.start()
             context.tasks.supervise(guard.watch, "watch of the guard")
             context.tasks.supervise(lag.watch, "watch of the loop")
-            context.tasks.supervise(disks.watch, "watch of the disks")
+            if disks:
+                context.tasks.supervise(disks.watch, "watch of the disks")
             context.tasks.supervise(figures.watch, "figures of the last hour")
             context.tasks.supervise(_tell_left_out_forever, "counts of lines that were not shown")
             yield

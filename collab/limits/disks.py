@@ -54,6 +54,9 @@ class Disks:
         self._unread: dict[str, str] = {}
         self.rooms: dict[str, Room] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._places)
+
     def state(self, kept: str) -> str:
         """Say what is wrong with a disk, or "ok"."""
         if kept in self._unread:
@@ -63,6 +66,8 @@ class Disks:
 
     async def look(self) -> None:
         """Look at all of them."""
+        if not self._places:
+            return
         self.rooms, self._unread = await asyncio.to_thread(self._read)
         for kept, room in self.rooms.items():
             if room.free < LITTLE_DISK and kept not in self._told:
@@ -75,7 +80,7 @@ class Disks:
                 _log.info("%d MiB are free on the disk of the %s", room.free >> 20, kept)
 
     async def watch(self) -> None:
-        """Look again and again."""
+        """Look again and again; run it where there is something to look at."""
         while True:
             await self.look()
             await asyncio.sleep(LOOK_SECONDS)

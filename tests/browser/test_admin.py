@@ -84,6 +84,27 @@ async def test_figures_come_alive_and_what_costs_the_most_is_named(
         await client.close()
 
 
+async def test_the_largest_stored_documents_are_named_by_their_size(
+    shared_server: ServerProcess, open_window: OpenWindow, document: str
+) -> None:
+    large, small = await written(shared_server, document, "x" * 9_000_000), await written(shared_server, f"{document}2")
+    try:
+        for client in (large, small):
+            await client.barrier()
+        admin = await open_admin(open_window, shared_server)
+        first = admin.page.get_by_role("region", name="Largest documents", exact=True).locator("tbody tr").first
+        await expect(first).to_contain_text(document, timeout=PATIENCE * 1000)
+        await expect(first).to_contain_text("8.6 MiB")
+        await admin.page.get_by_role("link", name="All that are stored, by size").click()
+        stored = admin.page.get_by_role("region", name="Stored documents", exact=True).locator("tbody tr")
+        await expect(stored.first).to_contain_text(document, timeout=PATIENCE * 1000)
+        await expect(admin.page.get_by_label("Order")).to_have_value("size")
+        await expect(row(admin, "Stored documents", f"{document}2")).to_be_visible()
+    finally:
+        await large.close()
+        await small.close()
+
+
 async def test_inspect_shows_an_edit_as_it_happens(
     shared_server: ServerProcess, open_window: OpenWindow, document: str
 ) -> None:
