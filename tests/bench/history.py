@@ -3,24 +3,35 @@
 ::
 
     python -m tests.bench.history --edits 1000000            # on SQLite, in a directory of its own
+    python -m tests.bench.history --keep DIRECTORY           # the document is made once, and stays there
     python -m tests.bench.history --images                   # copies of a document that grows by images, as numbers
 
 Prints what the timeline costs, how long it takes to open versions, how many bytes are stored, what it costs to find who
-wrote what, and all of that over HTTP beside a room in which somebody types. CPU is that of this process.
+wrote what, and all of that over HTTP beside a room in which somebody types. CPU is that of this process. What is asked
+beside the room comes from a process of its own with the lowest priority: it must not take the time of those who are
+measured.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import gc
+import http.client
 import itertools
+import os
 import random
+import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -39,7 +50,7 @@ from collab.storage.store import Store
 from collab.update.compact import compact
 from tests.support.server import ServerProcess
 from tests.support.sqlite import migrated
-from tests.support.wsclient import LiveClient
+from tests.support.wsclient import EMPTY_UPDATE, STEP1, STEP2, RawClient, step1, step2, update, varuint
 
 DAYS, PEOPLE = 30, 50
 WHEN = 1_760_000_000.0
@@ -121,14 +132,32 @@ def _bytes_of(directory: Path) -> int:
     return sum(file.stat().st_size for file in directory.iterdir())
 
 
-async def measure(directory: Path, count: int) -> None:
-    """Make the document and print the figures."""
+async def make(directory: Path, name: str, count: int) -> None:
+    """Make the document."""
     store = make_store(migrated(directory))
     await store.open()
-    name = "d"
     began = time.process_time()
     await fill(store, name, count)
     print(f"{count} edits written in {time.process_time() - began:.0f} s of CPU")
+    await store.close()
+
+
+async def measure(directory: Path, count: int, keep: Path | None) -> None:
+    """Make the document, or take a copy of the one that is kept, and print the figures."""
+    name = "d"
+    if keep is None:
+        await make(directory, name, count)
+    else:
+        made = keep / f"history-{count}"
+        if not made.exists():
+            making = keep / f"{made.name}.new"
+            shutil.rmtree(making, ignore_errors=True)
+            making.mkdir(parents=True)
+            await make(making, name, count)
+            making.rename(made)
+        shutil.copytree(made, directory, dirs_exist_ok=True)
+    store = make_store(migrated(directory))
+    await store.open()
     document_id = (await store.describe(name)).document.id
     size = _bytes_of(directory)
     summary = await store.describe(name)
@@ -190,34 +219,108 @@ async def over_http(directory: Path, name: str, numbers: list[int]) -> None:
             f"over HTTP, who wrote what, {await get(f'attribution/{name}')} bytes:",
             await repeat([lambda: get(f"attribution/{name}")] * 10),
         )
-        async with LiveClient(server.document_url("room")) as client:
-            await client.until_synced()
-            alone = await typed_in(client)
-            asking = asyncio.create_task(ask_on(get, [f"attribution/{name}", *paths]))
-            beside = await typed_in(client)
-            asking.cancel()
+        whose, states = [f"attribution/{name}"], paths
+        await beside_a_room(server, directory, {"who wrote what": whose, "old states": states})
+
+
+async def beside_a_room(server: ServerProcess, directory: Path, asked: dict[str, list[str]]) -> None:
+    """Type in a room, alone and beside calls of each kind, in turn; print what the edits take."""
+    alone: list[float] = []
+    beside: dict[str, list[float]] = {what: [] for what in asked}
+    calls: dict[str, list[float]] = {what: [] for what in asked}
+    async with RawClient(server.document_url("room")) as client:
+        await client.send(step1(), step2(EMPTY_UPDATE))
+        await client.expect_sync(STEP1)
+        strokes = Strokes(client)
+        await strokes.time(_STROKES // 5)  # everything is opened, and loaded
+        gc.collect()
+        gc.freeze()
+        for _ in range(_ROUNDS):
+            alone += await strokes.time(_STROKES)
+            for what, paths in asked.items():
+                with asking(server.url, paths, directory / "asked") as times:
+                    beside[what] += await strokes.time(_STROKES)
+                calls[what] += times
+    print(f"an edit until it is answered, {len(alone)} of them, alone: {_parts(alone)}")
+    for what, times in beside.items():
         print(
-            f"an edit until it is answered, 99 of 100: {alone:.1f} ms alone, {beside:.1f} ms beside such calls, "
-            f"{beside / alone:.2f} times"
+            f"beside {what}, {_parts(times)}: 99 of 100 {_p99(times) / _p99(alone):.2f} times; "
+            f"{len(calls[what])} calls, median {statistics.median(calls[what]):.0f} ms, most {max(calls[what]):.0f} ms"
         )
 
 
-async def typed_in(client: LiveClient) -> float:
-    """Type; give the time in ms within which 99 of 100 edits are answered."""
-    times = []
-    for _ in range(1_000):
-        began = time.perf_counter()
-        client.text().insert(0, "x")
-        await client.barrier()
-        times.append(1e3 * (time.perf_counter() - began))
-        await asyncio.sleep(0.005)
+# Strokes that are measured in one go, how often each kind gets its turn, and seconds between two strokes.
+_STROKES = 1_000
+_ROUNDS = 3
+_BETWEEN = 0.005
+
+
+def _p99(times: list[float]) -> float:
     return statistics.quantiles(times, n=100)[98]
 
 
-async def ask_on(get: Callable[[str], Awaitable[int]], paths: list[str]) -> None:
-    """Ask one after the other, until it is cancelled."""
+def _parts(times: list[float]) -> str:
+    return f"half within {statistics.median(times):.2f} ms, 99 of 100 within {_p99(times):.2f} ms"
+
+
+class Strokes:
+    """Somebody who types in a room, letter by letter."""
+
+    def __init__(self, client: RawClient) -> None:
+        self._client = client
+        self._clock = 0
+
+    async def time(self, count: int) -> list[float]:
+        """Type so many letters; give the time in ms until each is answered."""
+        times = []
+        for _ in range(count):
+            data = typed(_TYPIST, self._clock, "x")
+            self._clock += 1
+            vector = b"\x01" + varuint(_TYPIST) + varuint(self._clock)
+            seen = len(self._client.frames)
+            began = time.perf_counter()
+            # Messages are handled in order: the answer says that the letter is there.
+            await self._client.send(update(data), step1(vector))
+            await self._client.expect_sync(STEP2, after=seen)
+            times.append(1e3 * (time.perf_counter() - began))
+            await asyncio.sleep(_BETWEEN)
+        return times
+
+
+_TYPIST = 77
+
+
+@contextlib.contextmanager
+def asking(url: str, paths: list[str], said: Path) -> Iterator[list[float]]:
+    """Ask without a pause meanwhile, from a process of its own; afterwards there is what each call took, in ms."""
+    command = [sys.executable, "-m", "tests.bench.history", "--ask", f"{url}/api/v1/", *paths]
+    with said.open("wb") as output:
+        asker = subprocess.Popen(command, stdout=output)
+    times: list[float] = []
+    try:
+        while not said.read_bytes().endswith(b"\n"):  # its first call has been answered
+            assert asker.poll() is None
+            time.sleep(0.1)
+        yield times
+        assert asker.poll() is None
+    finally:
+        asker.kill()
+        asker.wait()
+    times += [float(line) for line in said.read_bytes().split(b"\n")[:-1]]
+
+
+def ask(address: str, paths: Sequence[str]) -> None:
+    """Ask one after the other until this process is ended, and print what each call took, in ms."""
+    os.nice(19)
+    split = urlsplit(address)
+    connection = http.client.HTTPConnection(split.netloc)
     for path in itertools.cycle(paths):
-        await get(path)
+        began = time.perf_counter()
+        connection.request("GET", split.path + path)
+        response = connection.getresponse()
+        body = response.read()
+        assert response.status == 200, body
+        print(1e3 * (time.perf_counter() - began), flush=True)
 
 
 async def repeat(calls: list) -> Timed:  # type: ignore[type-arg]
@@ -257,9 +360,13 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--edits", type=int, default=1_000_000)
     parser.add_argument("--images", action="store_true")
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--ask", nargs="+", help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.images:
+    if given.ask:
+        ask(given.ask[0], given.ask[1:])
+    elif given.images:
         images()
     else:
         with tempfile.TemporaryDirectory() as place:
-            asyncio.run(measure(Path(place), given.edits))
+            asyncio.run(measure(Path(place), given.edits, given.keep))
