@@ -293,7 +293,7 @@ class Hub:
         self.people.rate = self.activity.receives
         self.control = Control(self)
         self.resetting = Resetting(store, sandbox, self, clock)
-        rebuilding = Rebuilding(store)
+        rebuilding = Rebuilding(store, sandbox)
         self.attributing = Attributing(store, sandbox, rebuilding)
         self.trash = Trash(
             store, lambda: self.membership.trash(options.trash), self, self._let_all_forget, clock, self.resetting

@@ -1,24 +1,32 @@
 """Rebuild what a document held: after a number of its log, or as a version of it.
 
 Strategy: a state is put together from bytes, of the nearest snapshot and the rows behind it, as a document is opened;
-no CRDT library takes part, so it is exact. That is done in slices, beside the rooms. A few are rebuilt at a time, for
-each is in memory as a whole.
+no CRDT library takes part, so it is exact. A few are rebuilt at a time, for each is in memory as a whole.
+
+Many rows are put together by the database and read by a sandbox process: rooms notice nothing of it. Few rows, large
+documents, and whatever that process does not do, are read here, in slices, beside the rooms. So a state can be read
+whatever becomes of the process, and what is wrong with stored bytes is found out in one place.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator
-from typing import Final
+from typing import Final, Protocol
 
 from collab.engine.document import Document
-from collab.errors import HistoryGone
+from collab.errors import HistoryGone, SandboxError
+from collab.history.packed import PackedRows
 from collab.hub.loading import damaged, read_document
 from collab.hub.slices import apart, in_slices
 from collab.storage.checksums import beside_the_loop, is_damaged_snapshot
 from collab.storage.records import LoadedDocument, LogRow, Snapshot, StoredDocument
-from collab.storage.store import Store
+from collab.storage.store import Packing, Store
 from collab.storage.versions import Version
+from collab.telemetry import get_logger, shown_name
+from collab.update.compact import Compacted
+
+_log = get_logger("rebuilding")
 
 # States that are rebuilt at the same time.
 _AT_A_TIME: Final = 4
@@ -26,16 +34,31 @@ _AT_A_TIME: Final = 4
 # Rows that are freed between two yields: half a millisecond.
 _FREED: Final = 2_000
 
+# Rows from which on a process reads them: some milliseconds of this one. And bytes of a snapshot and rows up to which
+# it does: to hand over more holds up this process for longer than it spares.
+LEAST_ROWS: Final = 500
+_MOST_BYTES: Final = 16 * 1024 * 1024
+
+
+class RebuildsElsewhere(Protocol):
+    """What this needs of the sandbox."""
+
+    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
+        """See ``Sandbox.rebuild``."""
+        ...
+
 
 class Rebuilding:
     """Rebuilds states of documents.
 
     Args:
         store: where snapshots, rows and versions are.
+        sandbox: rebuilds them if there are many rows; None: that is done here as well.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, sandbox: RebuildsElsewhere | None = None) -> None:
         self._store = store
+        self._sandbox = sandbox
         self._room = asyncio.Semaphore(_AT_A_TIME)
 
     async def at(self, name: str, document_id: int, number: int) -> Document:
@@ -48,6 +71,9 @@ class Rebuilding:
         if number == 0:
             return Document()
         async with self._room:
+            document = await self._elsewhere(name, document_id, number)
+            if document is not None:
+                return document
             found = await self._store.load_at(document_id, number) if number > 0 else None
             if found is None:
                 raise HistoryGone(f"{name!r} has no number {number}, or its rows up to there are pruned")
@@ -64,6 +90,10 @@ class Rebuilding:
             DamagedDocument, StoreUnavailable: it cannot be read.
         """
         async with self._room:
+            version = await self._store.version(document_id, version_id)
+            document = None if version.pinned else await self._elsewhere(name, document_id, version.seq)
+            if document is not None:
+                return version, document
             version, (snapshot, rows) = await self._store.load_version(document_id, version_id)
             if version.pinned and snapshot is not None:
                 state = snapshot
@@ -71,6 +101,23 @@ class Rebuilding:
                     raise damaged(name, why=f"the state of version {version.id} is damaged")
             rows = list(rows)
             return version, await _rebuild(name, version.seq, snapshot, rows)
+
+    async def _elsewhere(self, name: str, document_id: int, number: int) -> Document | None:
+        """Rebuild a state of many rows in the sandbox; None if it is to be done here."""
+        if self._sandbox is None or number < LEAST_ROWS or not isinstance(self._store, Packing):
+            return None
+        found = await self._store.load_packed(document_id, number, least=LEAST_ROWS, most=_MOST_BYTES)
+        if found is None:
+            return None
+        snapshot, rows = found
+        data, index = (None, None) if snapshot is None else (snapshot.data, snapshot.index)
+        del found, snapshot
+        try:
+            made = await self._sandbox.rebuild(data, index, rows)
+        except SandboxError as error:
+            _log.info("%s is rebuilt beside its room: %s", shown_name(name), error)
+            return None
+        return None if made is None else await in_slices(Document.load(made.data, made.index, ()))
 
 
 async def encode(document: Document) -> bytes:

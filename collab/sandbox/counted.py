@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from collab.content.edits import Edit, Format
 from collab.errors import SandboxCrashed, SandboxTimeout
 from collab.history import tasks
+from collab.history.packed import PackedRows
 from collab.sandbox.port import Ending, Outcome, Sandbox, Stay, Task
 from collab.telemetry.tracing import span
 from collab.update.compact import Compacted
@@ -20,7 +21,7 @@ OUTCOMES = (DONE, CRASHED, TIMED_OUT, FAILED)
 """What may become of a job: it gave a result, its process died, it took too long, or it has said that it cannot."""
 
 COMPACTION, CONTENT, CREATION, LOAD, EDITS = "compaction", "content", "creation", "load", "edits"
-RESET, SKELETON, VERIFICATION = "reset", "skeleton", "verification"
+RESET, SKELETON, VERIFICATION, REBUILDING = "reset", "skeleton", "verification", "rebuilding"
 
 _HISTORY: Final[Mapping[type[tasks.Task], str]] = {
     tasks.Advance: "attribution",
@@ -30,7 +31,18 @@ _HISTORY: Final[Mapping[type[tasks.Task], str]] = {
     tasks.Undo: "undo",
 }
 
-KINDS: Final = (COMPACTION, CONTENT, CREATION, LOAD, EDITS, RESET, SKELETON, VERIFICATION, *_HISTORY.values())
+KINDS: Final = (
+    COMPACTION,
+    CONTENT,
+    CREATION,
+    LOAD,
+    EDITS,
+    RESET,
+    SKELETON,
+    VERIFICATION,
+    REBUILDING,
+    *_HISTORY.values(),
+)
 """What jobs are for, each a method of the sandbox or a task of the history.
 
 ``load`` is of a document that stays, and ``edits`` are edits and readings of one that stays.
@@ -118,6 +130,10 @@ class CountedSandbox:
     async def look_back(self, task: tasks.Task) -> bytes:
         """See ``Sandbox.look_back``."""
         return await self.count(_HISTORY[type(task)], self._sandbox.look_back(task))
+
+    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
+        """See ``Sandbox.rebuild``."""
+        return await self.count(REBUILDING, self._sandbox.rebuild(snapshot, index, rows))
 
     async def close(self) -> None:
         """See ``Sandbox.close``."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from collab.content.edits import Edit, Format
 from collab.errors import SandboxBusy
+from collab.history.packed import PackedRows
 from collab.history.tasks import Task as HistoryTask
 from collab.sandbox import jobs, stays
 from collab.sandbox.port import Ending, Outcome, Task
@@ -66,6 +67,11 @@ class InlineSandbox:
         """Answer what is asked of the history of a document."""
         await self.turn()
         return jobs.look_back(task)
+
+    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
+        """Rebuild what a document held."""
+        await self.turn()
+        return jobs.rebuild(snapshot, index, rows)
 
     async def close(self) -> None:
         """Run no more jobs."""

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from collab.content.edits import Edit, Format
 from collab.history import tasks
+from collab.history.packed import PackedRows
 from collab.protocol.sync import EMPTY_UPDATE
 from collab.update import compact as compacting
 from collab.update import hazards
@@ -137,6 +138,13 @@ def look_back(task: tasks.Task) -> bytes:
     from collab.content import rewinding
 
     return rewinding.restore(task) if isinstance(task, tasks.Restore) else rewinding.undo(task)
+
+
+def rebuild(snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> compacting.Compacted | None:
+    """Rebuild what a document held; see `collab.engine.rebuilt.rebuild`."""
+    from collab.engine import rebuilt  # what the other jobs do not need
+
+    return rebuilt.rebuild(snapshot, index, rows)
 
 
 def make(edit: Edit, client_id: int) -> bytes:

@@ -24,6 +24,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from collab.content.edits import Edit, Format
 from collab.errors import CollabError, DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxTimeout
+from collab.history.packed import PackedRows
 from collab.history.tasks import Task as HistoryTask
 from collab.sandbox import jobs, stays
 from collab.sandbox.port import Ending, Outcome, Task
@@ -36,6 +37,11 @@ MAX_WAITING = 64
 # Beyond the job's own limit: starting a process, and handing over and back what may be 256 MiB.
 # Only a pool whose channel was broken by a dying process gets there.
 GRACE_SECONDS = 20.0
+
+MAX_REBUILT_BYTES = 16 * 1024 * 1024
+"""Bytes of a snapshot and rows that are rebuilt here: to hand over more takes the caller longer than it spares."""
+REBUILD_WAIT_SECONDS = 0.2
+"""Seconds that it waits for a free process, so that an old state is there soon."""
 
 MAX_STAYS = 64
 """Documents that stay loaded."""
@@ -68,6 +74,7 @@ class ProcessSandbox:
         self._running: dict[ProcessPool, asyncio.Future[Any] | None] = {}
         self._stopping: set[asyncio.Future[None]] = set()
         self._closed = False
+        self._starting: asyncio.Future[None] | None = None
         self._numbers = 0
         self._stays: dict[int, ProcessStay] = {}  # the one that was used last comes last
         self._stays_ended: list[int] = []  # the process does not know yet
@@ -109,17 +116,45 @@ class ProcessSandbox:
             raise DocumentTooLarge(f"{task.nbytes} bytes of history are too many", public=public)
         return await self.run(jobs.look_back, task)
 
+    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
+        """Rebuild what a document held, in a process that has started, if one is free soon."""
+        nbytes = len(snapshot or b"") + rows.nbytes
+        if nbytes > MAX_REBUILT_BYTES:
+            raise SandboxBusy(f"{nbytes} bytes are rebuilt by who asks for them")
+        if self._idle and self._idle[-1] is None:
+            self._start()
+            raise SandboxBusy("the process of the sandbox has not started yet")
+        return await self._run_when_free(REBUILD_WAIT_SECONDS, jobs.rebuild, (snapshot, index, rows))
+
+    def _start(self) -> None:
+        """Start a process for the jobs that come; nobody waits for it."""
+        if self._starting is None or self._starting.done():
+            self._starting = asyncio.ensure_future(self._started())
+
+    async def _started(self) -> None:
+        with contextlib.suppress(CollabError):  # the next job tells its caller
+            await self.run(jobs.ready)
+
     async def run(self, job: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function of an importable module in a sandbox process; it and its arguments are pickled.
 
         Raises what the function raises if that is a CollabError; SandboxTimeout, SandboxCrashed (any other
         exception too), and SandboxBusy when too many jobs wait or the sandbox is closed.
         """
+        return await self._run_when_free(None, job, arguments)
+
+    async def _run_when_free(
+        self, patience: float | None, job: Callable[..., _Result], arguments: tuple[Any, ...]
+    ) -> _Result:
+        """Run a job when a process is free; raises SandboxBusy if that takes longer than ``patience`` seconds."""
         if self._waiting >= MAX_WAITING:
             raise SandboxBusy(f"{self._waiting} jobs wait for the sandbox already")
         self._waiting += 1
         try:
-            await self._free.acquire()
+            async with asyncio.timeout(patience):
+                await self._free.acquire()
+        except TimeoutError:
+            raise SandboxBusy(f"no process was free within {patience} seconds") from None
         finally:
             self._waiting -= 1
         try:
@@ -301,12 +336,16 @@ class ProcessSandbox:
             self._stay_timer.cancel()
             self._stay_timer = None
         self._end_stays(Ending.CLOSED)
+        if self._starting is not None:
+            self._starting.cancel()
         # A stopped pool does not always tell those who wait for its job.
         for result in self._running.values():
             if result is not None:
                 result.cancel()
         self._idle = [None] * len(self._idle)
         await asyncio.gather(*self._stopping, *(asyncio.to_thread(_stop, pool) for pool in pools))
+        if self._starting is not None:
+            await asyncio.wait([self._starting])
 
 
 class _Slot:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from collab.content.edits import Edit, Format, Patch, Replace
 from collab.errors import CollabError
+from collab.history.packed import PackedRows
 from collab.history.tasks import Task as HistoryTask
 from collab.update.compact import Compacted
 
@@ -167,6 +168,15 @@ class Sandbox(Protocol):
         """Answer what is asked of the history of a document (`collab.sandbox.jobs.look_back`).
 
         Raises what `compact` and that raise, DocumentTooLarge when the document is too large for it.
+        """
+        ...
+
+    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
+        """Rebuild what a document held, exactly, with its index (`collab.engine.rebuilt.rebuild`).
+
+        None if it is not whole. It waits for no long job: the caller can do the same, and only wants to spare its loop.
+
+        Raises SandboxBusy when it cannot begin soon, or is too large; SandboxTimeout, SandboxCrashed.
         """
         ...
 

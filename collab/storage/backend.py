@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar
 from uuid import uuid4
 
-from sqlalchemy import ColumnElement, Connection
+from sqlalchemy import ColumnElement, Connection, TextClause
 
 from collab.storage.records import Append, AppendOutcome
 from collab.storage.urls import DatabaseUrl
@@ -58,6 +58,8 @@ class Backend(Protocol):
     """The database, for what is said about its schema."""
     writer: Writer
     """This store's row; the backend compares it in each append, and changes nothing of it."""
+    packed: TextClause
+    """Gives rows in one text, as ``collab.history.packed`` has them: of ``document``, above ``after`` to ``until``."""
     shared: bool
     """Whether several servers may write to the database."""
 

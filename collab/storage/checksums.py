@@ -17,25 +17,23 @@ from typing import TypeVar
 from zlib import crc32
 
 from collab.authorship import Note
+from collab.history.packed import KNOWN, checksum_of
 from collab.storage.records import LogRow, NewRow, Snapshot
 
 LARGE_BYTES = 1024 * 1024
 """From here on a checksum is made in a thread: a megabyte is a quarter of a millisecond of the event loop."""
-
-_KNOWN = 1 << 32
 
 _Result = TypeVar("_Result")
 
 
 def row_checksum(data: bytes, author: str | None) -> int:
     """Make the checksum of a row's content: what was written, and by whom."""
-    checksum = crc32(data)
-    return checksum if author is None else crc32(author.encode("utf-8", "surrogatepass"), checksum)
+    return checksum_of(data, None if author is None else author.encode("utf-8", "surrogatepass"))
 
 
 def renamed_checksum(data: bytes, was: str | None, author: str | None, checksum: int) -> int:
     """Give the checksum of a row whose author gets another name. One that was wrong stays wrong."""
-    if checksum >= _KNOWN:
+    if checksum >= KNOWN:
         return checksum
     return checksum ^ row_checksum(data, was) ^ row_checksum(data, author)
 
@@ -61,18 +59,18 @@ def seal_snapshot(snapshot: Snapshot) -> Snapshot:
 def is_damaged(row: LogRow | NewRow) -> bool:
     """Tell whether a row's bytes are not those that were written; False too if nobody knows."""
     checksum = row.checksum
-    return checksum is not None and checksum < _KNOWN and checksum != row_checksum(row.data, row.author)
+    return checksum is not None and checksum < KNOWN and checksum != row_checksum(row.data, row.author)
 
 
 def is_damaged_snapshot(snapshot: Snapshot) -> bool:
     """Tell whether a snapshot's bytes are not those that were written; False too if nobody knows."""
     checksum = snapshot.checksum
-    return checksum is not None and checksum < _KNOWN and checksum != snapshot_checksum(snapshot)
+    return checksum is not None and checksum < KNOWN and checksum != snapshot_checksum(snapshot)
 
 
 def is_verified(checksum: int | None) -> bool:
     """Tell whether there is a checksum that this release can compare."""
-    return checksum is not None and 0 <= checksum < _KNOWN
+    return checksum is not None and 0 <= checksum < KNOWN
 
 
 def damaged_rows(rows: Iterable[LogRow]) -> list[int]:

@@ -258,6 +258,14 @@ class _TooLate(Exception):
     """The fence is closed: this batch is noted in the writer's row, or the row is not as it was left."""
 
 
+# See ``Backend.packed``.
+_PACKED = text(
+    "SELECT string_agg(seq || ' ' || encode(data, 'hex') || ' ' || coalesce('x' || encode(author, 'hex'), '-')"
+    " || ' ' || coalesce(CAST(checksum AS text), '-'), ',')"
+    " FROM log WHERE document_id = :document AND seq > :after AND seq <= :until"
+)
+
+
 class PostgresBackend:
     """The :class:`~collab.storage.backend.Backend` on PostgreSQL."""
 
@@ -265,6 +273,7 @@ class PostgresBackend:
         self.url = url
         self._secrets = secrets_of(url)
         self.writer = Writer()
+        self.packed = _PACKED
         self.shared = True
         self._connector = Connector(url)
         # Pinged when taken: after a restart of the server the pool's connections are all dead.

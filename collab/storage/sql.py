@@ -43,6 +43,7 @@ from collab.errors import (
     StoreUnavailable,
     StoreWentBack,
 )
+from collab.history.packed import PackedRows
 from collab.storage import (
     sql_attributions,
     sql_calls,
@@ -122,6 +123,9 @@ from collab.storage.webhooks import (
 from collab.telemetry import get_logger
 
 PAGE_ROWS = 1_000
+
+# Rows that are put together in one text: half a megabyte of letters, which is taken over in a tenth of a millisecond.
+PACKED_ROWS = 4_096
 """Rows read at once: on PostgreSQL they are decoded on the loop, a thousand in two to four milliseconds."""
 
 WRITER_SECONDS = 30 * 86_400.0
@@ -476,6 +480,38 @@ class SqlStore:
             if found is None or found[0] is None or await self._is_whole(found[0]):
                 return found
             passed_over.append(found[0].seq)
+
+    async def load_packed(
+        self, document_id: int, seq: int, *, least: int, most: int
+    ) -> tuple[Snapshot | None, PackedRows] | None:
+        """Read what rebuilds the state after row ``seq``, with rows that the database puts together."""
+
+        def read(connection: Connection) -> tuple[Snapshot | None, PackedRows] | None:
+            query = select(snapshots.c.seq, func.length(snapshots.c.data)).where(
+                snapshots.c.document_id == document_id, snapshots.c.seq <= seq
+            )
+            newest = connection.execute(query.order_by(snapshots.c.seq.desc()).limit(1)).first()
+            base, size = (0, 0) if newest is None else newest
+            if seq - base < least or size > most:
+                return None
+            between = (log.c.document_id == document_id, log.c.seq > base, log.c.seq <= seq)
+            count, nbytes = connection.execute(
+                select(func.count(), func.coalesce(func.sum(func.length(log.c.data)), 0)).where(*between)
+            ).one()
+            if count != seq - base or size + nbytes > most:
+                return None
+            pages = [
+                connection.execute(
+                    self._backend.packed,
+                    {"document": document_id, "after": after, "until": min(seq, after + PACKED_ROWS)},
+                ).scalar_one()
+                for after in range(base, seq, PACKED_ROWS)
+            ]
+            snapshot = None if newest is None else _newest_snapshot(connection, document_id, seq, ())
+            return snapshot, PackedRows(count, int(nbytes), tuple(pages))
+
+        found = await self._run(read, "read")
+        return found if found is None or found[0] is None or await self._is_whole(found[0]) else None
 
     async def _is_whole(self, snapshot: Snapshot) -> bool:
         return not await beside_the_loop(len(snapshot.data), lambda: is_damaged_snapshot(snapshot))

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, literal
+from sqlalchemy import ColumnElement, Connection, Engine, create_engine, event, literal, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
@@ -239,6 +239,14 @@ def translate(error: BaseException) -> StoreError:
     return result
 
 
+# See ``Backend.packed``.
+_PACKED = text(
+    "SELECT group_concat("
+    "seq || ' ' || hex(data) || ' ' || CASE WHEN author IS NULL THEN '-' ELSE 'x' || hex(author) END"
+    " || ' ' || coalesce(checksum, '-'), ',')"
+    " FROM log WHERE document_id = :document AND seq > :after AND seq <= :until"
+)
+
 # Of all stores of this process, by the file: which documents they make snapshots of.
 _CLAIMS: set[tuple[str, int]] = set()
 
@@ -304,6 +312,7 @@ class SqliteBackend:
         self._path = url.path
         self._name = os.path.realpath(url.path)  # two names of one file are one
         self.writer = Writer()
+        self.packed = _PACKED
         self.shared = False
         self._writing = _Writer("collab-sqlite-write")
         self._reading = ThreadPoolExecutor(READERS, thread_name_prefix="collab-sqlite-read")

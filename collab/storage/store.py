@@ -17,12 +17,14 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from collab.history.packed import PackedRows
 from collab.storage.attributions import Attributions
 from collab.storage.calls import Calls
 from collab.storage.catalogue import Catalogue
 from collab.storage.control import Instructions
 from collab.storage.log import Log
 from collab.storage.membership import Membership
+from collab.storage.records import Snapshot
 from collab.storage.tenants import Tenants
 from collab.storage.timeline import Timelines
 from collab.storage.trash import Trash
@@ -67,6 +69,21 @@ class Store(
 
     async def ping(self) -> None:
         """Return when the store can be read, for the readiness of a node; raise ``StoreUnavailable`` otherwise."""
+
+
+@runtime_checkable
+class Packing(Protocol):
+    """A store that can give rows put together by the database; a store need not be able to."""
+
+    async def load_packed(
+        self, document_id: int, seq: int, *, least: int, most: int
+    ) -> tuple[Snapshot | None, PackedRows] | None:
+        """Read what ``Log.load_at`` reads, with all rows in a few texts: that costs the process that asks very little.
+
+        Gives None too when there are fewer than ``least`` rows, or more than ``most`` bytes of a snapshot and rows.
+        Then, and when what is given is not whole, ``Log.load_at`` says more. Raises ``StoreUnavailable``.
+        """
+        ...
 
 
 @runtime_checkable

@@ -11,16 +11,21 @@ import pycrdt
 import pytest
 
 from collab.content.edits import Format, Patch, Replace, TextInsert, TextReplace
+from collab.engine.rebuilt import rebuild
 from collab.errors import CollabError, ContentError, SandboxBusy, UnreadableContent, UpdateError
+from collab.history.packed import PackedRows
 from collab.sandbox import jobs
 from collab.sandbox.counted import CountedSandbox
 from collab.sandbox.inline import InlineSandbox
 from collab.sandbox.pool import ProcessSandbox
 from collab.sandbox.port import Ending, Reading, Sandbox, Written
-from collab.update.compact import compact
+from collab.storage.checksums import row_checksum
+from collab.storage.records import LogRow
+from collab.update.compact import Compacted, compact
 from collab.update.merge import merge_updates
 from collab.update.reader import read_update
 from tests.support.author import Author, content
+from tests.support.packing import pack
 
 MakeSandbox = Callable[[], Sandbox]
 
@@ -47,6 +52,15 @@ def mixed() -> bytes:
 
 
 DOCUMENTS = {"empty": b"\0\0", "written": written(), "mixed": mixed(), "hook": HOOK}
+
+
+async def rebuilt(sandbox: Sandbox, snapshot: bytes | None, rows: PackedRows) -> Compacted | None:
+    """Rebuild a document when the sandbox can begin with it."""
+    while True:
+        try:
+            return await sandbox.rebuild(snapshot, b"", rows)
+        except SandboxBusy:
+            await asyncio.sleep(0.01)
 
 
 class SandboxConformance:
@@ -95,6 +109,17 @@ class SandboxConformance:
         first, second = await sandbox.compact(data, True), await sandbox.compact(data, True)
         assert first == second and data == DOCUMENTS["mixed"]
         assert list(await sandbox.content(data)) == list(await sandbox.content(data))
+
+    async def test_what_a_document_held_is_rebuilt_as_the_function_does(self, sandbox: Sandbox) -> None:
+        author = Author(1)
+        for letter in "typed letter by letter":
+            author.type(letter)
+        rows = [LogRow(seq, data, 1.0, "ann", row_checksum(data, "ann")) for seq, data in enumerate(author.updates, 1)]
+        for snapshot, packed in ((None, pack(rows)), (compact(author.updates[0]).data, pack(rows[1:]))):
+            made = await rebuilt(sandbox, snapshot, packed)
+            assert made is not None and made == rebuild(snapshot, b"", packed)
+            assert content(made.data) == "typed letter by letter"
+        assert await rebuilt(sandbox, None, pack(rows[1:])) is None, "it is not whole"
 
     async def test_many_jobs_at_once_each_get_their_own_result(self, sandbox: Sandbox) -> None:
         documents = [Author(client + 1).type(f"document {client}") for client in range(20)]

@@ -11,6 +11,7 @@ import pytest
 from collab.content.edits import Format, Replace
 from collab.errors import CollabError, SandboxBusy, SandboxCrashed, SandboxTimeout, UpdateError
 from collab.history import tasks
+from collab.history.packed import PackedRows
 from collab.history.rows import Rows
 from collab.sandbox.counted import (
     COMPACTION,
@@ -102,6 +103,7 @@ async def test_each_kind_of_job_is_counted_by_itself() -> None:
     await sandbox.reset([data], None, False, None)
     await sandbox.skeleton([data], None)
     await sandbox.find_hazard(data)
+    assert await sandbox.rebuild(data, b"", PackedRows(0, 0, ())) is not None
     for task in history.values():
         with contextlib.suppress(CollabError):
             await sandbox.look_back(task)

@@ -14,9 +14,11 @@ import pytest
 import uvloop
 
 from collab.errors import SandboxBusy, SandboxCrashed, SandboxTimeout, UnreadableContent, UpdateError
+from collab.history.packed import PackedRows
 from collab.protocol.lib0 import encode_var_uint
 from collab.sandbox import jobs
-from collab.sandbox.pool import MAX_WAITING, ProcessSandbox
+from collab.sandbox.pool import MAX_REBUILT_BYTES, MAX_WAITING, ProcessSandbox
+from collab.update.compact import compact
 from tests.sandbox import hostile
 
 MEMORY = 1 << 30
@@ -145,6 +147,32 @@ async def test_too_many_waiting_jobs_are_refused() -> None:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         assert (await box.compact(AB, True)).data == AB
+
+
+async def test_rebuilding_waits_neither_for_a_process_to_start_nor_for_a_long_job(tmp_path: Path) -> None:
+    rows = PackedRows(0, 0, ())
+    async with sandbox() as box:
+        with pytest.raises(SandboxBusy, match="not started yet"):
+            await box.rebuild(AB, b"", rows)
+        assert box._starting is not None
+        await box._starting  # it was started for the next one
+        assert await box.rebuild(AB, b"", rows) == compact(AB)
+        long = asyncio.create_task(box.run(hostile.hang_visibly, str(tmp_path / "begun")))
+        await made(tmp_path / "begun")
+        with pytest.raises(SandboxBusy, match="no process was free"):
+            await box.rebuild(AB, b"", rows)
+        long.cancel()
+        await asyncio.wait([long])
+        with pytest.raises(SandboxBusy, match="bytes are rebuilt by"):
+            await box.rebuild(AB, b"", PackedRows(1, MAX_REBUILT_BYTES, ()))
+
+
+async def test_closing_ends_a_process_that_is_started_for_the_next_job() -> None:
+    async with sandbox() as box:
+        with pytest.raises(SandboxBusy, match="not started yet"):
+            await box.rebuild(AB, b"", PackedRows(0, 0, ()))
+        started = box._starting
+    assert started is not None and started.done()
 
 
 async def test_a_cancelled_job_leaves_the_sandbox_serving(tmp_path: Path) -> None:

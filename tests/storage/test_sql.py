@@ -10,9 +10,11 @@ from sqlalchemy import text
 
 from collab.authorship import Note
 from collab.errors import DocumentDeleted, StoreRefused, StoreUnavailable, StoreWentBack
+from collab.history.packed import PackedRow, unpack
 from collab.storage import batch as batches
+from collab.storage import sql
 from collab.storage.checksums import damaged_rows, seal_row
-from collab.storage.records import Append, Appended, Head, NewOwner, Snapshot
+from collab.storage.records import Append, Appended, Head, NewOwner, NewRow, Snapshot
 from collab.storage.sql import SqlStore
 from collab.testing.membership import ONE as NODE
 from collab.testing.storage import put, rows, snapshot
@@ -276,6 +278,50 @@ async def test_long_tail_is_read_in_pages(store: SqlStore, monkeypatch: pytest.M
     assert loaded is not None and [row.data for row in loaded.rows] == data
     assert [row.seq for row in await store.rows_after(first.document_id, 3, 15)] == list(range(4, 19))
     assert [row.seq for row in await store.rows_after(first.document_id, 49, 15)] == [50]
+
+
+async def test_rows_that_are_packed_are_those_that_are_read(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql, "PACKED_ROWS", 4)
+    made = (
+        NewRow(b"", 1.0, None, None),
+        NewRow(bytes(range(256)), 2.0, "\U0001f600, or - ", 2**62),
+        NewRow(b"3", 3.0, "", 0),
+        *(seal_row(b"%d" % number, 5.0, "somebody") for number in range(4, 16)),
+    )
+    created = await store.create("d", rows=made)
+    for base in (None, snapshot(2), snapshot(9)):
+        if base is not None:
+            assert await store.write_snapshot(created.id, base)
+        for seq in (1, 2, 3, 4, 5, 12, 15):
+            found = await store.load_at(created.id, seq)
+            packed = await store.load_packed(created.id, seq, least=0, most=1 << 30)
+            assert found is not None and packed is not None and packed[0] == found[0]
+            assert list(unpack(packed[1])) == [
+                PackedRow(row.seq, row.data, None if row.author is None else row.author.encode(), row.checksum)
+                for row in found[1]
+            ]
+            assert packed[1].count == len(found[1])
+            assert packed[1].nbytes == sum(len(row.data) for row in found[1])
+
+
+async def test_rows_are_packed_within_bounds_and_only_where_nothing_lacks(store: SqlStore) -> None:
+    first = await put(store, "d", *[b"%d" % number for number in range(1, 8)])
+
+    async def packs(seq: int, least: int, most: int) -> bool:
+        return await store.load_packed(first.document_id, seq, least=least, most=most) is not None
+
+    assert await packs(7, 7, 7)
+    assert not await packs(7, 8, 7)
+    assert not await packs(7, 7, 6)
+    assert not await packs(8, 0, 100), "there is no such row"
+    assert await store.load_packed(first.document_id + 1_000_000, 1, least=0, most=100) is None
+    await run(store, "DELETE FROM log WHERE seq = 2")
+    assert not await packs(7, 0, 100), "a row is lacking"
+    assert await store.write_snapshot(first.document_id, snapshot(4))
+    assert await packs(7, 3, 100)
+    assert not await packs(7, 3, 3), "the snapshot counts, too"
+    await run(store, "UPDATE snapshots SET data = index_data")
+    assert not await packs(7, 0, 100), "the snapshot is damaged"
 
 
 async def test_pruning_goes_round_pages_of_documents(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
