@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import http.client
 import itertools
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -224,43 +224,66 @@ async def over_http(directory: Path, name: str, numbers: list[int]) -> None:
 
 
 async def beside_a_room(server: ServerProcess, directory: Path, asked: dict[str, list[str]]) -> None:
-    """Type in a room, alone and beside calls of each kind, in turn; print what the edits take."""
-    alone: list[float] = []
-    beside: dict[str, list[float]] = {what: [] for what in asked}
-    calls: dict[str, list[float]] = {what: [] for what in asked}
+    """Type in a room, alone and beside calls of each kind, in turn; print what the edits take.
+
+    The turns are short and many, so whatever else happens on the machine meets all kinds alike.
+    """
+    took: dict[str, list[list[float]]] = {what: [] for what in ("alone", *asked)}
+    askers: dict[str, Asker] = {}
     async with RawClient(server.document_url("room")) as client:
         await client.send(step1(), step2(EMPTY_UPDATE))
         await client.expect_sync(STEP1)
         strokes = Strokes(client)
-        await strokes.time(_STROKES // 5)  # everything is opened, and loaded
-        gc.collect()
-        gc.freeze()
-        for _ in range(_ROUNDS):
-            alone += await strokes.time(_STROKES)
+        try:
             for what, paths in asked.items():
-                with asking(server.url, paths, directory / "asked") as times:
-                    beside[what] += await strokes.time(_STROKES)
-                calls[what] += times
-    print(f"an edit until it is answered, {len(alone)} of them, alone: {_parts(alone)}")
-    for what, times in beside.items():
+                askers[what] = Asker(server.url, paths, directory / f"asked-{len(askers)}")
+            await strokes.time(_STROKES)  # everything is opened, and loaded
+            gc.collect()
+            gc.freeze()
+            for _ in range(_ROUNDS):
+                await asyncio.sleep(_PAUSE)
+                took["alone"].append(await strokes.time(_STROKES))
+                for what, asker in askers.items():
+                    asker.go_on()
+                    took[what].append(await strokes.time(_STROKES))
+                    asker.pause()
+                    await asyncio.sleep(_PAUSE)
+        finally:
+            calls = {what: asker.end() for what, asker in askers.items()}
+    alone = took["alone"]
+    print(f"an edit until it is answered, {_STROKES} of them {_ROUNDS} times, alone: {_parts(alone)}")
+    for what, answered in calls.items():
+        beside = took[what]
         print(
-            f"beside {what}, {_parts(times)}: 99 of 100 {_p99(times) / _p99(alone):.2f} times; "
-            f"{len(calls[what])} calls, median {statistics.median(calls[what]):.0f} ms, most {max(calls[what]):.0f} ms"
+            f"beside {what}, {len(answered)} calls, median {statistics.median(answered):.0f} ms: {_parts(beside)}; "
+            f"99 of 100 {_p99(sum(beside, [])) / _p99(sum(alone, [])):.2f} times, "
+            f"in the middle round {_middle(beside) / _middle(alone):.2f} times"
         )
 
 
-# Strokes that are measured in one go, how often each kind gets its turn, and seconds between two strokes.
-_STROKES = 1_000
-_ROUNDS = 3
+# Strokes of one turn, how many turns each kind has, and seconds between two strokes, and between two turns: what was
+# asked last is answered then.
+_STROKES = 200
+_ROUNDS = 15
 _BETWEEN = 0.005
+_PAUSE = 0.5
 
 
 def _p99(times: list[float]) -> float:
     return statistics.quantiles(times, n=100)[98]
 
 
-def _parts(times: list[float]) -> str:
-    return f"half within {statistics.median(times):.2f} ms, 99 of 100 within {_p99(times):.2f} ms"
+def _middle(rounds: list[list[float]]) -> float:
+    """Give the p99 of the round in the middle: what disturbs all only now and then has no part in it."""
+    return statistics.median(map(_p99, rounds))
+
+
+def _parts(rounds: list[list[float]]) -> str:
+    times = sum(rounds, [])
+    return (
+        f"half within {statistics.median(times):.2f} ms, 99 of 100 within {_p99(times):.2f} ms, "
+        f"in the middle round {_middle(rounds):.2f} ms"
+    )
 
 
 class Strokes:
@@ -290,28 +313,48 @@ class Strokes:
 _TYPIST = 77
 
 
-@contextlib.contextmanager
-def asking(url: str, paths: list[str], said: Path) -> Iterator[list[float]]:
-    """Ask without a pause meanwhile, from a process of its own; afterwards there is what each call took, in ms."""
-    command = [sys.executable, "-m", "tests.bench.history", "--ask", f"{url}/api/v1/", *paths]
-    with said.open("wb") as output:
-        asker = subprocess.Popen(command, stdout=output)
-    times: list[float] = []
-    try:
-        while not said.read_bytes().endswith(b"\n"):  # its first call has been answered
-            assert asker.poll() is None
+class Asker:
+    """A process that asks one after the other, without a pause, while it goes on; it is paused after its first call.
+
+    Args:
+        url: of the server.
+        paths: what is asked for, over and over.
+        said: a file for what each call took.
+    """
+
+    def __init__(self, url: str, paths: Sequence[str], said: Path) -> None:
+        self._said = said
+        command = [sys.executable, "-m", "tests.bench.history", "--ask", f"{url}/api/v1/", *paths]
+        with said.open("wb") as output:
+            self._process = subprocess.Popen(command, stdout=output)
+        while not said.read_bytes().endswith(b"\n"):
+            assert self._process.poll() is None
             time.sleep(0.1)
-        yield times
-        assert asker.poll() is None
-    finally:
-        asker.kill()
-        asker.wait()
-    times += [float(line) for line in said.read_bytes().split(b"\n")[:-1]]
+        self.pause()
+
+    def pause(self) -> None:
+        """Ask nothing more for now."""
+        assert self._process.poll() is None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Ask."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def end(self) -> list[float]:
+        """End the process; give what its calls took, in ms, but for the first one and those that were paused."""
+        self._process.kill()
+        self._process.wait()
+        return [float(line) for line in self._said.read_bytes().split(b"\n")[:-1]][1:]
 
 
 def ask(address: str, paths: Sequence[str]) -> None:
-    """Ask one after the other until this process is ended, and print what each call took, in ms."""
+    """Ask one after the other until this process is ended; print what each call took, in ms, that was not paused."""
+    paused: list[int] = []
+    signal.signal(signal.SIGCONT, lambda number, frame: paused.append(number))
     os.nice(19)
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     split = urlsplit(address)
     connection = http.client.HTTPConnection(split.netloc)
     for path in itertools.cycle(paths):
@@ -320,7 +363,9 @@ def ask(address: str, paths: Sequence[str]) -> None:
         response = connection.getresponse()
         body = response.read()
         assert response.status == 200, body
-        print(1e3 * (time.perf_counter() - began), flush=True)
+        if not paused:
+            print(1e3 * (time.perf_counter() - began), flush=True)
+        paused.clear()
 
 
 async def repeat(calls: list) -> Timed:  # type: ignore[type-arg]
