@@ -30,8 +30,8 @@ from collab.update.parts import Cursor, Parts
 
 TAG: Final = "Content"
 
-# Bytes of an answer that are written in one go.
-_PORTION: Final = 256 * 1024
+# Bytes of an answer that are written in one go: a portion is copied twice, and rooms wait for it.
+_PORTION: Final = 64 * 1024
 
 # Characters of a state vector. Proxies take lines of 8 KiB; for a longer vector the whole document is as good.
 _MAX_VECTOR: Final = 6_000
