@@ -24,12 +24,12 @@ class PackedRows(NamedTuple):
     """Rows in pages of the text above.
 
     Attributes:
-        count: how many there are.
+        total: how many there are.
         nbytes: how many bytes of updates they have.
         pages: the texts, in any order.
     """
 
-    count: int
+    total: int
     nbytes: int
     pages: tuple[str, ...]
 

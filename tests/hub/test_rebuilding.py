@@ -36,7 +36,7 @@ class Recorded:
         self._inner = InlineSandbox()
 
     async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
-        self.given.append(rows.count)
+        self.given.append(rows.total)
         if self.error is not None:
             raise self.error
         return await self._inner.rebuild(snapshot, index, rows)

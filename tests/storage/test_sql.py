@@ -300,7 +300,7 @@ async def test_rows_that_are_packed_are_those_that_are_read(store: SqlStore, mon
                 PackedRow(row.seq, row.data, None if row.author is None else row.author.encode(), row.checksum)
                 for row in found[1]
             ]
-            assert packed[1].count == len(found[1])
+            assert packed[1].total == len(found[1])
             assert packed[1].nbytes == sum(len(row.data) for row in found[1])
 
 
