@@ -36,7 +36,6 @@ from collab.hub.rebuilding import Rebuilding, encode
 from collab.hub.slices import apart, in_slices
 from collab.hub.transfer import whole_update
 from collab.sandbox.port import Sandbox
-from collab.sandbox.stays import TEXTS, encode_reading
 from collab.storage.checksums import beside_the_loop, seal_snapshot
 from collab.storage.records import KEEP, Head, Keep, NewGuest, Snapshot
 from collab.storage.store import Store
@@ -395,6 +394,4 @@ class Past:
 
     async def show(self, state: State, format: Format, root: str | None) -> bytes:
         """Read a state in a format: UTF-8, or JSON; raises what ``Sandbox.content`` raises."""
-        data = await encode(state.document)
-        value = await self._sandbox.content(data, format, root)
-        return await asyncio.to_thread(encode_reading, value, text=format in TEXTS)
+        return await self._sandbox.show(await encode(state.document), format, root)

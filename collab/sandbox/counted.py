@@ -77,6 +77,10 @@ class CountedSandbox:
         """See ``Sandbox.content``."""
         return await self.count(CONTENT, self._sandbox.content(data, format, root))
 
+    async def show(self, data: bytes, format: Format, root: str | None = None) -> bytes:
+        """See ``Sandbox.show``."""
+        return await self.count(CONTENT, self._sandbox.show(data, format, root))
+
     async def make(self, edit: Edit, client_id: int) -> bytes:
         """See ``Sandbox.make``."""
         return await self.count(CREATION, self._sandbox.make(edit, client_id))

@@ -36,6 +36,11 @@ class InlineSandbox:
         await self.turn()
         return jobs.content(data, format, root)
 
+    async def show(self, data: bytes, format: Format, root: str | None = None) -> bytes:
+        """Return a document's content, encoded."""
+        await self.turn()
+        return jobs.show(data, format, root)
+
     async def make(self, edit: Edit, client_id: int) -> bytes:
         """Make a document of content."""
         await self.turn()

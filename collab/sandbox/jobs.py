@@ -18,6 +18,7 @@ from collab.content.edits import Edit, Format
 from collab.history import tasks
 from collab.history.packed import PackedRows
 from collab.protocol.sync import EMPTY_UPDATE
+from collab.sandbox.stays import TEXTS, encode_reading
 from collab.update import compact as compacting
 from collab.update import hazards
 from collab.update import reset as resetting
@@ -166,3 +167,8 @@ def content(data: bytes, format: Format = Format.JSON, root: str | None = None) 
     from collab.content.replica import read
 
     return read(data, format, root)
+
+
+def show(data: bytes, format: Format, root: str | None = None) -> bytes:
+    """Return what a document shows in a format, encoded: a text in UTF-8, or JSON. Raises what `content` raises."""
+    return encode_reading(content(data, format, root), text=format in TEXTS)

@@ -91,6 +91,10 @@ class ProcessSandbox:
         """Return a document's content as values that JSON can hold."""
         return await self.run(jobs.content, data, format, root)
 
+    async def show(self, data: bytes, format: Format, root: str | None = None) -> bytes:
+        """Return a document's content, encoded."""
+        return await self.run(jobs.show, data, format, root)
+
     async def make(self, edit: Edit, client_id: int) -> bytes:
         """Make a document of content."""
         return await self.run(jobs.make, edit, client_id)

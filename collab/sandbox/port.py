@@ -123,6 +123,10 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def show(self, data: bytes, format: Format, root: str | None = None) -> bytes:
+        """Return what `content` does, encoded: a text in UTF-8, or JSON. So the caller has no long list of values."""
+        ...
+
     async def make(self, edit: Edit, client_id: int) -> bytes:
         """Make a document of content: the v1 update of an edit of an empty one, by ``client_id``.
 

@@ -91,6 +91,16 @@ class SandboxConformance:
             assert json.loads(json.dumps(shown)) == shown
         assert await sandbox.content(DOCUMENTS["written"]) == {"t": content(DOCUMENTS["written"])}
 
+    async def test_content_is_encoded_where_it_was_read(self, sandbox: Sandbox) -> None:
+        for name in ("empty", "written", "mixed"):
+            shown = await sandbox.show(DOCUMENTS[name], Format.JSON)
+            assert json.loads(shown) == jobs.content(DOCUMENTS[name]), name
+        assert await sandbox.show(DOCUMENTS["written"], Format.TEXT, "t") == content(DOCUMENTS["written"]).encode()
+        with pytest.raises(UnreadableContent, match="XmlHook"):
+            await sandbox.show(HOOK, Format.JSON)
+        with pytest.raises(ContentError):
+            await sandbox.show(DOCUMENTS["written"], Format.TEXT, "nothing")
+
     async def test_what_is_no_update_is_refused_and_the_next_job_runs(self, sandbox: Sandbox) -> None:
         for bad in (b"", b"\x01", DOCUMENTS["written"][:-1], DOCUMENTS["mixed"] + b"\0", b"\xff" * 20):
             with pytest.raises(UpdateError):

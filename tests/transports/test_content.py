@@ -107,6 +107,20 @@ async def test_an_update_is_applied_relayed_and_given_again(served: Served, api:
     assert reader.read(lacking.body) == "hello world" and len(lacking.body) < len(author.doc.get_update())
 
 
+async def test_long_content_is_given_as_it_is_and_as_it_was(api: Api) -> None:
+    author = Author(7)
+    long = "ä long text, " * 20_000
+    await api.apply("d", author.type(long))
+    await api.apply("d", author.type("and more"))
+    for query, text in (("", long + "and more"), ("number=1&", long)):
+        shown = await api("GET", f"content/d?{query}root=t", Accept="text/plain")
+        assert (shown.status, shown.body.decode()) == (200, text)
+        assert shown.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert int(shown.headers["Content-Length"]) == len(text.encode())
+        shown = await api("GET", f"content/d?{query}root=t&format=json")
+        assert (shown.status, shown.body) == (200, text)
+
+
 async def test_what_is_refused_says_why_with_a_code(api: Api) -> None:
     assert (await api("GET", "updates/nothing")).code == "document_not_found"
     assert (await api("GET", "content/nothing")).code == "document_not_found"

@@ -33,9 +33,11 @@ from collab.transports.http.api.route import (
     Route,
     invalid,
 )
+from collab.transports.http.api.updates import send_parts
 from collab.transports.http.api.versions import WhichQuery
 from collab.transports.http.bodies import LongBodies
-from collab.transports.problems import HEADERS, BadRequest
+from collab.transports.problems import BadRequest
+from collab.update.parts import Parts
 
 TAG: Final = "Content"
 
@@ -293,11 +295,11 @@ class ContentRoutes:
             body, tag = shown.value, shown.tag
         else:
             body = await self._past.show(state, format, call.query.root)
-        headers = {**HEADERS, **conditions.quoted(tag), hdrs.VARY: hdrs.ACCEPT}
+        headers = {**conditions.quoted(tag), hdrs.VARY: hdrs.ACCEPT}
         if format is Format.HTML:
             headers["Content-Security-Policy"] = _POLICY
         charset = "utf-8" if MEDIA[format].startswith("text/") else None
-        return web.Response(body=body, content_type=MEDIA[format], charset=charset, headers=headers)
+        return await send_parts(request, Parts((body,)), headers, MEDIA[format], charset)
 
     async def replace(self, call: Call[ReplaceQuery, NoBody]) -> web.Response:
         """Replace what a root shows by the body."""
