@@ -264,9 +264,9 @@ async def beside_a_room(server: ServerProcess, directory: Path, asked: dict[str,
 # Strokes of one turn, how many turns each kind has, and seconds between two strokes, and between two turns: what was
 # asked last is answered then.
 _STROKES = 200
-_ROUNDS = 15
+_ROUNDS = 12
 _BETWEEN = 0.005
-_PAUSE = 0.5
+_PAUSE = 0.3
 
 
 def _p99(times: list[float]) -> float:
