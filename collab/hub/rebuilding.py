@@ -19,6 +19,7 @@ from collab.errors import HistoryGone, SandboxError
 from collab.history.packed import PackedRows
 from collab.hub.loading import damaged, read_document
 from collab.hub.slices import apart, in_slices
+from collab.sandbox.port import MAX_REBUILT_BYTES
 from collab.storage.checksums import beside_the_loop, is_damaged_snapshot
 from collab.storage.records import LoadedDocument, LogRow, Snapshot, StoredDocument
 from collab.storage.store import Packing, Store
@@ -34,10 +35,8 @@ _AT_A_TIME: Final = 4
 # Rows that are freed between two yields: half a millisecond.
 _FREED: Final = 2_000
 
-# Rows from which on a process reads them: some milliseconds of this one. And bytes of a snapshot and rows up to which
-# it does: to hand over more holds up this process for longer than it spares.
 LEAST_ROWS: Final = 500
-_MOST_BYTES: Final = 16 * 1024 * 1024
+"""Rows from which on a process reads them: some milliseconds of this one."""
 
 
 class RebuildsElsewhere(Protocol):
@@ -106,7 +105,7 @@ class Rebuilding:
         """Rebuild a state of many rows in the sandbox; None if it is to be done here."""
         if self._sandbox is None or number < LEAST_ROWS or not isinstance(self._store, Packing):
             return None
-        found = await self._store.load_packed(document_id, number, least=LEAST_ROWS, most=_MOST_BYTES)
+        found = await self._store.load_packed(document_id, number, least=LEAST_ROWS, most=MAX_REBUILT_BYTES)
         if found is None:
             return None
         snapshot, rows = found

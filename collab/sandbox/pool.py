@@ -27,7 +27,7 @@ from collab.errors import CollabError, DocumentTooLarge, SandboxBusy, SandboxCra
 from collab.history.packed import PackedRows
 from collab.history.tasks import Task as HistoryTask
 from collab.sandbox import jobs, stays
-from collab.sandbox.port import Ending, Outcome, Task
+from collab.sandbox.port import MAX_REBUILT_BYTES, Ending, Outcome, Task
 from collab.update.compact import Compacted
 
 _Result = TypeVar("_Result")
@@ -38,10 +38,8 @@ MAX_WAITING = 64
 # Only a pool whose channel was broken by a dying process gets there.
 GRACE_SECONDS = 20.0
 
-MAX_REBUILT_BYTES = 16 * 1024 * 1024
-"""Bytes of a snapshot and rows that are rebuilt here: to hand over more takes the caller longer than it spares."""
 REBUILD_WAIT_SECONDS = 0.2
-"""Seconds that it waits for a free process, so that an old state is there soon."""
+"""Seconds that rebuilding waits for a free process, so that an old state is there soon."""
 
 MAX_STAYS = 64
 """Documents that stay loaded."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from collab.content.edits import Edit, Format, Patch, Replace
 from collab.errors import CollabError
 from collab.history.packed import PackedRows
 from collab.history.tasks import Task as HistoryTask
 from collab.update.compact import Compacted
+
+MAX_REBUILT_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of a snapshot and rows that are rebuilt here: to hand over more holds up the caller longer than it spares."""
 
 
 class Reading(NamedTuple):
@@ -180,7 +183,8 @@ class Sandbox(Protocol):
 
         None if it is not whole. It waits for no long job: the caller can do the same, and only wants to spare its loop.
 
-        Raises SandboxBusy when it cannot begin soon, or is too large; SandboxTimeout, SandboxCrashed.
+        Raises SandboxBusy when it cannot begin soon, or has more than ``MAX_REBUILT_BYTES``; SandboxTimeout,
+        SandboxCrashed.
         """
         ...
 

@@ -17,7 +17,8 @@ from collab.errors import SandboxBusy, SandboxCrashed, SandboxTimeout, Unreadabl
 from collab.history.packed import PackedRows
 from collab.protocol.lib0 import encode_var_uint
 from collab.sandbox import jobs
-from collab.sandbox.pool import MAX_REBUILT_BYTES, MAX_WAITING, ProcessSandbox
+from collab.sandbox.pool import MAX_WAITING, ProcessSandbox
+from collab.sandbox.port import MAX_REBUILT_BYTES
 from collab.update.compact import compact
 from tests.sandbox import hostile
 
