@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from collab.errors import CollabError
 from collab.hub.line import Line
@@ -34,6 +34,10 @@ class Encoder(Protocol):
         ...
 
 
+SMALL: Final = 8 * 1024
+"""Bytes below which a frame is small: an outbox has nothing to decide on it."""
+
+
 class Outbox(Protocol):
     """One client's socket: bounded by a mark, written without waiting.
 
@@ -42,6 +46,18 @@ class Outbox(Protocol):
 
     mark: int
     """Bytes waiting past which the client counts as slow."""
+
+    direct: Callable[[bytes], object] | None
+    """Writes a small frame at once, as ``write`` would; None while that has something to decide.
+
+    For a loop over many: whoever uses it notes that the outbox is not ``quiet``, and looks at ``buffered``. Should it
+    raise a RuntimeError the client is gone, and ``write`` sees to that."""
+
+    buffered: Callable[[], int]
+    """Tells how many bytes wait in this process while there is ``direct``."""
+
+    quiet: bool
+    """Whether nothing that its client sees was written for a while."""
 
     def write(self, data: bytes) -> int:
         """Write ``data`` and return how many bytes now wait in this process; 0 if the client is gone."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from collab.hub.counts import HubCounts
 from collab.hub.long_frames import Frame
-from collab.hub.member import Encoder, Member
+from collab.hub.member import SMALL, Encoder, Member
 from collab.protocol.messages import Message, Stateless
 from collab.protocol.session import Session, State
 from collab.protocol.sync import SyncUpdate
@@ -100,6 +100,7 @@ class Members:
         self, group: dict[Member, None], frame: bytes, absent: Session | None, *, updates: bool = False
     ) -> None:
         live = State.LIVE
+        small = len(frame) < SMALL
         passed_over = 0
         slow: list[Member] = []
         broken: list[tuple[Member, Exception]] = []
@@ -110,7 +111,20 @@ class Members:
             try:
                 if member.state is live:
                     outbox = member.outbox
-                    if outbox.write(frame) > outbox.mark:
+                    # No call of ours between two writes: behind each, the processor has to learn this loop anew, so
+                    # what stands here costs several times what it does elsewhere (5 % of a write, measured).
+                    write = outbox.direct if small else None
+                    if write is None:
+                        waiting = outbox.write(frame)
+                    else:
+                        outbox.quiet = False
+                        try:
+                            write(frame)
+                        except RuntimeError:
+                            outbox.write(frame)  # sees that the client is gone
+                        buffered = outbox.buffered
+                        waiting = buffered()
+                    if waiting > outbox.mark:
                         slow.append(member)
                 elif not updates and member.takes:
                     member.outbox.write(frame)

@@ -123,6 +123,9 @@ class Box:
         self.rate = 0.0  # bytes a second that come through to the client; 0 is at once
         self.unread = 0
 
+    direct = None  # each write is decoded
+    quiet = False
+
     def fill(self, size: int) -> None:
         self.filled += size
         self.unread += size
@@ -152,6 +155,8 @@ class Box:
 
     def waiting(self) -> int:
         return self.held
+
+    buffered = waiting
 
     def end(self, member: Member, error: CollabError) -> None:
         self.ended = error

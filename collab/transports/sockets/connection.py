@@ -1095,7 +1095,7 @@ class Connection(Generic[AnyChannel]):
             self.note(error, channel)
         finally:
             if not self.outbox.closing:
-                self.outbox.closing = True  # should the rest fail, the next sweep closes it
+                self.outbox.closing, self.outbox.direct = True, None  # should the rest fail, the next sweep closes it
                 self.outbox.close_again(self.protocol.close_code(error))
 
     def cut(self) -> None:
@@ -1110,7 +1110,7 @@ class Connection(Generic[AnyChannel]):
         No cycle of references and no timer is left, so memory is given back now: what is only in a cycle stays until
         the collector comes to it, which is seldom.
         """
-        self.outbox.closing = True
+        self.outbox.closing, self.outbox.direct = True, None
         counts = self.context.counts[self.protocol_name]
         counts.messages += self.messages
         counts.received += self.received

@@ -20,6 +20,7 @@ from typing import Final
 from weakref import WeakSet
 
 from collab.hub.long_frames import LongFrame
+from collab.hub.member import SMALL
 from collab.transports.sockets.frames import binary_head, payload_of
 from collab.update.parts import Cursor, Parts
 
@@ -27,7 +28,7 @@ RESPONSE: Final = "permessage-deflate; server_no_context_takeover; client_no_con
 """What the server agrees to, whatever else was offered."""
 
 # Bytes of a frame from which it is compressed: below it is one or two packets anyhow.
-SMALLEST: Final = 8 * 1024
+SMALLEST: Final = SMALL
 
 # Bytes that are compressed on the loop: 0.7 ms at level 1. Level 6 makes typed text a tenth smaller and takes three
 # times as long.

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 from collab.hub.line import Line, Traffic
 from collab.hub.long_frames import LongFrame
+from collab.hub.member import SMALL
 from collab.protocol.messages import CloseCode
 from collab.transports.sockets.deflate import SMALLEST, Deflater
 from collab.transports.sockets.frames import close_frame, is_one_binary_frame, ping_frame, pong_frame
@@ -69,12 +70,13 @@ class SocketOutbox:
         close_code: how the client has closed; None while it has not, or without a code.
         mark: see above.
         pings: whether the client sees our pings; else the transport answers them when all before them has left it.
-        closing: nothing more is written: the socket is being closed, or is lost.
+        closing: nothing more is written: the socket is being closed, or is lost. There is no ``direct`` from then on:
+            who sets this sets that, too, without a call, which might fail.
+        direct, buffered: see ``collab.hub.member.Outbox``.
         quiet: nothing but keepalives was written since the last sweep.
     """
 
     __slots__ = (
-        "_buffered",
         "_cutting",
         "_last",
         "_line",
@@ -85,10 +87,12 @@ class SocketOutbox:
         "_portions_size",
         "_transport",
         "_write",
+        "buffered",
         "close_code",
         "closing",
         "deflated",
         "deflater",
+        "direct",
         "mark",
         "pings",
         "quiet",
@@ -97,11 +101,13 @@ class SocketOutbox:
     def __init__(self, transport: asyncio.Transport, mark: int, pacer: Pacer) -> None:
         self._transport = transport
         self._write = transport.write
-        self._buffered = transport.get_write_buffer_size
+        self.buffered = transport.get_write_buffer_size
         self._pacer = pacer
         # Of large frames: portions, what reads a long one, or what is still being compressed; and what was written
         # behind them.
         self._portions: deque[memoryview | Cursor | Deflating] | None = None
+        self.closing = False
+        self.direct = self._find_direct()
         self.deflater: Deflater | None = None
         self.deflated = False
         self.close_code: int | None = None
@@ -113,23 +119,25 @@ class SocketOutbox:
         self._measured: dict[bytes, Callable[[], object]] | None = None  # by what the pong will bring back
         self.mark = mark
         self.pings: bool = transport.get_extra_info("pings", True)
-        self.closing = False
         self.quiet = False
+
+    def _find_direct(self) -> Callable[[bytes], object] | None:
+        """Return what ``direct`` is now."""
+        return None if self.closing or self._portions is not None else self._write
 
     def write(self, data: bytes) -> int:
         """Write finished frames; return how many bytes wait in this process."""
         if self.closing:
             return 0
         self.quiet = False
-        if self._portions is not None or len(data) >= SMALLEST:
+        if self._portions is not None or len(data) >= SMALL:
             return self._write_large(data)
-        # The usual frame, without a further call: it is written to every socket of a room.
         try:
             self._write(data)
         except RuntimeError:
             self._lost()
             return 0
-        return self._buffered()
+        return self.buffered()
 
     def write_long(self, frame: LongFrame) -> int:
         """Write a frame that is put together as it leaves; return how many bytes wait, made or not."""
@@ -159,7 +167,7 @@ class SocketOutbox:
         except RuntimeError:
             self._lost()
             return 0
-        return self._buffered()
+        return self.buffered()
 
     def write_control(self, frame: bytes) -> None:
         """Write a frame that is not missed: a peer that sends pings and reads nothing gets no pongs past the mark."""
@@ -170,7 +178,7 @@ class SocketOutbox:
 
     def waiting(self) -> int:
         """Return how many bytes wait in this process."""
-        return self._buffered() + self._portions_size
+        return self.buffered() + self._portions_size
 
     def held(self) -> int:
         """Return how many bytes of memory that takes; of what is not put together yet, only what refers to it."""
@@ -180,7 +188,7 @@ class SocketOutbox:
     def _lost(self) -> None:
         # uvloop's word for a connection that was lost in this turn of the loop; the pump hears of it in
         # the next one. Nobody else's frame may be lost over it. Should it be another error, the client comes back.
-        self.closing, self._last = True, None
+        self.closing, self.direct, self._last = True, None, None
         self._transport.abort()
 
     # The line
@@ -236,6 +244,7 @@ class SocketOutbox:
     def _begin_portions(self) -> deque[memoryview | Cursor | Deflating]:
         if self._portions is None:
             self._portions = deque()
+            self.direct = None
             self._pacer.add(self)
         return self._portions
 
@@ -254,7 +263,7 @@ class SocketOutbox:
         if self.closing and self._last is None:
             self._portions, self._portions_size = None, 0
             return False
-        if self._portions is None or self._buffered():
+        if self._portions is None or self.buffered():
             return False
         portion = self._portions[0]
         if type(portion) is tuple:
@@ -285,6 +294,8 @@ class SocketOutbox:
             if self._last is not None:
                 self._write_close(self._last)
                 self._last = None
+            else:
+                self.direct = self._find_direct()
         return True
 
     # Closing
@@ -300,7 +311,7 @@ class SocketOutbox:
 
     def close_again(self, code: CloseCode) -> None:
         """Close a socket whose close may have failed half-way."""
-        self.closing = True
+        self.closing, self.direct = True, None
         if self._portions is None:
             self._write_close(code)
         else:
@@ -326,8 +337,8 @@ class SocketOutbox:
         if not self.closing and self._portions is None:
             # A close frame without a code is answered by one.
             self._write_close(CloseCode(code, "") if code else None)
-        self.closing = True
-        if self._buffered():  # a client that has closed need not read the rest
+        self.closing, self.direct = True, None
+        if self.buffered():  # a client that has closed need not read the rest
             self._abort_later()
         self._transport.close()
 
@@ -341,16 +352,16 @@ class SocketOutbox:
 
     def abort(self) -> None:
         """Cut the connection: the peer is dead, so there is nobody to be polite to."""
-        self.closing, self._last = True, None
+        self.closing, self.direct, self._last = True, None, None
         self._transport.abort()
 
     def release(self) -> None:
         """Close the connection, which has ended, and leave no timer behind that would keep it for seconds."""
-        self.closing, self._last = True, None
+        self.closing, self.direct, self._last = True, None, None
         measured, self._measured = self._measured, None
         for done in (measured or {}).values():
             done()
-        if self._buffered():  # the transport stays until that is taken
+        if self.buffered():  # the transport stays until that is taken
             self._abort_later()
         elif self._cutting is not None:
             self._cutting.cancel()

@@ -108,6 +108,9 @@ class LoggedOutbox(SocketOutbox):
         super().__init__(transport, mark, pacer)
         self._wire = wire
 
+    def _find_direct(self) -> None:
+        """Return None: each frame has its line."""
+
     def write(self, data: bytes) -> int:
         """Write finished frames, with a line for each."""
         if not self.closing:
