@@ -59,8 +59,10 @@ from collab.engine.departed import Departed, Left
 from collab.engine.visitors import AnothersClient, Person, Somebody, Visitor, are_same
 from collab.errors import CollabError, DecodeError, LimitExceeded, forget_frames
 from collab.protocol.awareness import (
+    MAX_CLOCK,
     NULL,
     Entry,
+    check_state,
     decode_awareness,
     decode_awareness_in_slices,
     encode_awareness,
@@ -70,7 +72,9 @@ from collab.protocol.awareness import (
     join_entries,
     newest_entries,
     read_user,
+    stamp_user,
 )
+from collab.protocol.lib0 import read_var_uint
 from collab.protocol.session import Owner, Session, State
 
 LARGE: Final = 8 * 1024
@@ -119,6 +123,9 @@ class Taken(NamedTuple):
     contested: list[Owner]
     refused: CollabError | None
     asks: Sequence[Ask] = ()
+
+
+_MOVED: Final = Taken([], [], None)
 
 
 class Idle(NamedTuple):
@@ -226,6 +233,8 @@ class AwarenessStates:
             return Taken([], [], None)
         if not isinstance(owner, Session):
             entries = decode_awareness(payload)
+        elif payload[:1] == b"\1" and not owner.queried and self._move(owner, payload):
+            return _MOVED
         elif owner.queried and (own := read_own(owner, payload)) is not None:
             entries = [own]
         else:
@@ -236,6 +245,50 @@ class AwarenessStates:
         if brought is not None:
             _announce(owner, brought)
         return self._take(owner, entries, None, brought, people)
+
+    def _move(self, session: Session, payload: bytes) -> bool:
+        """Take the usual update: a session changes the one state that it shows already, by the only entry in it.
+
+        A shorter way to what ``_take`` and ``_set`` do with it: 3 us instead of 7. False leaves any other update to
+        them, also what is refused.
+        """
+        shown = session.awareness
+        if shown is None or len(shown) > 1 or self.crowded or may_bring(session):
+            return False
+        try:
+            client, pos = read_var_uint(payload, 1)
+            clock, pos = read_var_uint(payload, pos)
+            size, pos = read_var_uint(payload, pos)
+            state = payload[pos:]
+            if (
+                self._owners.get(client) is not session
+                or not self._clocks[client] < clock <= MAX_CLOCK
+                or size != len(state)
+                or size > self.max_bytes
+                or state == NULL
+            ):
+                return False
+            if session.user is None:
+                check_state(state)
+                encoded = payload[1:]  # each number has one encoding
+            else:
+                state = stamp_user(state, session.user)
+                encoded = encode_entry(client, clock, state)
+        except DecodeError:
+            return False
+        if self._told:
+            self._told.pop(client, None)
+        if self._people:
+            self._people.pop(client, None)
+        if self._foreign:
+            self._foreign.pop(client, None)
+        self._nbytes += len(encoded) - len(self._states[client])
+        self._states[client] = self._changed[client] = encoded
+        self._clocks[client] = clock
+        comebacks = self.comebacks
+        comebacks.announced[client] = comebacks.turn
+        shown[client] = len(state)
+        return True
 
     def apply_in_slices(self, session: Session, payload: bytes) -> Generator[None, None, Taken]:
         """Do what ``apply`` does in a generator that yields about every millisecond.

@@ -6,11 +6,12 @@ Strategy: what ``flush`` gives is decoded and compared; the second half of it is
 from __future__ import annotations
 
 from functools import partial
+from random import Random
 
 import pytest
 
+from collab.engine.awareness import _MOVED, AwarenessStates
 from collab.engine.awareness import LARGE as SLICED
-from collab.engine.awareness import AwarenessStates
 from collab.engine.departed import MINUTES, Departed, Unloaded
 from collab.engine.document import at_once
 from collab.errors import CollabError, DecodeError, LimitExceeded
@@ -805,3 +806,56 @@ def test_one_that_goes_to_another_node_within_a_turn_is_taken_back_from_the_othe
     room.leave(node)
     payload, own = room.flush()
     assert decoded(payload) == [Entry(7, 5, b"null")] and own is None
+
+
+class LongWay(AwarenessStates):
+    """Takes each update as any other, the usual ones too."""
+
+    __slots__ = ()
+
+    def _move(self, session: Session, payload: bytes) -> bool:
+        return False
+
+
+def _facts(room: AwarenessStates, owners: list[Session]) -> object:
+    clocks = {client: room.clock_of(client) for client in range(1, 5)}
+    return room.everything(), room._nbytes, clocks, [owner.awareness for owner in owners], room.changes_since(0)
+
+
+@pytest.mark.parametrize("seed", range(size(100, small=20)))
+def test_the_short_way_of_the_usual_update_leads_to_the_same(seed: int) -> None:
+    random = Random(seed)
+    people = [None, User("ada", "Ada"), None]
+    rooms = []
+    for kind in (AwarenessStates, LongWay):
+        owners = [heard(), heard(None if seed % 2 else "ada"), user(None)]
+        for owner, who in zip(owners, people, strict=True):
+            owner.user = who
+        rooms.append((kind(max_bytes=60, max_ids=2), owners))
+    good = ["{}", '{"x":1}', '{"user":{"name":"me"}}', "3"]
+    other = ["null", "nul", '{"a":', '"' + "x" * 70 + '"', "NaN", "\ufeff{}"]
+    clock = 1
+    moved = 0
+    for _ in range(120):
+        at, client = random.randrange(3), random.choice((1, 2, 3, 3, 4))
+        client = at + 1 if random.random() < 0.95 else client
+        clock += random.choice((0, 1, 1, 2, -1))
+        text = random.choice(good if random.random() < 0.85 else other)
+        payload = update((client, max(clock, 0) if random.random() < 0.98 else 2**40, text))
+        payload = random.choice((payload,) * 8 + (payload + b" ", payload[:-1], payload[:3]))
+        outcomes = []
+        for room, owners in rooms:
+            try:
+                taken = room.apply(owners[at], payload)
+                outcomes.append((taken.back, str(taken.refused), len(taken.contested)))
+                moved += taken is _MOVED
+            except (DecodeError, LimitExceeded) as error:
+                outcomes.append((type(error), str(error)))
+        assert outcomes[0] == outcomes[1]
+        assert _facts(*rooms[0]) == _facts(*rooms[1])
+        if random.random() < 0.3:
+            assert rooms[0][0].flush() == rooms[1][0].flush()
+        if random.random() < 0.03:
+            for room, owners in rooms:
+                room.leave(owners[at])
+    assert moved, "none of them went that way"
