@@ -978,7 +978,7 @@ class Room:
         acks = self._acks
         if acks:
             self._acks = []
-        awareness, own_awareness = self.awareness.flush() if self.awareness.changed else (None, None)
+        awareness, own_awareness = self.awareness.flush()
         people = self.awareness.take_told()
         kept = None
         if self.kept is not None:

@@ -288,12 +288,14 @@ class Persistence:
             self._lost = True  # its client was not told that it is saved, and sends it again
             return
         at = self._clock()
-        rows = tuple([NewRow(data, at, author, row_checksum(data, author), note) for data, author, note, _ in end.rows])
-        pending = None if end.kept is None else make_change(end.kept, at)
+        made: list[NewRow] = []
         owners: tuple[NewOwner, ...] = ()
-        for place, row in enumerate(end.rows):
-            if row.first_uses:
-                owners += make_owners(row.first_uses, at, place)
+        for data, author, note, first_uses in end.rows:
+            if first_uses:
+                owners += make_owners(first_uses, at, len(made))
+            made.append(NewRow(data, at, author, row_checksum(data, author), note))
+        rows = tuple(made)
+        pending = None if end.kept is None else make_change(end.kept, at)
         guests: tuple[NewGuest, ...] = ()
         if self._met:
             waiting = () if pending is None else pending.added

@@ -20,7 +20,7 @@ from collab.hub.shares import Share
 # What is forgiven of a client's time, a second in each second, and what it may have used before it waits for its turn
 # with small messages too: a tenth of the time, and a paste.
 _FORGIVEN: Final = 0.1
-_FREE: Final = 0.05
+FREE: Final = 0.05
 # Seconds that somebody waits for its turn at the most because of what it has used.
 _LONGEST: Final = 1.0
 
@@ -61,18 +61,20 @@ class Usage:
 
     def charge(self, seconds: float, now: float) -> None:
         """Add what a message has cost; ``now`` is of ``perf_counter``."""
-        self.seconds = max(0.0, self.seconds - (now - self._charged_at) * _FORGIVEN) + seconds
+        left = self.seconds - (now - self._charged_at) * _FORGIVEN
+        self.seconds = left + seconds if left > 0.0 else seconds
         self._charged_at = now
-        if seconds and self.share is not None:
-            self.share.charge(seconds, now)
+        share = self.share
+        if share is not None and seconds:
+            share.charge(seconds, now)
 
     @property
     def heavy(self) -> bool:
         """Whether the client has used so much that it waits for its turn with every message."""
-        if self.seconds <= _FREE:
+        if self.seconds <= FREE:
             return False
         self.charge(0.0, perf_counter())
-        return self.seconds > _FREE
+        return self.seconds > FREE
 
 
 class _Queue:

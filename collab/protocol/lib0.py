@@ -34,7 +34,9 @@ def read_var_uint(data: bytes, pos: int) -> tuple[int, int]:
             return byte, pos
         value = byte & 127
         shift = 7
-        limit = min(end, pos + _MAX_VAR_UINT_BYTES - 1)
+        limit = pos + _MAX_VAR_UINT_BYTES - 1
+        if limit > end:
+            limit = end
         while pos < limit:
             byte = data[pos]
             pos += 1

@@ -39,7 +39,7 @@ from collab.errors import (
 from collab.hub.member import Checked, ConnectionFacts, Encoder, Member
 from collab.hub.room import SLICED, LiveRoom
 from collab.hub.shares import Share
-from collab.hub.slices import Usage, own_turn
+from collab.hub.slices import FREE, Usage, own_turn
 from collab.limits.limits import Meter, Pace, Ticket, Turn
 from collab.limits.questions import MAX_UNANSWERED
 from collab.protocol import events
@@ -349,7 +349,13 @@ class Connection(Generic[AnyChannel]):
         if message.type is not WSMsgType.BINARY:
             return False
         data = message.data
-        if len(data) > SLICED or self.outbox.closing or self.context.hub.stopping or self.usage.heavy:
+        usage = self.usage
+        if (
+            len(data) > SLICED
+            or self.outbox.closing
+            or self.context.hub.stopping
+            or (usage.seconds > FREE and usage.heavy)
+        ):
             return False
         channel: AnyChannel | None = None
         try:
@@ -359,16 +365,17 @@ class Connection(Generic[AnyChannel]):
             channel, received, _ = delivered
             live, session = channel.live, channel.session
             assert live is not None and isinstance(session, Member)  # the session has joined
-            if type(received) is not SyncUpdate or session.copy is not Copy.CURRENT:
-                if live.is_long(received, session):
-                    return False
-                if type(received) is AwarenessUpdate:
-                    self.awareness += 1
-            self.usage.share = live.share
+            if type(received) is AwarenessUpdate:
+                self.awareness += 1  # never long: ``SLICED`` is less than what counts as that
+            elif (type(received) is not SyncUpdate or session.copy is not Copy.CURRENT) and live.is_long(
+                received, session
+            ):
+                return False
+            usage.share = live.share
             began = perf_counter()
             live.receive(session, received)
             now = perf_counter()
-            self.usage.charge(now - began, now)
+            usage.charge(now - began, now)
         except Exception as error:
             if channel is not None and is_refusal(error):
                 if type(error) is DocumentTooLarge:
