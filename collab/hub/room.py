@@ -965,15 +965,22 @@ class LiveRoom:
         if delivery is not None and delivery.task is not None and delivery.task is not asyncio.current_task():
             delivery.task.cancel()
 
-    def _broadcast_turn(self, end: TurnEnd, delta: bytes, absent: Session | None, seq: int | None) -> bytes:
-        """Send what a turn brought to every live member.
+    def _broadcast_turn(
+        self,
+        end: TurnEnd,
+        delta: bytes,
+        absent: Session | None,
+        seq: int | None,
+        presence: AwarenessUpdate | None = None,
+    ) -> bytes:
+        """Send what a turn brought to every live member, and ``presence`` behind it unless the delta is a large one.
 
         ``seq`` is the last row that all of them have been sent, None when that cannot be said.
         """
         if self.follower is not None:
             self.follower.follow(delta)
         if end.before is None:
-            return self.members.broadcast(SyncUpdate(delta), absent)
+            return self.members.broadcast(SyncUpdate(delta), absent, presence)
         for member in list(self.members):
             if member.state is State.LIVE:
                 self.deliver(member, end.before, seq, asks=False)
@@ -1032,6 +1039,7 @@ class LiveRoom:
         end = self.room.end_turn()
         producers, self._producers = self._producers, ()
         received, self.touched_at = self.touched_at, None
+        presence = None if end.awareness is None else AwarenessUpdate(end.awareness)
         if end.delta is not None:
             # The journal first: what members have been sent is on its way into the log, whatever happens then.
             held = self._hold_until_sent()
@@ -1039,7 +1047,9 @@ class LiveRoom:
             self.persistence.store(end, producers, received)
             if self._hub.bus.others:
                 self._hub.hurry_shared(self)
-            echo = self._broadcast_turn(end, end.delta, end.author if late else None, self.persistence.seq)
+            echo = self._broadcast_turn(end, end.delta, end.author if late else None, self.persistence.seq, presence)
+            if end.before is None:
+                presence = None  # it is sent
             if echo:
                 self.persistence.echo_later(end, echo)
             self._hold_back_all(held)
@@ -1054,8 +1064,9 @@ class LiveRoom:
         if self._calls is not None:
             self.persistence.tell_when_stored(self._calls)
             self._calls = None
+        if presence is not None:
+            self.members.broadcast(presence)
         if end.awareness is not None:
-            self.members.broadcast(AwarenessUpdate(end.awareness))
             if self.presence is not None:
                 self.presence.publish(end.awareness)
             if end.own_awareness is not None and self._hub.bus.others:

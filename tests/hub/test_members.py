@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from collab.hub.counts import HubCounts
-from collab.hub.member import Member
+from collab.hub.member import SMALL, Member
 from collab.hub.members import Members
+from collab.protocol.awareness import AwarenessUpdate
 from collab.protocol.messages import Message, Stateless
 from collab.protocol.session import Event
 from collab.protocol.sync import SyncUpdate
@@ -201,3 +202,84 @@ def test_a_member_that_is_alone_gets_its_echo_from_its_caller(crowd: Crowd) -> N
     frame = crowd.members.broadcast(UPDATE, absent=alone)
     assert frame and box.frames == []
     assert crowd.members.counts.deliveries == len(other.frames) == 1
+
+
+PRESENCE: Message = AwarenessUpdate(b"who is here")
+
+
+def test_two_small_messages_leave_in_one_write(crowd: Crowd) -> None:
+    boxes = [crowd.add()[1] for _ in range(3)]
+    assert crowd.members.broadcast(UPDATE, None, PRESENCE) == b""
+    assert all(box.messages == [UPDATE, PRESENCE] for box in boxes)
+    assert all(len(box.frames) == 1 for box in boxes) and len({id(box.frames[0]) for box in boxes}) == 1
+    assert crowd.members.counts.deliveries == 6
+    assert crowd.members.counts.delivered_bytes == crowd.members.sent == 3 * len(boxes[0].frames[0])
+
+
+def test_two_that_are_large_together_leave_one_behind_the_other(crowd: Crowd) -> None:
+    _, box = crowd.add()
+    large = SyncUpdate(bytes(SMALL))
+    crowd.members.broadcast(large, None, PRESENCE)
+    assert box.messages == [large, PRESENCE] and len(box.frames) == 2
+    assert crowd.members.counts.deliveries == 2
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_one_that_is_left_out_gets_what_comes_behind(crowd: Crowd, others: int) -> None:
+    member, box = crowd.add()
+    seen = [crowd.add()[1] for _ in range(others)]
+    frame = crowd.members.broadcast(UPDATE, member, PRESENCE)
+    assert box.messages == [PRESENCE]
+    assert all(other.messages == [UPDATE, PRESENCE] for other in seen)
+    assert crowd.recorders[Member].decode(frame) == [UPDATE]
+    assert crowd.members.counts.deliveries == 1 + 2 * others
+
+
+def test_one_that_is_sent_a_document_in_pieces_gets_the_update_later(crowd: Crowd) -> None:
+    member, box = crowd.add(live=False)
+    member.on(Event.OPENED)
+    member.on(Event.RECEIVES)
+    member.meanwhile = []
+    crowd.members.broadcast(UPDATE, None, PRESENCE)
+    assert box.messages == [PRESENCE] and crowd.recorders[Member].decode(member.meanwhile[0]) == [UPDATE]
+    late, nothing = crowd.add()
+    late.on(Event.LAGGED)
+    crowd.members.broadcast(UPDATE, None, PRESENCE)
+    assert nothing.messages == [], "it is told all of it when it has caught up"
+
+
+class DirectBox(KeepingBox):
+    """A box whose small frames may be written without asking it."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__(recorder)
+        self.quiet, self.gone, self.asked = True, False, 0
+        self.direct = self.take  # type: ignore[assignment]
+
+    def take(self, data: bytes) -> None:
+        if self.gone:
+            raise RuntimeError("the handle is closed")
+        super().write(data)
+
+    def write(self, data: bytes) -> int:
+        self.asked += 1
+        return 0 if self.gone else super().write(data)
+
+
+def test_small_frames_go_directly_and_others_by_the_outbox(crowd: Crowd) -> None:
+    recorder = crowd.recorders[Member]
+    boxes = [DirectBox(recorder) for _ in range(3)]
+    members = [Member(recorder, box, box) for box in boxes]
+    for member in members:
+        for event in (Event.PRESENTED, Event.GRANTED, Event.OPENED):
+            member.on(event)
+        crowd.members.add(member)
+    boxes[1].gone = True
+    boxes[2].blocked, boxes[2].mark = True, 0
+    crowd.members.broadcast(UPDATE)
+    assert [box.messages for box in boxes] == [[UPDATE], [], [UPDATE]]
+    assert [box.asked for box in boxes] == [0, 1, 0], "one that is gone hears of it by its outbox"
+    assert not boxes[0].quiet and crowd.slow == [members[2]] and crowd.broken == []
+    large = SyncUpdate(bytes(SMALL))
+    crowd.members.broadcast(large)
+    assert boxes[0].messages == [UPDATE, large] and boxes[0].asked == 1

@@ -135,9 +135,11 @@ def _add_late(self: Any, member: Any) -> None:
 _young: dict[Any, None] = {}
 
 
-def _write_to_grown(self: Any, group: Any, frame: bytes, absent: Any, *, updates: bool = False) -> None:
+def _write_to_grown(
+    self: Any, group: Any, frame: bytes, absent: Any, second: bytes = b"", *, updates: bool = False
+) -> None:
     grown = {member: None for member in group if member not in _young}
-    _write_to_group(self, grown, frame, absent, updates=updates)
+    _write_to_group(self, grown, frame, absent, second, updates=updates)
 
 
 _end_turn = LiveRoom.end_turn
