@@ -29,6 +29,7 @@ from collab.errors import (
     LimitExceeded,
     Unauthenticated,
 )
+from collab.protocol.session import Access
 from collab.telemetry import get_logger, shown_name, shown_user
 from collab.telemetry.logs import Rates
 
@@ -45,6 +46,8 @@ _SIGN_INS_PER_SECOND: Final = 200.0
 
 # Of one list and one user: pages ask for them every few seconds.
 _READS_PER_SECOND: Final = 1 / 60
+
+_LET_IN: Final = f"{Kind.SIGN_IN}: let in"
 
 _POLLED: Final = frozenset({Kind.CONNECTIONS_LISTED, Kind.DELIVERIES_LISTED, Kind.AUDIT_READ, Kind.DOCUMENT_READ})
 
@@ -126,13 +129,13 @@ class Audit:
         (self.limits if kind is Kind.LIMIT else self.refusals)[what] += 1
         self._refuse(kind, what, reason, who, document_name)
 
-    def sign_in(self, who: Who, document_name: str, access: str) -> None:
-        """Note that a client was let in to a document."""
+    def sign_in(self, who: Callable[[], Who], document_name: str, access: Access) -> None:
+        """Note that a client was let in to a document; ``who`` says which, if it is written."""
         if not self.sign_ins:
             return
-        left_out = self._sign_in_rate.take(f"{Kind.SIGN_IN}: let in", Kind.SIGN_IN)
+        left_out = self._sign_in_rate.take(_LET_IN, Kind.SIGN_IN)
         if left_out is not None:
-            self._add(Kind.SIGN_IN, Outcome.SUCCESS, f"{access} access", who, document_name, left_out=left_out)
+            self._add(Kind.SIGN_IN, Outcome.SUCCESS, f"{access.value} access", who(), document_name, left_out=left_out)
 
     def act(self, act: Act, outcome: Outcome, who: Who = NOBODY) -> None:
         """Note something that was done, or tried."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from collab.net import Peer
 from collab.protocol.session import Access
@@ -163,9 +163,13 @@ class ManagedAuthenticator(Authenticator, Protocol):
         ...
 
 
+EVERYTHING: Final = Grant(Access.ADMIN)
+"""What everybody may do on a server that asks nobody who he is."""
+
+
 class OpenAccess:
     """Let everybody read and write everything, whatever the token: for a server on loopback only."""
 
     async def authenticate(self, request: AccessRequest) -> Grant:
         """Grant everything to nobody in particular."""
-        return Grant(Access.ADMIN)
+        return EVERYTHING

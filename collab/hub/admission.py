@@ -11,7 +11,16 @@ import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 
-from collab.auth.access import LATELY, AccessRequest, Authenticator, Forgetful, Grant, OpenAccess, TokenChecker
+from collab.auth.access import (
+    EVERYTHING,
+    LATELY,
+    AccessRequest,
+    Authenticator,
+    Forgetful,
+    Grant,
+    OpenAccess,
+    TokenChecker,
+)
 from collab.auth.places import Places
 from collab.errors import AccessDenied, AccessExpired, Forbidden, QuotaExceeded, Unauthenticated
 from collab.hub.agents import Caller
@@ -43,6 +52,7 @@ class Admission:
         stamp_users: whether awareness states say who their user is, wherever that is known.
 
     Attributes:
+        everybodys: what everybody is granted, where nobody needs to be asked; else None.
         checks: how often operators have said that access is to be asked about again: what was answered before the last
             time may not be so any more.
     """
@@ -52,6 +62,7 @@ class Admission:
         self._authenticator = authenticator
         self._limits = limits
         self._stamp_users = stamp_users
+        self.everybodys = EVERYTHING if isinstance(authenticator, OpenAccess) else None
         self._ends: dict[int, float] = {}  # when what was granted ends, by the hash of what was shown for it
         self._late = 0  # refusals that wait to be said
         self._creations = Places(MAX_CREATIONS)
@@ -61,7 +72,7 @@ class Admission:
     @property
     def open_to_all(self) -> bool:
         """Whether everybody may do everything, so that nobody needs to be asked."""
-        return isinstance(self._authenticator, OpenAccess)
+        return self.everybodys is not None
 
     async def ask(self, peer: Peer, token: str, name: str, ticket: Ticket | None = None) -> Grant:
         """Ask what a client may do with a document; ``ticket`` is the place of its socket, if it has one.
@@ -75,7 +86,9 @@ class Admission:
             AccessNotYet: it may in a while, with this token; or an operator keeps its user out (``KeptOut``).
             AccessUnavailable: this cannot be decided now.
         """
-        if ticket is None or self.open_to_all:
+        if self.everybodys is not None:
+            return self.everybodys
+        if ticket is None:
             return await self._decide(peer, token, name, None)
         questions = ticket.questions
         if questions is None:
@@ -180,6 +193,16 @@ class Admission:
             self._limits.add_user(ticket, grant.user, asyncio.get_running_loop().time())
         ticket.let_in = True
         self._limits.remove_pending(key)
+
+    def find_open(self, name: str) -> LiveRoom | None:
+        """Return the live room of a document that is open and may be joined at once, as most that are joined.
+
+        None where something must be waited for, or where somebody may have to be asked: ``open_for`` does that.
+        """
+        if self._hub.tenants is not None or self._hub.hooks is not None:
+            return None
+        live = self._hub.find_open(name)
+        return None if live is None or not live.room.document.is_settled else live
 
     async def open(self, name: str) -> LiveRoom:
         """Return the live room of a document, to be joined at once; see ``Hub.open``.
@@ -325,15 +348,17 @@ class Admission:
 
     def join(self, live: LiveRoom, member: Member, grant: Grant) -> None:
         """Let a member join its room."""
-        live.persistence.meet(guest_of(grant))
+        if grant.user is not None:
+            live.persistence.meet(guest_of(grant))
         self.identify(member, grant)
         live.join(member)
 
     def identify(self, member: Member, grant: Grant) -> None:
         """Note who a client is, for the journal and for its awareness states; again with each token it shows."""
-        member.identify(grant.user)
+        if grant.user != member.author:
+            member.identify(grant.user)
         member.granted = grant.access
-        member.user = self._user_of(grant)
+        member.user = None if grant.user is None else self._user_of(grant)
 
     def _user_of(self, grant: Grant) -> User | None:
         if not self._stamp_users or grant.user is None:

@@ -400,6 +400,11 @@ class Hub:
         if by is not None:
             raise DocumentBusy(f"document {name!r} has failed too often, it is closed for {left:.0f} s more")
 
+    def find_open(self, name: str) -> LiveRoom | None:
+        """Return the live room of a document if it is in memory and may be joined at once; else ``open`` it."""
+        live = self.rooms.get(name)
+        return None if live is None or live.ending or self.stopping else live
+
     async def open_existing(self, name: str) -> LiveRoom:
         """Return the live room of a document that exists.
 

@@ -64,6 +64,8 @@ class Arrivals:
 
     def remove(self, arrival: Arrival) -> None:
         """Forget a message that was worked on, or given up; a second call does nothing."""
+        if not self._counted:
+            return  # nobody waits then
         self._waiting.pop(arrival, None)
         self._arriving.pop(arrival, None)
         self.nbytes -= self._counted.pop(arrival, 0)

@@ -83,6 +83,9 @@ def begin_task(name: str, attributes: Mapping[str, Attribute], headers: Mapping[
 
     For what lives long: where nothing is kept, nothing of it stays in memory.
     """
+    # As the tracer finds out too, after it has read the headers and made a span. The name is private, and not needed.
+    if getattr(trace, "_TRACER_PROVIDER", trace) is None:
+        return None
     begun = _TRACER.start_span(name, _PROPAGATOR.extract(headers), SpanKind.SERVER, attributes)
     if not begun.is_recording():
         return None

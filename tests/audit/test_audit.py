@@ -16,6 +16,7 @@ from collab.audit.entries import ABOUT, encode_entry
 from collab.errors import Overloaded, StoreUnavailable, Unauthenticated
 from collab.hub.audits import Audits, Wanted
 from collab.hub.questions import Answers
+from collab.protocol.session import Access
 from tests.support.log_lines import PAGE
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxNyJ9.c2lnbmF0dXJlLW9mLWl0"
@@ -56,7 +57,7 @@ def test_refusals_have_a_rate_and_actions_have_none() -> None:
         audit.note(Overloaded("full"), Who(address="203.0.113.7"))
         audit.act(Act(Kind.DOCUMENT_DELETED, f"d{number}"), Outcome.SUCCESS)
         audit.act(Act(Kind.DOCUMENT_DELETED, f"d{number}"), Outcome.FAILURE)
-        audit.sign_in(Who("ada"), "d", "write")
+        audit.sign_in(lambda: Who("ada"), "d", Access.WRITE)
     counts = audit.entries
     assert 40 <= counts[Group.REFUSAL] < 100 and 20 <= counts[Group.SIGN_IN] < 60
     assert 220 <= counts[Group.ACTION] < 260, "what has failed has a rate"
@@ -70,7 +71,7 @@ def test_refusals_have_a_rate_and_actions_have_none() -> None:
 def test_sign_ins_are_left_out_and_lists_are_noted_once_a_minute_of_each_user() -> None:
     audit = Audit()
     audit.sign_ins = False
-    audit.sign_in(Who("ada"), "d", "write")
+    audit.sign_in(lambda: Who("ada"), "d", Access.WRITE)
     for _ in range(10):
         for user in ("root", "ada"):
             audit.act(Act(Kind.CONNECTIONS_LISTED), Outcome.SUCCESS, Who(user))

@@ -24,6 +24,7 @@ from types import FrameType, TracebackType
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from collab.app import GUARD, HUB, create_app
 from collab.auth.access import AccessRequest, Grant
@@ -99,11 +100,16 @@ class Served:
         self.hub = app[HUB]
         self.port: int = runner.addresses[0][1]
 
-    async def all_ended(self) -> None:
-        """Wait until no connection is left, nor anybody in a room."""
+    @property
+    def connections(self) -> list[web.RequestHandler]:
+        """Those that are open."""
         server = self._runner.server
         assert server is not None
-        await happens(lambda: not server.connections, "the end of all connections")
+        return server.connections
+
+    async def all_ended(self) -> None:
+        """Wait until no connection is left, nor anybody in a room."""
+        await happens(lambda: not self.connections, "the end of all connections")
         await happens(lambda: not any(live.occupied for live in self.hub.rooms.values()), "empty rooms")
 
 
@@ -950,6 +956,21 @@ async def test_what_an_open_socket_repeats_leaves_nothing_behind(
     with without_collector():
         client = await asyncio.to_thread(repeat, served.port, REPEATS)
         await expect_nothing_left(REPEATS // 2)
+    client.cut()
+    await served.all_ended()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("path", ["/ws/d", "/hocuspocus"])
+async def test_a_socket_that_is_open_keeps_nothing_of_its_request(served: Served, path: str) -> None:
+    client = await asyncio.to_thread(BlockingWebSocket, served.port, path, "X-Marked: kept for nothing\r\n")
+    (handler,) = served.connections
+
+    def kept() -> list[object]:
+        found = [one for one in gc.get_objects() if isinstance(one, CIMultiDictProxy) and "X-Marked" in one]
+        return [*found, *filter(None, (handler._parser, handler._messages, handler._cache))]
+
+    await happens(lambda: not kept(), "the end of what is not needed any more")
     client.cut()
     await served.all_ended()
 

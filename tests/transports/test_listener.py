@@ -8,8 +8,9 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -33,16 +34,24 @@ class Place:
 
     Attributes:
         failures: how many calls for a protocol fail for want of memory.
+        options: SO_KEEPALIVE and TCP_NODELAY of the connection that was answered last.
     """
 
     def __init__(self, certificate: Certificate | None = None) -> None:
         self._certificate = certificate
         self.failures = 0
+        self.options: list[int] = []
         self.address: tuple[str, int] = ("", 0)
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[Listener]:
         async def answer(request: web.BaseRequest) -> web.Response:
+            assert request.transport is not None
+            connected = request.transport.get_extra_info("socket")
+            self.options = [
+                connected.getsockopt(*option)
+                for option in ((socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            ]
             return web.Response(text="here")
 
         runner, tasks = web.ServerRunner(web.Server(answer)), Tasks()
@@ -100,6 +109,18 @@ def test_after_a_failure_connections_are_taken_again(caplog: pytest.LogCaptureFi
     assert [message.split(" ", 1)[1] for message in caplog.messages] == [
         "takes no connections any more, and listens anew"
     ] * 2
+
+
+@pytest.mark.parametrize("run", [run_loop, asyncio.run])
+def test_connections_are_kept_alive_and_send_at_once(run: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    place = Place()
+
+    async def work() -> None:
+        async with place.open():
+            assert b"here" in await place.ask()
+
+    run(work())
+    assert all(place.options) and len(place.options) == 2
 
 
 def test_a_socket_that_the_loop_has_closed_listens_anew() -> None:

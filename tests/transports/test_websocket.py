@@ -12,7 +12,8 @@ from collab.app import HUB
 from collab.hub.room import SLICED
 from collab.transports.sockets.eager import EagerWebSocketResponse
 from collab.transports.sockets.websocket import _BUDGET_MESSAGES
-from tests.support.handshake import UPGRADE
+from tests.support import raw_http
+from tests.support.handshake import UPGRADE, upgrade
 from tests.support.wsclient import (
     AWARENESS,
     LiveClient,
@@ -242,6 +243,38 @@ async def test_other_methods_and_plain_requests_are_refused_as_http(serve: Serve
         async with session.get(address, headers=headers) as response:
             assert response.status == 400, "no key"
     assert not served.app[HUB].rooms
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Upgrade", "h2c"),
+        ("Connection", "keep-alive"),
+        ("Sec-WebSocket-Version", "12"),
+        ("Sec-WebSocket-Key", ""),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ"),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZQ=="),
+        ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ\xe4="),
+    ],
+)
+async def test_a_handshake_that_is_none_is_refused_as_http(serve: Serve, name: str, value: str) -> None:
+    served = await serve()
+    lines = [f"{one}: {other}\r\n" for one, other in {**UPGRADE, name: value}.items()]
+    raw = "".join(("GET /ws/d HTTP/1.1\r\nHost: x\r\n", *lines, "\r\n")).encode("latin-1")
+    assert (await raw_http.request("127.0.0.1", served.server.port or 0, raw)).status == 400
+    assert not served.app[HUB].rooms
+
+
+async def test_a_handshake_is_answered_as_rfc_6455_says(serve: Serve) -> None:
+    served = await serve()
+    answer = await raw_http.request("127.0.0.1", served.server.port or 0, upgrade("/ws/d"))
+    assert answer.status == 101
+    assert {name: answer.headers[name] for name in ("upgrade", "connection", "sec-websocket-accept")} == {
+        "upgrade": "websocket",
+        "connection": "upgrade",
+        "sec-websocket-accept": "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+    }
+    assert set(answer.headers) - {""} == {"upgrade", "connection", "sec-websocket-accept", "date", "server"}
 
 
 async def test_the_first_subprotocol_is_taken(serve: Serve) -> None:

@@ -32,7 +32,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -41,11 +41,12 @@ from aiohttp.web_protocol import _ErrInfo
 
 from collab.audit import Kind, Who
 from collab.limits.limits import TokenBucket
-from collab.net import Address, key_of, parse_address
 from collab.telemetry import get_logger
 from collab.transports.guard.guard import Guard
 from collab.transports.guard.listening import BACKLOG, shown
+from collab.transports.guard.peers import Remote
 from collab.transports.http.http_log import HttpLog
+from collab.transports.requests import Head
 
 # Seconds for a TLS handshake from its beginning to its end; asyncio would give it 60. It has few bytes, and nobody
 # hears of them one by one; on a line that is busy with an upload each of its three round trips takes seconds.
@@ -184,10 +185,9 @@ class Door:
         """Let a connection in, or cut it."""
         now = asyncio.get_running_loop().time()
         limits = self._guard.limits
-        address = parse_address(handler.address)
-        local = address is None or address.is_loopback
-        if address is not None and not local and not self._guard.is_proxy(address):
-            key = key_of(address)
+        remote = self._guard.remote(handler.address)
+        if remote.address is not None and not remote.loopback and not remote.proxy:
+            key = remote.key
             if 0 < self._options.per_address <= self._by_address.get(key, 0):
                 self._guard.audit.write(
                     Kind.LIMIT,
@@ -199,7 +199,7 @@ class Door:
                 return
             self._count_address(handler, key)
         self._unread[handler] = now
-        if self._spared(address):
+        if self._spares(remote):
             return
         if 0 < limits.bounds.unauthenticated <= len(self._answering):
             self._guard.audit.write(Kind.LIMIT, "requests", "too many requests at a time", Who(address=handler.address))
@@ -253,17 +253,17 @@ class Door:
         elif self._streaming.pop(handler, None) is not None:
             del self._lost[handler]
             self._answering[handler] = (0, 0.0)
-            address = parse_address(handler.address)
-            if address is not None and not address.is_loopback and not self._guard.is_proxy(address):
-                self._count_address(handler, key_of(address))
+            remote = self._guard.remote(handler.address)
+            if remote.address is not None and not remote.loopback and not remote.proxy:
+                self._count_address(handler, remote.key)
 
     def spares(self, handler: _Handler) -> bool:
         """Tell whether a connection is read as fast as it sends."""
-        return self._spared(parse_address(handler.address))
+        return self._spares(self._guard.remote(handler.address))
 
     def answered(self, handler: _Handler) -> None:
         """Note that an answer has gone out: the connection is idle, and aiohttp sees to its end."""
-        if self._answering.pop(handler, None) is not None and not self._spared(parse_address(handler.address)):
+        if self._answering.pop(handler, None) is not None and not self.spares(handler):
             self._guard.limits.add_pending(handler, handler.cut, asyncio.get_running_loop().time())
 
     def lingers(self, handler: _Handler, lingers: bool) -> None:
@@ -277,11 +277,11 @@ class Door:
         """Read what is thrown away as fast as the body of somebody who may send it."""
         handler.hurry(self._guard.limits.bounds.bytes)
 
-    def _spared(self, address: Address | None) -> bool:
-        """Tell whether a connection goes for others when places are short: not a proxy's, which many use."""
-        if address is not None and self._guard.is_proxy(address):
+    def _spares(self, remote: Remote) -> bool:
+        """Tell whether a connection does not go for others when places are short: a proxy's, which many use."""
+        if remote.proxy:
             return True
-        return self._guard.limits.bounds.exempt_local and (address is None or address.is_loopback)
+        return self._guard.limits.bounds.exempt_local and (remote.address is None or remote.loopback)
 
     def lost(self, handler: _Handler) -> None:
         """Forget a connection."""
@@ -366,12 +366,17 @@ class _Handler(web.RequestHandler):
     @property
     def address(self) -> str:
         """The other end, as text; empty for a Unix socket."""
-        peername = None if self.transport is None else self.transport.get_extra_info("peername")
+        peername = self.peername  # kept by aiohttp; the transport would make it anew each time
         return str(peername[0]) if isinstance(peername, tuple) and peername else ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # As aiohttp does it, without what is done already: a socket has its options from the listener, and the door has
+        # a time for the first request.
         self.begun = True
-        super().connection_made(transport)
+        assert self._manager is not None
+        self.transport = cast(asyncio.Transport, transport)
+        self._manager.connection_made(self, self.transport)
+        self._task_handler = self._loop.create_task(self.start())
         self._door.opened(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -396,9 +401,19 @@ class _Handler(web.RequestHandler):
             if not self._drops:
                 self._parse(data)
             return
-        self._rest += data
         if self._timer is None:
+            size = len(data)
+            if size <= self._slice and not self._rest and self._bucket is None and not (self._drops or self._lingers):
+                # The usual: a request that comes whole. As ``_take`` would do it.
+                self._taken += size
+                if self._taken <= _AT_ONCE:
+                    self._parse(data)
+                    return
+                self._taken -= size
+            self._rest += data
             self._take()
+        else:
+            self._rest += data
 
     def _take(self) -> None:
         """Give the parser a part of what was read."""
@@ -423,6 +438,9 @@ class _Handler(web.RequestHandler):
         super().data_received(data)
         if self._upgraded:
             self._body = EMPTY_PAYLOAD  # what comes now is the WebSocket's
+            if self._messages and not isinstance(self._messages[-1][0], Head):
+                asked: Any = Head(self._messages[-1][0])
+                self._messages[-1] = (asked, EMPTY_PAYLOAD)
         elif self._request_count != self._heads:
             self._heads, self._head = self._request_count, 0
             if self._lingers:
@@ -552,6 +570,10 @@ class Listener(web.BaseSite):
         self, runner: web.BaseRunner, door: Door, sock: socket.socket, context: ssl.SSLContext | None = None
     ) -> None:
         super().__init__(runner, ssl_context=context, backlog=BACKLOG)
+        # Its connections have these from it.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._door = door
         self._sock = sock
         self._name = f"{'http' if context is None else 'https'}://{shown(sock.getsockname())}"

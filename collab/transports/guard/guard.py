@@ -21,13 +21,13 @@ from aiohttp import hdrs, web
 
 from collab.audit import Audit, Kind, Who
 from collab.errors import AccessDenied, Forbidden
-from collab.limits.limits import Limits, Meter
-from collab.net import Address, Peer
+from collab.limits.limits import Limits
+from collab.net import Peer
 from collab.protocol import streams
 from collab.telemetry import RateLimited, get_logger
 from collab.transports.guard.hiding import hide_secrets
 from collab.transports.guard.origins import Origins
-from collab.transports.guard.peers import Peers
+from collab.transports.guard.peers import Peers, Remote
 from collab.transports.problems import BadRequest, problem
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -153,9 +153,9 @@ class Guard:
         if self.on_answer is not None:
             request[_ABOUT] = name
 
-    def is_proxy(self, address: Address) -> bool:
-        """Tell whether an address is that of a proxy whose headers are believed."""
-        return self._peers.trusts(address)
+    def remote(self, text: str) -> Remote:
+        """Tell what is known of the other end of a connection by its address."""
+        return self._peers.remote(text)
 
     def refusal(self, request: web.BaseRequest, peer: Peer) -> AccessDenied | None:
         """Tell why a request may do nothing here, whoever it says it is; None if it may come in."""
@@ -198,10 +198,6 @@ class Guard:
         if pause:
             with self.waiting(request):
                 await asyncio.sleep(pause)
-
-    def meter(self, peer: Peer, now: float) -> Meter | None:
-        """Give what counts the messages of one socket; None if they are not counted."""
-        return None if self.limits.exempts(peer) else Meter(self.limits.bounds, now)
 
     def middleware(self, request: web.Request, handler: Handler) -> Awaitable[web.StreamResponse]:
         """Refuse what may not come in, answer what browsers ask before a request, pass on the rest."""

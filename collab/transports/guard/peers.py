@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal
+from typing import Final, Literal, NamedTuple
 
 from aiohttp import web
 
@@ -32,8 +32,31 @@ MAX_COOKIE = 4096
 
 _FORWARDED = ("X-Forwarded-For", "Forwarded")
 
+# Addresses of which it is remembered what is known of them; past it all are forgotten.
+_REMEMBERED = 4_096
+
 # What balancers, Kubernetes and `collab health` ask for themselves: nobody stands behind them.
 _PROBES = frozenset({"/healthz", "/readyz"})
+
+
+class Remote(NamedTuple):
+    """The other end of a connection, by its address alone.
+
+    Attributes:
+        address: None for a Unix socket, or for what cannot be read.
+        text, key: the address as text, and what is counted as one address; empty without one.
+        loopback: it is on this machine.
+        proxy: its headers are believed.
+    """
+
+    address: Address | None
+    text: str
+    key: str
+    loopback: bool
+    proxy: bool
+
+
+_UNKNOWN: Final = Remote(None, "", "", False, False)
 
 
 class Peers:
@@ -59,6 +82,23 @@ class Peers:
         self._cookies = cookies
         self._scopes = scopes
         self._limited = RateLimited(get_logger("http"), burst=1, per_second=1 / 3600)
+        self._remotes: dict[str, Remote] = {}
+
+    def remote(self, text: str) -> Remote:
+        """Tell what is known of the other end of a connection by its address."""
+        # Most come from few places, and each is asked about several times.
+        remote = self._remotes.get(text)
+        if remote is None:
+            address = parse_address(text)
+            if address is None:
+                remote = _UNKNOWN
+            else:
+                trusted = any(address in network for network in self._trusted)
+                remote = Remote(address, str(address), key_of(address), address.is_loopback, trusted)
+            if len(self._remotes) >= _REMEMBERED:
+                self._remotes.clear()
+            self._remotes[text] = remote
+        return remote
 
     def of(self, request: web.BaseRequest) -> Peer:
         """Tell who has sent a request."""
@@ -78,48 +118,45 @@ class Peers:
     def _of(self, request: web.BaseRequest) -> Peer:
         peername = request.transport.get_extra_info("peername") if request.transport is not None else None
         told = peername if isinstance(peername, tuple) else ()
-        remote = parse_address(str(told[0])) if told else None
+        remote = self.remote(told[0]) if told else _UNKNOWN
         secure, host = request.scheme == "https", request.headers.get("Host", "").lower()
-        if remote is None or not self.trusts(remote):
-            if remote is not None and remote.is_loopback and any(name in request.headers for name in _FORWARDED):
+        if not remote.proxy:
+            if remote.loopback and (_FORWARDED[0] in request.headers or _FORWARDED[1] in request.headers):
                 self._limited.warning(
                     "untrusted",
                     "requests from %s have passed a proxy (%s): without --behind-proxy and --trusted-proxies its "
                     "clients cannot be told apart",
-                    remote,
+                    remote.text,
                     " or ".join(_FORWARDED),
                 )
             # A Unix socket leads to this machine. An address that cannot be read may lead anywhere.
-            return _direct(remote, remote.is_loopback if remote is not None else not told, secure, host)
+            return _direct(remote.text, remote.key, remote.loopback or not told, secure, host)
         read = _read_forwarded if self._headers == "forwarded" else _read_x_forwarded
         hops = read(request)
-        client, taken = remote, 0
+        client, taken = remote.address, 0
         for hop in reversed(hops):
             address = parse_address(hop.address)
             if address is None:
                 break  # "unknown", or a name: nobody can be told from it
             client, taken = address, taken + 1
-            if not self.trusts(address):
+            if not self.remote(str(address)).proxy:
                 break
         if not taken:
             # Nothing said: its clients cannot be told apart, so none of them pays for another. Nonsense said:
             # that comes from the client, and lets it out of no bound.
             if not hops and request.path not in _PROBES:
-                self._limited.warning("silent", "the proxy at %s does not say for whom it speaks", remote)
-            return Peer(str(remote), key_of(remote), bool(hops), False, secure, host)
+                self._limited.warning("silent", "the proxy at %s does not say for whom it speaks", remote.text)
+            return Peer(remote.text, remote.key, bool(hops), False, secure, host)
         hop = hops[-taken]
+        assert client is not None
         return Peer(
             str(client),
             key_of(client),
-            not self.trusts(client),
+            not self.remote(str(client)).proxy,
             False,
             hop.proto == "https" if hop.proto else secure,
             hop.host or host,
         )
-
-    def trusts(self, address: Address) -> bool:
-        """Tell whether ``address`` is a proxy whose headers are believed."""
-        return any(address in network for network in self._trusted)
 
 
 def read_cookies(headers: Iterable[str], names: AbstractSet[str]) -> tuple[tuple[str, str], ...]:
@@ -147,11 +184,9 @@ class _Hop:
 
 
 @lru_cache(maxsize=1_024)
-def _direct(address: Address | None, local: bool, secure: bool, host: str) -> Peer:
+def _direct(address: str, key: str, local: bool, secure: bool, host: str) -> Peer:
     # Most sockets come from few places: they share what is said of them.
-    if address is None:
-        return Peer("", "", False, local, secure, host)
-    return Peer(str(address), key_of(address), not local, local, secure, host)
+    return Peer(address, key, bool(address) and not local, local, secure, host)
 
 
 def _read_x_forwarded(request: web.BaseRequest) -> list[_Hop]:

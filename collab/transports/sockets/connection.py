@@ -42,6 +42,7 @@ from collab.hub.shares import Share
 from collab.hub.slices import FREE, Usage, own_turn
 from collab.limits.limits import Meter, Pace, Ticket, Turn
 from collab.limits.questions import MAX_UNANSWERED
+from collab.net import Peer
 from collab.protocol import events
 from collab.protocol.awareness import AwarenessUpdate, QueryAwareness
 from collab.protocol.ended import ENDED
@@ -177,7 +178,7 @@ class Accepted(NamedTuple):
     transport: asyncio.Transport
     intake: Intake
     number: int
-    request: web.Request
+    peer: Peer
 
 
 class Connection(Generic[AnyChannel]):
@@ -249,10 +250,10 @@ class Connection(Generic[AnyChannel]):
     )
 
     def __init__(self, context: Context, accepted: Accepted) -> None:
-        transport, intake, number, request = accepted
+        transport, intake, number, peer = accepted
         self.context = context
         self._number = number
-        self.peer = context.guard.peer(request)
+        self.peer = peer
         self.wire = WireLog(number, self.peer.address, self.describe) if context.logs_wire else None
         self.outbox = self._make_outbox(transport)
         self.document_name: str | None = None
@@ -706,7 +707,7 @@ class Connection(Generic[AnyChannel]):
         except Exception as error:
             self.fail(error, channel)
         finally:
-            if channel.task is asyncio.current_task():
+            if channel.task is not None and channel.task is asyncio.current_task():
                 channel.task = None
             if self._intake is not None:
                 self._intake.go_on()  # a large message may have waited for it
@@ -721,8 +722,9 @@ class Connection(Generic[AnyChannel]):
         steps = self.protocol.granted(channel, session, grant.access, grant.user)
         if not steps:
             return  # the session is over
-        await self.run(step for step in steps if type(step) is not Open)  # which is what comes now
-        turn = Turn()
+        if told := [step for step in steps if type(step) is not Open]:  # which is what comes now
+            await self.run(told)
+        turn = Turn() if self.waits else None
         try:
             while True:
                 opened = await self._try(channel, session, partial(self._open, name, grant, turn))
@@ -737,30 +739,34 @@ class Connection(Generic[AnyChannel]):
             for step in self.protocol.opened(channel, session):
                 if type(step) is Join:
                     admission.join(live, session, grant)
-                    turn.used()
+                    if turn is not None:
+                        turn.used()
                     channel.live = live
                     self.usage.share = live.share
                     self._note_granted(channel, token, grant)
-                    self.context.guard.audit.sign_in(self._who(grant.user), name, grant.access.value)
+                    self.context.guard.audit.sign_in(partial(self._who, grant.user), name, grant.access)
                 else:
                     self.perform((step,))
             if over is not None:
                 self._tell_over(live, session, over)
         finally:
-            turn.give_back()
+            if turn is not None:
+                turn.give_back()
         if admission.checks != checks:
             # What was answered may not be so any more, and it was not here when the others were looked at.
             channel.renewal = self.context.tasks.spawn(self._check_late(session), "checking access again")
         while (waiting := self.protocol.next_waiting(channel, session)) is not None:
             await self.run(waiting)
 
-    async def _open(self, name: str, grant: Grant, turn: Turn) -> tuple[LiveRoom, Grant, QuotaExceeded | None]:
+    async def _open(self, name: str, grant: Grant, turn: Turn | None) -> tuple[LiveRoom, Grant, QuotaExceeded | None]:
         """Open a document that may be joined at once; say what is left of the grant, and why it is less."""
         admission = self.context.admission
         assert self.ticket is not None
-        live = await admission.open_for(name, grant, self.peer, self)
+        live = admission.find_open(name)
+        if live is None:
+            live = await admission.open_for(name, grant, self.peer, self)
         left, over = admission.limit(live, grant)
-        admission.check(live, left, self.ticket, turn if self.waits else None)
+        admission.check(live, left, self.ticket, turn)
         return live, left, over
 
     def _tell_over(self, live: LiveRoom, session: Member, over: QuotaExceeded | None) -> None:
@@ -774,7 +780,9 @@ class Connection(Generic[AnyChannel]):
             raise self.refused
         assert self.ticket is not None
         admission = self.context.admission
-        grant = await admission.ask(self.peer, token, name, self.ticket)
+        grant = admission.everybodys
+        if grant is None:
+            grant = await admission.ask(self.peer, token, name, self.ticket)
         admission.count(self.ticket, self, grant)
         return grant
 
@@ -910,11 +918,12 @@ class Connection(Generic[AnyChannel]):
     def _note_granted(self, channel: AnyChannel, token: str, grant: Grant) -> None:
         """Keep what is needed while a session lives: the token, to ask again, and when its access ends."""
         channel.token = token if len(token) <= _KEPT_TOKEN else None
-        self._watch_expiry(channel, grant)
+        _forget_expiry(channel)
+        if grant.expires_at is not None or grant.check_at is not None:
+            self._watch_expiry(channel, grant)
 
     def _watch_expiry(self, channel: AnyChannel, grant: Grant) -> None:
         """Ask for a fresh token in time, and end what was granted when it runs out."""
-        _forget_expiry(channel)
         when = self.context.admission.when_expired
         channel.asking = when(grant, partial(self._expiring, channel), _TOKEN_LEAD)
         channel.expiry = when(grant, partial(self._expired, channel))
@@ -1141,7 +1150,8 @@ class Connection(Generic[AnyChannel]):
         assert isinstance(session, SocketMember)
         live, channel.live = channel.live, None
         session.channel = None
-        _forget_expiry(channel)
+        if channel.asking is not None or channel.expiry is not None or channel.checking is not None:
+            _forget_expiry(channel)
         for task in (channel.task, channel.renewal):
             if task is not None and task is not asyncio.current_task():
                 task.cancel()

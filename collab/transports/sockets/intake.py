@@ -255,7 +255,7 @@ class Intake:
         state = self.state
         if state is None:
             # The usual: one small frame that is whole and masked, of the short form or of the next.
-            if size > 8 and data[0] & 0x80:
+            if size > 5 and data[0] & 0x80:
                 length = data[1]
                 if length == size + 122:
                     if size < 132:

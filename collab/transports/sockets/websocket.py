@@ -22,9 +22,10 @@ from aiohttp.hdrs import SEC_WEBSOCKET_KEY, UPGRADE, USER_AGENT
 
 from collab.errors import ServerStopping
 from collab.hub.member import ConnectionFacts
-from collab.hub.room import SLICED
+from collab.limits.limits import Meter
 from collab.protocol.messages import CloseCode
 from collab.telemetry.tracing import begin_task
+from collab.transports.requests import forget_head
 from collab.transports.sockets.connection import Accepted, Connection
 from collab.transports.sockets.context import Context
 from collab.transports.sockets.counts import SocketCounts
@@ -130,8 +131,8 @@ class WebSockets:
             )
             raise web.HTTPBadRequest(text="a proxy has taken away the header Upgrade, which a WebSocket needs\n")
         deflater, agent = self._context.deflater, request.headers.get(USER_AGENT, "")
-        address = "" if deflater is None else self._context.guard.peer(request).address
-        deflates = deflater is not None and deflater.trusts(address, agent)
+        peer = self._context.guard.peer(request)
+        deflates = deflater is not None and deflater.trusts(peer.address, agent)
         ws = EagerWebSocketResponse(gate=self._context.gate, timeout=CLOSE_SECONDS, deflate=deflates)
         await ws.prepare(request)
         transport = request.transport
@@ -139,27 +140,29 @@ class WebSockets:
             ws.release()
             return ws
         ws.headers.clear()  # they have been sent; half a KiB that every idle socket would keep
-        connection = kind(self._context, Accepted(transport, ws.intake, next(self._context.numbers), request))
+        connection = kind(self._context, Accepted(transport, ws.intake, next(self._context.numbers), peer))
         if ws.deflates:
             connection.outbox.deflater = deflater
         self._connections[connection] = None
         self._context.counts[kind.protocol_name].opened += 1
         self._empty.clear()
-        limits, peer, loop_time = self._context.guard.limits, connection.peer, asyncio.get_running_loop().time
+        limits, loop = self._context.guard.limits, asyncio.get_running_loop()
         traced = begin_task("connection", {"network.protocol.name": kind.protocol_name}, request.headers)
         try:
             # All in one coroutine: another one would cost every idle socket its frame.
             try:
                 if self._closing or self._context.stopping:
                     raise ServerStopping("the server is stopping")
-                if not limits.exempts(peer):
-                    limits.add_pending(connection, connection.cut, loop_time())
-                connection.ticket = limits.add_connection(peer, loop_time())
+                exempt = limits.exempts(peer)
+                if not exempt:
+                    limits.add_pending(connection, connection.cut, loop.time())
+                connection.ticket = limits.add_connection(peer, loop.time())
                 connection.refused = self._context.guard.refusal(request, peer)
                 await connection.open(request)
+                forget_head(request)
                 if connection.wire is None:
                     ws.offer_to(connection.take)
-                connection.meter = self._context.guard.meter(peer, loop_time())
+                connection.meter = None if exempt else Meter(limits.bounds, loop.time())
                 await self._pump(ws, connection)
             except Exception as error:
                 connection.fail(error)
@@ -167,10 +170,11 @@ class WebSockets:
         finally:
             ws.release()
             if deflater is not None and connection.outbox.deflated and connection.outbox.close_code == _UNREADABLE:
-                deflater.distrust(address, agent)
-            limits.remove_pending(connection)
+                deflater.distrust(peer.address, agent)
+            if connection.ticket is None or not connection.ticket.let_in:
+                limits.remove_pending(connection)
             if connection.ticket is not None:
-                limits.remove_connection(connection.ticket, loop_time())
+                limits.remove_connection(connection.ticket, loop.time())
             del self._connections[connection]
             if not self._connections:
                 self._empty.set()
@@ -190,8 +194,6 @@ class WebSockets:
             Overloaded: the client sends far too much; the socket is still open.
             Exception: a defect of ours; the socket is still open.
         """
-        loop_time = asyncio.get_running_loop().time
-        receive = ws.receive
         context = self._context
         count, burst = 0, 0.0
         while True:
@@ -201,7 +203,7 @@ class WebSockets:
             else:
                 connection.expect(_BUDGET_MESSAGES)
                 connection.wait_for_message()
-            message = await receive()
+            message = await ws.receive()
             connection.expect(0)
             connection.busy = True
             kind = message.type
@@ -218,17 +220,17 @@ class WebSockets:
                 if message.extra is not COUNTED:
                     connection.nbytes += size
                 work = connection.receive(message.data)
-                if size > SLICED:
-                    del message  # the coroutine alone has it, and lets go of it
+                del message  # the coroutine alone has it, and lets go of it if it is large
                 await work
+                del work  # a socket may be silent for hours from now on
                 ws.intake.worked_on()
                 count += 1
                 if count >= _BUDGET_MESSAGES:
                     count = 0
-                    now = loop_time()
-                    if now - burst > _BUDGET_SECONDS:
+                    loop = asyncio.get_running_loop()
+                    if loop.time() - burst > _BUDGET_SECONDS:
                         await asyncio.sleep(0)
-                        burst = loop_time()
+                        burst = loop.time()
             elif kind is UNREAD:
                 if not connection.closing:
                     await connection.pass_over(message.data)

@@ -16,6 +16,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -147,9 +148,8 @@ class LiveReaders:
             self._admission.check(live, grant, ticket)
             reader = self._reader(request, live, grant, ticket)
             if how is Live.EVENTS:  # each answer to a long poll would be one
-                self._guard.audit.sign_in(
-                    self._guard.who(request, grant.user, protocol="streams"), live.name, grant.access.value
-                )
+                who = partial(self._guard.who, request, grant.user, protocol="streams")
+                self._guard.audit.sign_in(who, live.name, grant.access)
             with live.read_by(reader), self._watched(request, reader, grant, how):
                 if how is Live.EVENTS:
                     return await self._events(request, live, reader, cursor)
