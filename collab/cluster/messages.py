@@ -269,7 +269,16 @@ def decode_node_message(data: bytes) -> NodeMessage | None:
     """
     kind, pos = read_var_uint(data, 0)
     message: NodeMessage
-    if kind == 0:
+    if kind == 5:  # first: it comes with nearly every edit of other nodes
+        document_id, pos = read_var_uint(data, pos)
+        seq, pos = read_var_uint(data, pos)
+        count, pos = read_var_uint(data, pos)
+        rows = []
+        for _ in range(count):
+            row, pos = _read_row(data, pos)
+            rows.append(row)
+        message = Rows(document_id, seq, tuple(rows))
+    elif kind == 0:
         document_id, pos = read_var_uint(data, pos)
         seq, pos = read_var_uint(data, pos)
         message = Committed(document_id, seq)
@@ -282,15 +291,6 @@ def decode_node_message(data: bytes) -> NodeMessage | None:
     elif kind == 4:
         document_id, pos = read_var_uint(data, pos)
         message = Deleted(document_id)
-    elif kind == 5:
-        document_id, pos = read_var_uint(data, pos)
-        seq, pos = read_var_uint(data, pos)
-        count, pos = read_var_uint(data, pos)
-        rows = []
-        for _ in range(count):
-            row, pos = _read_row(data, pos)
-            rows.append(row)
-        message = Rows(document_id, seq, tuple(rows))
     elif kind == 6:
         document_id, pos = read_var_uint(data, pos)
         seq, pos = read_var_uint(data, pos)

@@ -62,6 +62,7 @@ class NetworkBus(ABC):
         self._soon: asyncio.Handle | None = None
         self._connected = False
         self._stopping = False
+        self._beat_due = False
         self._broken: str | None = None
         self._limited = RateLimited(_log)
 
@@ -93,7 +94,12 @@ class NetworkBus(ABC):
             self._peers.hear(data, asyncio.get_running_loop().time())
         except DecodeError as error:
             self._limited.warning("damaged", "%s: a frame is left out: %s", self._what, error)
-        self._send_soon()
+        if self._peers.waiting or self._peers.telling:  # most frames ask for nothing, and come with every commit
+            self._send_soon()
+
+    def _heard_itself(self) -> None:
+        """Note that a frame of this node came back, where an adapter sees that before it has read it."""
+        self._peers.heard_itself = asyncio.get_running_loop().time()
 
     def _fail(self, why: str) -> None:
         """Note that the connection has ended; an adapter calls it when it is told so."""
@@ -255,29 +261,36 @@ class NetworkBus(ABC):
     async def _serve(self) -> None:
         """Send what waits, and beat, until the connection ends or this node leaves; raises ``BusDown``."""
         loop = asyncio.get_running_loop()
-        beat_at = loop.time()
-        while not self._stopping:
-            if self._broken is not None:
-                raise BusDown(self._broken)
-            now = loop.time()
-            if now >= beat_at:
-                beat_at = now + BEAT_SECONDS
-                self._peers.tick(now)
-                if self._deaf:
-                    raise BusDown(f"nothing comes back that was sent for {SILENT_SECONDS:g} s")
-            else:
-                self._peers.tell_joined()
-            self._wake.clear()
-            if self._peers.waiting:
-                try:
-                    async with asyncio.timeout(SEND_SECONDS):
-                        await self._send(self._peers.take())
-                except TimeoutError:
-                    raise BusDown(f"it takes nothing within {SEND_SECONDS:g} s") from None
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, beat_at - loop.time())):
+        beat: asyncio.TimerHandle | None = None  # one for all that is sent until then
+        self._beat_due = True
+        try:
+            while not self._stopping:
+                if self._broken is not None:
+                    raise BusDown(self._broken)
+                if self._beat_due:
+                    self._beat_due = False
+                    beat = loop.call_later(BEAT_SECONDS, self._note_beat)
+                    self._peers.tick(loop.time())
+                    if self._deaf:
+                        raise BusDown(f"nothing comes back that was sent for {SILENT_SECONDS:g} s")
+                else:
+                    self._peers.tell_joined()
+                self._wake.clear()
+                if self._peers.waiting:
+                    try:
+                        async with asyncio.timeout(SEND_SECONDS):
+                            await self._send(self._peers.take())
+                    except TimeoutError:
+                        raise BusDown(f"it takes nothing within {SEND_SECONDS:g} s") from None
+                elif not self._beat_due:
                     await self._wake.wait()
+        finally:
+            if beat is not None:
+                beat.cancel()
+
+    def _note_beat(self) -> None:
+        self._beat_due = True
+        self._wake.set()
 
 
 class _Guarded:
@@ -288,7 +301,13 @@ class _Guarded:
         self._limited = RateLimited(_log)
 
     def receive(self, message: BusMessage) -> None:
-        self._call("receive", message)
+        # As ``_call``, for what comes with every edit of other nodes.
+        listener = self._listener()
+        if listener is not None:
+            try:
+                listener.receive(message)
+            except Exception as error:
+                self._note(error, "receive")
 
     def joined(self, topic: str, node: str) -> None:
         self._call("joined", topic, node)
@@ -308,4 +327,7 @@ class _Guarded:
             try:
                 getattr(listener, name)(*arguments)
             except Exception as error:
-                self._limited.error("listener", "what the bus has told was not taken (%s)", name, exc_info=error)
+                self._note(error, name)
+
+    def _note(self, error: Exception, name: str) -> None:
+        self._limited.error("listener", "what the bus has told was not taken (%s)", name, exc_info=error)

@@ -1,10 +1,10 @@
 """What a node says and knows on a bus that crosses a network: sans I/O, with the time given.
 
-Strategy: every frame has a number, so what is lost shows in the next one; a beat four times a second says how far a
-node is, so the last one shows as well. Whoever finds a hole, hears a node for the first time, or nothing for two
-seconds, has the log looked at (``missed``) and asks the node to introduce itself: it then says what it has subscribed
-to, and both tell each other what they hold of the topics that they share (``joined``). So nothing is proved by a
-message that arrived, and nothing rests on one that did not.
+Strategy: every frame has a number, so what is lost shows in the next one; a beat, four times a second while the node
+speaks, says how far it is, so the last one shows as well. Whoever finds a hole, hears a node for the first time, or
+nothing for two seconds, has the log looked at (``missed``) and asks the node to introduce itself: it then says what it
+has subscribed to, and both tell each other what they hold of the topics that they share (``joined``). So nothing is
+proved by a message that arrived, and nothing rests on one that did not.
 
 Each node knows the topics of all others as hashes, and keeps to itself what nobody else has open. Where it does not
 know, it takes a topic as open. A beat carries the number of the subscriptions and their hashes by XOR; where that does
@@ -46,6 +46,10 @@ from collab.errors import DecodeError
 BEAT_SECONDS: Final = 0.25
 """Between two beats, while others are there."""
 
+QUIET_BEAT_SECONDS: Final = 0.75
+"""The same while this node says nothing: each costs every node a fifth of a millisecond. One may be lost before it
+counts as silent."""
+
 LONE_BEAT_SECONDS: Final = 1.0
 """The same while no other node is known."""
 
@@ -78,6 +82,7 @@ class _Peer:
     """Another node.
 
     Attributes:
+        node: its name as the port gives it.
         topics: hashes of what it has subscribed to; None while that is not known.
         numbers: of the last frame heard, by stream.
         partial: bodies that are not whole yet, by stream.
@@ -88,10 +93,11 @@ class _Peer:
             asked, does not repeat that.
     """
 
-    __slots__ = ("asked", "heard", "name", "numbers", "owing", "partial", "silent", "topics", "xor")
+    __slots__ = ("asked", "heard", "name", "node", "numbers", "owing", "partial", "silent", "topics", "xor")
 
     def __init__(self, name: bytes, now: float) -> None:
         self.name = name
+        self.node = name.hex()
         self.topics: set[bytes] | None = None
         self.xor = 0
         self.numbers: dict[bytes, int] = {}
@@ -119,6 +125,8 @@ class Peers:
         streams: whether each topic has a stream of its own; else all have the common one.
 
     Attributes:
+        ordered: what is sent on different streams arrives in the order in which it was sent, so a topic need not keep
+            to its own.
         heard_itself: when a frame of this node's own came back last.
         counts: what was said and heard.
     """
@@ -128,7 +136,9 @@ class Peers:
         self._listener = listener
         self._most = most
         self._streams = streams
+        self.ordered = False
         self._topics: dict[str, bytes] = {}
+        self._by_text: dict[bytes, str] = {}  # the same topics by their UTF-8
         self._by_hash: dict[bytes, set[str]] = {}
         self._xor = 0
         self._peers: dict[bytes, _Peer] = {}
@@ -145,6 +155,9 @@ class Peers:
         self._ask: set[bytes] = set()
         self._to_tell: deque[tuple[str, bytes]] = deque()
         self._beat_at = self._ticked = float("-inf")
+        self._beats = False  # what waits has a beat
+        self._spoke = False  # something but a beat was said to all since the last one
+        self._beat_waits = False  # for a frame that takes it along
         self.heard_itself = float("-inf")
         self.counts = BusCounts()
 
@@ -163,7 +176,10 @@ class Peers:
         if self._unsure:
             return True
         hashed = self._topics.get(topic) or topic_hash(topic)
-        return any(peer.topics is not None and hashed in peer.topics for peer in self._peers.values())
+        for peer in self._peers.values():  # noqa: SIM110 -- twice for each edit: a generator costs more than the rest
+            if peer.topics is not None and hashed in peer.topics:
+                return True
+        return False
 
     # What this node says
 
@@ -172,6 +188,7 @@ class Peers:
         if topic in self._topics:
             return None
         hashed = self._topics[topic] = topic_hash(topic)
+        self._by_text[topic.encode()] = topic
         here = self._by_hash.setdefault(hashed, set())
         if not here:
             self._xor ^= int.from_bytes(hashed, "little")
@@ -187,6 +204,7 @@ class Peers:
         hashed = self._topics.pop(topic, None)
         if hashed is None:
             return None
+        del self._by_text[topic.encode()]
         here = self._by_hash[hashed]
         here.discard(topic)
         if here:
@@ -201,7 +219,7 @@ class Peers:
 
     def publish(self, topic: str, payload: bytes) -> bool:
         """Let a message wait to be sent; return False if it was dropped, for too much waits."""
-        stream = (self._topics.get(topic) or topic_hash(topic)) if self._streams else COMMON
+        stream = self._stream(topic) if self._streams else COMMON
         if self._nbytes + len(payload) > MAX_WAITING:
             self.counts.dropped += 1
             self._lost.add(stream)
@@ -209,6 +227,18 @@ class Peers:
         self.counts.published += 1
         self._put(stream, encode_item(Said(topic, payload)))
         return True
+
+    def _stream(self, topic: str) -> bytes:
+        """Choose the stream for a message: the common one if at least half of the nodes want it.
+
+        All that is said on the common stream in one turn is one frame, for the sender, the network and who hears it. A
+        node that does not want it passes it over, which costs less than a frame.
+        """
+        hashed = self._topics.get(topic) or topic_hash(topic)
+        if not self.ordered or self._unsure:
+            return hashed
+        wanted = sum([hashed in peer.topics for peer in self._peers.values() if peer.topics is not None])
+        return COMMON if 2 * wanted >= len(self._peers) else hashed
 
     def leave(self) -> None:
         """Say that this node leaves."""
@@ -223,6 +253,11 @@ class Peers:
         """Whether ``take`` has something to send."""
         return bool(self._waiting or self._changed or self._tell_all or self._ask or self._lost)
 
+    @property
+    def telling(self) -> bool:
+        """Whether ``tell_joined`` has something to tell."""
+        return bool(self._to_tell)
+
     def take(self) -> list[Outgoing]:
         """Return all that waits, as frames, in the order in which they have to be sent."""
         heads = [encode_item(item) for item in self._introductions()]
@@ -230,6 +265,11 @@ class Peers:
         if heads:
             # Before the messages: who is spoken to by one of them knows that this node listens.
             waiting = {COMMON: heads + waiting.pop(COMMON, []), **waiting}
+        if COMMON in waiting and not self._beats:
+            self._spoke = True
+            if self._beat_waits:
+                waiting[COMMON].append(self._next_beat(self._ticked))
+        self._beats = False
         for stream in self._lost:
             self._next(stream)  # a number that nobody will hear
         self._lost = set()
@@ -271,6 +311,7 @@ class Peers:
         self._tell_all = True
         self._ask.add(COMMON)
         self._beat_at = self.heard_itself = float("-inf")
+        self._beats = self._spoke = self._beat_waits = False
         self._listener.missed()
 
     # Time
@@ -294,9 +335,21 @@ class Peers:
                 self._ask_peer(peer, now)
         self._left = {name: at for name, at in self._left.items() if now - at < LEFT_SECONDS}
         self.tell_joined()
-        if now - self._beat_at >= (BEAT_SECONDS if self._peers else LONE_BEAT_SECONDS) * 0.9:
-            self._beat_at = now
-            self._put(COMMON, encode_item(self._beat()))
+        if now - self._beat_at >= self._beat_pause * 0.9:
+            if self._spoke and not self._beat_waits:
+                # A node that says something has shown that it lives: the beat goes with the next frame, or alone at
+                # the next tick.
+                self._beat_waits = True
+            else:
+                self._beats = True
+                self._put(COMMON, self._next_beat(now))
+
+    @property
+    def _beat_pause(self) -> float:
+        """Seconds from the last beat to the next one: less after a frame that may have been lost."""
+        if not self._peers:
+            return LONE_BEAT_SECONDS
+        return BEAT_SECONDS if self._spoke or self._lately[0] or self._lately[1] else QUIET_BEAT_SECONDS
 
     def tell_joined(self) -> None:
         """Have some of those nodes told that have come to a topic, or that this one has come to."""
@@ -304,6 +357,11 @@ class Peers:
             topic, name = self._to_tell.popleft()
             if topic in self._topics and name in self._peers:
                 self._listener.joined(topic, name.hex())
+
+    def _next_beat(self, now: float) -> bytes:
+        self._beat_at = now
+        self._spoke = self._beat_waits = False
+        return encode_item(self._beat())
 
     def _beat(self) -> Beat:
         # Streams are told one beat late: what was sent on another connection has arrived by then.
@@ -361,19 +419,22 @@ class Peers:
             self._hole(peer, now)
             peer.partial.pop(stream, None)
         begun = peer.partial.pop(stream, None)
-        if frame.flags & CONTINUES:
-            if begun is None:
+        body = frame.body
+        if frame.flags:
+            if not frame.flags & CONTINUES:
+                begun = bytearray(body)
+            elif begun is None:
                 return
-            begun += frame.body
-        else:
-            begun = bytearray(frame.body)
-        if frame.flags & MORE:
-            if len(begun) <= MAX_BODY:
-                peer.partial[stream] = begun
             else:
-                self._hole(peer, now)
-            return
-        for item in decode_items(bytes(begun)):
+                begun += body
+            if frame.flags & MORE:
+                if len(begun) <= MAX_BODY:
+                    peer.partial[stream] = begun
+                else:
+                    self._hole(peer, now)
+                return
+            body = bytes(begun)
+        for item in decode_items(body, self._by_text):
             self._take(peer, item, now)
             if self._peers.get(peer.name) is not peer:
                 return  # it has left
@@ -381,9 +442,8 @@ class Peers:
     def _take(self, peer: _Peer, item: Item, now: float) -> None:
         match item:
             case Said(topic, payload):
-                if topic in self._topics:
-                    self.counts.received += 1
-                    self._listener.receive(BusMessage(topic, peer.name.hex(), payload))
+                self.counts.received += 1
+                self._listener.receive(BusMessage(topic, peer.node, payload))
             case Joined(hashes):
                 if peer.topics is not None:
                     self._add(peer, hashes)
@@ -450,7 +510,7 @@ class Peers:
         for hashed in hashes:
             if peer.numbers.get(hashed, 0) <= here:
                 for topic in self._by_hash.get(hashed, ()):
-                    self._listener.left(topic, peer.name.hex())
+                    self._listener.left(topic, peer.node)
 
     def _doubt(self, peer: _Peer) -> None:
         if peer.topics is not None:
@@ -475,4 +535,4 @@ class Peers:
     def _remove(self, peer: _Peer) -> None:
         del self._peers[peer.name]
         self._unsure -= peer.topics is None
-        self._listener.gone(peer.name.hex())
+        self._listener.gone(peer.node)

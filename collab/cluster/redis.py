@@ -1,11 +1,16 @@
 """The bus on Redis or Valkey: publish and subscribe, one channel for each document.
 
 Strategy: a node listens to the channels of what it has open and to one that all nodes have in common, on a connection
-of its own; it publishes on another, all that was said in one turn of the loop in one pipeline. A subscription is told
-to the others only when the server has confirmed it, so who is told of it can be heard. Nothing is stored in Redis: it
-may be emptied, restarted or replaced at any time.
+of its own; it publishes on another, all that was said in one turn of the loop at once. What at least half of the nodes
+have open is said on the common channel, in one frame for all documents of that turn: a message of Redis costs a node as
+much CPU as some edits. A subscription is told to the others only when the server has confirmed it, so who is told of it
+can be heard. Nothing is stored in Redis: it may be emptied, restarted or replaced at any time.
 
-On a Redis Cluster the channels are sharded ones (Redis 7, Valkey), so a message concerns one server of it alone.
+On a Redis Cluster the channels are sharded ones (Redis 7, Valkey), so a message concerns one server of it alone. Two
+channels have no order there, so each document keeps to its own.
+
+Frames are written to a connection of the library's, and read from one, without the layers that it has above: they cost
+several times what a frame does.
 
 All channels of one database have a name of their own in front (``identity``): deployments may share a Redis.
 """
@@ -14,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -75,6 +81,7 @@ class RedisBus(NetworkBus):
         self._client: Any = None
         self._sentinel: Any = None
         self._pubsub: Any = None
+        self._line: Any = None  # on which this node publishes
         self._readers: list[asyncio.Task[None]] = []
         self._sharded = False
         self._wanted: set[bytes] = set()
@@ -88,6 +95,9 @@ class RedisBus(NetworkBus):
             async with asyncio.timeout(2 * CONNECT_SECONDS):
                 self._sharded, self._client, self._sentinel = await _open(self._url)
                 await self._client.ping()
+                self._peers.ordered = not self._sharded
+                if not self._sharded:
+                    self._line = await self._client.connection_pool.get_connection()
                 self._pubsub = self._client.pubsub()
                 self._asked, self._unconfirmed = set(), set()
                 await self._ask({COMMON})
@@ -111,10 +121,11 @@ class RedisBus(NetworkBus):
                     streams.setdefault(stream, []).append(data)
                 await asyncio.gather(*[self._send_sharded(stream, found) for stream, found in streams.items()])
                 return
-            async with self._client.pipeline(transaction=False) as pipe:
-                for stream, data in frames:
-                    pipe.publish(self._channel(stream), data)
-                await pipe.execute()
+            line = self._line
+            commands = [("PUBLISH", self._channel(stream), data) for stream, data in frames]
+            await line.send_packed_command(line.pack_commands(commands), check_health=False)
+            for _ in commands:
+                await line.read_response()
         except _ERRORS as error:
             raise BusDown(_explain(error)) from None
 
@@ -125,7 +136,7 @@ class RedisBus(NetworkBus):
     async def _disconnect(self) -> None:
         readers, self._readers = self._readers, []
         pubsub, client, sentinel = self._pubsub, self._client, self._sentinel
-        self._pubsub = self._client = self._sentinel = None
+        self._pubsub = self._client = self._sentinel = self._line = None
         # First, for a reader whose connection is closed would open it again.
         await _end(readers)
         for one in (pubsub, client, *([] if sentinel is None else sentinel.sentinels)):
@@ -176,7 +187,13 @@ class RedisBus(NetworkBus):
         try:
             while pubsub is self._pubsub:
                 if node is None:
-                    message = await pubsub.get_message(timeout=None)
+                    response = await pubsub.connection.read_response(
+                        timeout=math.inf, disconnect_on_error=False, push_request=True
+                    )
+                    if response[0] == b"message":
+                        self._heard(response[2])
+                        continue
+                    message = await pubsub.handle_message(response)
                 elif node.name not in pubsub.node_pubsub_mapping:
                     await asyncio.sleep(_NO_CHANNEL_SECONDS)
                     continue

@@ -28,7 +28,7 @@ with what follows it in its body, so that nodes of two releases can be on one bu
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -164,8 +164,10 @@ def encode_item(item: Item) -> bytes:
             return b"\x06"
 
 
-def decode_items(body: bytes) -> Iterator[Item]:
+def decode_items(body: bytes, topics: Mapping[bytes, str] | None = None) -> Iterator[Item]:
     """Decode the items of a body one by one, up to the first of a kind that this release does not know.
+
+    ``topics`` has those that are listened to, by their UTF-8: what is said on others is passed over.
 
     Raises:
         DecodeError: a truncated item.
@@ -176,11 +178,18 @@ def decode_items(body: bytes) -> Iterator[Item]:
         pos += 1
         if kind == 0:
             raw, pos = read_var_bytes(body, pos)
+            if topics is not None:
+                topic = topics.get(raw)
+                if topic is None:
+                    pos = _skip_var_bytes(body, pos)
+                    continue
+            else:
+                try:
+                    topic = raw.decode()
+                except UnicodeDecodeError:
+                    raise DecodeError("a topic that is not UTF-8") from None
             payload, pos = read_var_bytes(body, pos)
-            try:
-                yield Said(raw.decode(), payload)
-            except UnicodeDecodeError:
-                raise DecodeError("a topic that is not UTF-8") from None
+            yield Said(topic, payload)
         elif kind in (1, 2, 3):
             hashes, pos = _read_hashes(body, pos)
             yield (Joined, Left, Topics)[kind - 1](hashes)
@@ -221,6 +230,13 @@ def _read_hashes(body: bytes, pos: int) -> tuple[tuple[bytes, ...], int]:
     if end > len(body):
         raise DecodeError(f"{count} hashes in {len(body) - pos} bytes")
     return tuple([body[at : at + ID_BYTES] for at in range(pos, end, ID_BYTES)]), end
+
+
+def _skip_var_bytes(body: bytes, pos: int) -> int:
+    length, pos = read_var_uint(body, pos)
+    if length > len(body) - pos:
+        raise DecodeError("a length passes the end of the data")
+    return pos + length
 
 
 def _read_id(body: bytes, pos: int) -> tuple[bytes, int]:

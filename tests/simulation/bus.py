@@ -31,6 +31,7 @@ class BusNetwork:
     Args:
         loop, random: what it runs on.
         streams: whether each topic has a channel of its own, as on Redis.
+        ordered: whether these have one order, so that much is said on the common one; a Redis Cluster has none.
 
     Attributes:
         faults: how bad it is now.
@@ -38,10 +39,11 @@ class BusNetwork:
         cut: pairs of names of nodes, of which the first does not reach the second.
     """
 
-    def __init__(self, loop: SimulatedLoop, random: Random, *, streams: bool) -> None:
+    def __init__(self, loop: SimulatedLoop, random: Random, *, streams: bool, ordered: bool) -> None:
         self._loop = loop
         self._random = random
         self.streams = streams
+        self.ordered = ordered
         self.ends: list[SimulatedBus] = []
         self.faults = Faults()
         self.down = False
@@ -100,6 +102,7 @@ class SimulatedBus(NetworkBus):
 
     def __init__(self, network: BusNetwork, process: Process, label: str, random: Random) -> None:
         super().__init__(FRAME_BYTES, streams=network.streams, what="the simulated bus", random=random)
+        self._peers.ordered = network.ordered
         self.presence_seconds = 0.0 if network.streams else 0.1
         self.row_bytes = 600  # small, so that larger rows are read from the log
         self.process = process

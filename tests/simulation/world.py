@@ -105,7 +105,8 @@ class World:
         self._hash = hashlib.blake2b(digest_size=16)
         random = self.random
         self.kinds = {kind for kind in KINDS if random.random() < 0.4}
-        self.network = BusNetwork(self.loop, Random(f"{seed} network"), streams=random.random() < 0.5)
+        kind = random.random()
+        self.network = BusNetwork(self.loop, Random(f"{seed} network"), streams=kind < 0.5, ordered=kind < 0.3)
         self._links = Random(f"{seed} links")
         self.settings = make_settings(random)
         self.nodes: list[Node | None] = [None] * random.choice((2, 2, 2, 3, 3, 4, 5))
