@@ -972,6 +972,18 @@ class Room:
 
     # Turns
 
+    @property
+    def gathered(self) -> bool:
+        """Whether a turn has anything to end: what ``end_turn`` would give, or change."""
+        return bool(
+            self.pending
+            or self._acks
+            or self.awareness.changed
+            or self.kept is not None
+            or self._blocked
+            or self.document.in_turn
+        )
+
     def end_turn(self) -> TurnEnd:
         """Give what the turn has gathered, and begin the next one."""
         self.pending = False

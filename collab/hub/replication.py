@@ -281,13 +281,12 @@ class Replication:
 
     def receive(self, heard: BusMessage) -> None:
         """Take a message of another node; one that cannot be taken is logged."""
-        if self.questions.receive(heard):
-            return
-        if heard.topic == ALL_NODES:
-            self._told()  # whatever is said there: the store has it
-            return
         live = self._rooms.get(heard.topic)
-        if live is None or live.ended is not None:
+        if live is None:  # no document has the name of another topic
+            if not self.questions.receive(heard) and heard.topic == ALL_NODES:
+                self._told()  # whatever is said there: the store has it
+            return
+        if live.ended is not None:
             return
         try:
             message = decode_node_message(heard.payload)

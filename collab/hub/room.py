@@ -1143,7 +1143,10 @@ class LiveRoom:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Take what is in the log already: the turn before ends first, and a defect ends the room."""
-        self.end_turn(self._hub.now())
+        now = self._hub.now()
+        if self.room.gathered or self._calls is not None or self._producers:
+            self.end_turn(now)
+        self.flushed_at = now  # what comes is sent at once, and counts as a turn
         try:
             yield
         except BaseException as error:
