@@ -147,6 +147,7 @@ def test_there_is_a_bound_for_the_document_and_one_for_the_node() -> None:
     assert not first.add(rest(3, 3, "abc"), None), "of the document"
     assert second.add(rest(1, 3, "abc"), None) and not second.add(rest(2, 3, "abc"), None), "of the node"
     assert first.add(rest(1, 3, "abcd"), None), "in the place of another"
+    assert 0 < second.nbytes < first.nbytes and first.nbytes + second.nbytes == budget.nbytes
     second.load([KeptUpdate.stored(make_key(b"x"), b"x", None)] * 2)
     assert len(second) == 2, "what the store keeps is taken, whatever the bounds say"
     for kept in (first, second):

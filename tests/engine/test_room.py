@@ -28,6 +28,7 @@ from collab.engine.room import (
     TurnEnd,
     Unkept,
     Unseen,
+    read_only_notice,
 )
 from collab.errors import DecodeError, DocumentTooLarge, LimitExceeded, StoreUnavailable, UpdateError
 from collab.protocol.awareness import AwarenessUpdate, Entry, QueryAwareness, decode_awareness, encode_awareness
@@ -1330,3 +1331,9 @@ def test_no_version_is_saved_when_something_of_it_could_not_be_kept(feed: Feed) 
         assert Unkept(session, len(rest)) in feed(room, session, SyncStep2(rest))
     room.receive(sessions[0], LocalVersion(1))
     assert versions_told(room, sessions[0]) == []
+
+
+def test_who_may_only_read_now_is_told_in_the_words_of_its_protocol() -> None:
+    assert read_only_notice(Session(), "the day is over") == PermissionDenied("the day is over")
+    told = read_only_notice(Acknowledged(), "the day is over")
+    assert isinstance(told, Stateless) and b"the day is over" in told.payload

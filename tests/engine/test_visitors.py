@@ -375,3 +375,27 @@ def test_what_has_changed_since_a_turn_is_the_newest_of_each() -> None:
     assert decoded(room.changes_since(third)) == [Entry(6, 2, b"null")]
     assert sorted(decoded(room.changes_since(second))) == [Entry(5, 2, b'"new"'), Entry(6, 2, b"null")]
     assert room.changes_since(room.comebacks.turn) is None
+
+
+def test_a_room_has_a_turn_where_a_visitor_has_changed_something() -> None:
+    room, ada, ann, node = make_room(), Somebody("ada", HOME), user("ann"), Owner()
+    assert room.note_end(Entry(9, 3, b"null"), ada) and not room.pending
+    assert room.may_give(claim()) == (False, ()) and not room.pending
+    room.awareness.apply(ann, update((5, 1, "{}")))
+    room.end_turn()
+    assert room.may_give(claim("eve", 2)) == (False, (Probe(ann),)) and not room.pending
+    assert room.may_give(claim("ann", 2)) == (True, ()) and room.pending, "it is given away"
+    room.end_turn()
+    room.awareness.apply(node, update((6, 1, "{}")))
+    assert room.awareness.may_be_elsewhere(6) and not room.awareness.may_be_elsewhere(5)
+
+
+def test_whose_the_visitors_are_is_told_with_their_states() -> None:
+    room = states()
+    assert room.list_visitors() == (None, {}) and room.take_told() == {}
+    posts(room, visitor(), 1)
+    room.apply(user("ann"), update((6, 1, "{}")))
+    room.flush()
+    told, people = room.list_visitors()
+    assert decoded(told) == [Entry(5, 1, b"{}")] and people == {5: Somebody("ada", HOME)}
+    assert room.take_told() == people and room.take_told() == {}

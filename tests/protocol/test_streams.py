@@ -25,6 +25,7 @@ from collab.protocol.streams import (
     check_path,
     check_stream_name,
     decode_frames,
+    decode_frames_in_slices,
     decode_live,
     decode_offset,
     decode_producer,
@@ -171,6 +172,20 @@ def test_the_number_of_frames_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
         decode_frames(b"\x00" * 4)
 
 
+def test_many_frames_are_decoded_in_slices() -> None:
+    slices = decode_frames_in_slices(encode_frames([b"x"] * 2_500))
+    found: list[bytes] = []
+    steps = 0
+    while True:
+        try:
+            next(slices)
+        except StopIteration as done:
+            found = done.value
+            break
+        steps += 1
+    assert steps == 2 and found == [b"x"] * 2_500
+
+
 # Events
 
 
@@ -246,6 +261,13 @@ def test_the_headers_of_a_producer_are_read() -> None:
 def test_headers_of_a_producer_that_do_not_fit_are_refused(given: dict[str, list[str]]) -> None:
     with pytest.raises(DecodeError):
         decode_producer(given)
+
+
+def test_the_name_of_a_producer_may_be_no_text() -> None:
+    """Its bytes count, as they came."""
+    assert decode_producer(headers(name="\udcff" * 1024)) == Producer("\udcff" * 1024, 0, 0)
+    with pytest.raises(DecodeError):
+        decode_producer(headers(name="\udcff" * 1025))
 
 
 def test_what_the_numbers_of_a_producer_say() -> None:

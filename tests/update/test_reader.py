@@ -17,7 +17,7 @@ from collab.errors import UpdateError
 from collab.protocol.lib0 import encode_var_string, encode_var_uint
 from collab.update import reader as reader_module
 from collab.update.compact import compact
-from collab.update.reader import MAX_DEPTH, Update, UpdateReader, find_poison, read_update
+from collab.update.reader import MAX_DEPTH, Update, UpdateReader, find_poison, find_poison_in_slices, read_update
 from tests.support.build import deletes, gc, identity, item, lines, section, session, skip, text, update
 from tests.support.needs import size
 
@@ -584,3 +584,12 @@ def test_a_long_text_that_ends_too_early_is_refused() -> None:
     structs = b"\x04" + b"\x01\x01t" + encode_var_uint(4 * LONG) + b"x" * LONG
     with pytest.raises(UpdateError, match="too early"):
         read_update(update(section(5, 0, structs)))
+
+
+def test_a_long_update_is_looked_through_in_slices() -> None:
+    long = update(section(1, 0, *(text("x") for _ in range(20_000))))
+    looking, steps = find_poison_in_slices(long), 0
+    while next(looking, "end") is None:
+        steps += 1
+    assert steps > 1
+    assert at_once(find_poison_in_slices(long)) is None

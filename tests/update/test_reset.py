@@ -23,6 +23,8 @@ from collab.update.reset import (
     forward,
     has_marker,
     is_marker,
+    make_reset,
+    make_skeleton,
     marker_id,
     next_number,
     number_of,
@@ -640,6 +642,16 @@ def test_numbers_rise_and_end() -> None:
         reset_update(once, number=7)
     with pytest.raises(LimitExceeded):
         reset_update(reset_update(b"\0\0", number=MOST_RESETS - 1))
+
+
+def test_a_reset_and_a_skeleton_are_made_whole_or_of_what_is_lacking() -> None:
+    one, new = update((A, [text("abc")])), update((B, [text("new")]))
+    whole = reset_update(one, content=new)
+    known = encode_state_vector({A: 3})
+    assert make_reset([one], new, False, None) == whole
+    assert make_reset([one], new, False, known) == forward(whole, known)
+    assert make_skeleton([one], None) == skeleton(one)
+    assert make_skeleton([one], known) == without_known(skeleton(one), {A: 3}) != skeleton(one)
 
 
 def test_several_documents_are_joined() -> None:

@@ -22,6 +22,7 @@ from collab.protocol.hocuspocus.client import (
     Stage,
     TokenWanted,
 )
+from collab.protocol.messages import LocalVersion
 from collab.protocol.session import Access
 
 LET_IN = b"\x01d\x02\x02\x0aread-write"
@@ -145,3 +146,8 @@ def test_what_cannot_be_read_is_an_error(frame: bytes, error: type[Exception]) -
 def test_what_is_no_name_is_refused() -> None:
     with pytest.raises(InvalidDocumentName):
         ClientSocket().open("a\0b")
+
+
+def test_a_message_that_this_protocol_does_not_have_says_nothing() -> None:
+    socket, channel = live()
+    assert socket._take(channel, LocalVersion(7)) == () and channel.may_edit
