@@ -67,6 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         found = needs.needs_of(_folder(item), getattr(item, "fixturenames", ()), call.params.values() if call else ())
         for need in sorted(found):
             item.add_marker(need)
+        if needs.function_of(item.nodeid) in needs.long_tests():
+            item.add_marker(needs.LONG)
         if not any(item.get_closest_marker(need) for need in needs.NEEDS):
             item.add_marker(needs.FAST)
         if any(item.get_closest_marker(need) for need in ("browser", "node")):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import chromium
-from tests.support.needs import NEEDS, needs_of
+from tests.support.needs import NEEDS, WHOLE, function_of, long_tests, needs_of
 from tests.support.node import NodeScript, find_node, installed_packages
 from tests.support.postgres import PostgresServer
 from tests.support.prometheus import find_program
@@ -70,6 +70,22 @@ def test_a_test_that_has_no_need_is_fast(request: pytest.FixtureRequest) -> None
 def test_a_test_that_has_one_is_not(request: pytest.FixtureRequest) -> None:
     assert request.node.get_closest_marker("fast") is None
     assert find_node()
+
+
+def test_what_is_long_is_there_and_of_no_folder_that_is_run_whole() -> None:
+    """A function that is gone or renamed leaves the list with the next weighing."""
+    assert long_tests()
+    for function in long_tests():
+        path, *classes, name = function.split("::")
+        assert path.split("/")[0] not in WHOLE, function
+        # The tests of a suite stand in another file, and its class here.
+        source = (ROOT / "tests" / path).read_text()
+        assert f"class {classes[0]}" in source if classes else f"def {name}(" in source, function
+
+
+def test_the_cases_of_a_test_are_of_one_function() -> None:
+    assert function_of("tests/hub/test_room.py::TestX::test_y[a::b[0]]") == "hub/test_room.py::TestX::test_y"
+    assert function_of("tests/hub/test_room.py::test_y") == "hub/test_room.py::test_y"
 
 
 # The gate of coverage

@@ -64,6 +64,7 @@ def _parameters(function: Callable[..., object]) -> list[tuple[str, object, obje
     return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
 
 
+@pytest.mark.slow
 def test_a_seed_gives_the_same_events_whatever_the_hashes_of_strings_are() -> None:
     program = f"from tests.simulation.run import run_seed\nfor seed in {_COMPARED}: print(run_seed(seed))"
     printed = [

@@ -6,14 +6,26 @@ marker itself. A test with no need gets the marker ``fast``, which is what ``mak
 start something ask first (`demand`): a test that starts Node, PostgreSQL, Chromium or a server without saying
 so fails, in every run, and the message names the marker.
 
+What a test costs is measured, not guessed: ``long.txt`` beside this file names those that ``make check`` has no time
+for, and only ``python -m tests.support.weigh`` writes it. Those of the folders `WHOLE` are never among them.
+
 A property test takes its number of examples from `size`: many in ``make test``, few under ``--small`` (``make check``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
 
 FAST = "fast"
+LONG = "long"
+
+WHOLE = frozenset({"engine", "protocol", "update", "simulation"})
+"""The folders of which ``make check`` runs every fast test, whatever it costs."""
+
+LIST = Path(__file__).with_name("long.txt")
+"""The functions that are `LONG`, a line each: the path below ``tests/``, and the name."""
 
 NEEDS: Mapping[str, str] = {
     "node": "starts Node, with npm packages of the lock files below tests/",
@@ -27,6 +39,7 @@ NEEDS: Mapping[str, str] = {
     "prometheus": "runs Prometheus or its promtool",
     "network": "installs Python packages from an index",
     "slow": "takes more than about a second",
+    LONG: "takes more of the time of make check than it has for one test; measured, see tests/support/weigh.py",
 }
 """The markers, and what each says of a test."""
 
@@ -73,6 +86,17 @@ def needs_of(folder: str, fixtures: Iterable[str], parameters: Iterable[object])
     found.update(need for name, need in _OF_FIXTURES.items() if name in fixtures)
     found.update(_OF_PARAMETERS[value] for value in parameters if isinstance(value, str) and value in _OF_PARAMETERS)
     return frozenset(found)
+
+
+@cache
+def long_tests() -> frozenset[str]:
+    """Return the functions that are `LONG`, as `function_of` names them."""
+    return frozenset(line for line in LIST.read_text().splitlines() if line and not line.startswith("#"))
+
+
+def function_of(nodeid: str) -> str:
+    """Return which function a test is a case of, from its id: ``hub/test_room.py::test_x``."""
+    return nodeid.partition("[")[0].removeprefix("tests/")
 
 
 def hold(needs: frozenset[str] | None) -> None:
