@@ -34,7 +34,11 @@ from collab.telemetry import RateLimited, get_logger
 from collab.telemetry.tracing import span
 
 MAX_BATCH_ENTRIES = 1_000
-"""Most entries of one transaction: calling a thousand of them back takes the loop a few milliseconds."""
+"""Most entries of one transaction."""
+
+REPORT_ENTRIES = 32
+"""Entries that are called back before the loop has its turn, a fifth of a millisecond: a thousand of them would take it
+some milliseconds."""
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 """Rows of one transaction, unless a single entry is larger: bounds how long one commit takes (some ten
@@ -154,7 +158,9 @@ class Journal:
         self._most = gather  # seconds for which what waits may gather
         self._batch: list[_Waiting] = []
         self._committing_since: float | None = None  # while the store is asked
-        self._outcomes: Sequence[AppendOutcome] | None = None  # of the batch; None until it is committed
+        # Of the batch, whose first entries are gone when they have been called back; None until it is committed.
+        self._outcomes: Sequence[AppendOutcome] | None = None
+        self._at_once = False  # they are all called back in one go
         self._oldest_came = self._batch_came = (
             0.0  # as ``_first_came``, but what has waited before stays as old as it is
         )
@@ -401,19 +407,21 @@ class Journal:
                 self._outcomes = None
                 self._begin_batch()
             if self._batch:
-                if self._outcomes is None:
-                    self._still.clear()
-                    try:
+                self._still.clear()
+                try:
+                    if self._outcomes is None:
                         self._outcomes = await self._commit([entry for entry, _, _ in self._batch])
-                    except _Held:
-                        self._waiting, self._batch = self._batch + self._waiting, []
-                        self._oldest_came = self._batch_came
-                        self._waiting_bytes = sum([size for _, _, size in self._waiting])
-                        continue
-                    finally:
-                        self._still.set()
-                    self._last_commit = self._clock()
-                self._report(self._outcomes)
+                        self._last_commit = self._clock()
+                        self._note_commit(self._outcomes)
+                    while self._report(self._outcomes):  # noqa: ASYNC110 - it works, and waits for nothing
+                        await asyncio.sleep(0)
+                except _Held:
+                    self._waiting, self._batch = self._batch + self._waiting, []
+                    self._oldest_came = self._batch_came
+                    self._waiting_bytes = sum([size for _, _, size in self._waiting])
+                    continue
+                finally:
+                    self._still.set()
             elif self._closing.is_set() and not self._waiting:
                 return
             watchers, self._watchers = self._watchers, []
@@ -552,15 +560,36 @@ class Journal:
             outcomes.append(outcome)
         return outcomes
 
-    def _report(self, outcomes: Sequence[AppendOutcome]) -> None:
-        """Call back everybody in the batch, which is committed, whatever else fails."""
-        batch, self._batch = self._batch, []
+    def _note_commit(self, outcomes: Sequence[AppendOutcome]) -> None:
+        """Look at what became of the batch, whatever fails."""
+        batch = self._batch
         try:
-            self._learn(batch, outcomes)
             self._count_batch(batch)
+            self._at_once = self._closing.is_set() or any(
+                [
+                    entry.document_id is None or type(outcome) is not Appended
+                    for (entry, _, _), outcome in zip(batch, outcomes, strict=True)
+                ]
+            )
+            if self._at_once:
+                self._learn(batch, outcomes)
+            elif not self._waiting:
+                self._lessons.clear()
         except Exception:
+            self._at_once = True
             _LOG.exception("the journal could not look at what became of a batch")
-        for (_, done, size), outcome in zip(batch, outcomes, strict=True):
+
+    def _report(self, outcomes: Sequence[AppendOutcome]) -> bool:
+        """Call back those in the batch, which is committed, whatever else fails; tell whether some are left.
+
+        Many are called back in portions, and the loop has its turn in between. But where a document was created, or an
+        entry refused, all are at once: their rooms must hear of it before they append anything more.
+        """
+        batch = self._batch
+        first = len(outcomes) - len(batch)
+        for outcome in outcomes[first:] if self._at_once else outcomes[first : first + REPORT_ENTRIES]:
+            _, done, size = batch[0]
+            del batch[0]
             self.backlog -= size  # without a call, which might fail
             if size >= LARGE_ENTRY_BYTES:
                 self._large -= size
@@ -568,6 +597,7 @@ class Journal:
                 done(outcome)
             except Exception:
                 self._call_back(done, outcome)
+        return bool(batch)
 
     def _learn(self, batch: Sequence[_Waiting], outcomes: Sequence[AppendOutcome]) -> None:
         """Note what became of a batch for the entries of its documents that wait already."""

@@ -443,6 +443,55 @@ async def test_close_writes_what_is_left(gate: Gate) -> None:
         caller.append("d", b"2")
 
 
+async def test_many_are_called_back_in_portions_and_the_loop_has_its_turn_in_between(
+    journal: Journal, caller: Caller, gate: Gate
+) -> None:
+    count = 10 * journals.REPORT_ENTRIES
+    caller.append("d", b"first")
+    caller.append("other", b"first")
+    heard = await caller.all()
+    assert len(heard) == 2, "documents that are created are called back in one go"
+    outcome = heard[0][2]
+    assert isinstance(outcome, Appended)
+    for number in range(count):
+        caller.append("d", b"%d" % number, outcome.document_id)
+    seen = [2]
+    while len(caller.heard) < caller.expected:
+        await asyncio.sleep(0)
+        seen.append(len(caller.heard))
+        assert journal.holds("d") is (len(caller.heard) < caller.expected)
+    assert max(after - before for before, after in itertools.pairwise(seen)) == journals.REPORT_ENTRIES
+    assert [data for _, data, _ in caller.heard[2:]] == [b"%d" % number for number in range(count)]
+    assert journal.backlog == 0
+
+
+async def test_what_is_left_of_a_report_is_called_back_after_a_defect(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(gate, backlog_bytes=MIB)
+    await journal.start()
+    caller = Caller(journal)
+    caller.append("d", b"first")
+    outcome = (await caller.all())[0][2]
+    assert isinstance(outcome, Appended)
+    report = journal._report
+    failed: list[int] = []
+
+    def fails_once(outcomes: Sequence[AppendOutcome]) -> bool:
+        if len(caller.heard) > 1 and not failed:
+            failed.append(len(caller.heard))
+            raise RuntimeError("the defect")
+        return report(outcomes)
+
+    monkeypatch.setattr(journal, "_report", fails_once)
+    for number in range(50):
+        caller.append("d", b"%d" % number, outcome.document_id)
+    await caller.all()
+    assert failed == [1 + journals.REPORT_ENTRIES]
+    assert [data for _, data, _ in caller.heard[1:]] == [b"%d" % number for number in range(50)]
+    assert await journal.close(5.0) == [] and journal.backlog == 0
+
+
 async def test_close_names_what_could_not_be_saved(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
     journal = Journal(gate, backlog_bytes=MIB)
     await journal.start()
