@@ -3,7 +3,8 @@
 Strategy: uvloop's, with two things mended. A thread that has a result hands it to the loop by ``call_soon_threadsafe``.
 If there is no memory for that moment, the result is lost, and the task that awaits it waits for ever. So the
 thread tries again. And a thread that works in Python (thousands of rows become objects when a document is read) keeps
-the loop waiting for up to 5 ms each time that the loop has something to do. Here it is a millisecond.
+the loop waiting for up to 5 ms each time that the loop has something to do. Here it is a tenth of a millisecond, since
+uvloop gives the interpreter's lock back after each socket that it reads, and has to win it anew for the next one.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ _Arguments = TypeVarTuple("_Arguments")
 _TRIES: Final = 3_000
 _PAUSE: Final = 0.01
 
-# Seconds after which a thread has to let the loop go on. Measured: what an edit costs in CPU stays the same.
-_SWITCH: Final = 0.001
+# Seconds after which a thread has to let the loop go on.
+_SWITCH: Final = 0.000_1
 
 
 def run_loop(work: Coroutine[Any, Any, _Result]) -> _Result:

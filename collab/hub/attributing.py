@@ -37,9 +37,11 @@ from collab.telemetry import get_logger, shown_name
 
 _log = get_logger("attribution")
 
-# Rows that are read at once, and rows and bytes of a portion: about two seconds of a sandbox process. The document
-# before the portion is read anew for each, so a large one has larger portions.
+# Rows that are read at once, rows that are checked or pickled at once, and rows and bytes of a portion: about two
+# seconds of a sandbox process. The document before the portion is read anew for each, so a large one has larger
+# portions.
 _PAGE: Final = 500
+_AT_ONCE: Final = 125
 _ROWS: Final = 5_000
 _MOST_ROWS: Final = 50_000
 _BYTES: Final = 8 * 1024 * 1024
@@ -103,7 +105,7 @@ class Attributing:
         found = Rows()
         while after < until:
             page = await self._page(name, document_id, after, min(_PAGE, until - after))
-            found.add(list(map(_as_row, page)))
+            await _add(found, page)
             after = page[-1].seq
             if found.count > MAX_INTERVAL_ROWS or found.nbytes > MAX_INTERVAL_BYTES:
                 public = f"too much has changed: an interval has up to {MAX_INTERVAL_ROWS} numbers"
@@ -225,7 +227,7 @@ class Attributing:
         found = Rows()
         while after < until and found.nbytes < _BYTES:
             page = await self._page(name, document_id, after, min(_PAGE, until - after))
-            found.add(list(map(_as_row, page)))
+            await _add(found, page)
             after = page[-1].seq
         return found
 
@@ -234,8 +236,17 @@ class Attributing:
         page = await self._store.rows_after(document_id, after, most)
         if not page or page[0].seq != after + 1:
             raise HistoryGone("the history of that time is not kept any more")
-        await in_slices(check_rows(name, page))
+        for begin in range(0, len(page), _AT_ONCE):
+            await in_slices(check_rows(name, page[begin : begin + _AT_ONCE]))
+            await asyncio.sleep(0)
         return page
+
+
+async def _add(found: Rows, page: list[LogRow]) -> None:
+    """Put rows behind the others, and let the loop go on in between."""
+    for begin in range(0, len(page), _AT_ONCE):
+        found.add(list(map(_as_row, page[begin : begin + _AT_ONCE])))
+        await asyncio.sleep(0)
 
 
 def _as_row(row: LogRow) -> Row:
