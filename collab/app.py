@@ -118,6 +118,7 @@ from collab.transports.sockets.deflate import Deflater
 from collab.transports.sockets.hocuspocus import HocuspocusConnection
 from collab.transports.sockets.intake import Gate
 from collab.transports.sockets.pacing import Pacer
+from collab.transports.sockets.parking import Parking
 from collab.transports.sockets.websocket import WebSockets
 from collab.transports.sockets.ywebsocket import YWebSocketConnection
 from collab.webhooks.contents import Contents
@@ -618,6 +619,7 @@ def make_gate(settings: Settings) -> Gate:
         min(largest, settings.max_unauthenticated_bytes),
         Arrivals(arriving),
         Arrivals(arriving // _SHARE_OF_STRANGERS),
+        None if settings.tenants == "off" else Parking(),
     )
 
 

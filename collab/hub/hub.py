@@ -271,6 +271,7 @@ class Hub:
         self._leaving: set[LiveRoom] = set()  # those that are being dropped, or wait for it
         self._turns = Turns(options.batch_window, worked, monotonic)
         self.touch = self._turns.touch  # without a call in between: each message asks
+        self.end_turn_now = self._turns.end_now
         self.bus = bus
         self.membership = Membership(store, options.node, lambda: len(self.rooms), bus.node, clock)
         self.agents = Agents(self)

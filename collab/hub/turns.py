@@ -2,7 +2,8 @@
 
 Strategy: the first edit after quiet goes at the end of the loop's own turn, so it is never delayed; edits that follow
 within the room's window travel together when it is over. How long that is decides ``engine.window``, which is told
-here how busy the loop is. All rooms share one sweep and one timer.
+here how busy the loop is. All rooms share one sweep and one timer; those whose window is not over are not looked at
+before the first of them is due.
 """
 
 from __future__ import annotations
@@ -44,10 +45,18 @@ class Turns:
         self._monotonic = monotonic
         self._ending = 0.0  # seconds that ending turns has taken
         self._dirty: list[LiveRoom] = []
+        self._later: list[LiveRoom] = []  # their windows are not over; the first one is at ``_later_due``
+        self._later_due = float("inf")
+        self._behind: list[LiveRoom] = []  # their windows are over, and they wait for the time of their tenants
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def touched(self) -> int:
+        """How many turns have not ended; a room may count twice for a moment."""
+        return len(self._dirty) + len(self._later) + len(self._behind)
 
     def touch(self, live: LiveRoom) -> None:
         """Let the room's turn end soon: it has something for its members."""
@@ -61,9 +70,23 @@ class Turns:
                 self._loop = asyncio.get_running_loop()
             self._sweep_again()
 
+    def end_now(self, live: LiveRoom) -> None:
+        """End the turn of a room now, and not with the loop's own turn, unless its window is not over."""
+        now = self._monotonic()
+        share = live.share
+        if (
+            live.dirty
+            and share is not None
+            and now + _TICK >= live.flushed_at + self.window.of(len(live.room.sessions))
+        ):
+            _end_turn(live, share, now)
+            self._ending += self._monotonic() - now
+
     def end_all(self, now: float) -> None:
         """End the turn of every touched room now, whatever its window."""
-        dirty, self._dirty = self._dirty, []
+        dirty = self._behind + self._later + self._dirty
+        self._dirty, self._later, self._behind = [], [], []
+        self._later_due = float("inf")
         for live in dirty:
             live.end_turn(now)  # which raises nothing: a turn that fails ends its own room alone
 
@@ -79,38 +102,49 @@ class Turns:
         self._scheduled = False
         now = self._monotonic()
         dirty, self._dirty = self._dirty, []
-        next_due = float("inf")
-        behind: list[LiveRoom] = []
+        if now + _TICK >= self._later_due:
+            dirty, self._later, self._later_due = self._later + dirty, [], float("inf")
         for live in dirty:
+            if not live.dirty:
+                continue  # its turn has ended meanwhile
             try:
                 due = live.flushed_at + self.window.of(len(live.room.sessions))
                 if due > now + _TICK:
-                    self._dirty.append(live)
-                    next_due = min(next_due, due)
+                    self._later.append(live)
+                    self._later_due = min(self._later_due, due)
                 elif live.share is None:
                     live.end_turn(now)
                 elif live.share.ahead:
-                    behind.append(live)
+                    self._behind.append(live)
                 else:
                     _end_turn(live, live.share, now)
             except Exception as error:
                 live.failed(error)  # it would stay dirty for ever; the others have their turns
-        for live in behind:
-            share = live.share
-            if share is not None and share.spent_on_turns > TURNS_SECONDS:
-                self._dirty.append(live)
-                self._sweep_again()
-            elif share is not None:
-                _end_turn(live, share, now)
+        if self._behind:
+            self._end_behind(now)
         finished = self._monotonic()
         self._ending += finished - now
         if finished >= self.window.measure_at:
             self.window.measure(finished, self._worked(), self._ending)
-        if self._dirty and (self._timer is None or self._timer_due > next_due):
+        if self._later and (self._timer is None or self._timer_due > self._later_due):
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer_due = next_due
-            self._timer = self._loop.call_later(max(0.0, next_due - finished), self._timer_fired)
+            self._timer_due = self._later_due
+            self._timer = self._loop.call_later(max(0.0, self._later_due - finished), self._timer_fired)
+
+    def _end_behind(self, now: float) -> None:
+        """End turns of rooms whose tenants are ahead, as long as these have time in this turn of the loop."""
+        behind, self._behind = self._behind, []
+        for live in behind:
+            share = live.share
+            if share is not None and share.ahead and share.spent_on_turns > TURNS_SECONDS:
+                self._behind.append(live)
+            elif share is None:
+                live.end_turn(now)
+            elif live.dirty:
+                _end_turn(live, share, now)
+        if self._behind:
+            self._sweep_again()
 
     def _sweep_again(self) -> None:
         """Sweep once more in the next turn of the loop."""

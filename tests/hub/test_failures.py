@@ -81,7 +81,7 @@ class Person:
 async def quiet(node: Node) -> None:
     """Return when no turn is about to end and nothing waits for a commit."""
     async with asyncio.timeout(20):
-        while node.hub._turns._dirty or node.journal.backlog:  # noqa: ASYNC110 - neither tells when it is empty
+        while node.hub._turns.touched or node.journal.backlog:  # noqa: ASYNC110 - neither tells when it is empty
             await asyncio.sleep(0.001)
         for _ in range(3):
             await asyncio.sleep(0)
@@ -179,7 +179,9 @@ async def one_run_with_what_waits(part: tuple[type, str], number: int, error: ty
             with Fault(*part, number, error) as fault:
                 writer._send(SyncUpdate(sent))
                 # Planning the journal's batch may be what has failed; then coming back wakes it.
-                await happens(lambda: writer.gone or not (node.hub._turns._dirty or node.journal.backlog), "it is over")
+                await happens(
+                    lambda: writer.gone or not (node.hub._turns.touched or node.journal.backlog), "it is over"
+                )
             hit = hit or fault.hit
             for _ in range(3):
                 await asyncio.sleep(0)

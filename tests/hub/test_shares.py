@@ -47,7 +47,7 @@ async def test_on_a_loop_with_little_to_do_nobody_is_ahead() -> None:
     assert not one.ahead and not one.waits
 
 
-async def test_what_waits_has_its_turn_in_order_and_half_a_millisecond_in_each_turn_of_the_loop() -> None:
+async def test_what_waits_has_its_turn_in_order_and_so_much_time_in_each_turn_of_the_loop() -> None:
     shares = Shares()
     storm, calm = shares.share(), shares.share()
     for share in (storm, calm):
@@ -106,3 +106,40 @@ async def test_rooms_of_a_tenant_that_is_ahead_have_their_turns_behind_the_other
     assert order == ["calm", "s1", "s2"]
     await happens(lambda: len(order) == 5, "the others have their turns")
     assert order[3:] == ["s3", "s4"]
+
+
+async def test_the_first_edit_of_who_is_not_ahead_ends_the_turn_at_once_while_others_are(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start_node()
+    shares = Shares()
+    storm, calm = shares.share(), shares.share()
+    assert not calm.first
+    storm.count(50)
+    calm.count(2)
+    used(storm, 0.1, 1.0)
+    used(calm, 0.001, 1.2)
+    assert storm.ahead and calm.first and not storm.first
+    live, member, _ = await node.join("calm")
+    live.share = calm
+    ended: list[int] = []
+    store = Persistence.store
+
+    def note(persistence: Persistence, *given: Any) -> None:
+        ended.append(len(ended))
+        store(persistence, *given)
+
+    monkeypatch.setattr(Persistence, "store", note)
+    author = Author(1)
+    live.receive(member, SyncUpdate(author.type("x")))
+    node.hub.end_turn_now(live)
+    assert len(ended) == 1 and not live.dirty
+    node.hub.end_turn_now(live)
+    assert len(ended) == 1
+    # What follows within the window of the room waits for it.
+    live.flushed_at += 10.0
+    live.receive(member, SyncUpdate(author.type("y")))
+    node.hub.end_turn_now(live)
+    assert len(ended) == 1 and live.dirty
+    live.flushed_at -= 10.0
+    await happens(lambda: len(ended) == 2, "it ends with the turn of the loop")

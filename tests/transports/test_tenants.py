@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import select
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,6 +16,7 @@ import aiohttp
 import jwt
 import pytest
 
+from collab import app as app_module
 from collab.app import HUB
 from collab.auth.access import AccessRequest, Grant
 from collab.errors import ConfigurationError, StoreUnavailable
@@ -22,6 +24,7 @@ from collab.hub import tenants as tenants_module
 from collab.hub.tenants import Tenants
 from collab.protocol.session import Access
 from collab.storage.tenants import month_of, show_month
+from collab.transports.sockets.parking import Parking
 from tests.support.api import check
 from tests.support.author import Author
 from tests.support.hocuspocus import READ_WRITE, READONLY, STATELESS, RawHocuspocus
@@ -428,6 +431,38 @@ async def test_counts_survive_a_store_that_fails(serve: Serve, connect: Connect)
     hub.store.add_usage = add  # type: ignore[method-assign]
     await tenants.flush()
     assert (await tenants.book.find("a")).record.edits == 2
+
+
+async def test_a_socket_whose_tenant_is_ahead_is_read_when_something_comes_and_then_parked_again(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not hasattr(select, "epoll"):
+        pytest.skip("this system has no epoll")
+    parking = Parking()
+    monkeypatch.setattr(app_module, "Parking", lambda: parking)
+    served = await serve(tenants="name")
+    shares = tenants_of(served).shares
+    first, second = [await join(connect, served, "storm/one") for _ in range(2)]
+    share = tenants_of(served).account("storm").share
+    shares._next_look = float("inf")  # nobody looks again who is ahead
+    share.ahead = True
+    author = Author(1)
+    for number in range(5):
+        await type_(first, author, str(number))
+        await happens(lambda: len(parking) >= 1, "it is parked")
+    # Many at once are taken a few at a time, in order; a socket that ends leaves its place.
+    seen = len(second.frames)
+    await first.send(*[update(author.type("x")) for _ in range(100)])
+    await happens(lambda: served.app[HUB].rooms["storm/one"].updates == 105, "all of them are taken")
+    await second.expect(lambda frame: frame.kind == UPDATE, "they are relayed", after=seen)
+    await happens(lambda: len(parking) >= 1, "it is parked")
+    await first.close()
+    await happens(lambda: share.connections == 1, "its end is seen")
+    share.ahead = False
+    await type_(second, Author(2), "y")
+    await happens(lambda: not parking, "nobody is parked any more")
+    await type_(second, Author(3), "z")
+    await second.close()
 
 
 async def test_without_tenants_nothing_is_counted(serve: Serve, session: aiohttp.ClientSession) -> None:

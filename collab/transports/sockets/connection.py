@@ -372,11 +372,13 @@ class Connection(Generic[AnyChannel]):
                 received, session
             ):
                 return False
-            usage.share = live.share
+            usage.share = share = live.share
             began = perf_counter()
             live.receive(session, received)
             now = perf_counter()
             usage.charge(now - began, now)
+            if share is not None and share.first:
+                self.context.hub.end_turn_now(live)
         except Exception as error:
             if channel is not None and is_refusal(error):
                 if type(error) is DocumentTooLarge:
@@ -622,6 +624,8 @@ class Connection(Generic[AnyChannel]):
             finally:
                 now = perf_counter()
                 self.usage.charge(now - began, now)
+            if live.share is not None and live.share.first:
+                self.context.hub.end_turn_now(live)
         except DocumentTooLarge as error:
             await self._try_larger(step, error)
         except Exception as error:
