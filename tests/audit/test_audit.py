@@ -173,7 +173,7 @@ async def test_pages_hold_all_entries_of_all_nodes_the_newest_first(
 async def test_what_does_not_fit_into_an_answer_comes_with_later_pages(
     audits: dict[str, Audit], bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collab.hub.audits.FULL", 2_000)
+    monkeypatch.setattr("collab.hub.questions.FULL", 2_000)
     found, before, pages = [], None, 0
     while pages == 0 or before is not None:
         page = await bus.nodes["b"].page(Wanted(), before, 200)

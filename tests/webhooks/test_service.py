@@ -34,7 +34,7 @@ from collab.webhooks.messages import Content
 from collab.webhooks.receivers import Receiver as Wanted
 from collab.webhooks.receivers import read_keys
 from collab.webhooks.service import WebhookOptions, Webhooks
-from tests.support.waiting import happens
+from tests.support.waiting import eventually, happens
 from tests.support.webhooks import SECRET, Receiver
 from tests.webhooks.test_people import member
 
@@ -323,7 +323,13 @@ async def test_a_receiver_that_fails_for_long_is_disabled_loudly_and_enabled_aga
     receiver.always = 500
     with errors(caplog) as lines:
         await node.store.create("d")
-        await happens(lambda: node.counts.attempts["refused"], "it is refused")
+
+        async def failing() -> bool:
+            return any(state.failing_since is not None for state in await node.store.receivers())
+
+        # That it was refused is counted before it is stored, and how long it fails counts from there.
+        await eventually(failing, "it is noted that it fails")
+        assert node.counts.attempts["refused"]
         clock.ahead += 3_700.0
         await happens(lambda: node.counts.disabled, "it is disabled")
         asked = len(receiver.asked)
