@@ -255,6 +255,8 @@ class AwarenessStates:
         shown = session.awareness
         if shown is None or len(shown) > 1 or self.crowded or may_bring(session):
             return False
+        if self._told or self._people or self._foreign:
+            return False
         try:
             client, pos = read_var_uint(payload, 1)
             clock, pos = read_var_uint(payload, pos)
@@ -276,12 +278,6 @@ class AwarenessStates:
                 encoded = encode_entry(client, clock, state)
         except DecodeError:
             return False
-        if self._told:
-            self._told.pop(client, None)
-        if self._people:
-            self._people.pop(client, None)
-        if self._foreign:
-            self._foreign.pop(client, None)
         self._nbytes += len(encoded) - len(self._states[client])
         self._states[client] = self._changed[client] = encoded
         self._clocks[client] = clock

@@ -977,8 +977,16 @@ class Document:
             runs += tail.pieces(offset)
         return [encode_var_uint(count) + encode_var_uint(client) + encode_var_uint(known), *runs]
 
+    def note_end(self) -> None:
+        """Note where everything ends now, for a snapshot of this moment: ``rebase`` need not look for it then."""
+        for client, tail in self._tails.items():
+            tail.note_end(self._clocks[client])
+
     def rebase(self, snapshot: bytes, index: bytes, state_vector: bytes) -> None:
         """Put a snapshot of this document, made at ``state_vector``, under it; what came since stays on top.
+
+        Where the snapshot ends in what came is looked for, a client after the other, up to half a millisecond each;
+        not after ``note_end``.
 
         The turn is left alone, and ``version`` too: the document says the same as before. Raises
         DecodeError when snapshot, index and vector do not belong together, ValueError when the snapshot

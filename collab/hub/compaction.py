@@ -165,6 +165,7 @@ class Compactor:
         if document.in_turn:
             return False
         data, state_vector, at = document.encode_state_as_update(), document.encode_state_vector(), self._clock()
+        document.note_end()
         seq = await log.durable()
         if seq is None or log.document_id is None:
             return False

@@ -612,6 +612,8 @@ def test_rebase_keeps_what_came_since_and_the_turn(seed: int) -> None:
         if action < 0.15:
             compacted = compact(document.encode_state_as_update())
             made = compacted.data, compacted.index, document.encode_state_vector()
+            if choose.random() < 0.5:
+                document.note_end()
         elif action < 0.35 and made is not None:
             version = document.version
             document.rebase(*made)
@@ -633,6 +635,26 @@ def test_rebase_keeps_what_came_since_and_the_turn(seed: int) -> None:
     assert reader_of(document.encode_state_as_update()).view() == reader_of(*rows).view() == view
     for data in log:
         assert document.apply_update(data) == KNOWN
+
+
+def test_where_a_snapshot_ends_is_not_looked_for_after_it_was_noted() -> None:
+    def typed(noted: bool) -> tuple[Document, int]:
+        document = Document()
+        for clock in range(400):
+            document.apply_update(update(section(5, clock, text("x", origin=(5, clock - 1)) if clock else text("x"))))
+            if clock == 299:
+                made = compact(document.encode_state_as_update())
+                vector = document.encode_state_vector()
+                if noted:
+                    document.note_end()
+                    document.note_end()  # once more changes nothing
+        work = lines(lambda: document.rebase(made.data, made.index, vector))
+        return document, work
+
+    (document, work), (other, more) = typed(noted=True), typed(noted=False)
+    assert document.encode_state_as_update() == other.encode_state_as_update()
+    assert document.size == other.size
+    assert 10 * work < more
 
 
 def test_rebase_in_the_middle_of_a_struct_of_the_tail() -> None:

@@ -126,6 +126,18 @@ def held(room: Room) -> str:
     return content(room.document.encode_state_as_update())
 
 
+def test_a_turn_has_something_to_end_until_it_is_ended() -> None:
+    room = make_room()
+    session = joined(room, kind=Acknowledged)
+    assert not room.gathered
+    edit = SyncUpdate(Author(1).type("abc"))
+    for message in (edit, AwarenessUpdate(b"\1\7\1\2{}"), edit):
+        room.receive(session, message)
+        assert room.gathered, "the last one has its acknowledgement alone"
+        room.end_turn()
+        assert not room.gathered
+
+
 # Joining, and what is asked
 
 

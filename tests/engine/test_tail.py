@@ -41,10 +41,15 @@ def without_first(data: bytes, start: int, known: int) -> list[tuple[int, int]]:
     return found
 
 
+ASKS = ("", "all", "cut", "noted")
+
+
 @given(
     st.integers(0, 7),
     st.lists(
-        st.tuples(st.sampled_from("abc"), st.integers(1, 30), st.integers(1, 90), st.sampled_from(("", "all", "cut"))),
+        st.tuples(
+            st.sampled_from("abc"), st.integers(1, 30), st.integers(1, 90), st.sampled_from(("", "all", "cut", "noted"))
+        ),
         min_size=1,
         max_size=12,
     ),
@@ -55,13 +60,17 @@ def test_what_was_given_out_stays_as_it_was(
 ) -> None:
     tail, clock, plain = Tail(start), start, b""
     given_out: list[tuple[list[Piece], bytes]] = []
+    noted: list[int] = []
     for letter, length, times, asks in runs:
         other = Tail(clock)
         clock = written(tail, clock, letter * length, times)
         written(other, other.clock, letter * length, times)
         plain += join(other.pieces(0))
         assert tail.size == len(plain)
-        if asks:
+        if asks == "noted":
+            tail.note_end(clock)
+            noted.append(clock)
+        elif asks:
             known = start if asks == "all" else draw.draw(st.integers(start, clock - 1))
             count, head, offset = tail.suffix(ME, known)
             rest = head + join(tail.pieces(offset))
@@ -77,7 +86,7 @@ def test_what_was_given_out_stays_as_it_was(
     assert join(tail.pieces(0)) == plain
     for pieces, expected in given_out:
         assert join(pieces) == expected
-    known = draw.draw(st.integers(start, clock))
+    known = draw.draw(st.sampled_from(noted) if noted else st.integers(start, clock))
     if known < clock:
         whole = update(section(ME, start, *[plain[s.start : s.stop] for s in walk(plain, 0, len(plain), start)]))
         (found,) = read_update(whole).sections

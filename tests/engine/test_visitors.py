@@ -256,6 +256,8 @@ def test_an_end_that_comes_before_all_else_is_known() -> None:
     room.apply(node, update((5, 4, "{}")), {5: ada})
     assert flushed(room) == [Entry(5, 4, b"{}")]
     assert not room.note_end(Entry(5, 9, b"null"), ada), "it is shown"
+    assert room.note_end(Entry(8, 1, b"null"), ada) and room.note_end(Entry(8, 2, b"null"), ada), "a later end"
+    assert not room.note_end(Entry(8, 3, b"null"), Somebody("eve", HOME)), "it was of ada"
     # The same from another node.
     room.apply(node, update((7, 3, "null")), {7: ada})
     room.apply(Owner(), update((7, 2, "{}")), {7: ada})
