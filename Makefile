@@ -44,7 +44,7 @@ cluster: $(VENV)/.dev web_demo/dist/index.html proxies ## PostgreSQL, Valkey, th
 	@exec $(BIN)/python -m tests.support.cluster $(ARGS)
 
 # Needs the virtual environment alone: no Node, npm, Chromium, PostgreSQL or network.
-check: $(VENV)/.dev ## lint, and the tests that need nothing else and are not long, with the gate of coverage: one to two minutes
+check: $(VENV)/.dev ## lint, and the tests that need nothing else and are not long, with the gate of coverage: about a minute
 	@.ci/check $(BIN)/python '$(MAKE) --no-print-directory lint' $(ARGS)
 
 simulate: $(VENV)/.dev ## simulate a cluster with SEEDS=1000 seeds from FROM=1: everything that may fail, in virtual time
