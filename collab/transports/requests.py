@@ -6,6 +6,7 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -51,7 +52,14 @@ class Head:
 
 
 def forget_head(request: web.Request) -> None:
-    """Forget the headers and the addresses of a request: some KB that would live as long as its socket."""
+    """Forget the headers and the addresses of a request: some KB that would live as long as its socket.
+
+    Not where somebody else looks at the request when the socket has ended: an access log, or the middlewares of an
+    application that this one is a part of.
+    """
+    log: AbstractAccessLogger | None = getattr(request.protocol, "access_logger", None)
+    if (log is not None and log.enabled) or len(request.match_info.apps) > 1:
+        return
     message: Any = request._message
     if isinstance(message, Head):
         message.headers, message.raw_headers, message.url, message.path = _NO_HEADERS, (), _NO_ADDRESS, ""

@@ -67,9 +67,9 @@ async def fail(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def mounted(tmp_path: Path, **options: Any) -> AsyncIterator[str]:
+async def mounted(tmp_path: Path, *middlewares: Any, **options: Any) -> AsyncIterator[str]:
     """Serve an application that mounts ours, with an access log."""
-    app = web.Application()
+    app = web.Application(middlewares=middlewares)
     app.router.add_get("/fails", fail)
     app.add_subapp("/collab/", create_app(Settings(data_dir=tmp_path)))
     runner = web.AppRunner(app, **options)
@@ -93,6 +93,24 @@ async def visit(address: str, paths: dict[str, int]) -> None:
 
 
 PATHS = {"/collab/healthz": 200, "/collab/nothing-there": 404, "/nothing-there": 404, "/fails": 500}
+
+
+async def test_middlewares_of_an_application_see_the_whole_request_when_its_socket_has_ended(tmp_path: Path) -> None:
+    seen: list[tuple[str, str, str | None]] = []
+
+    @web.middleware
+    async def look(request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            response: web.StreamResponse = await handler(request)
+            return response
+        finally:
+            seen.append((request.path, request.headers["Referer"], request.remote))
+
+    async with mounted(tmp_path, look, access_log=None) as address:
+        await visit(address, {})
+        await happens(lambda: seen, "the request has ended")
+    ((path, referer, remote),) = seen
+    assert path == "/collab/ws/notes" and referer.startswith("https://app.example/") and remote == "127.0.0.1"
 
 
 @pytest.mark.parametrize("own", [logging.getLogger("aiohttp.access"), logging.getLogger("shop.access")])
