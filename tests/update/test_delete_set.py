@@ -242,7 +242,8 @@ def test_one_delete_among_many_is_little_work() -> None:
 
     # One block is decoded.
     assert lines(delete) < 50 * BLOCK
-    assert lines(lambda: made.encode()) < 20 * many / BLOCK
+    # One block is encoded anew, and each of the others is looked at.
+    assert lines(lambda: made.encode()) < 10 * BLOCK + 10 * many / BLOCK
     assert len(made.ranges(5)) == many
 
 
