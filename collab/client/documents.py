@@ -6,15 +6,12 @@ likes.
 
 from __future__ import annotations
 
-import ssl as tls
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from collab.client.document import Token
-from collab.client.http import Api
+from collab.client.http import ApiUser
 from collab.errors import RequestRefused
 
 Order = Literal["name", "updated", "size"]
@@ -53,49 +50,11 @@ class DocumentPage:
     next: str | None
 
 
-class Documents:
+class Documents(ApiUser):
     """The documents of a server. Use it as ``async with Documents(url) as documents:``.
 
-    Args:
-        url: of the server, as for a `Connection`.
-        token: shown with each request; see `Token`.
-        headers: of each request.
-        ssl: for ``wss://`` and ``https://``; None verifies the server as usual.
-        timeout: seconds for one call. A server that is away, or asks to come back later, is asked again until then.
-        max_message_bytes: the largest answer that is taken.
+    Its arguments are those of `ApiUser`.
     """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: Token | None = None,
-        headers: Mapping[str, str] | None = None,
-        ssl: tls.SSLContext | None = None,
-        timeout: float = 30.0,
-        max_message_bytes: int = 256 << 20,
-    ) -> None:
-        self._api = Api(
-            url, token=token, headers=headers, ssl=ssl, timeout=timeout, max_message_bytes=max_message_bytes
-        )
-
-    @property
-    def url(self) -> str:
-        """Where the API is."""
-        return self._api.url
-
-    async def __aenter__(self) -> Self:
-        await self._api.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """End all connections."""
-        await self._api.close()
 
     async def list(self, *, order: Order = "name", prefix: str = "") -> AsyncIterator[ListedDocument]:
         """Give the documents whose names begin with ``prefix``; by size for ``admin`` of all documents."""

@@ -14,17 +14,14 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl as tls
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
-from collab.client.document import Token
-from collab.client.http import Api
+from collab.client.http import ApiUser
 from collab.content.edits import Format
 from collab.errors import RequestRefused
 
@@ -289,53 +286,13 @@ class Keep:
 KEEP: Final = Keep()
 
 
-class History:
+class History(ApiUser):
     """The history of the documents of a server. Use it as ``async with History(url) as history:``.
 
     Every method raises `RequestRefused` if the server refuses (its ``code`` says why), `NotAnswered` if there is no
     answer in time, and `InvalidDocumentName`. An ``AccessDenied`` of a function that gives tokens is raised as it is.
-
-    Args:
-        url: of the server, as for `Connection`; ``http://`` and ``https://`` are the same.
-        token: shown with each request; see `Token`. A function is asked once, and anew when the server does not take
-            its token any more.
-        headers: of each request.
-        ssl: for ``wss://`` and ``https://``; None verifies the server as usual.
-        timeout: seconds for one call. A server that is away, or asks to come back later, is asked again until then.
-        max_message_bytes: the largest answer that is taken.
+    The arguments are those of `ApiUser`.
     """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        token: Token | None = None,
-        headers: Mapping[str, str] | None = None,
-        ssl: tls.SSLContext | None = None,
-        timeout: float = 30.0,
-        max_message_bytes: int = 256 << 20,
-    ) -> None:
-        self._api = Api(
-            url, token=token, headers=headers, ssl=ssl, timeout=timeout, max_message_bytes=max_message_bytes
-        )
-
-    @property
-    def url(self) -> str:
-        """Where the API is."""
-        return self._api.url
-
-    async def __aenter__(self) -> Self:
-        await self._api.start()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """End all connections."""
-        await self._api.close()
 
     # Versions
 

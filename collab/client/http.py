@@ -15,7 +15,8 @@ import logging
 import ssl as tls
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 import aiohttp
 from yarl import URL
@@ -254,6 +255,52 @@ def _quoted(name: str) -> str:
         else "".join(f"%{byte:02X}" for byte in char.encode())
         for char in name
     )
+
+
+class ApiUser:
+    """What asks the HTTP API of a server. Use it as an async context manager.
+
+    Args:
+        url: of the server, as for a `Connection`; ``http://`` and ``https://`` are the same.
+        token: shown with each request; see `Token`. A function is asked once, and anew when the server does not take
+            its token any more.
+        headers: of each request.
+        ssl: for ``wss://`` and ``https://``; None verifies the server as usual.
+        timeout: seconds for one call. A server that is away, or asks to come back later, is asked again until then.
+        max_message_bytes: the largest answer that is taken.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: Token | None = None,
+        headers: Mapping[str, str] | None = None,
+        ssl: tls.SSLContext | None = None,
+        timeout: float = 30.0,
+        max_message_bytes: int = 256 << 20,
+    ) -> None:
+        self._api = Api(
+            url, token=token, headers=headers, ssl=ssl, timeout=timeout, max_message_bytes=max_message_bytes
+        )
+
+    @property
+    def url(self) -> str:
+        """Where the API is."""
+        return self._api.url
+
+    async def __aenter__(self) -> Self:
+        await self._api.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._api.close()
 
 
 def _base_of(url: str) -> str:

@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias, TypeVar, overload
+from typing import Any, Final, Literal, Self, TypeVar, overload
 
 import pycrdt
 
@@ -46,6 +46,7 @@ from collab.client.history import (
     Version,
     VersionPage,
 )
+from collab.client.http import ApiUser
 from collab.client.replica import LockedDoc
 from collab.content.edits import Edit, Format
 from collab.errors import ClientClosed
@@ -53,7 +54,6 @@ from collab.errors import ClientClosed
 _log = logging.getLogger("collab.client")
 
 T = TypeVar("T")
-_Asked: TypeAlias = asynchronous_documents.Documents | asynchronous_history.History
 
 
 class _Background:
@@ -61,7 +61,7 @@ class _Background:
 
     def __init__(self) -> None:
         self.process = os.getpid()
-        self.open: set[asynchronous.Connection | _Asked] = set()
+        self.open: set[asynchronous.Connection | ApiUser] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._work, name="collab client", daemon=True)
         self._thread.start()
@@ -421,7 +421,7 @@ def connect(
 class _OfServer:
     """What asks a server by single calls; ``asked`` does it on the loop of the background."""
 
-    def __init__(self, asked: _Asked) -> None:
+    def __init__(self, asked: ApiUser) -> None:
         self._asked = asked
         self._background: _Background | None = None
 
