@@ -37,7 +37,8 @@ ALWAYS = {"@timestamp", "log.level", "message", "ecs.version", "log.logger", "se
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    """Take away the handlers that a test has added: they would write the lines of the tests behind it."""
+    """Let no test see what those before it left out, and take away the handlers that it has added."""
+    tell_left_out()
     yield
     root = logging.getLogger()
     for handler in list(root.handlers):

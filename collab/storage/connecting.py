@@ -74,6 +74,10 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
 
     A statement and its parameters go to the server one after the other, and outside of a transaction a pooler may
     give them to two sessions. A statement without parameters is one message, and goes as it is.
+
+    A call that is given up ends its connection. The driver would ask the pooler to cancel the statement, over another
+    connection; some poolers do not know that request, and PgBouncer before 1.20 may end itself on one
+    (https://github.com/pgbouncer/pgbouncer/issues/822).
     """
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
@@ -95,6 +99,15 @@ class PooledConnection(asyncpg.Connection):  # type: ignore[misc]
     async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:
         async with self._pinned():
             return await super().fetchrow(query, *args, **options)
+
+    def _cancel_current_command(self, waiter: asyncio.Future[None], cancel_waiter: object = None) -> None:
+        # Called in the middle of the protocol's own work, which the end of the connection must not meet.
+        self._loop.call_soon(self._end, waiter)
+
+    def _end(self, waiter: asyncio.Future[None]) -> None:
+        self.terminate()
+        if not waiter.done():
+            waiter.set_result(None)
 
     def _pinned(self, needed: bool = True) -> Any:
         return self.transaction() if needed and not self.is_in_transaction() else contextlib.nullcontext()

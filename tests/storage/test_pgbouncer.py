@@ -107,6 +107,34 @@ async def patiently(store: SqlStore, batch: list[Append]) -> object:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.parametrize("mode", ["session", "transaction"])
+async def test_calls_that_are_given_up_do_not_end_it(postgres_server: PostgresServer, mode: Mode) -> None:
+    with running(postgres_server, mode) as bouncer:
+        url = parse_database_url(bouncer.url("postgres"))
+        connector = Connector(url)
+        await (await connector.connect()).close()
+
+        async def give_up(times: int) -> None:
+            raw = await connector.connect()
+            for number in range(times):
+                if raw.is_closed():
+                    raw = await connector.connect()
+                call = asyncio.ensure_future(raw.execute("SELECT pg_sleep(0.001)"))
+                await asyncio.sleep(0.0002 * (number % 10))
+                call.cancel()
+                await asyncio.gather(call, return_exceptions=True)
+            await raw.close()
+
+        # PgBouncer 1.18 ended itself after 200 to 1,800 requests to cancel.
+        await asyncio.gather(*(give_up(150) for _ in range(20)))
+        assert bouncer.running
+        raw = await connector.connect()
+        assert await raw.fetchval("SELECT 1") == 1
+        await raw.close()
+        said = (bouncer.directory / "log").read_text()
+        assert "closing because" in said and "cancel" not in said.lower()
+
+
 async def test_migrating_through_it(pgbouncer: PgBouncer, postgres_server: PostgresServer) -> None:
     name = postgres_server.create_database()
     url = parse_database_url(pgbouncer.url(name))

@@ -95,6 +95,11 @@ class PgBouncer:
                 raise PgBouncerFailed(f"PgBouncer did not start:\n{log.read_text() if log.exists() else ''}")
             time.sleep(0.01)
 
+    @property
+    def running(self) -> bool:
+        """Tell whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
     def command(self, text: str) -> None:
         """Give a command to its console."""
         subprocess.run(
