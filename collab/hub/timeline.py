@@ -22,19 +22,23 @@ from collab.telemetry import get_logger
 
 _log = get_logger("timeline")
 
-# Commits after which the rows of a document are summarised without waiting: about one portion.
+# Commits after which the rows of a document are summarised without waiting: a few portions.
 _COMMITS: Final = 1_000
 
 # Seconds between looks for documents whose time has come, and between looks for those that nobody has told of.
 _PAUSE: Final = 10.0
 _LOOK: Final = 3_600.0
 
-# Documents that are looked at in one query, and seconds between two portions: others write meanwhile.
+# Rows of a portion: two milliseconds, in which others can neither write nor have the interpreter. Seconds between two
+# portions.
+_ROWS: Final = 250
+_BREATH: Final = 0.005
+
+# Documents that are looked at in one query.
 _DOCUMENTS: Final = 500
-_BREATH: Final = 0.02
 
 # Portions of rows that somebody waits for who asks for a timeline.
-_PORTIONS: Final = 4
+_PORTIONS: Final = 16
 
 
 class _Due(NamedTuple):
@@ -140,7 +144,7 @@ class Timelines:
     async def _portion(self, document_id: int) -> bool:
         """Summarise some rows; tell whether there are more. What is to be done later is noted."""
         now = self._clock()
-        done = await self._store.summarise(document_id, now=now, spacing=self._spacing)
+        done = await self._store.summarise(document_id, now=now, spacing=self._spacing, limit=_ROWS)
         if done is None:
             return False  # somebody else is at it, or it was deleted
         if not done.left and done.open_until is not None and self._spacing is not None:

@@ -81,6 +81,9 @@ class Backend(Protocol):
         Errors of :mod:`collab.errors` that ``function`` raises pass, after a rollback.
         """
 
+    def pauses(self) -> Callable[[], None]:
+        """Give what a function calls between two slices of its own work, so that the loop can go on in between."""
+
     async def append(self, batch: Sequence[Append], number: int, repeat: bool) -> list[AppendOutcome]:
         """Write a batch as :meth:`collab.storage.log.Log.append` says.
 

@@ -248,6 +248,10 @@ async def _given(raw: Any) -> Any:
     return raw
 
 
+def _let_the_loop_go_on() -> None:
+    await_(asyncio.sleep(0))
+
+
 async def _end(connection: AsyncConnection) -> None:
     """End the transaction of a claim; it may have ended long ago, with its connection."""
     with contextlib.suppress(SQLAlchemyError, *DRIVER_ERRORS):
@@ -294,6 +298,10 @@ class PostgresBackend:
         for name in _INDEXES:
             if connection.execute(text("SELECT to_regclass(:name)"), {"name": name}).scalar() is None:
                 raise StoreUnavailable(f"PostgreSQL: the index {name} is missing; a restore may be under way")
+
+    def pauses(self) -> Callable[[], None]:
+        """See :class:`~collab.storage.backend.Backend`: the function runs on the loop."""
+        return _let_the_loop_go_on
 
     def lock(self, connection: Connection, what: str, *, wait: bool = True) -> bool:
         """See :class:`~collab.storage.backend.Backend`."""

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    bindparam,
     case,
     cast,
     delete,
@@ -66,6 +67,7 @@ from collab.storage.membership import Heartbeat, Node
 from collab.storage.metadata import merge_metadata
 from collab.storage.migrate import check_schema, missing_schema
 from collab.storage.nodes import note_beat, read_nodes
+from collab.storage.pauses import SLICE_ROWS
 from collab.storage.producers import PRODUCER_SECONDS, ProducerNumbers
 from collab.storage.pruning import (
     find_prunable,
@@ -155,6 +157,22 @@ WRITERS = 100
 _LOG = get_logger("store")
 
 _Result = TypeVar("_Result")
+
+
+def _reading_heads() -> Select[Any]:
+    part = documents.c
+    waiting = (
+        select(func.coalesce(func.sum(pending.c.id), 0))
+        .where(pending.c.document_id == part.id)
+        .correlate(documents)
+        .scalar_subquery()
+    )
+    columns = (part.name, part.id, part.head_seq, part.deleted_at, waiting, part.renamed_to)
+    return select(*columns).where(part.name.in_(bindparam("names", expanding=True)))
+
+
+# Made once: to put it together takes as long as to run it, and nodes ask each second.
+_HEADS = _reading_heads()
 
 
 class SqlStore:
@@ -338,6 +356,11 @@ class SqlStore:
 
         return await self._backend.run(checked, mode)
 
+    def _rows(
+        self, connection: Connection, document_id: int, after: int, up_to: int | None, limit: int | None = None
+    ) -> list[LogRow]:
+        return list(read_rows(connection, self._backend.pauses(), document_id, after, up_to, limit))
+
     async def load(self, name: str) -> LoadedDocument | None:
         """Read the newest snapshot and the rows after it."""
 
@@ -347,7 +370,7 @@ class SqlStore:
                 return None
             require_living(document)
             snapshot = _newest_snapshot(connection, document.id, document.head_seq, passed_over)
-            rows = list(read_rows(connection, document.id, snapshot.seq if snapshot else 0, document.head_seq))
+            rows = self._rows(connection, document.id, snapshot.seq if snapshot else 0, document.head_seq)
             waiting = read_pending(connection, document.id)
             return LoadedDocument(document, snapshot, rows, tuple(passed_over), tuple(waiting))
 
@@ -367,7 +390,7 @@ class SqlStore:
                 select(documents.c.id).where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
             ).first()
             # Numbers have no gaps, so the limit is a number too; only pruned rows make the answer shorter.
-            return list(read_rows(connection, document_id, seq, None, limit)) if living else []
+            return self._rows(connection, document_id, seq, None, limit) if living else []
 
         return await self._run(read, "read")
 
@@ -375,18 +398,10 @@ class SqlStore:
         """Read where the logs of documents stand."""
 
         def read(connection: Connection) -> dict[str, Head]:
-            waiting = (
-                select(func.coalesce(func.sum(pending.c.id), 0))
-                .where(pending.c.document_id == documents.c.id)
-                .correlate(documents)
-                .scalar_subquery()
-            )
-            part = documents.c
-            columns = (part.name, part.id, part.head_seq, part.deleted_at, waiting, part.renamed_to)
-            query = select(*columns).where(part.name.in_([encode_name(name) for name in names]))
+            rows = connection.execute(_HEADS, {"names": [encode_name(name) for name in names]})
             return {
                 name.decode(): Head(document_id, head_seq, deleted_at is not None, int(numbers), renamed_to)
-                for name, document_id, head_seq, deleted_at, numbers, renamed_to in connection.execute(query)
+                for name, document_id, head_seq, deleted_at, numbers, renamed_to in rows
             }
 
         return await self._run(read, "read") if names else {}
@@ -471,7 +486,7 @@ class SqlStore:
         def read(connection: Connection) -> tuple[Snapshot | None, list[LogRow]] | None:
             snapshot = _newest_snapshot(connection, document_id, seq, passed_over)
             base = snapshot.seq if snapshot else 0
-            rows = list(read_rows(connection, document_id, base, seq))
+            rows = self._rows(connection, document_id, base, seq)
             return (snapshot, rows) if len(rows) == seq - base else None
 
         passed_over: list[int] = []
@@ -646,14 +661,13 @@ class SqlStore:
 
     async def describe(self, name: str) -> DocumentSummary:
         """Summarise one document."""
-        same = documents.c.name == encode_name(name)
-        return await self._run(lambda connection: sql_catalogue.describe(connection, same, repr(name)), "read")
+        key = encode_name(name)
+        return await self._run(lambda connection: sql_catalogue.describe(connection, key, repr(name)), "read")
 
     async def describe_id(self, document_id: int) -> DocumentSummary:
-        """Summarise the document with an id; a nameless tombstone has given its name to another one."""
-        same = and_(documents.c.id == document_id, documents.c.name.is_not(None))
+        """Summarise the document with an id."""
         what = f"with the id {document_id}"
-        return await self._run(lambda connection: sql_catalogue.describe(connection, same, what), "read")
+        return await self._run(lambda connection: sql_catalogue.describe(connection, document_id, what), "read")
 
     async def list_trash(
         self,
@@ -1179,9 +1193,14 @@ def _newest_snapshot(
 
 
 def read_rows(
-    connection: Connection, document_id: int, after: int, up_to: int | None, limit: int | None = None
+    connection: Connection,
+    pause: Callable[[], None],
+    document_id: int,
+    after: int,
+    up_to: int | None,
+    limit: int | None = None,
 ) -> Iterator[LogRow]:
-    """Read rows in pages, so that a long tail does not hold up the loop that decodes it."""
+    """Read rows in pages, and call ``pause`` between slices of them, so that a long tail does not hold up the loop."""
     left = limit
     while left is None or left > 0:
         size = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
@@ -1191,14 +1210,18 @@ def read_rows(
         query = select(*columns, *notes).where(part.document_id == document_id, part.seq > after)
         if up_to is not None:
             query = query.where(part.seq <= up_to)
-        page = connection.execute(query.order_by(part.seq).limit(size)).all()
-        for seq, data, at, author, checksum, on_behalf_of, label in page:
-            yield LogRow(seq, data, at, decode_author(author), checksum, decode_note(on_behalf_of, label))
-        if len(page) < size:
+        count = 0
+        for rows in connection.execute(query.order_by(part.seq).limit(size)).partitions(SLICE_ROWS):
+            if count:
+                pause()
+            for after, data, at, author, checksum, on_behalf_of, label in rows:
+                yield LogRow(after, data, at, decode_author(author), checksum, decode_note(on_behalf_of, label))
+            count += len(rows)
+        if count < size:
             return
-        after = page[-1].seq
+        pause()
         if left is not None:
-            left -= len(page)
+            left -= count
 
 
 def read_pending(connection: Connection, document_id: int) -> list[PendingUpdate]:

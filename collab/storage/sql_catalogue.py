@@ -17,6 +17,7 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    bindparam,
     delete,
     func,
     insert,
@@ -225,9 +226,12 @@ def list_by_time(
     return summaries(connection, chosen, limit, (documents.c.updated_at, True), (documents.c.name, False))
 
 
-def describe(connection: Connection, condition: ColumnElement[bool], what: str) -> DocumentSummary:
-    """Summarise one document; ``what`` names it where there is none."""
-    found = summaries(connection, select(documents).where(condition), 1, (documents.c.id, False))
+def describe(connection: Connection, key: bytes | int, what: str) -> DocumentSummary:
+    """Summarise the document with a name, encoded, or with an id; ``what`` names it where there is none.
+
+    A nameless tombstone has given its name to another one.
+    """
+    found = _read_summaries(connection, _OF_NAME if isinstance(key, bytes) else _OF_ID, key=key)
     if not found:
         raise DocumentNotFound(f"there is no document {what}")
     require_living(found[0].document)
@@ -241,6 +245,10 @@ def summaries(
 
     ``order`` has columns of ``chosen``, each with whether the largest comes first.
     """
+    return _read_summaries(connection, _summarising(chosen, limit, *order))
+
+
+def _summarising(chosen: Select[Any], limit: int, *order: tuple[ColumnElement[Any], bool]) -> Select[Any]:
 
     def ordered(columns: Sequence[ColumnElement[Any]]) -> list[Any]:
         return [column.desc() if down else column for column, (_, down) in zip(columns, order, strict=True)]
@@ -253,7 +261,7 @@ def summaries(
 
     newest = select(func.max(snapshots.c.seq)).where(snapshots.c.document_id == page.c.id)
     covered = func.coalesce(snapshots.c.seq, 0)
-    query = (
+    return (
         select(
             page,
             covered.label("snapshot_seq"),
@@ -273,6 +281,9 @@ def summaries(
         )
         .order_by(*ordered([_of_page(page, column) for column, _ in order]))
     )
+
+
+def _read_summaries(connection: Connection, query: Select[Any], **values: object) -> list[DocumentSummary]:
     return [
         DocumentSummary(
             document=read_document_row(row),
@@ -283,7 +294,7 @@ def summaries(
             tail_bytes=int(row.tail_bytes),
             log_rows=0 if row.oldest is None else row.head_seq - row.oldest + 1,
         )
-        for row in connection.execute(query)
+        for row in connection.execute(query, values)
     ]
 
 
@@ -291,3 +302,12 @@ def _of_page(page: CTE, column: ColumnElement[Any]) -> ColumnElement[Any]:
     found: ColumnElement[Any] | None = page.corresponding_column(column)  # type: ignore[arg-type]
     assert found is not None
     return found
+
+
+def _describing(column: ColumnElement[Any]) -> Select[Any]:
+    chosen = select(documents).where(column == bindparam("key"), documents.c.name.is_not(None))
+    return _summarising(chosen, 1, (documents.c.id, False))
+
+
+# Made once: to put such a statement together takes four times as long as to run it, in a thread beside the loop.
+_OF_NAME, _OF_ID = _describing(documents.c.name), _describing(documents.c.id)

@@ -77,8 +77,9 @@ class SqlMaintenance(SqlStore):
 
     async def kept_rows(self, document_id: int, after: int, limit: int) -> list[LogRow]:
         """Read rows as they are."""
+        pauses = self._backend.pauses
         return await self._backend.run(
-            lambda connection: list(read_rows(connection, document_id, after, None, limit)), "read"
+            lambda connection: list(read_rows(connection, pauses(), document_id, after, None, limit)), "read"
         )
 
     async def kept_snapshots(self, document_id: int) -> list[KeptSnapshot]:

@@ -53,6 +53,7 @@ from collab.storage.batch import (
     refuse,
     unknown_names,
 )
+from collab.storage.pauses import Pauses
 from collab.storage.producers import MAX_PRODUCERS, USED_SECONDS
 from collab.storage.records import Append, AppendOutcome, PendingChange
 from collab.storage.sqlite_files import Files, Place
@@ -336,6 +337,10 @@ class SqliteBackend:
 
     def check_whole(self, connection: Connection) -> None:
         """Do nothing: a restore of SQLite's is one transaction, or another file."""
+
+    def pauses(self) -> Callable[[], None]:
+        """See :class:`~collab.storage.backend.Backend`: the function runs in a thread."""
+        return Pauses()
 
     def lock(self, connection: Connection, what: str, *, wait: bool = True) -> bool:
         """Give True: one transaction writes at a time."""

@@ -10,6 +10,10 @@ Prints what the timeline costs, how long it takes to open versions, how many byt
 wrote what, and all of that over HTTP beside a room in which somebody types. CPU is that of this process. What is asked
 beside the room comes from a process of its own with the lowest priority: it must not take the time of those who are
 measured.
+
+A machine with two cores has one memory and one cache for both. So the room is also measured beside a process that asks
+nothing, and does what a sandbox process does for those who ask who wrote what: what that costs the room is the
+machine's part.
 """
 
 from __future__ import annotations
@@ -28,7 +32,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -37,12 +42,14 @@ import aiohttp
 
 from collab.adapters import make_store
 from collab.engine.document import Document
+from collab.history.tasks import Show
 from collab.hub.attributing import Attributing
 from collab.hub.rebuilding import Rebuilding
 from collab.hub.timeline import Timelines
 from collab.hub.versions import CompactsInThread, Versions, Which
 from collab.protocol.lib0 import encode_var_uint
 from collab.sandbox.inline import InlineSandbox
+from collab.sandbox.jobs import NICENESS, look_back
 from collab.storage.checksums import seal_row, seal_snapshot
 from collab.storage.records import Append, NewRow, Snapshot
 from collab.storage.spacing import SPACING_ROWS, superfluous
@@ -219,12 +226,31 @@ async def over_http(directory: Path, name: str, numbers: list[int]) -> None:
             f"over HTTP, who wrote what, {await get(f'attribution/{name}')} bytes:",
             await repeat([lambda: get(f"attribution/{name}")] * 10),
         )
-        whose, states = [f"attribution/{name}"], paths
-        await beside_a_room(server, directory, {"who wrote what": whose, "old states": states})
+        (directory / "kept").write_bytes(await _kept(directory, name))
+        base = f"{server.url}/api/v1/"
+        beside = {
+            "the same work without the server": ("--work", str(directory / "kept")),
+            "who wrote what": ("--ask", base, f"attribution/{name}"),
+            "old states": ("--ask", base, *paths),
+        }
+        await beside_a_room(server, directory, beside)
 
 
-async def beside_a_room(server: ServerProcess, directory: Path, asked: dict[str, list[str]]) -> None:
-    """Type in a room, alone and beside calls of each kind, in turn; print what the edits take.
+async def _kept(directory: Path, name: str) -> bytes:
+    """Read what is kept of who wrote what."""
+    store = make_store(migrated(directory))
+    try:
+        await store.open()
+        stored = await store.describe(name)
+        kept = await store.attribution(stored.document.id)
+        assert kept is not None
+        return kept.data
+    finally:
+        await store.close()
+
+
+async def beside_a_room(server: ServerProcess, directory: Path, asked: dict[str, tuple[str, ...]]) -> None:
+    """Type in a room, alone and beside a process of each kind, in turn; print what the edits take.
 
     The turns are short and many, so whatever else happens on the machine meets all kinds alike.
     """
@@ -235,8 +261,8 @@ async def beside_a_room(server: ServerProcess, directory: Path, asked: dict[str,
         await client.expect_sync(STEP1)
         strokes = Strokes(client)
         try:
-            for what, paths in asked.items():
-                askers[what] = Asker(server.url, paths, directory / f"asked-{len(askers)}")
+            for what, arguments in asked.items():
+                askers[what] = Asker(arguments, directory / f"asked-{len(askers)}")
             await strokes.time(_STROKES)  # everything is opened, and loaded
             gc.collect()
             gc.freeze()
@@ -314,17 +340,16 @@ _TYPIST = 77
 
 
 class Asker:
-    """A process that asks one after the other, without a pause, while it goes on; it is paused after its first call.
+    """A process that does one call after the other, without a pause, while it goes on; it is paused after the first.
 
     Args:
-        url: of the server.
-        paths: what is asked for, over and over.
+        arguments: what it does, as options of this program.
         said: a file for what each call took.
     """
 
-    def __init__(self, url: str, paths: Sequence[str], said: Path) -> None:
+    def __init__(self, arguments: Sequence[str], said: Path) -> None:
         self._said = said
-        command = [sys.executable, "-m", "tests.bench.history", "--ask", f"{url}/api/v1/", *paths]
+        command = [sys.executable, "-m", "tests.bench.history", *arguments]
         with said.open("wb") as output:
             self._process = subprocess.Popen(command, stdout=output)
         while not said.read_bytes().endswith(b"\n"):
@@ -350,19 +375,34 @@ class Asker:
 
 def ask(address: str, paths: Sequence[str]) -> None:
     """Ask one after the other until this process is ended; print what each call took, in ms, that was not paused."""
-    paused: list[int] = []
-    signal.signal(signal.SIGCONT, lambda number, frame: paused.append(number))
     os.nice(19)
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     split = urlsplit(address)
     connection = http.client.HTTPConnection(split.netloc)
-    for path in itertools.cycle(paths):
-        began = time.perf_counter()
+
+    def get(path: str) -> None:
         connection.request("GET", split.path + path)
         response = connection.getresponse()
         body = response.read()
         assert response.status == 200, body
+
+    _do_forever(partial(get, path) for path in itertools.cycle(paths))
+
+
+def work(kept: Path) -> None:
+    """Say who wrote what, as a sandbox process does, until this process is ended; print as ``ask`` does."""
+    os.nice(NICENESS)
+    task = Show(kept.read_bytes())
+    _do_forever(itertools.repeat(partial(look_back, task)))
+
+
+def _do_forever(calls: Iterable[Callable[[], object]]) -> None:
+    paused: list[int] = []
+    signal.signal(signal.SIGCONT, lambda number, frame: paused.append(number))
+    for call in calls:
+        began = time.perf_counter()
+        call()
         if not paused:
             print(1e3 * (time.perf_counter() - began), flush=True)
         paused.clear()
@@ -407,9 +447,12 @@ if __name__ == "__main__":
     parser.add_argument("--images", action="store_true")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--ask", nargs="+", help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.ask:
         ask(given.ask[0], given.ask[1:])
+    elif given.work:
+        work(given.work)
     elif given.images:
         images()
     else:

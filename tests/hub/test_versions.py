@@ -208,6 +208,7 @@ async def test_who_asks_for_a_timeline_sees_the_newest_edits(start_node: StartNo
 
 
 async def test_a_long_log_is_told_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timeline_module, "_ROWS", 1_000)
     monkeypatch.setattr(timeline_module, "_PORTIONS", 2)
     store = MemoryStore()  # without a node, which would go on by itself
     await store.open()
