@@ -24,6 +24,12 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
         yield Shell(directory, **{"http://localhost:1234": server.url})
 
 
+def create_plan(shell: Shell) -> None:
+    """Have a document, whatever other tests have left: one that they have deleted is not there by a PUT."""
+    address = "http://localhost:1234/api/v1/documents -H 'Content-Type: application/json'"
+    shell.run(f'curl -s -X POST {address} -d \'{{"name": "notes/plan"}}\'')
+
+
 def test_the_first_calls(shell: Shell) -> None:
     created, listed, changed, deleted = shell.run(snippet("docs/api.md", "First calls", "sh"))
     assert json.loads(created)["name"] == "notes/plan"
@@ -102,8 +108,7 @@ def test_who_wrote_what_and_the_way_back(shell: Shell) -> None:
 
 
 def test_people_agents_messages_and_connections(shell: Shell) -> None:
-    address = "http://localhost:1234/api/v1/documents -H 'Content-Type: application/json'"
-    shell.run(f'curl -s -X POST {address} -d \'{{"name": "notes/plan"}}\'')
+    create_plan(shell)
     show, end = snippet("docs/api.md", "Agents", "sh").splitlines()
     shown = json.loads(shell.run(show)[0])
     assert shown["state"]["user"]["name"] == "Writer" and shown["client"] >= 1 << 52
@@ -122,8 +127,7 @@ def test_people_agents_messages_and_connections(shell: Shell) -> None:
 
 
 def test_operators_see_all_of_it_as_written(shell: Shell) -> None:
-    add = "curl -s -X PUT http://localhost:1234/api/v1/documents/notes/plan -H 'Content-Type: application/json' -d '{}'"
-    shell.run(add)
+    create_plan(shell)
     lines = map(json.loads, shell.run(snippet("docs/api.md", "Operating", "sh")))
     nodes, history, rooms, inside, log, verified, repaired, compacted = lines
     assert nodes["nodes"][0]["ready"] and history["nodes"] and "rooms" in rooms
