@@ -7,13 +7,15 @@ import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import pytest
 from pycrdt import Text
 
+from collab.backups.database import SAVED
 from collab.cli import run
 from collab.client import Document, connect, read_text
 from tests.support.server import ServerProcess
-from tests.support.waiting import happens
+from tests.support.waiting import eventually, happens
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(240)]
 
@@ -140,3 +142,26 @@ async def test_documents_come_back_beside_those_that_are_open(
                 await command("versions", "list", "team/open", "--json", database_url=database_url, directory=data) == 0
             )
             assert "Backup of 20" in capfd.readouterr().out
+
+
+@pytest.mark.postgres
+async def test_a_restore_that_meets_others_in_a_deadlock_tries_again(tmp_path: Path, postgres_url: str) -> None:
+    file = tmp_path / "b.bak"
+    assert await command("backup", file, database_url=postgres_url, directory=tmp_path) == 0
+    waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = $1::regclass AND mode = 'AccessExclusiveLock'"
+    one, other = await asyncpg.connect(postgres_url), await asyncpg.connect(postgres_url)
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    before = await other.fetchval(deadlocks)
+    async with one.transaction():
+        await one.execute(f"SELECT 1 FROM {SAVED[-1].name}")
+        restoring = asyncio.create_task(
+            command("restore", file, "--replace", database_url=postgres_url, directory=tmp_path)
+        )
+        await eventually(lambda: other.fetchval(waits, SAVED[-1].name), "the restore waits")
+        # It waits for longer than this, so the database ends it, and not this.
+        await one.execute(f"SELECT 1 FROM {SAVED[0].name}")
+        await eventually(lambda: other.fetchval(waits, SAVED[0].name), "it tries again")
+    assert await restoring == 0
+    await one.close()
+    await eventually(lambda: other.fetchval(f"{deadlocks} AND deadlocks > $1", before), "the deadlock was counted")
+    await other.close()
