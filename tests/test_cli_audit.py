@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,9 @@ def test_what_comes_is_followed_through_a_rotation(tmp_path: Path) -> None:
 
     write(1)
     command = [sys.executable, "-m", "collab", "audit", "--follow", "--audit-log", str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as followed:
+    # A shell lets what it runs in the background ignore SIGINT, and its children as well.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heed) as followed:
         assert followed.stdout is not None
         try:
             assert "number 1" in followed.stdout.readline()
