@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -359,7 +359,29 @@ class SqlStore:
     def _rows(
         self, connection: Connection, document_id: int, after: int, up_to: int | None, limit: int | None = None
     ) -> list[LogRow]:
-        return list(read_rows(connection, self._backend.pauses(), document_id, after, up_to, limit))
+        """Read rows in pages, with pauses between slices of them, so that a long tail does not hold up the loop."""
+        pause = self._backend.pauses()
+        part = log.c
+        columns = (part.seq, _bytes(part.data), part.at, _bytes(part.author), part.checksum)
+        query = select(*columns, _bytes(part.on_behalf_of), _bytes(part.label)).where(part.document_id == document_id)
+        if up_to is not None:
+            query = query.where(part.seq <= up_to)
+        found: list[LogRow] = []
+        while limit is None or len(found) < limit:
+            before = len(found)
+            size = PAGE_ROWS if limit is None else min(limit - before, PAGE_ROWS)
+            page = query.where(part.seq > after).order_by(part.seq).limit(size)
+            for rows in connection.execute(page).partitions(SLICE_ROWS):
+                if found:
+                    pause()
+                found += [
+                    LogRow(seq, data, at, decode_author(author), checksum, decode_note(on_behalf_of, label))
+                    for seq, data, at, author, checksum, on_behalf_of, label in rows
+                ]
+            if len(found) - before < size:
+                break
+            after = found[-1].seq
+        return found
 
     async def load(self, name: str) -> LoadedDocument | None:
         """Read the newest snapshot and the rows after it."""
@@ -1190,38 +1212,6 @@ def _newest_snapshot(
     if passed_over:
         query = query.where(snapshots.c.seq < passed_over[-1])
     return _snapshot(connection.execute(query.order_by(snapshots.c.seq.desc()).limit(1)).first())
-
-
-def read_rows(
-    connection: Connection,
-    pause: Callable[[], None],
-    document_id: int,
-    after: int,
-    up_to: int | None,
-    limit: int | None = None,
-) -> Iterator[LogRow]:
-    """Read rows in pages, and call ``pause`` between slices of them, so that a long tail does not hold up the loop."""
-    left = limit
-    while left is None or left > 0:
-        size = PAGE_ROWS if left is None else min(left, PAGE_ROWS)
-        part = log.c
-        columns = (part.seq, _bytes(part.data), part.at, _bytes(part.author), part.checksum)
-        notes = (_bytes(part.on_behalf_of), _bytes(part.label))
-        query = select(*columns, *notes).where(part.document_id == document_id, part.seq > after)
-        if up_to is not None:
-            query = query.where(part.seq <= up_to)
-        count = 0
-        for rows in connection.execute(query.order_by(part.seq).limit(size)).partitions(SLICE_ROWS):
-            if count:
-                pause()
-            for after, data, at, author, checksum, on_behalf_of, label in rows:
-                yield LogRow(after, data, at, decode_author(author), checksum, decode_note(on_behalf_of, label))
-            count += len(rows)
-        if count < size:
-            return
-        pause()
-        if left is not None:
-            left -= count
 
 
 def read_pending(connection: Connection, document_id: int) -> list[PendingUpdate]:

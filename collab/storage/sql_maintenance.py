@@ -35,7 +35,7 @@ from collab.storage.schema import (
     webhook_cursors,
     webhook_marks,
 )
-from collab.storage.sql import SqlStore, read_rows, read_snapshot
+from collab.storage.sql import SqlStore, read_snapshot
 from collab.storage.sql_catalogue import read_document_row
 from collab.storage.sql_indexes import find_troubles, make_indexes
 from collab.storage.sql_versions import read_state
@@ -77,9 +77,8 @@ class SqlMaintenance(SqlStore):
 
     async def kept_rows(self, document_id: int, after: int, limit: int) -> list[LogRow]:
         """Read rows as they are."""
-        pauses = self._backend.pauses
         return await self._backend.run(
-            lambda connection: list(read_rows(connection, pauses(), document_id, after, None, limit)), "read"
+            lambda connection: self._rows(connection, document_id, after, None, limit), "read"
         )
 
     async def kept_snapshots(self, document_id: int) -> list[KeptSnapshot]:
