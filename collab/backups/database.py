@@ -11,7 +11,6 @@ A backup of an older schema goes into the tables of this release: migrations onl
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +55,7 @@ _BATCH_BYTES: Final = 4 * 1024 * 1024
 # How often a restore may meet servers that wait for it as it waits for them, and the seconds before it tries again. The
 # database finds out after a second.
 _DEADLOCKS: Final = 30
-_DEADLOCK_PAUSE: Final = (0.05, 0.5)
+_DEADLOCK_PAUSE: Final = 0.2
 
 _Step = Callable[[int], object]
 
@@ -201,24 +200,28 @@ def _batches(reader: BackupReader, step: _Step) -> Iterator[tuple[str, list[Sequ
 
 def _clear(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
-        # Instead of a row each. Who reads waits, and then finds the older state.
-        truncate = text(f"TRUNCATE {', '.join(table.name for table in SAVED)}")
-        # Written in the end: whoever holds it then, and waits for one of the others, would undo all that was filled in.
-        lock = text(f"LOCK TABLE {webhook_lease.name} IN EXCLUSIVE MODE")
-        for left in range(_DEADLOCKS, -1, -1):
-            try:
-                with connection.begin_nested():
-                    connection.execute(truncate)
-                    connection.execute(lock)
-                return
-            except DBAPIError as error:
-                # Servers lock the tables in other orders. They go on when this lets go of those that it has.
-                if getattr(error.orig, "sqlstate", None) != "40P01" or not left:
-                    raise
-                time.sleep(random.uniform(*_DEADLOCK_PAUSE))
+        _truncate(connection)
         return
     for table in SAVED:
         connection.execute(delete(table))
+
+
+def _truncate(connection: Connection) -> None:
+    # Instead of a row each. Who reads waits, and then finds the older state.
+    truncate = text(f"TRUNCATE {', '.join(table.name for table in SAVED)}")
+    # Written in the end: whoever holds it then, and waits for one of the others, would undo all that was filled in.
+    lock = text(f"LOCK TABLE {webhook_lease.name} IN EXCLUSIVE MODE")
+    for left in range(_DEADLOCKS, -1, -1):
+        try:
+            with connection.begin_nested():
+                connection.execute(truncate)
+                connection.execute(lock)
+            return
+        except DBAPIError as error:
+            # Servers lock the tables in other orders. They go on when this lets go of those that it has.
+            if getattr(error.orig, "sqlstate", None) != "40P01" or not left:  # deadlock_detected
+                raise
+            time.sleep(_DEADLOCK_PAUSE)
 
 
 def _numbers_itself(table: Table) -> bool:
