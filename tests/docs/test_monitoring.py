@@ -85,14 +85,17 @@ def test_the_test_of_a_rule_notices_a_change_of_it(tmp_path: Path) -> None:
 def test_each_alert_is_tested_and_explained_once() -> None:
     names = [rule["alert"] for rule in alerts()]
     assert len(set(names)) == len(names)
-    tested = [
-        test["alertname"]
+    tested, of_weeks = (
+        [
+            test["alertname"]
+            for group in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]
+            for test in group["alert_rule_test"]
+            if test["exp_alerts"]
+        ]
         for file in (TESTS, OF_WEEKS)
-        for group in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]
-        for test in group["alert_rule_test"]
-        if test["exp_alerts"]
-    ]
-    assert sorted(tested) == sorted(names)
+    )
+    assert of_weeks == [name for name in names if name in of_weeks] != []
+    assert tested == [name for name in names if name not in of_weeks]
     explained = re.findall(r"^\| `(Collab\w+)` \|", OPERATIONS.read_text(encoding="utf-8"), re.MULTILINE)
     assert explained == names
 
