@@ -148,17 +148,23 @@ async def test_documents_come_back_beside_those_that_are_open(
 async def test_a_restore_that_meets_others_in_a_deadlock_tries_again(tmp_path: Path, postgres_url: str) -> None:
     file = tmp_path / "b.bak"
     assert await command("backup", file, database_url=postgres_url, directory=tmp_path) == 0
-    waits = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation = $1::regclass AND mode = 'AccessExclusiveLock'"
+    waits = (
+        "SELECT 1 FROM pg_locks JOIN pg_database ON oid = database AND datname = current_database()"
+        " WHERE NOT granted AND relation = $1::regclass AND mode = 'AccessExclusiveLock'"
+    )
     one, other = await asyncpg.connect(postgres_url), await asyncpg.connect(postgres_url)
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     before = await other.fetchval(deadlocks)
+    # Each looks for a deadlock once, so long after it has begun to wait: the restore does when both wait, and is ended.
+    database = await other.fetchval("SELECT current_database()")
+    await other.execute(f"ALTER DATABASE \"{database}\" SET deadlock_timeout = '5s'")
+    await one.execute("SET deadlock_timeout = '200s'")
     async with one.transaction():
         await one.execute(f"SELECT 1 FROM {SAVED[-1].name}")
         restoring = asyncio.create_task(
             command("restore", file, "--replace", database_url=postgres_url, directory=tmp_path)
         )
         await eventually(lambda: other.fetchval(waits, SAVED[-1].name), "the restore waits")
-        # It waits for longer than this, so the database ends it, and not this.
         await one.execute(f"SELECT 1 FROM {SAVED[0].name}")
         await eventually(lambda: other.fetchval(waits, SAVED[0].name), "it tries again")
     assert await restoring == 0
