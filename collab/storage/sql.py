@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Connection,
     Label,
@@ -159,6 +160,11 @@ _LOG = get_logger("store")
 _Result = TypeVar("_Result")
 
 
+def _bytes(column: Column[bytes]) -> Label[bytes]:
+    """Read a column as bytes, whatever somebody has written into it: SQLite gives text where text was written."""
+    return cast(column, LargeBinary).label(column.name)
+
+
 def _reading_heads() -> Select[Any]:
     part = documents.c
     waiting = (
@@ -171,8 +177,23 @@ def _reading_heads() -> Select[Any]:
     return select(*columns).where(part.name.in_(bindparam("names", expanding=True)))
 
 
-# Made once: to put it together takes as long as to run it, and nodes ask each second.
+def _reading_rows() -> Select[Any]:
+    part = log.c
+    columns = (part.seq, _bytes(part.data), part.at, _bytes(part.author), part.checksum)
+    query = select(*columns, _bytes(part.on_behalf_of), _bytes(part.label))
+    here = (part.document_id == bindparam("document"), part.seq > bindparam("after"), part.seq <= bindparam("until"))
+    return query.where(*here).order_by(part.seq).limit(bindparam("most", type_=BigInteger))
+
+
+# Made once: to put a statement together takes longer than to run it. These are what a server asks most often.
+_BATCH = select(writers.c.batch).where(writers.c.id == bindparam("writer"))
 _HEADS = _reading_heads()
+_PAGE = _reading_rows()
+_LIVING = select(documents.c.id).where(documents.c.id == bindparam("document"), documents.c.deleted_at.is_(None))
+_PING = select(documents.c.id).limit(1)
+
+# Above the number of any row.
+_NO_END = (1 << 63) - 1
 
 
 class SqlStore:
@@ -214,7 +235,7 @@ class SqlStore:
 
     async def ping(self) -> None:
         """Read one row, so that the file or server is really asked."""
-        await self._run(lambda connection: connection.execute(select(documents.c.id).limit(1)).all(), "read")
+        await self._run(lambda connection: connection.execute(_PING).all(), "read")
 
     async def nbytes(self) -> int:
         """Ask the database how large it is: of SQLite the file without its log, of PostgreSQL all files."""
@@ -348,7 +369,7 @@ class SqlStore:
             return await self._backend.run(function, mode)
 
         def checked(connection: Connection) -> _Result:
-            found = connection.execute(select(writers.c.batch).where(writers.c.id == writer.id)).scalar()
+            found = connection.execute(_BATCH, {"writer": writer.id}).scalar()
             if found is None or found < last:
                 # A call that began under the old row meets this while the storage is taken as it is.
                 raise StoreWentBack(WENT_BACK) if writer is self._backend.writer else StoreUnavailable(WENT_BACK)
@@ -361,17 +382,13 @@ class SqlStore:
     ) -> list[LogRow]:
         """Read rows in pages, with pauses between slices of them, so that a long tail does not hold up the loop."""
         pause = self._backend.pauses()
-        part = log.c
-        columns = (part.seq, _bytes(part.data), part.at, _bytes(part.author), part.checksum)
-        query = select(*columns, _bytes(part.on_behalf_of), _bytes(part.label)).where(part.document_id == document_id)
-        if up_to is not None:
-            query = query.where(part.seq <= up_to)
+        asked = {"document": document_id, "until": _NO_END if up_to is None else up_to}
         found: list[LogRow] = []
         while limit is None or len(found) < limit:
             before = len(found)
             size = PAGE_ROWS if limit is None else min(limit - before, PAGE_ROWS)
-            page = query.where(part.seq > after).order_by(part.seq).limit(size)
-            for rows in connection.execute(page).partitions(SLICE_ROWS):
+            page = connection.execute(_PAGE, {**asked, "after": after, "most": size})
+            for rows in page.partitions(SLICE_ROWS):
                 if found:
                     pause()
                 found += [
@@ -408,9 +425,7 @@ class SqlStore:
         """Read up to ``limit`` rows with numbers above ``seq``."""
 
         def read(connection: Connection) -> list[LogRow]:
-            living = connection.execute(
-                select(documents.c.id).where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
-            ).first()
+            living = connection.execute(_LIVING, {"document": document_id}).first()
             # Numbers have no gaps, so the limit is a number too; only pruned rows make the answer shorter.
             return self._rows(connection, document_id, seq, None, limit) if living else []
 
@@ -432,9 +447,7 @@ class SqlStore:
         """Read the pending updates of a document."""
 
         def read(connection: Connection) -> list[PendingUpdate]:
-            living = connection.execute(
-                select(documents.c.id).where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
-            ).first()
+            living = connection.execute(_LIVING, {"document": document_id}).first()
             return read_pending(connection, document_id) if living else []
 
         return await self._run(read, "read")
@@ -1181,11 +1194,6 @@ class SqlStore:
         if len(self._compared) > COMPARED:
             del self._compared[next(iter(self._compared))]
         return True
-
-
-def _bytes(column: Column[bytes]) -> Label[bytes]:
-    """Read a column as bytes, whatever somebody has written into it: SQLite gives text where text was written."""
-    return cast(column, LargeBinary).label(column.name)
 
 
 def _select_snapshot(document_id: int) -> Select[Any]:

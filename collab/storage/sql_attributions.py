@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 
-from sqlalchemy import Connection, LargeBinary, exists, insert, literal, select, update
+from sqlalchemy import Connection, LargeBinary, bindparam, exists, insert, literal, select, update
 from sqlalchemy.exc import IntegrityError
 
 from collab.storage.attributions import KeptAttribution
 from collab.storage.schema import attributions, documents
 
+# Made once: to put it together takes longer than to run it.
+_READ = select(attributions.c.seq, attributions.c.data).where(
+    attributions.c.document_id == bindparam("document"),
+    exists().where(documents.c.id == bindparam("document"), documents.c.deleted_at.is_(None)),
+)
+
 
 def read(connection: Connection, document_id: int) -> KeptAttribution | None:
     """Read what is kept of a document that lives."""
-    living = exists().where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
-    query = select(attributions.c.seq, attributions.c.data).where(attributions.c.document_id == document_id, living)
-    row = connection.execute(query).first()
+    row = connection.execute(_READ, {"document": document_id}).first()
     return None if row is None else KeptAttribution(row.seq, bytes(row.data))
 
 

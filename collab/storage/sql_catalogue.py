@@ -49,6 +49,10 @@ from collab.storage.records import (
 )
 from collab.storage.schema import documents, log, snapshots, trash
 
+# Made once: to put a statement together takes longer than to run it.
+_FIND = select(documents).where(documents.c.name == bindparam("wanted"))
+_FIND_LOCKED = _FIND.with_for_update()
+
 
 def read_document_row(row: Row[Any]) -> StoredDocument:
     """Make the record of a row of the table of documents."""
@@ -69,8 +73,7 @@ def read_document_row(row: Row[Any]) -> StoredDocument:
 
 def find(connection: Connection, name: bytes, *, locked: bool = False) -> StoredDocument | None:
     """Read a document by its name, or its tombstone; ``locked`` against all others who change it."""
-    query = select(documents).where(documents.c.name == name)
-    row = connection.execute(query.with_for_update() if locked else query).first()
+    row = connection.execute(_FIND_LOCKED if locked else _FIND, {"wanted": name}).first()
     return None if row is None else read_document_row(row)
 
 

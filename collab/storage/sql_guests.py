@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import Connection, LargeBinary, cast, exists, literal, select
+from sqlalchemy import Connection, LargeBinary, bindparam, cast, exists, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from collab.storage.batch import decode_author, encode_author, encode_guest
@@ -15,18 +15,23 @@ from collab.storage.schema import documents, guests
 _ASKED: Final = 500
 """Guests that are asked for in one query; each is a parameter of it."""
 
+# Made once: to put a statement together takes longer than to run it.
+_ALL: Final = select(cast(guests.c.author, LargeBinary), cast(guests.c.name, LargeBinary)).where(
+    guests.c.document_id == bindparam("document"),
+    exists().where(documents.c.id == bindparam("document"), documents.c.deleted_at.is_(None)),
+)
+_SOME: Final = _ALL.where(guests.c.author.in_(bindparam("authors", expanding=True)))
+
 
 def read(connection: Connection, document_id: int, authors: Collection[str] | None) -> dict[str, str]:
     """Read the names of guests on a document that lives, of all or of those among ``authors``."""
-    living = exists().where(documents.c.id == document_id, documents.c.deleted_at.is_(None))
-    columns = cast(guests.c.author, LargeBinary), cast(guests.c.name, LargeBinary)
-    query = select(*columns).where(guests.c.document_id == document_id, living)
+    here = {"document": document_id}
     if authors is None:
-        rows = list(connection.execute(query))
+        rows = list(connection.execute(_ALL, here))
     else:
         asked, rows = [encode_author(author) for author in authors], []
         for first in range(0, len(asked), _ASKED):
-            rows += connection.execute(query.where(guests.c.author.in_(asked[first : first + _ASKED])))
+            rows += connection.execute(_SOME, {**here, "authors": asked[first : first + _ASKED]})
     found = ((decode_author(author), decode_author(name)) for author, name in rows)
     return {author: name for author, name in found if author is not None and name is not None}
 
