@@ -99,7 +99,6 @@ class Turns:
     def _sweep(self) -> None:
         """End the turn of every touched room whose window is over; the rest wait for one timer."""
         assert self._loop is not None  # set by the touch that has planned this
-        self._scheduled = False
         now = self._monotonic()
         dirty, self._dirty = self._dirty, []
         if now + _TICK >= self._later_due:
@@ -150,8 +149,14 @@ class Turns:
         """Sweep once more in the next turn of the loop."""
         assert self._loop is not None
         if not self._scheduled:
-            self._loop.call_soon(self._sweep)
+            self._loop.call_soon(self._planned_sweep)
             self._scheduled = True
+
+    def _planned_sweep(self) -> None:
+        # Not in the sweep itself: the timer sweeps too, and what is planned is still planned then. Else each of its
+        # sweeps while somebody waits for time would plan another one, and all of these would go on side by side.
+        self._scheduled = False
+        self._sweep()
 
     def _timer_fired(self) -> None:
         self._timer = None

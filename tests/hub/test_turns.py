@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 
+import pytest
+
 from collab.engine.window import Window
+from collab.hub.shares import Shares
 from collab.hub.turns import Turns
 from collab.protocol.sync import SyncUpdate
 from tests.hub.conftest import StartNode
@@ -122,6 +125,35 @@ async def test_rooms_with_other_windows_do_not_wait_for_each_other(start_node: S
     node.hub._turns.end_all(node.hub.now())
     assert not crowd.dirty and len(crowd.room.document.encode_state_as_update()) > 2
     assert crowd.persistence.uncommitted
+
+
+async def test_the_timer_plans_no_second_sweep_while_a_tenant_waits_for_its_time(
+    start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fired timer once left a sweep more that planned itself again: hundreds of them in a turn of the loop."""
+    node = await start_node()
+    live, member, box = await node.join("storm")
+    live.share = share = Shares().share()
+    share.ahead, share.spent_on_turns = True, 1.0
+    turns = node.hub._turns
+    sweeps = 0
+    sweep = turns._sweep
+
+    def counted() -> None:
+        nonlocal sweeps
+        sweeps += 1
+        sweep()
+
+    monkeypatch.setattr(turns, "_sweep", counted)
+    live.receive(member, SyncUpdate(Author(1).type("x")))
+    for _ in range(10):
+        turns._timer_fired()
+    sweeps = 0
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert 9 <= sweeps <= 11, "one in each turn of the loop"
+    share.spent_on_turns = 0.0
+    await box.until(lambda: box.text() == "x", "its turn has ended")
 
 
 async def test_an_earlier_turn_brings_the_timer_forward(start_node: StartNode) -> None:
