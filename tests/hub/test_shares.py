@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from collab.hub import shares as shares_module
 from collab.hub import turns as turns_module
 from collab.hub.persistence import Persistence
 from collab.hub.shares import MESSAGES_SECONDS, TURNS_SECONDS, Share, Shares
@@ -72,6 +73,30 @@ async def test_what_waits_has_its_turn_in_order_and_so_much_time_in_each_turn_of
     assert max(after - before for before, after in zip(rounds, rounds[1:], strict=False)) == 3
     await asyncio.sleep(0)
     assert not storm.waits
+
+
+async def test_what_is_not_charged_takes_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 50.0
+    monkeypatch.setattr(shares_module, "perf_counter", lambda: now)
+    shares = Shares()
+    storm, calm = shares.share(), shares.share()
+    for share in (storm, calm):
+        share.count(1)
+    used(storm, 0.1, 1.0)
+    used(storm, 0.01, 1.1)
+    done = 0
+
+    def read() -> None:
+        nonlocal now, done
+        done += 1
+        now += MESSAGES_SECONDS * 0.4
+
+    for _ in range(5):
+        storm.wait(read)
+    await asyncio.sleep(0)
+    assert (done, storm.waiting) == (3, 2)
+    await asyncio.sleep(0)
+    assert (done, storm.waiting) == (5, 0)
 
 
 async def test_rooms_of_a_tenant_that_is_ahead_have_their_turns_behind_the_others(

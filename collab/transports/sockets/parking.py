@@ -17,7 +17,7 @@ import select
 from collections.abc import Callable
 from typing import Final
 
-OPENED: Final = 6
+OPENED: Final = 3
 """Sockets that are read in one turn of the loop: 0.2 ms, and as long again for one message of each."""
 
 _Call = Callable[[], object]
