@@ -23,7 +23,7 @@ from collab.errors import (
     NoSuchContent,
 )
 from collab.history.rows import Rows
-from collab.history.tasks import Changes, Restore, Show, Undo
+from collab.history.tasks import Changes, Restore, Show, Shown, Undo
 from collab.hub.attributing import Attributing
 from collab.hub.editing import Editing
 from collab.hub.hub import Hub
@@ -119,7 +119,7 @@ class Rewinding:
 
     # What can be asked
 
-    async def attribution(self, name: str, *, runs: bool, root: str | None = None, rich: bool = False) -> bytes:
+    async def attribution(self, name: str, *, runs: bool, root: str | None = None, rich: bool = False) -> Shown:
         """Say who wrote what, as JSON: in ranges, or with ``runs`` a root in runs, or as ProseMirror JSON.
 
         Raises:
@@ -136,9 +136,9 @@ class Rewinding:
             raise NoSuchContent("nothing was ever written in the document")
         document = await self._attributing.rebuild(name, head.document_id, kept.seq) if runs else None
         guests = await self._attributing.guests(head.document_id)
-        return await self._sandbox.look_back(Show(kept.data, document, root, rich, guests))
+        return await self._sandbox.show_history(Show(kept.data, document, root, rich, guests))
 
-    async def changes(self, name: str, start: int, end: int | None, format: str, root: str | None) -> bytes:
+    async def changes(self, name: str, start: int, end: int | None, format: str, root: str | None) -> Shown:
         """Say what rows (start, end] have changed, in a format of ``collab.history.tasks.FORMATS``.
 
         Raises: what ``attribution`` raises, and
@@ -152,7 +152,7 @@ class Rewinding:
         rows = await self._attributing.rows(name, head.document_id, start, end)
         owners = await self._attributing.owners(head.document_id)
         guests = await self._attributing.guests(head.document_id)
-        return await self._sandbox.look_back(Changes(base, rows, owners, format, root, guests))
+        return await self._sandbox.show_history(Changes(base, rows, owners, format, root, guests))
 
     async def rows(self, name: str, start: int, end: int | None) -> bytes:
         """Give the first rows of (start, end] as lines of JSON; whoever wants more asks for those behind the last one.

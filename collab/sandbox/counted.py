@@ -23,7 +23,7 @@ OUTCOMES = (DONE, CRASHED, TIMED_OUT, FAILED)
 COMPACTION, CONTENT, CREATION, LOAD, EDITS = "compaction", "content", "creation", "load", "edits"
 RESET, SKELETON, VERIFICATION, REBUILDING = "reset", "skeleton", "verification", "rebuilding"
 
-_HISTORY: Final[Mapping[type[tasks.Task], str]] = {
+_HISTORY: Final[Mapping[type[tasks.Task | tasks.Question], str]] = {
     tasks.Advance: "attribution",
     tasks.Show: "authors",
     tasks.Changes: "changes",
@@ -131,13 +131,19 @@ class CountedSandbox:
         """See ``Sandbox.find_hazard``."""
         return await self.count(VERIFICATION, self._sandbox.find_hazard(data))
 
+    async def show_history(self, question: tasks.Question) -> tasks.Shown:
+        """See ``Sandbox.show_history``."""
+        return await self.count(_HISTORY[type(question)], self._sandbox.show_history(question))
+
     async def look_back(self, task: tasks.Task) -> bytes:
         """See ``Sandbox.look_back``."""
         return await self.count(_HISTORY[type(task)], self._sandbox.look_back(task))
 
-    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
+    async def rebuild(
+        self, snapshot: bytes | None, index: bytes | None, rows: PackedRows, *, patient: bool = False
+    ) -> Compacted | None:
         """See ``Sandbox.rebuild``."""
-        return await self.count(REBUILDING, self._sandbox.rebuild(snapshot, index, rows))
+        return await self.count(REBUILDING, self._sandbox.rebuild(snapshot, index, rows, patient=patient))
 
     async def close(self) -> None:
         """See ``Sandbox.close``."""

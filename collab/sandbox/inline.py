@@ -14,6 +14,7 @@ from typing import Any
 from collab.content.edits import Edit, Format
 from collab.errors import SandboxBusy
 from collab.history.packed import PackedRows
+from collab.history.tasks import Question, Shown
 from collab.history.tasks import Task as HistoryTask
 from collab.sandbox import jobs, stays
 from collab.sandbox.port import Ending, Outcome, Task
@@ -68,12 +69,19 @@ class InlineSandbox:
         await self.turn()
         return jobs.find_hazard(data)
 
-    async def look_back(self, task: HistoryTask) -> bytes:
+    async def show_history(self, question: Question) -> Shown:
         """Answer what is asked of the history of a document."""
+        await self.turn()
+        return jobs.show_history(question)
+
+    async def look_back(self, task: HistoryTask) -> bytes:
+        """Make something of the history of a document."""
         await self.turn()
         return jobs.look_back(task)
 
-    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
+    async def rebuild(
+        self, snapshot: bytes | None, index: bytes | None, rows: PackedRows, *, patient: bool = False
+    ) -> Compacted | None:
         """Rebuild what a document held."""
         await self.turn()
         return jobs.rebuild(snapshot, index, rows)

@@ -123,19 +123,19 @@ def find_hazard(data: bytes) -> str | None:
     return hazards.find_hazard(data)
 
 
+def show_history(question: tasks.Question) -> tasks.Shown:
+    """Answer what is asked of the history of a document (`collab.history.tasks`). Raises as `look_back`."""
+    return tasks.answer(question)
+
+
 def look_back(task: tasks.Task) -> bytes:
-    """Answer what is asked of the history of a document (`collab.history.tasks`).
+    """Make something of the history of a document (`collab.history.tasks`).
 
     Raises UpdateError when something is malformed, DecodeError when an attribution is damaged, ContentError when what
     is asked cannot be done or shown.
     """
-    match task:
-        case tasks.Advance():
-            return tasks.advance(task)
-        case tasks.Show():
-            return tasks.show(task)
-        case tasks.Changes():
-            return tasks.changes(task)
+    if isinstance(task, tasks.Advance):
+        return tasks.advance(task)
     from collab.content import rewinding
 
     return rewinding.restore(task) if isinstance(task, tasks.Restore) else rewinding.undo(task)

@@ -25,12 +25,14 @@ from pebble import ProcessExpired, ProcessPool
 from collab.content.edits import Edit, Format
 from collab.errors import CollabError, DocumentTooLarge, SandboxBusy, SandboxCrashed, SandboxTimeout
 from collab.history.packed import PackedRows
+from collab.history.tasks import Question, Shown
 from collab.history.tasks import Task as HistoryTask
 from collab.sandbox import jobs, stays
 from collab.sandbox.port import MAX_REBUILT_BYTES, Ending, Outcome, Task
 from collab.update.compact import Compacted
 
 _Result = TypeVar("_Result")
+_Task = TypeVar("_Task", HistoryTask, Question)
 
 # Each waiting job holds a copy of its document, so this bounds memory; compaction comes again by itself.
 MAX_WAITING = 64
@@ -111,22 +113,33 @@ class ProcessSandbox:
         """Look for what yjs throws on."""
         return await self.run(jobs.find_hazard, data)
 
-    async def look_back(self, task: HistoryTask) -> bytes:
+    async def show_history(self, question: Question) -> Shown:
         """Answer what is asked of the history of a document."""
+        return await self._look_back(jobs.show_history, question)
+
+    async def look_back(self, task: HistoryTask) -> bytes:
+        """Make something of the history of a document."""
+        return await self._look_back(jobs.look_back, task)
+
+    async def _look_back(self, job: Callable[[_Task], _Result], task: _Task) -> _Result:
         if task.nbytes > self._memory_bytes // LARGEST_SHARE:
             public = "the document, or what has changed since, is too large for that: take a shorter interval"
             raise DocumentTooLarge(f"{task.nbytes} bytes of history are too many", public=public)
-        return await self.run(jobs.look_back, task)
+        return await self.run(job, task)
 
-    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
-        """Rebuild what a document held, in a process that has started, if one is free soon."""
+    async def rebuild(
+        self, snapshot: bytes | None, index: bytes | None, rows: PackedRows, *, patient: bool = False
+    ) -> Compacted | None:
+        """Rebuild what a document held; for who is not patient in a process that has started, if one is free soon."""
         nbytes = len(snapshot or b"") + rows.nbytes
         if nbytes > MAX_REBUILT_BYTES:
             raise SandboxBusy(f"{nbytes} bytes are rebuilt by who asks for them")
-        if self._idle and self._idle[-1] is None:
+        if not patient and self._idle and self._idle[-1] is None:
             self._start()
             raise SandboxBusy("the process of the sandbox has not started yet")
-        return await self._run_when_free(REBUILD_WAIT_SECONDS, jobs.rebuild, (snapshot, index, rows))
+        return await self._run_when_free(
+            None if patient else REBUILD_WAIT_SECONDS, jobs.rebuild, (snapshot, index, rows)
+        )
 
     def _start(self) -> None:
         """Start a process for the jobs that come; nobody waits for it."""

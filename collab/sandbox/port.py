@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from collab.content.edits import Edit, Format, Patch, Replace
 from collab.errors import CollabError
 from collab.history.packed import PackedRows
+from collab.history.tasks import Question, Shown
 from collab.history.tasks import Task as HistoryTask
 from collab.update.compact import Compacted
 
@@ -171,20 +172,30 @@ class Sandbox(Protocol):
         """
         ...
 
+    async def show_history(self, question: Question) -> Shown:
+        """Answer what is asked of the history of a document (`collab.sandbox.jobs.show_history`).
+
+        Raises as `look_back`.
+        """
+        ...
+
     async def look_back(self, task: HistoryTask) -> bytes:
-        """Answer what is asked of the history of a document (`collab.sandbox.jobs.look_back`).
+        """Make something of the history of a document (`collab.sandbox.jobs.look_back`).
 
         Raises what `compact` and that raise, DocumentTooLarge when the document is too large for it.
         """
         ...
 
-    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
+    async def rebuild(
+        self, snapshot: bytes | None, index: bytes | None, rows: PackedRows, *, patient: bool = False
+    ) -> Compacted | None:
         """Rebuild what a document held, exactly, with its index (`collab.engine.rebuilt.rebuild`).
 
-        None if it is not whole. It waits for no long job: the caller can do the same, and only wants to spare its loop.
+        None if it is not whole. Unless the caller is ``patient``, it waits for no long job: the caller can do the same,
+        and only wants to spare its loop.
 
-        Raises SandboxBusy when it cannot begin soon, or has more than ``MAX_REBUILT_BYTES``; SandboxTimeout,
-        SandboxCrashed.
+        Raises SandboxBusy when it cannot begin soon, or too many wait, or has more than ``MAX_REBUILT_BYTES``;
+        SandboxTimeout, SandboxCrashed.
         """
         ...
 

@@ -49,7 +49,7 @@ from collab.hub.timeline import Timelines
 from collab.hub.versions import CompactsInThread, Versions, Which
 from collab.protocol.lib0 import encode_var_uint
 from collab.sandbox.inline import InlineSandbox
-from collab.sandbox.jobs import NICENESS, look_back
+from collab.sandbox.jobs import NICENESS, show_history
 from collab.storage.checksums import seal_row, seal_snapshot
 from collab.storage.records import Append, NewRow, Snapshot
 from collab.storage.spacing import SPACING_ROWS, superfluous
@@ -374,7 +374,10 @@ class Asker:
 
 
 def ask(address: str, paths: Sequence[str]) -> None:
-    """Ask one after the other until this process is ended; print what each call took, in ms, that was not paused."""
+    """Ask one after the other until this process is ended; print what each call took, in ms, that was not paused.
+
+    It takes compressed answers, as browsers and the Python client do.
+    """
     os.nice(19)
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -382,7 +385,7 @@ def ask(address: str, paths: Sequence[str]) -> None:
     connection = http.client.HTTPConnection(split.netloc)
 
     def get(path: str) -> None:
-        connection.request("GET", split.path + path)
+        connection.request("GET", split.path + path, headers={"Accept-Encoding": "gzip"})
         response = connection.getresponse()
         body = response.read()
         assert response.status == 200, body
@@ -394,7 +397,7 @@ def work(kept: Path) -> None:
     """Say who wrote what, as a sandbox process does, until this process is ended; print as ``ask`` does."""
     os.nice(NICENESS)
     task = Show(kept.read_bytes())
-    _do_forever(itertools.repeat(partial(look_back, task)))
+    _do_forever(itertools.repeat(partial(show_history, task)))
 
 
 def _do_forever(calls: Iterable[Callable[[], object]]) -> None:

@@ -13,7 +13,10 @@ import pytest
 from collab.content.edits import Format, Patch, Replace, TextInsert, TextReplace
 from collab.engine.rebuilt import rebuild
 from collab.errors import CollabError, ContentError, SandboxBusy, UnreadableContent, UpdateError
+from collab.history.attribution import Row
 from collab.history.packed import PackedRows
+from collab.history.rows import Rows
+from collab.history.tasks import LONG_BYTES, Changes, Shown, changes
 from collab.sandbox import jobs
 from collab.sandbox.counted import CountedSandbox
 from collab.sandbox.inline import InlineSandbox
@@ -100,6 +103,21 @@ class SandboxConformance:
             await sandbox.show(HOOK, Format.JSON)
         with pytest.raises(ContentError):
             await sandbox.show(DOCUMENTS["written"], Format.TEXT, "nothing")
+
+    async def test_history_is_shown_as_the_function_shows_it_and_compressed_if_it_is_long(
+        self, sandbox: Sandbox
+    ) -> None:
+        row = Rows()
+        row.add([Row(1, DOCUMENTS["written"], 0.0, "ann")])
+        question = Changes(b"\0\0", row, {})
+        assert await sandbox.show_history(question) == Shown(changes(question))
+        guests = {"ann": "n" * LONG_BYTES}
+        shown = await sandbox.show_history(Changes(b"\0\0", row, {}, guests=guests))
+        assert shown.gzipped and len(shown.data) < LONG_BYTES
+        names = [mark["author_name"] for mark in json.loads(shown.plain())["marks"]]
+        assert guests["ann"] in names
+        with pytest.raises(UpdateError):
+            await sandbox.show_history(Changes(b"\x01", row, {}))
 
     async def test_what_is_no_update_is_refused_and_the_next_job_runs(self, sandbox: Sandbox) -> None:
         for bad in (b"", b"\x01", DOCUMENTS["written"][:-1], DOCUMENTS["mixed"] + b"\0", b"\xff" * 20):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
 import time
 from typing import Any
@@ -118,11 +119,45 @@ async def test_a_long_answer_comes_whole(serve: Serve, session: aiohttp.ClientSe
     (mark,) = changes["marks"]
     assert mark["author"] == "ada"
     url = f"{served.url}/api/v1/changes/d"
-    async with session.get(url, params={"token": "ada", "from": 0, "format": "diff"}) as response:
-        body = await response.read()
-        assert response.headers["Content-Type"] == "text/x-diff; charset=utf-8"
-        assert int(response.headers["Content-Length"]) == len(body) > 256 * 1024
-        assert [line[1:] for line in body.decode().splitlines()[3:-1]] == lines
+    query = {"token": "ada", "from": 0, "format": "diff"}
+    for coding in ("identity", "gzip;q=0", "br"):
+        async with session.get(url, params=query, headers={"Accept-Encoding": coding}) as response:
+            body = await response.read()
+            assert response.headers["Content-Type"] == "text/x-diff; charset=utf-8"
+            assert "Content-Encoding" not in response.headers
+            assert int(response.headers["Content-Length"]) == len(body) > 256 * 1024
+            assert [line[1:] for line in body.decode().splitlines()[3:-1]] == lines
+
+
+async def test_a_long_answer_is_compressed_for_who_takes_that(serve: Serve, session: aiohttp.ClientSession) -> None:
+    served = await serve(authenticator=People())
+    api = Api(session, served)
+    await type_as(served, "short", "ada", 0, "one")
+    number = (await api.get("attribution/short"))["number"]
+    await type_as(served, "long", "ada", 0, "".join(f"{number} " for number in range(20_000)))
+    long = {"changes/long": {"from": 0}, "attribution/long": {"root": "text"}}
+    short = {"changes/short": {"from": 0, "to": number}, "attribution/short": {}}
+    for path, query in (long | short).items():
+        told: dict[str, tuple[str | None, str | None, int, bytes]] = {}
+        for coding in ("", "deflate, gzip;q=0.5"):
+            asked = session.get(
+                f"{served.url}/api/v1/{path}",
+                params={"token": "ada", **query},
+                headers={"Accept-Encoding": coding},
+                auto_decompress=False,
+            )
+            async with asked as response:
+                headers = response.headers
+                body = await response.read()
+                told[coding] = headers.get("Content-Encoding"), headers.get("Vary"), len(body), body
+        plain, packed = told.values()
+        if path in short:
+            assert plain == packed and packed[0] is None
+            continue
+        assert (plain[0], packed[0]) == (None, "gzip")
+        assert all("Accept-Encoding" in (vary or "") for _, vary, _, _ in (plain, packed))
+        assert gzip.decompress(packed[3]) == plain[3] and json.loads(plain[3])
+        assert packed[2] < plain[2] / 2
 
 
 async def test_a_restore_is_seen_by_those_who_have_it_open_and_can_be_restored(

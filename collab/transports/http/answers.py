@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from collab.audit import Act
 from collab.auth.access import Grant
@@ -34,6 +34,9 @@ MAX_BODY_BYTES = 16 * 1024
 
 BODY_SECONDS = 15.0
 """Seconds for a body to be there, and for each KiB of it that has come a second more: so all bodies end."""
+
+GZIP: Final = "gzip"
+"""The content coding of RFC 1952."""
 
 ALL_DOCUMENTS: Final = "*"
 """What is asked about where something concerns all documents: the pattern of the claim ``documents`` that covers all.
@@ -72,6 +75,12 @@ def answering(handler: Handler) -> Handler:
             return problem("internal", InternalError.public)
 
     return answer
+
+
+def takes_gzip(request: web.Request) -> bool:
+    """Tell whether a client says that it takes answers compressed by gzip (RFC 9110, 12.5.3)."""
+    accepts = ",".join(request.headers.getall(hdrs.ACCEPT_ENCODING, ()))
+    return GZIP in accepts.lower() and choose_media((accepts,), (GZIP,)) is not None
 
 
 def choose_media(accepts: Iterable[str], offered: Iterable[str]) -> str | None:

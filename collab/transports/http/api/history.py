@@ -6,19 +6,21 @@ from there as JSON already: a large document has hundreds of thousands of ranges
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Final, Literal
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from pydantic import AwareDatetime, Field
 
 from collab.audit import Act, Kind
+from collab.history.tasks import Shown
 from collab.hub.attributing import MAX_PORTION_BYTES, MAX_PORTION_ROWS
 from collab.hub.rewinding import Rewinding
 from collab.hub.versions import Which
 from collab.protocol.session import Access
 from collab.telemetry import shown_text
 from collab.transports.guard.guard import Guard
-from collab.transports.http.answers import Permission
+from collab.transports.http.answers import GZIP, Permission, takes_gzip
 from collab.transports.http.api import conditions
 from collab.transports.http.api.conditions import EditQuery, Noted
 from collab.transports.http.api.creation import KEY_HEADER, Creation, answer_with
@@ -164,7 +166,8 @@ class HistoryRoutes:
                 description=(
                     "`marks` say who, with what note, and from when to when, in unix seconds; an author that is null "
                     "is unknown, and `author_name` is what a guest is called. `inserted` and `deleted` are lists of "
-                    "`[client, [clock, length, mark, ...]]`; runs name marks by their places, too."
+                    "`[client, [clock, length, mark, ...]]`; runs name marks by their places, too. A long answer is compressed "
+                    "for clients that take gzip."
                 ),
             ),
             Route(
@@ -242,7 +245,7 @@ class HistoryRoutes:
         found = await self._rewinding.attribution(
             call.name, runs=format != "ranges", root=query.root, rich=format == "prosemirror"
         )
-        return await send_parts(call.request, Parts((found,)), content_type=JSON)
+        return await _send(call.request, found, JSON)
 
     async def changes(self, call: Call[ChangesQuery, NoBody]) -> web.StreamResponse:
         """Answer what changed."""
@@ -250,8 +253,8 @@ class HistoryRoutes:
         query = call.query
         found = await self._rewinding.changes(call.name, query.start, query.end, query.format, query.root)
         if query.format == "diff":
-            return await send_parts(call.request, Parts((found,)), content_type=DIFF, charset="utf-8")
-        return await send_parts(call.request, Parts((found,)), content_type=JSON)
+            return await _send(call.request, found, DIFF, charset="utf-8")
+        return await _send(call.request, found, JSON)
 
     async def rows(self, call: Call[RowsQuery, NoBody]) -> web.StreamResponse:
         """Answer with the first rows of an interval."""
@@ -307,6 +310,21 @@ class HistoryRoutes:
                 once.finish(200, Rewound(**done._asdict()).model_dump_json().encode())
         assert once.answer is not None
         return answer_with(once.answer)
+
+
+async def _send(
+    request: web.Request, shown: Shown, content_type: str, charset: str | None = None
+) -> web.StreamResponse:
+    """Send what the history shows, compressed if it is that and the client takes it."""
+    data = shown.data
+    headers: dict[str, str] = {}
+    if shown.gzipped:
+        headers[hdrs.VARY] = hdrs.ACCEPT_ENCODING
+        if takes_gzip(request):
+            headers[hdrs.CONTENT_ENCODING] = GZIP
+        else:
+            data = await asyncio.to_thread(shown.plain)
+    return await send_parts(request, Parts((data,)), headers, content_type=content_type, charset=charset)
 
 
 def _which(which: Which, root: str | None) -> str:
