@@ -46,7 +46,7 @@ from collab.update.state_vector import StateVector, decode_pairs, list_pairs
 from collab.update.structs import suffix
 
 # Rows, references, ranges between two yields: about a millisecond each.
-_ROWS: Final = 100
+_ROWS: Final = 32
 _REFERENCES: Final = 2000
 _RANGES: Final = 500
 _END: Final = itemgetter(1)

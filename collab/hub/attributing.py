@@ -27,7 +27,7 @@ from collab.history.rows import Rows, encode_line
 from collab.history.tasks import Advance, Task
 from collab.hub.guests import guest_names
 from collab.hub.loading import check_rows, find_living
-from collab.hub.rebuilding import Rebuilding, encode
+from collab.hub.rebuilding import Rebuilding
 from collab.hub.slices import in_slices
 from collab.storage.attributions import KeptAttribution
 from collab.storage.checksums import beside_the_loop
@@ -92,7 +92,7 @@ class Attributing:
 
     async def rebuild(self, name: str, document_id: int, number: int) -> bytes:
         """Return a document after row ``number``, a v1 update. Raises as ``Rebuilding.at``."""
-        return await encode(await self._rebuilding.at(name, document_id, number))
+        return await self._rebuilding.encoded(name, document_id, number)
 
     async def rows(self, name: str, document_id: int, after: int, until: int) -> Rows:
         """Read the rows of an interval, (after, until].

@@ -19,6 +19,7 @@ from collab.errors import HistoryGone, SandboxError
 from collab.history.packed import PackedRows
 from collab.hub.loading import damaged, read_document
 from collab.hub.slices import apart, in_slices
+from collab.protocol.sync import EMPTY_UPDATE
 from collab.sandbox.port import MAX_REBUILT_BYTES
 from collab.storage.checksums import beside_the_loop, is_damaged_snapshot
 from collab.storage.records import LoadedDocument, LogRow, Snapshot, StoredDocument
@@ -42,7 +43,9 @@ LEAST_ROWS: Final = 500
 class RebuildsElsewhere(Protocol):
     """What this needs of the sandbox."""
 
-    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
+    async def rebuild(
+        self, snapshot: bytes | None, index: bytes | None, rows: PackedRows, *, patient: bool = False
+    ) -> Compacted | None:
         """See ``Sandbox.rebuild``."""
         ...
 
@@ -71,14 +74,27 @@ class Rebuilding:
             return Document()
         async with self._room:
             document = await self._elsewhere(name, document_id, number)
-            if document is not None:
-                return document
-            found = await self._store.load_at(document_id, number) if number > 0 else None
-            if found is None:
-                raise HistoryGone(f"{name!r} has no number {number}, or its rows up to there are pruned")
-            snapshot, rows = found[0], list(found[1])
-            del found
-            return await _rebuild(name, number, snapshot, rows)
+            return await self._here(name, document_id, number) if document is None else document
+
+    async def encoded(self, name: str, document_id: int, number: int) -> bytes:
+        """Return a document after row ``number`` as a v1 update, for work that needs the sandbox anyhow and can wait.
+
+        However few rows there are, the sandbox puts them together if it can. Raises as ``at``.
+        """
+        if number == 0:
+            return EMPTY_UPDATE
+        async with self._room:
+            made = await self._computed(name, document_id, number, least=1, patient=True)
+            return made.data if made else await encode(await self._here(name, document_id, number))
+
+    async def _here(self, name: str, document_id: int, number: int) -> Document:
+        """Rebuild a state beside the rooms."""
+        found = await self._store.load_at(document_id, number) if number > 0 else None
+        if found is None:
+            raise HistoryGone(f"{name!r} has no number {number}, or its rows up to there are pruned")
+        snapshot, rows = found[0], list(found[1])
+        del found
+        return await _rebuild(name, number, snapshot, rows)
 
     async def version(self, name: str, document_id: int, version_id: int) -> tuple[Version, Document]:
         """Return a version of a document, and what the document held then.
@@ -103,20 +119,26 @@ class Rebuilding:
 
     async def _elsewhere(self, name: str, document_id: int, number: int) -> Document | None:
         """Rebuild a state of many rows in the sandbox; None if it is to be done here."""
-        if self._sandbox is None or number < LEAST_ROWS or not isinstance(self._store, Packing):
+        made = await self._computed(name, document_id, number, least=LEAST_ROWS, patient=False)
+        return None if made is None else await in_slices(Document.load(made.data, made.index, ()))
+
+    async def _computed(
+        self, name: str, document_id: int, number: int, *, least: int, patient: bool
+    ) -> Compacted | None:
+        """Have the sandbox put ``least`` rows or more together; None if it does not, or cannot."""
+        if self._sandbox is None or number < least or not isinstance(self._store, Packing):
             return None
-        found = await self._store.load_packed(document_id, number, least=LEAST_ROWS, most=MAX_REBUILT_BYTES)
+        found = await self._store.load_packed(document_id, number, least=least, most=MAX_REBUILT_BYTES)
         if found is None:
             return None
         snapshot, rows = found
         data, index = (None, None) if snapshot is None else (snapshot.data, snapshot.index)
         del found, snapshot
         try:
-            made = await self._sandbox.rebuild(data, index, rows)
+            return await self._sandbox.rebuild(data, index, rows, patient=patient)
         except SandboxError as error:
             _log.info("%s is rebuilt beside its room: %s", shown_name(name), error)
             return None
-        return None if made is None else await in_slices(Document.load(made.data, made.index, ()))
 
 
 async def encode(document: Document) -> bytes:

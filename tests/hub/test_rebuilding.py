@@ -32,14 +32,18 @@ class Recorded:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.given: list[int] = []
+        self.patient: list[bool] = []
         self.error = error
         self._inner = InlineSandbox()
 
-    async def rebuild(self, snapshot: bytes | None, index: bytes | None, rows: PackedRows) -> Compacted | None:
+    async def rebuild(
+        self, snapshot: bytes | None, index: bytes | None, rows: PackedRows, *, patient: bool = False
+    ) -> Compacted | None:
         self.given.append(rows.total)
+        self.patient.append(patient)
         if self.error is not None:
             raise self.error
-        return await self._inner.rebuild(snapshot, index, rows)
+        return await self._inner.rebuild(snapshot, index, rows, patient=patient)
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +94,22 @@ async def test_many_rows_are_read_by_the_sandbox_and_few_are_not(store: Store) -
         assert document.encode_state_vector() == wanted.encode_state_vector()
         assert content(data) == (content(merge_updates(updates[:number])) if number else "")
     assert sandbox.given == [10, 19, 10, 20]
+
+
+async def test_work_that_needs_the_sandbox_anyhow_waits_for_it_however_few_rows_there_are(store: Store) -> None:
+    updates = typed()
+    document_id = await write(store, sealed(updates), snapshot=20)
+    sandbox = Recorded()
+    rebuilding, here = Rebuilding(store, sandbox), Rebuilding(store)
+    for number in (0, 1, 19, 20, 21, ROWS):
+        data = await rebuilding.encoded("d", document_id, number)
+        assert data == await here.encoded("d", document_id, number)
+        assert data == (await here.at("d", document_id, number)).encode_state_as_update()
+    assert sandbox.given == [1, 19, 1, 20] and all(sandbox.patient)
+    sandbox.error = SandboxCrashed("died")
+    assert content(await rebuilding.encoded("d", document_id, ROWS)) == content(merge_updates(updates))
+    with pytest.raises(HistoryGone):
+        await rebuilding.encoded("d", document_id, ROWS + 1)
 
 
 async def test_a_version_is_read_by_the_sandbox_until_it_is_pinned(store: Store) -> None:

@@ -166,8 +166,8 @@ class HistoryRoutes:
                 description=(
                     "`marks` say who, with what note, and from when to when, in unix seconds; an author that is null "
                     "is unknown, and `author_name` is what a guest is called. `inserted` and `deleted` are lists of "
-                    "`[client, [clock, length, mark, ...]]`; runs name marks by their places, too. A long answer is compressed "
-                    "for clients that take gzip."
+                    "`[client, [clock, length, mark, ...]]`; runs name marks by their places, too. A long answer is "
+                    "compressed for clients that take gzip."
                 ),
             ),
             Route(
