@@ -345,6 +345,7 @@ def test_addresses_of_one_document_are_channels_of_their_own(wire: Wire) -> None
 def test_a_token_is_looked_at_with_or_without_a_version(wire: Wire, token: str, version: str | None) -> None:
     assert wire.send(auth("d", token, version)) == [f"authenticate d {token!r} for d"]
     assert wire.state("d") is State.AUTHENTICATING
+    assert wire["d"].session.quiet is (version is not None), "one that says its version tells nobody of a clock it took"
 
 
 @pytest.mark.parametrize("access", Access)
