@@ -3,7 +3,7 @@
 Strategy: what the messages and the turns of a tenant cost is charged to its ``Share``, and fades within a second or
 so. While tenants give the loop something to do, those that have used more than an equal part of that are *ahead*; all
 with connections here count, whether or not they do anything now. In one turn of the loop a tenant that is ahead gets a
-fifth of a millisecond for the messages that come. Then its sockets are not read; they wait in a row, and as many as fit
+tenth of a millisecond for the messages that come. Then its sockets are not read; they wait in a row, and as many as fit
 into such a time are taken in each turn of the loop. The turns of its rooms end behind those of the others, for as long.
 While there is such a tenant, the first edit of the others after quiet ends the turn of its room at once. So a storm
 makes its own messages late, and nothing is lost. On a loop that has little to do, or that one tenant has for itself,
@@ -113,8 +113,8 @@ class Share:
         row = self._row
         until = perf_counter() + MESSAGES_SECONDS
         for _ in range(len(row)):  # who waits again meanwhile has had its turn
-            # What is charged is only a part of what passes: to read what has come takes as long again.
-            if self.spent > MESSAGES_SECONDS or perf_counter() > until:
+            # Not by what is charged: to read what has come takes as long again.
+            if perf_counter() > until:
                 break
             call = row.popleft().call
             if call is not None:

@@ -48,7 +48,8 @@ async def test_on_a_loop_with_little_to_do_nobody_is_ahead() -> None:
     assert not one.ahead and not one.waits
 
 
-async def test_what_waits_has_its_turn_in_order_and_so_much_time_in_each_turn_of_the_loop() -> None:
+def waiting() -> Share:
+    """Give the share of a tenant that is ahead of another one, and waits."""
     shares = Shares()
     storm, calm = shares.share(), shares.share()
     for share in (storm, calm):
@@ -57,10 +58,33 @@ async def test_what_waits_has_its_turn_in_order_and_so_much_time_in_each_turn_of
     used(storm, 0.1, 1.0)
     used(storm, 0.01, 1.1)
     assert storm.waits
+    return storm
+
+
+class Time:
+    """A clock that goes on when somebody works."""
+
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+    time = Time()
+    monkeypatch.setattr(shares_module, "perf_counter", time)
+    return time
+
+
+async def test_what_waits_has_its_turn_in_order_and_so_much_time_in_each_turn_of_the_loop(time: Time) -> None:
+    storm = waiting()
     done: list[int] = []
 
     def work(number: int) -> None:
         done.append(number)
+        time.now += MESSAGES_SECONDS * 0.4
         storm.charge(MESSAGES_SECONDS * 0.4, 1.1)
 
     places = [storm.wait(lambda number=number: work(number)) for number in range(9)]  # type: ignore[misc]
@@ -75,21 +99,14 @@ async def test_what_waits_has_its_turn_in_order_and_so_much_time_in_each_turn_of
     assert not storm.waits
 
 
-async def test_what_is_not_charged_takes_time_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 50.0
-    monkeypatch.setattr(shares_module, "perf_counter", lambda: now)
-    shares = Shares()
-    storm, calm = shares.share(), shares.share()
-    for share in (storm, calm):
-        share.count(1)
-    used(storm, 0.1, 1.0)
-    used(storm, 0.01, 1.1)
+async def test_what_is_not_charged_takes_time_too(time: Time) -> None:
+    storm = waiting()
     done = 0
 
     def read() -> None:
-        nonlocal now, done
+        nonlocal done
         done += 1
-        now += MESSAGES_SECONDS * 0.4
+        time.now += MESSAGES_SECONDS * 0.4
 
     for _ in range(5):
         storm.wait(read)

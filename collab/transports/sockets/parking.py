@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Final
 
 OPENED: Final = 3
-"""Sockets that are read in one turn of the loop: 0.2 ms, and as long again for one message of each."""
+"""Sockets that are read in one turn of the loop: 0.1 ms, and as long again for one message of each."""
 
 _Call = Callable[[], object]
 
