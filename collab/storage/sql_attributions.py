@@ -9,11 +9,11 @@ from sqlalchemy.exc import IntegrityError
 
 from collab.storage.attributions import KeptAttribution
 from collab.storage.schema import attributions, documents
+from collab.storage.sql_catalogue import LIVES
 
 # Made once: to put it together takes longer than to run it.
 _READ = select(attributions.c.seq, attributions.c.data).where(
-    attributions.c.document_id == bindparam("document"),
-    exists().where(documents.c.id == bindparam("document"), documents.c.deleted_at.is_(None)),
+    attributions.c.document_id == bindparam("document"), LIVES
 )
 
 

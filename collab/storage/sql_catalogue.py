@@ -19,6 +19,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     delete,
+    exists,
     func,
     insert,
     or_,
@@ -52,6 +53,9 @@ from collab.storage.schema import documents, log, snapshots, trash
 # Made once: to put a statement together takes longer than to run it.
 _FIND = select(documents).where(documents.c.name == bindparam("wanted"))
 _FIND_LOCKED = _FIND.with_for_update()
+
+LIVES = exists().where(documents.c.id == bindparam("document"), documents.c.deleted_at.is_(None))
+"""That the document with the id ``document``, a parameter, is not deleted."""
 
 
 def read_document_row(row: Row[Any]) -> StoredDocument:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Final
 
-from sqlalchemy import Connection, LargeBinary, bindparam, cast, exists, literal, select
+from sqlalchemy import Connection, LargeBinary, bindparam, cast, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from collab.storage.batch import decode_author, encode_author, encode_guest
 from collab.storage.records import NewGuest
 from collab.storage.schema import documents, guests
+from collab.storage.sql_catalogue import LIVES
 
 _ASKED: Final = 500
 """Guests that are asked for in one query; each is a parameter of it."""
 
 # Made once: to put a statement together takes longer than to run it.
 _ALL: Final = select(cast(guests.c.author, LargeBinary), cast(guests.c.name, LargeBinary)).where(
-    guests.c.document_id == bindparam("document"),
-    exists().where(documents.c.id == bindparam("document"), documents.c.deleted_at.is_(None)),
+    guests.c.document_id == bindparam("document"), LIVES
 )
 _SOME: Final = _ALL.where(guests.c.author.in_(bindparam("authors", expanding=True)))
 
