@@ -373,14 +373,19 @@ class Asker:
         return [float(line) for line in self._said.read_bytes().split(b"\n")[:-1]][1:]
 
 
+def give_way() -> None:
+    """Give this process the lowest priority that there is."""
+    os.nice(19)
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+
+
 def ask(address: str, paths: Sequence[str]) -> None:
     """Ask one after the other until this process is ended; print what each call took, in ms, that was not paused.
 
     It takes compressed answers, as browsers and the Python client do.
     """
-    os.nice(19)
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    give_way()
     split = urlsplit(address)
     connection = http.client.HTTPConnection(split.netloc)
 

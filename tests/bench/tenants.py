@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
-from tests.bench.history import typed
+from tests.bench.history import give_way, typed
 from tests.support.server import ServerProcess
 from tests.support.wsclient import EMPTY_UPDATE, STEP1, UPDATE, RawClient, step1, step2, update
 
@@ -89,9 +89,7 @@ class Stormer(asyncio.Protocol):
 
 async def storm(url: str, rooms: int, members: int) -> None:
     """Type in many rooms of a tenant until this process is ended, with the lowest priority."""
-    os.nice(19)
-    if hasattr(os, "SCHED_IDLE"):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    give_way()
     split = urlsplit(url)
     loop = asyncio.get_running_loop()
     clients: list[tuple[Stormer, int]] = []
@@ -114,13 +112,13 @@ async def storm(url: str, rooms: int, members: int) -> None:
         await asyncio.sleep(max(0.0, due - loop.time()))
 
 
-def take_part_of_nobody() -> None:
+def run_at_once() -> None:
     """Let this process run at once when something comes, if it may (``CAP_SYS_NICE``).
 
     People type on machines of their own. Here whoever measures would often wait for up to 4 ms, a tick of the
     scheduler, until the core that the server keeps busy is given up.
     """
-    with contextlib.suppress(PermissionError, AttributeError):
+    with contextlib.suppress(PermissionError, AttributeError):  # the latter where there is no such priority
         os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
 
 
@@ -160,7 +158,7 @@ async def type_in_room(server: ServerProcess, name: str, seconds: float, wait: f
 
 async def measure(tenants: str, seconds: float, rooms: int, members: int) -> float:
     """Measure one server; give the ratio of the two p99."""
-    take_part_of_nobody()
+    run_at_once()
     with tempfile.TemporaryDirectory() as directory:
         options = ["--tenants", tenants, "--max-connections-per-address", "0", "--max-new-documents-per-minute", "0"]
         with ServerProcess(Path(directory), *options) as server:
