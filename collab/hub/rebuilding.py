@@ -4,8 +4,9 @@ Strategy: a state is put together from bytes, of the nearest snapshot and the ro
 no CRDT library takes part, so it is exact. A few are rebuilt at a time, for each is in memory as a whole.
 
 Many rows are put together by the database and read by a sandbox process: rooms notice nothing of it. Few rows, large
-documents, and whatever that process does not do, are read here, in slices, beside the rooms. So a state can be read
-whatever becomes of the process, and what is wrong with stored bytes is found out in one place.
+documents, and whatever that process does not do, are read here, in slices, beside the rooms. Work that needs the
+sandbox anyhow waits for it, however few the rows are. So a state can be read whatever becomes of the process, and what
+is wrong with stored bytes is found out in one place.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Rebuilding:
             return EMPTY_UPDATE
         async with self._room:
             made = await self._computed(name, document_id, number, least=1, patient=True)
-            return made.data if made else await encode(await self._here(name, document_id, number))
+            return await encode(await self._here(name, document_id, number)) if made is None else made.data
 
     async def _here(self, name: str, document_id: int, number: int) -> Document:
         """Rebuild a state beside the rooms."""
